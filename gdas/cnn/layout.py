@@ -1,0 +1,84 @@
+"""The macro network around the cells: stems and the order of cells (paper section 3.1, Fig. 2).
+
+Shapes: B batch, C channels, H and W height and width.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from torch import Tensor, nn
+
+Stem = Literal["cifar", "imagenet"]
+Macro = Literal["3n+2", "3n"]
+
+
+class Place(NamedTuple):
+    """One cell's place: its width, whether it halves the size, whether the cell before it did."""
+
+    channels: int
+    reduction: bool
+    last_reduced: bool
+
+
+def cell_places(channels: int, normals_per_block: int, macro: Macro, stem: Stem) -> list[Place]:
+    """The sequence of cells; channels double at each of the two reductions.
+
+    Args:
+        channels: C, the width of the first cells.
+        normals_per_block: N.
+        macro: "3n+2" is the paper's N normal, R, N normal, R, N normal; "3n" is the authors' 2020
+            code, with N - 1 normals after each reduction.
+        stem: after the ImageNet stem the first cell sees s0 at twice the size of s1.
+    """
+    later = normals_per_block if macro == "3n+2" else normals_per_block - 1
+    kinds = [False] * normals_per_block + ([True] + [False] * later) * 2
+    places = []
+    last_reduced = stem == "imagenet"
+    for reduction in kinds:
+        channels = channels * 2 if reduction else channels
+        places.append(Place(channels, reduction, last_reduced))
+        last_reduced = reduction
+    return places
+
+
+class CifarStem(nn.Module):
+    """3 x 3 convolution to 3C channels and batch norm; its output is both s0 and s1."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.out_channels = 3 * channels
+        self.conv = nn.Conv2d(3, self.out_channels, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(self.out_channels)
+
+    def forward(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        out_BCHW = self.norm(self.conv(images_BCHW))
+        return out_BCHW, out_BCHW
+
+
+class ImageNetStem(nn.Module):
+    """Three stride-2 3 x 3 convolutions: s0 after two (a quarter of the size), s1 after three."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.out_channels = channels
+        self.stem0 = nn.Sequential(
+            nn.Conv2d(3, channels // 2, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(channels // 2),
+            nn.ReLU(),
+            nn.Conv2d(channels // 2, channels, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+        self.stem1 = nn.Sequential(
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+
+    def forward(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        s0_BCHW = self.stem0(images_BCHW)
+        return s0_BCHW, self.stem1(s0_BCHW)
+
+
+def build_stem(stem: Stem, channels: int) -> CifarStem | ImageNetStem:
+    return CifarStem(channels) if stem == "cifar" else ImageNetStem(channels)

@@ -1,0 +1,166 @@
+"""The network of a genotype: the derived cell stacked, for CIFAR and for ImageNet (paper Fig. 2).
+
+Shapes: B batch, C channels, H and W height and width, D drop-path sites of the whole network.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from gdas.cnn.cell import DerivedCell, FixedReductionCell
+from gdas.cnn.layout import Macro, Stem, build_stem, cell_places
+from gdas.cnn.operations import Style
+from gdas.errors import InputError
+from gdas.genotype import Genotype
+
+AUXILIARY_SIZES = {"cifar": range(29, 41), "imagenet": range(193, 257)}
+"""Input sizes for which the auxiliary head's pooling leaves exactly 2 x 2."""
+
+
+class AuxiliaryHead(nn.Module):
+    """A second classifier on the second reduction's output, used in training only.
+
+    Source: authors' code. The ImageNet head pools with stride 2 and has no batch norm after its
+    second convolution.
+    """
+
+    def __init__(self, channels: int, classes: int, stem: Stem) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.ReLU(),
+            nn.AvgPool2d(5, 3 if stem == "cifar" else 2, 0, count_include_pad=False),
+            nn.Conv2d(channels, 128, 1, bias=False),
+            nn.BatchNorm2d(128),
+            nn.ReLU(),
+            nn.Conv2d(128, 768, 2, bias=False),
+            nn.BatchNorm2d(768) if stem == "cifar" else nn.Identity(),
+            nn.ReLU(),
+        )
+        self.classifier = nn.Linear(768, classes)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        scores: Tensor = self.classifier(self.features(x_BCHW).flatten(1))
+        return scores
+
+
+class Network(nn.Module):
+    """A genotype's network.
+
+    Args:
+        genotype: the cells; `reduce=None` means the fixed reduction cell.
+        classes: number of classes.
+        channels: C (paper: 36 on CIFAR, 50 or 52 on ImageNet).
+        normals_per_block: N (paper: 6 on CIFAR, 4 on ImageNet).
+        stem: "cifar" or "imagenet".
+        auxiliary: build the auxiliary head (check_auxiliary_input says for which sizes).
+        macro, pooling_norm: see gdas.cnn.layout and gdas.cnn.operations.Style.
+
+    Raises:
+        InputError: fixed reduction cell and `channels` not divisible by 4.
+    """
+
+    def __init__(
+        self,
+        genotype: Genotype,
+        classes: int,
+        *,
+        channels: int,
+        normals_per_block: int,
+        stem: Stem = "cifar",
+        auxiliary: bool = False,
+        macro: Macro = "3n+2",
+        pooling_norm: bool = True,
+    ) -> None:
+        super().__init__()
+        if genotype.reduce is None:
+            check_fixed_reduction(channels)
+        style = Style(affine=True, pooling_norm=pooling_norm)
+        self.stem = build_stem(stem, channels)
+        before_last = last = self.stem.out_channels
+        self.cells = nn.ModuleList()
+        self.auxiliary: AuxiliaryHead | None = None
+        self.auxiliary_after = -1
+        for i, place in enumerate(cell_places(channels, normals_per_block, macro, stem)):
+            cell: DerivedCell | FixedReductionCell
+            if place.reduction and genotype.reduce is None:
+                cell = FixedReductionCell(
+                    before_last, last, place.channels, style, last_reduced=place.last_reduced
+                )
+            else:
+                cell = DerivedCell(
+                    (genotype.reduce or ()) if place.reduction else genotype.normal,
+                    before_last,
+                    last,
+                    place.channels,
+                    style,
+                    reduction=place.reduction,
+                    last_reduced=place.last_reduced,
+                )
+            self.cells.append(cell)
+            before_last, last = last, cell.multiplier * place.channels
+            if place.reduction:
+                self.auxiliary_after, auxiliary_channels = i, last
+        if auxiliary:
+            self.auxiliary = AuxiliaryHead(auxiliary_channels, classes, stem)
+        self.last_activation = (
+            nn.Sequential(nn.BatchNorm2d(last), nn.ReLU()) if macro == "3n" else nn.Identity()
+        )
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.classifier = nn.Linear(last, classes)
+        self.drop_sites: int = sum(cell.drop_sites for cell in self.cells)  # type: ignore[misc]
+
+    def forward(
+        self, images_BCHW: Tensor, keep_DB: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Class scores, and the auxiliary head's in training mode.
+
+        Args:
+            keep_DB: drop-path factors, a row for each of `drop_sites` sites: 0, or 1 over the
+                keep probability. None: no drop path.
+        """
+        s0_BCHW, s1_BCHW = self.stem(images_BCHW)
+        auxiliary_scores = None
+        site = 0
+        for i, cell in enumerate(self.cells):
+            sites = int(cell.drop_sites)  # type: ignore[arg-type]
+            keep = None if keep_DB is None else keep_DB[site : site + sites]
+            s0_BCHW, s1_BCHW = s1_BCHW, cell(s0_BCHW, s1_BCHW, keep)
+            site += sites
+            if i == self.auxiliary_after and self.auxiliary is not None and self.training:
+                auxiliary_scores = self.auxiliary(s1_BCHW)
+        pooled_BC = self.pool(self.last_activation(s1_BCHW)).flatten(1)
+        return self.classifier(pooled_BC), auxiliary_scores
+
+
+def draw_drop_path(
+    network: Network, batch: int, probability: float, generator: torch.Generator
+) -> Tensor | None:
+    """Factors keep_DB for one step, on the CPU (paper section 4.2: drop path).
+
+    Each sample at each site is dropped with `probability`; what stays is divided by
+    1 - probability. None where nothing can be dropped.
+    """
+    if probability <= 0:
+        return None
+    keep = 1.0 - probability
+    mask_DB = torch.rand((network.drop_sites, batch), generator=generator) < keep
+    return mask_DB.float() / keep
+
+
+def check_fixed_reduction(channels: int) -> None:
+    """Raise InputError unless the fixed reduction cell can be built at initial `channels`."""
+    if channels % 4:
+        raise InputError(
+            f"channels={channels}: the fixed reduction cell (FRC) needs channels divisible by 4"
+        )
+
+
+def check_auxiliary_input(size: int, stem: Stem) -> None:
+    """Raise InputError unless the auxiliary head accepts `size` x `size` images."""
+    sizes = AUXILIARY_SIZES[stem]
+    if size not in sizes:
+        raise InputError(
+            f"{size} x {size} images do not suit the {stem} auxiliary head, which needs "
+            f"{sizes.start} to {sizes.stop - 1}: set auxiliary_weight to 0 to train without it"
+        )

@@ -1,0 +1,151 @@
+"""The operations of a cell, with equal input and output channels (gdas.genotype.OPERATIONS).
+
+Paper section 3.1 names them; layers, order of batch norms and padding are the authors' code's
+(2019), where BN also follows the pooling operations. Stride 2 turns size n into ceil(n / 2).
+
+Shapes: B batch, C channels, H and W height and width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class Style:
+    """How the layers of a cell are normalised.
+
+    Attributes:
+        affine: batch norms inside cells learn scale and shift (derived nets: yes, supernet: no).
+        pooling_norm: a batch norm (never affine) follows each pooling (2019 yes, 2020 no).
+        bias_without_affine: all but depthwise convolutions have a bias where batch norm is not
+            affine (2020 yes).
+    """
+
+    affine: bool
+    pooling_norm: bool = True
+    bias_without_affine: bool = False
+
+    @property
+    def bias(self) -> bool:
+        return self.bias_without_affine and not self.affine
+
+
+class Zero(nn.Module):
+    """`none`: a zero tensor of the right shape (a cell skips it rather than run it)."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return torch.zeros_like(x_BCHW[:, :, :: self.stride, :: self.stride])
+
+
+class Pool(nn.Module):
+    """3 x 3 pooling, then (2019) a batch norm without affine. Padding does not enter the mean."""
+
+    def __init__(self, kind: str, channels: int, stride: int, style: Style) -> None:
+        super().__init__()
+        self.pool: nn.Module
+        if kind == "max":
+            self.pool = nn.MaxPool2d(3, stride, 1)
+        else:
+            self.pool = nn.AvgPool2d(3, stride, 1, count_include_pad=False)
+        self.norm = nn.BatchNorm2d(channels, affine=False) if style.pooling_norm else nn.Identity()
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        out: Tensor = self.norm(self.pool(x_BCHW))
+        return out
+
+
+class FactorizedReduce(nn.Module):
+    """Halve the size: two 1 x 1 stride-2 convolutions, the second one pixel down and right."""
+
+    def __init__(self, c_in: int, c_out: int, style: Style) -> None:
+        super().__init__()
+        if c_out % 2:
+            raise ValueError(f"FactorizedReduce needs an even number of channels, got {c_out}")
+        self.even = nn.Conv2d(c_in, c_out // 2, 1, stride=2, bias=style.bias)
+        self.odd = nn.Conv2d(c_in, c_out // 2, 1, stride=2, bias=style.bias)
+        self.norm = nn.BatchNorm2d(c_out, affine=style.affine)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        x_BCHW = F.relu(x_BCHW)
+        shifted_BCHW = F.pad(x_BCHW, (0, 1, 0, 1))[:, :, 1:, 1:]
+        out: Tensor = self.norm(torch.cat([self.even(x_BCHW), self.odd(shifted_BCHW)], dim=1))
+        return out
+
+
+def relu_conv_norm(c_in: int, c_out: int, style: Style) -> nn.Sequential:
+    """ReLU, 1 x 1 convolution, batch norm: the preprocessing of a cell's input."""
+    return nn.Sequential(
+        nn.ReLU(),
+        nn.Conv2d(c_in, c_out, 1, bias=style.bias),
+        nn.BatchNorm2d(c_out, affine=style.affine),
+    )
+
+
+def _separable_pass(
+    channels: int, kernel: int, stride: int, dilation: int, style: Style
+) -> list[nn.Module]:
+    padding = dilation * (kernel - 1) // 2
+    return [
+        nn.ReLU(),
+        nn.Conv2d(
+            channels, channels, kernel, stride, padding, dilation, groups=channels, bias=False
+        ),
+        nn.Conv2d(channels, channels, 1, bias=style.bias),
+        nn.BatchNorm2d(channels, affine=style.affine),
+    ]
+
+
+def _separable(channels: int, kernel: int, stride: int, style: Style) -> nn.Sequential:
+    return nn.Sequential(
+        *_separable_pass(channels, kernel, stride, 1, style),
+        *_separable_pass(channels, kernel, 1, 1, style),
+    )
+
+
+def build_operation(name: str, channels: int, stride: int, style: Style) -> nn.Module:
+    """Build one operation.
+
+    Args:
+        name: one of gdas.genotype.DERIVED_OPERATIONS.
+        channels: C, in and out.
+        stride: 1 or 2.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    match name:
+        case "none":
+            return Zero(stride)
+        case "max_pool_3x3":
+            return Pool("max", channels, stride, style)
+        case "avg_pool_3x3":
+            return Pool("avg", channels, stride, style)
+        case "skip_connect":
+            return nn.Identity() if stride == 1 else FactorizedReduce(channels, channels, style)
+        case "sep_conv_3x3":
+            return _separable(channels, 3, stride, style)
+        case "sep_conv_5x5":
+            return _separable(channels, 5, stride, style)
+        case "sep_conv_7x7":
+            return _separable(channels, 7, stride, style)
+        case "dil_conv_3x3":
+            return nn.Sequential(*_separable_pass(channels, 3, stride, 2, style))
+        case "dil_conv_5x5":
+            return nn.Sequential(*_separable_pass(channels, 5, stride, 2, style))
+        case "conv_7x1_1x7":
+            return nn.Sequential(
+                nn.ReLU(),
+                nn.Conv2d(channels, channels, (1, 7), (1, stride), (0, 3), bias=style.bias),
+                nn.Conv2d(channels, channels, (7, 1), (stride, 1), (3, 0), bias=style.bias),
+                nn.BatchNorm2d(channels, affine=style.affine),
+            )
+    raise ValueError(f"unknown operation {name!r}")

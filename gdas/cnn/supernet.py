@@ -1,0 +1,135 @@
+"""The supernet: every cell holds all operations; a pass runs the picked ones (paper section 3.2).
+
+Shapes: B batch, C channels, H and W height and width, E edges, K operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from gdas.cnn.cell import FixedReductionCell, Pick, SearchCell
+from gdas.cnn.layout import Macro, Stem, build_stem, cell_places
+from gdas.cnn.operations import Style
+from gdas.derive import edge_list
+from gdas.genotype import OPERATIONS
+
+CellKind = Literal["normal", "reduce", "fixed"]
+LOGIT_SCALE = 1e-3
+"""Standard deviation of the initial logits (authors' code)."""
+
+
+class Supernet(nn.Module):
+    """The shared weights W of all architectures.
+
+    Args:
+        classes: number of classes.
+        channels: C, 16 in the paper.
+        normals_per_block: N, 2 in the paper.
+        nodes: computed nodes of a cell, 4 in the paper.
+        fixed_reduction: FRC, only the normal cell is searched (section 3.3).
+        stem, macro: see gdas.cnn.layout.
+        pooling_norm, bias_without_affine: see gdas.cnn.operations.Style.
+        wiring: of the fixed reduction cell.
+        fixed_affine: the fixed reduction cell keeps affine batch norms (2019 yes, 2020 no).
+
+    Attributes:
+        kinds: for every cell "normal", "reduce" (searched) or "fixed".
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        *,
+        channels: int = 16,
+        normals_per_block: int = 2,
+        nodes: int = 4,
+        fixed_reduction: bool = False,
+        stem: Stem = "cifar",
+        macro: Macro = "3n+2",
+        pooling_norm: bool = True,
+        bias_without_affine: bool = False,
+        wiring: Literal["figure", "2019"] = "figure",
+        fixed_affine: bool = True,
+    ) -> None:
+        super().__init__()
+        style = Style(False, pooling_norm, bias_without_affine)
+        fixed_style = Style(fixed_affine, pooling_norm, bias_without_affine)
+        self.nodes = nodes
+        self.stem = build_stem(stem, channels)
+        before_last = last = self.stem.out_channels
+        self.cells = nn.ModuleList()
+        self.kinds: list[CellKind] = []
+        for place in cell_places(channels, normals_per_block, macro, stem):
+            if place.reduction and fixed_reduction:
+                fixed = FixedReductionCell(
+                    before_last,
+                    last,
+                    place.channels,
+                    fixed_style,
+                    last_reduced=place.last_reduced,
+                    wiring=wiring,
+                )
+                self.cells.append(fixed)
+                self.kinds.append("fixed")
+                width = fixed.multiplier * place.channels
+            else:
+                self.cells.append(
+                    SearchCell(
+                        before_last,
+                        last,
+                        place.channels,
+                        style,
+                        nodes=nodes,
+                        reduction=place.reduction,
+                        last_reduced=place.last_reduced,
+                    )
+                )
+                self.kinds.append("reduce" if place.reduction else "normal")
+                width = nodes * place.channels
+            before_last, last = last, width
+        self.last_activation = (
+            nn.Sequential(nn.BatchNorm2d(last), nn.ReLU()) if macro == "3n" else nn.Identity()
+        )
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.classifier = nn.Linear(last, classes)
+
+    @property
+    def searched(self) -> list[CellKind]:
+        """The cell types that have logits, in a fixed order."""
+        kinds: tuple[CellKind, ...] = ("normal", "reduce")
+        return [kind for kind in kinds if kind in self.kinds]
+
+    def forward(
+        self,
+        images_BCHW: Tensor,
+        picks: Sequence[Sequence[Pick]],
+        gates: Sequence[Tensor | None] | None = None,
+    ) -> Tensor:
+        """Class scores of the picked architecture.
+
+        Args:
+            picks: for every cell what it runs (ignored by a fixed cell).
+            gates: for every cell its gate_EK on the images' device; alpha step only.
+        """
+        s0_BCHW, s1_BCHW = self.stem(images_BCHW)
+        for i, cell in enumerate(self.cells):
+            if self.kinds[i] == "fixed":
+                out_BCHW = cell(s0_BCHW, s1_BCHW, None)
+            else:
+                out_BCHW = cell(s0_BCHW, s1_BCHW, picks[i], None if gates is None else gates[i])
+            s0_BCHW, s1_BCHW = s1_BCHW, out_BCHW
+        pooled_BC = self.pool(self.last_activation(s1_BCHW)).flatten(1)
+        scores: Tensor = self.classifier(pooled_BC)
+        return scores
+
+    def initial_logits(self, generator: torch.Generator) -> dict[str, Tensor]:
+        """Logits A for every searched cell type: E x K, normal with sd 0.001, on the CPU."""
+        shape = (len(edge_list(self.nodes)), len(OPERATIONS))
+        return {
+            kind: torch.randn(shape, generator=generator).mul_(LOGIT_SCALE).requires_grad_()
+            for kind in self.searched
+        }

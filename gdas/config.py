@@ -1,0 +1,350 @@
+"""Every setting of a search and of a training, with its default and where that comes from.
+
+The defaults are the preset `paper`: where the paper speaks clearly, the paper; where it is silent
+or contradicts itself, the 2019 code that produced the published cells. `authors_2019` and
+`authors_2020` are the two programs the authors released. DEVIATIONS names every default that is
+not the paper's letter.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from gdas.errors import InputError
+
+Preset = Literal["paper", "authors_2019", "authors_2020"]
+Precision = Literal["float32", "bfloat16"]
+
+STRICT = {"extra": "forbid", "strict": True}
+"""Read by pydantic where settings come from a file: no unknown keys, no silent conversion."""
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise InputError(message)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageData:
+    """An image data set and the augmentation that suits it; IMAGE_DATA holds the known ones.
+
+    There are no defaults for what belongs to the images: a flip is wrong for digits, and crop and
+    cutout scale with the size.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    name: str
+    mean: tuple[float, float, float]  # of pixel values / 255
+    std: tuple[float, float, float]
+    crop_padding: int  # random crop after padding with zeros by this many pixels
+    flip: bool  # horizontal, with probability 1/2
+    cutout: int = 0  # side of the zeroed square, after normalising; may overhang; 0: off
+
+    def __post_init__(self) -> None:
+        _require(self.crop_padding >= 0, f"crop_padding={self.crop_padding}: must be 0 or more")
+        _require(self.cutout >= 0, f"cutout={self.cutout}: must be 0 or more")
+        _require(min(self.std) > 0, f"std={self.std}: every value must be positive")
+
+
+def _per_255(a: float, b: float, c: float) -> tuple[float, float, float]:
+    return (a / 255, b / 255, c / 255)
+
+
+IMAGE_DATA = {
+    # Constants: authors' code.
+    "cifar10": ImageData(
+        name="cifar10",
+        mean=_per_255(125.3, 123.0, 113.9),
+        std=_per_255(63.0, 62.1, 66.7),
+        crop_padding=4,
+        flip=True,
+    ),
+    "cifar100": ImageData(
+        name="cifar100",
+        mean=_per_255(129.3, 124.1, 112.4),
+        std=_per_255(68.2, 65.4, 70.4),
+        crop_padding=4,
+        flip=True,
+    ),
+    # scikit-learn's handwritten digits at 32 x 32: small and real, no download. Mirrored digits
+    # are not digits, so no flip.
+    "digits": ImageData(
+        name="digits",
+        mean=(0.305, 0.305, 0.305),
+        std=(0.34, 0.34, 0.34),
+        crop_padding=2,
+        flip=False,
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SupernetConfig:
+    """The network that is searched (paper sections 3.1, 3.3 and 4.2)."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    channels: int = 16  # C, section 4.2
+    normals_per_block: int = 2  # N, section 4.2
+    nodes: int = 4  # B, section 4.2
+    reduction: Literal["searched", "fixed"] = "searched"  # fixed: FRC, section 3.3
+    stem: Literal["cifar", "imagenet"] = "cifar"
+    macro: Literal["3n+2", "3n"] = "3n+2"  # Fig. 2; 3n with BN-ReLU: 2020 code
+    pooling_norm: bool = True  # paper silent; 2019 code
+    bias_without_affine: bool = False  # 2020 code only
+    wiring: Literal["figure", "2019"] = "figure"  # Fig. 3; the 2019 search code differs
+    fixed_affine: bool = True  # 2019 code; 2020 not
+
+    def __post_init__(self) -> None:
+        for key in ("channels", "normals_per_block", "nodes"):
+            _require(getattr(self, key) >= 1, f"{key}={getattr(self, key)}: must be 1 or more")
+        if self.reduction == "fixed":
+            _require(
+                self.channels % 4 == 0,
+                f"channels={self.channels}: the fixed reduction cell (FRC) needs channels "
+                "divisible by 4",
+            )
+            _require(
+                self.nodes == 4,
+                f"nodes={self.nodes}: the fixed reduction cell (FRC) has four branches, so "
+                "nodes must be 4",
+            )
+        else:
+            _require(self.channels % 2 == 0, f"channels={self.channels}: must be even")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightUpdate:
+    """SGD on the shared weights W (section 4.2)."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    lr: float = 0.025
+    lr_min: float = 0.001  # cosine, per epoch
+    momentum: float = 0.9
+    weight_decay: float = 3e-4
+    nesterov: bool = False  # paper silent; 2019 code
+    clip: float = 5.0  # norm; paper silent; both codes
+    clip_scope: Literal["weights", "all"] = "weights"  # all: 2020 code, alpha's gradient counts
+    # What operations not drawn in a step receive from weight decay and momentum. decay: the
+    # authors' torch filled gradients with zeros, so an operation once drawn kept moving.
+    undrawn: Literal["decay", "skip"] = "decay"
+
+    def __post_init__(self) -> None:
+        _require(self.lr > 0, f"lr={self.lr}: must be positive")
+        _require(0 <= self.lr_min <= self.lr, f"lr_min={self.lr_min}: must be from 0 to lr")
+        _require(0 <= self.momentum < 1, f"momentum={self.momentum}: must be in [0, 1)")
+        _require(self.weight_decay >= 0, f"weight_decay={self.weight_decay}: must be >= 0")
+        _require(self.clip > 0, f"clip={self.clip}: must be positive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlphaUpdate:
+    """Adam on the logits A (section 4.2; betas and decay also in the authors' code)."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    lr: float = 3e-4
+    betas: tuple[float, float] = (0.5, 0.999)
+    weight_decay: float = 1e-3
+    images: Literal["passes", "replacement"] = "passes"  # replacement: 2020 code
+
+    def __post_init__(self) -> None:
+        _require(self.lr >= 0, f"lr={self.lr}: must be 0 or more")
+        _require(all(0 <= b < 1 for b in self.betas), f"betas={self.betas}: must be in [0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerConfig:
+    """The Gumbel-softmax sampler (section 3.2)."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    tau_start: float = 10.0
+    tau_end: float = 1.0  # the authors later advised 0.1
+    tau_reaches_end: bool = True  # False: 2019 code divides by epochs, not epochs - 1
+    # One draw for every cell of the net (2019 code; "copies of one cell" in section 3.2) or one
+    # for each cell type (2020 code).
+    scope: Literal["cell_instance", "cell_type"] = "cell_instance"
+
+    def __post_init__(self) -> None:
+        _require(self.tau_start > 0, f"tau_start={self.tau_start}: must be positive")
+        _require(self.tau_end > 0, f"tau_end={self.tau_end}: must be positive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Derivation:
+    """From logits to a genotype (section 3.2)."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    exclude_none: bool = True  # paper: eligible; both codes exclude it
+    distinct_sources: bool = True  # 2020 code: two operations may share a source
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """One search: Algorithm 1 with one seed."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    data: ImageData = IMAGE_DATA["cifar10"]
+    seed: int = 0
+    epochs: int = 240  # section 4.2
+    batch_size: int = 128  # global; paper silent; 2019 scripts
+    train_images: int | None = None  # size of D_T; None: half of the training images
+    valid_images: int | None = None  # size of D_V
+    split_seed: int | None = None  # None: the run's seed (2019); a number: one split for all seeds
+    order: Literal["weights_first", "alpha_first"] = "weights_first"  # Algorithm 1; 2019 alpha
+    network: SupernetConfig = field(default_factory=SupernetConfig)
+    weights: WeightUpdate = field(default_factory=WeightUpdate)
+    alpha: AlphaUpdate = field(default_factory=AlphaUpdate)
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    derivation: Derivation = field(default_factory=Derivation)
+    # Scoring the derived cell with the shared weights: batches of D_T that refill batch norm.
+    recalibration_batches: int = 20
+    precision: Precision = "float32"
+
+    def __post_init__(self) -> None:
+        _require(self.epochs >= 1, f"epochs={self.epochs}: must be 1 or more")
+        _require(self.batch_size >= 2, f"batch_size={self.batch_size}: must be 2 or more")
+        for key in ("train_images", "valid_images"):
+            size = getattr(self, key)
+            _require(size is None or size >= 2, f"{key}={size}: must be 2 or more, or null")
+        _require(
+            self.recalibration_batches >= 1,
+            f"recalibration_batches={self.recalibration_batches}: must be 1 or more",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One training of a genotype's network on images (section 4.2; spec of the 2019 code)."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    data: ImageData = IMAGE_DATA["cifar10"]
+    seed: int = 0
+    epochs: int = 600
+    batch_size: int = 96  # global; not in the paper for CIFAR; 2019 config
+    train_images: int | None = None  # None: all of the training images
+    channels: int = 36
+    normals_per_block: int = 6
+    stem: Literal["cifar", "imagenet"] = "cifar"
+    macro: Literal["3n+2", "3n"] = "3n+2"
+    pooling_norm: bool = True
+    lr: float = 0.025
+    schedule: Literal["cosine", "exponential"] = "cosine"  # per epoch
+    lr_min: float = 0.0  # cosine: paper; 2019 released code 1e-4
+    lr_decay: float = 0.97  # exponential, per epoch: ImageNet
+    warmup_epochs: int = 0
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 3e-4
+    clip: float = 5.0
+    auxiliary_weight: float = 0.4  # 0: no auxiliary head
+    drop_path: float = 0.2  # grows linearly from 0: drop_path * epoch / epochs
+    label_smoothing: float = 0.0
+    evaluate_every: int = 1  # epochs; the last is always evaluated
+    precision: Precision = "float32"
+    compile: bool = False  # torch.compile
+
+    def __post_init__(self) -> None:
+        for key in ("epochs", "channels", "normals_per_block", "evaluate_every"):
+            _require(getattr(self, key) >= 1, f"{key}={getattr(self, key)}: must be 1 or more")
+        _require(self.channels % 2 == 0, f"channels={self.channels}: must be even")
+        _require(self.batch_size >= 2, f"batch_size={self.batch_size}: must be 2 or more")
+        _require(self.lr > 0, f"lr={self.lr}: must be positive")
+        _require(0 <= self.lr_min <= self.lr, f"lr_min={self.lr_min}: must be from 0 to lr")
+        _require(0 < self.lr_decay <= 1, f"lr_decay={self.lr_decay}: must be in (0, 1]")
+        _require(0 <= self.momentum < 1, f"momentum={self.momentum}: must be in [0, 1)")
+        _require(0 <= self.drop_path < 1, f"drop_path={self.drop_path}: must be in [0, 1)")
+        _require(
+            0 <= self.warmup_epochs < self.epochs,
+            f"warmup_epochs={self.warmup_epochs}: must be from 0 to epochs - 1",
+        )
+        _require(
+            0 <= self.label_smoothing < 1,
+            f"label_smoothing={self.label_smoothing}: must be in [0, 1)",
+        )
+        _require(
+            self.auxiliary_weight >= 0,
+            f"auxiliary_weight={self.auxiliary_weight}: must be 0 or more",
+        )
+
+
+SEARCH_PRESETS: dict[Preset, SearchConfig] = {
+    "paper": SearchConfig(),
+    "authors_2019": SearchConfig(
+        epochs=200,
+        order="alpha_first",
+        network=SupernetConfig(wiring="2019"),
+        weights=WeightUpdate(lr=0.01),
+        sampler=SamplerConfig(tau_reaches_end=False),
+    ),
+    "authors_2020": SearchConfig(
+        epochs=250,
+        batch_size=256,
+        split_seed=0,
+        network=SupernetConfig(
+            macro="3n", pooling_norm=False, bias_without_affine=True, fixed_affine=False
+        ),
+        weights=WeightUpdate(weight_decay=5e-4, nesterov=True, clip_scope="all"),
+        alpha=AlphaUpdate(images="replacement"),
+        sampler=SamplerConfig(tau_end=0.1, scope="cell_type"),
+        derivation=Derivation(distinct_sources=False),
+    ),
+}
+
+TRAIN_PRESETS: dict[Preset, TrainConfig] = {
+    "paper": TrainConfig(),
+    "authors_2019": TrainConfig(lr_min=1e-4),  # and drop_path 0.3 where cutout is off
+    "authors_2020": TrainConfig(
+        channels=33,
+        macro="3n",
+        pooling_norm=False,
+        epochs=300,
+        warmup_epochs=5,
+        weight_decay=5e-4,
+        nesterov=True,
+        drop_path=0.0,  # in its config but not used by its code
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """A default of ours that is not the paper's letter."""
+
+    key: str
+    ours: object
+    paper: str
+    why: str
+
+
+DEVIATIONS = (
+    Deviation("search loss", "mean over the batch", "sum (Algorithm 1)", "both authors' codes"),
+    Deviation("derivation.exclude_none", True, "`none` eligible", "both authors' codes exclude it"),
+    Deviation(
+        "reduction stride",
+        "edges from the two inputs only",
+        "each function has stride 2",
+        "both authors' codes; other edges would halve twice",
+    ),
+    Deviation("fixed reduction cell", "groups 8, batch norm", "not shown", "2.5 M parameters"),
+)
+
+
+def differences(config: Any, base: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:
+    """(dotted key, value, base's value) for every leaf where two settings objects differ."""
+    found = []
+    for f in dataclasses.fields(base):
+        ours, theirs = getattr(config, f.name), getattr(base, f.name)
+        if dataclasses.is_dataclass(theirs) and dataclasses.is_dataclass(ours):
+            found += differences(ours, theirs, f"{prefix}{f.name}.")
+        elif ours != theirs:
+            found.append((f"{prefix}{f.name}", ours, theirs))
+    return found

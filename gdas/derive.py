@@ -1,0 +1,89 @@
+"""From logits to a genotype, and how decided it was (paper section 3.2, "Architecture").
+
+Shapes: E edges of one cell (node by node, then by source), K operations.
+
+Decision: the paper's index set counts `none`; the authors' 2019 CNN code excludes it and keeps
+distinct sources, which is the default here. Both are settings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gdas.genotype import EDGES_PER_NODE, OPERATIONS, Edge
+
+
+@dataclass(frozen=True)
+class DerivedCell:
+    """A derived cell and how decided the logits were.
+
+    Attributes:
+        edges: two (operation, source) pairs a node, most important first.
+        probabilities: of each kept operation under softmax(logits).
+        margins: that probability minus the next best eligible operation's on the same edge.
+        entropy: mean entropy of the edges' distributions, divided by log K: 1 is undecided.
+    """
+
+    edges: tuple[Edge, ...]
+    probabilities: tuple[float, ...]
+    margins: tuple[float, ...]
+    entropy: float
+
+
+def edge_list(nodes: int) -> list[tuple[int, int]]:
+    """(node, source) of every search edge, in the order of the logits' rows: 14 for 4 nodes."""
+    return [(node, source) for node in range(nodes) for source in range(node + 2)]
+
+
+def derive_cell(
+    logits_EK: Tensor,
+    *,
+    nodes: int = 4,
+    exclude_none: bool = True,
+    distinct_sources: bool = True,
+) -> DerivedCell:
+    """Keep for every node its two most important edges, on each the most probable operation.
+
+    Args:
+        logits_EK: E = 2 + 3 + ... + (nodes + 1) edges by the 8 operations, on the CPU.
+        exclude_none: leave `none` out of importance and choice (authors' code); False: the paper.
+        distinct_sources: one operation a source; False: the best (operation, source) pairs of the
+            node, which may share a source (authors' 2020 code).
+
+    Ties keep the earlier index.
+    """
+    edges = edge_list(nodes)
+    if logits_EK.shape != (len(edges), len(OPERATIONS)):
+        raise ValueError(
+            f"logits are {tuple(logits_EK.shape)}, expected {(len(edges), len(OPERATIONS))}"
+        )
+    p_EK = torch.softmax(logits_EK.detach().double(), dim=1)
+    first = 1 if exclude_none else 0
+    kept: list[tuple[int, int]] = []  # (edge, operation)
+    for node in range(nodes):
+        candidates: list[tuple[float, int, int]] = []  # (-probability, edge, operation)
+        for e, (of_node, _) in enumerate(edges):
+            if of_node != node:
+                continue
+            ranked = sorted((-float(p_EK[e, k]), e, k) for k in range(first, len(OPERATIONS)))
+            candidates += ranked[:1] if distinct_sources else ranked
+        kept += [(e, k) for _, e, k in sorted(candidates)[:EDGES_PER_NODE]]
+    entropy_E = -(p_EK * p_EK.clamp_min(1e-300).log()).sum(1)
+    return DerivedCell(
+        edges=tuple((OPERATIONS[k], edges[e][1]) for e, k in kept),
+        probabilities=tuple(float(p_EK[e, k]) for e, k in kept),
+        margins=tuple(
+            float(p_EK[e, k]) - max(float(p_EK[e, j]) for j in range(first, 8) if j != k)
+            for e, k in kept
+        ),
+        entropy=float(entropy_E.mean() / torch.tensor(float(len(OPERATIONS))).log()),
+    )
+
+
+def parameter_free(edges: tuple[Edge, ...]) -> int:
+    """How many of the operations carry no parameters at stride 1: the sign of a collapse."""
+    free = {"none", "skip_connect", "max_pool_3x3", "avg_pool_3x3"}
+    return sum(operation in free for operation, _ in edges)

@@ -1,0 +1,216 @@
+"""Genotypes: the discrete cells that a search derives and that networks are built from.
+
+Paper Eq. 1 and Fig. 4. A cell has two inputs (source 0 = output of the cell two back, source 1 =
+output of the previous cell) and `nodes` computed nodes (sources 2, 3, ...). Every node adds the
+results of two (operation, source) pairs; the cell's output is the concatenation of its nodes.
+
+A genotype is also the interface between search and training, as a small JSON file; such files are
+untrusted input and are checked field by field.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gdas.errors import InputError
+
+OPERATIONS = (
+    "none",
+    "max_pool_3x3",
+    "avg_pool_3x3",
+    "skip_connect",
+    "sep_conv_3x3",
+    "sep_conv_5x5",
+    "dil_conv_3x3",
+    "dil_conv_5x5",
+)
+"""The search space F, in the order of the authors' code (the columns of the logits)."""
+
+DERIVED_OPERATIONS = (*OPERATIONS, "sep_conv_7x7", "conv_7x1_1x7")
+"""What a derived cell may hold: the search space and two operations of earlier published cells."""
+
+EDGES_PER_NODE = 2
+"""T = 2 incoming edges are kept for every node (paper, section 3.2)."""
+
+FORMAT = "gdas-genotype/1"
+MAX_BYTES = 1 << 20
+
+Edge = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Genotype:
+    """One normal cell and one reduction cell.
+
+    Attributes:
+        name: for people; no meaning to the code.
+        normal: two (operation, source) pairs a node, node by node.
+        reduce: the same for the reduction cell, or None for the fixed reduction cell (Fig. 3).
+    """
+
+    name: str
+    normal: tuple[Edge, ...]
+    reduce: tuple[Edge, ...] | None
+
+    def __post_init__(self) -> None:
+        check_cell(self.normal, f"genotype {self.name!r}, normal cell")
+        if self.reduce is not None:
+            check_cell(self.reduce, f"genotype {self.name!r}, reduction cell")
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dictionary, the inverse of `from_json`."""
+        return {
+            "format": FORMAT,
+            "name": self.name,
+            "normal": [list(edge) for edge in self.normal],
+            "reduce": "fixed" if self.reduce is None else [list(edge) for edge in self.reduce],
+        }
+
+
+def check_cell(edges: Sequence[Edge], where: str) -> None:
+    """Raise InputError unless `edges` is a cell: known operations, sources that come before."""
+    if not edges or len(edges) % EDGES_PER_NODE:
+        raise InputError(
+            f"{where}: {len(edges)} edges; a cell needs {EDGES_PER_NODE} (operation, source) "
+            "pairs for every node"
+        )
+    for i, (operation, source) in enumerate(edges):
+        if operation not in DERIVED_OPERATIONS:
+            raise InputError(
+                f"{where}, edge {i}: unknown operation {operation!r}; "
+                f"known are {', '.join(DERIVED_OPERATIONS)}"
+            )
+        last = i // EDGES_PER_NODE + 1
+        if not 0 <= source <= last:
+            raise InputError(
+                f"{where}, edge {i}: source {source}; this node may read sources 0 to {last}"
+            )
+
+
+def from_json(value: object, where: str = "genotype") -> Genotype:
+    """Check a decoded JSON value and build the genotype.
+
+    Args:
+        value: what `Genotype.to_json` returned, or anything else.
+        where: what to call it in an error, usually the file.
+
+    Raises:
+        InputError: a key is missing or unknown, or a cell is malformed.
+    """
+    if not isinstance(value, dict):
+        raise InputError(f"{where}: expected a JSON object with normal and reduce")
+    if value.get("format") != FORMAT:
+        raise InputError(f"{where}: format is {value.get('format')!r}, expected {FORMAT!r}")
+    known = {"format", "name", "normal", "reduce"}
+    if unknown := sorted(set(value) - known):
+        raise InputError(f"{where}: unknown key {unknown[0]!r}; known are {sorted(known)}")
+    name = value.get("name", "unnamed")
+    if not isinstance(name, str):
+        raise InputError(f"{where}: name must be a string")
+    reduce = value.get("reduce")
+    try:
+        return Genotype(
+            name=name,
+            normal=_edges(value.get("normal"), f"{where}, normal"),
+            reduce=None if reduce == "fixed" else _edges(reduce, f"{where}, reduce"),
+        )
+    except InputError as error:
+        raise InputError(f"{where}: {error}" if where not in str(error) else str(error)) from None
+
+
+def _edges(value: object, where: str) -> tuple[Edge, ...]:
+    if not isinstance(value, list):
+        raise InputError(f"{where}: expected a list of [operation, source] pairs")
+    edges: list[Edge] = []
+    for i, edge in enumerate(value):
+        match edge:
+            case [str(operation), int(source)] if not isinstance(source, bool):
+                edges.append((operation, source))
+            case _:
+                raise InputError(f"{where}, edge {i}: expected [operation, source], got {edge!r}")
+    return tuple(edges)
+
+
+def load(path: str | os.PathLike[str]) -> Genotype:
+    """Read a genotype file.
+
+    Raises:
+        InputError: the file is missing, larger than 1 MiB, not JSON, or not a genotype.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise InputError(f"{path}: larger than {MAX_BYTES} bytes, not a genotype file")
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot read the genotype file ({error.strerror})") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"{path}: not a JSON file ({error})") from None
+    return from_json(value, str(path))
+
+
+def random_genotype(seed: int, *, nodes: int = 4, fixed_reduction: bool = False) -> Genotype:
+    """A cell drawn uniformly from what a search may derive: distinct sources, `none` excluded."""
+    rng = np.random.default_rng([seed, 0x9DA5])
+
+    def cell() -> tuple[Edge, ...]:
+        edges: list[Edge] = []
+        for node in range(nodes):
+            for source in rng.choice(node + 2, size=EDGES_PER_NODE, replace=False):
+                operation = OPERATIONS[1 + int(rng.integers(len(OPERATIONS) - 1))]
+                edges.append((operation, int(source)))
+        return tuple(edges)
+
+    return Genotype(f"random-{seed}", cell(), None if fixed_reduction else cell())
+
+
+def _cell(text: str) -> tuple[Edge, ...]:
+    short = {
+        "skip": "skip_connect",
+        "sep3": "sep_conv_3x3",
+        "sep5": "sep_conv_5x5",
+        "dil3": "dil_conv_3x3",
+        "dil5": "dil_conv_5x5",
+        "max": "max_pool_3x3",
+        "avg": "avg_pool_3x3",
+    }
+    pairs = (item.split("@") for item in text.split())
+    return tuple((short[operation], int(source)) for operation, source in pairs)
+
+
+_V1_NORMAL = _cell("skip@0 skip@1 skip@0 sep5@2 sep3@3 skip@0 sep5@4 sep3@3")
+_V1_REDUCE = _cell("sep5@0 sep3@1 sep5@2 sep5@1 dil5@2 sep3@1 sep5@0 sep5@1")
+_F1_NORMAL = _cell("skip@0 skip@1 skip@0 sep3@2 skip@0 sep3@2 skip@0 sep3@2")
+
+PUBLISHED = {
+    genotype.name: genotype
+    for genotype in (
+        Genotype("GDAS_V1", _V1_NORMAL, _V1_REDUCE),
+        Genotype("GDAS_F1", _F1_NORMAL, None),
+        Genotype("GDAS_GF", _V1_NORMAL, None),
+        Genotype("GDAS_FG", _F1_NORMAL, _V1_REDUCE),
+        Genotype(
+            "DARTS_V1",
+            _cell("sep3@1 sep3@0 skip@0 sep3@1 skip@0 sep3@1 sep3@0 skip@2"),
+            _cell("max@0 max@1 skip@2 max@0 max@0 skip@2 skip@2 avg@0"),
+        ),
+        Genotype(
+            "DARTS_V2",
+            _cell("sep3@0 sep3@1 sep3@0 sep3@1 sep3@1 skip@0 skip@0 dil3@2"),
+            _cell("max@0 max@1 skip@2 max@1 max@0 skip@2 skip@2 max@1"),
+        ),
+        Genotype(
+            "PDARTS",
+            _cell("skip@0 dil3@1 skip@0 sep3@1 sep3@1 sep3@3 sep3@0 dil5@4"),
+            _cell("avg@0 sep5@1 sep3@0 dil5@2 max@0 dil3@1 dil3@1 dil5@3"),
+        ),
+    )
+}
+"""Published cells. V1, F1: paper Fig. 4. GF, FG: Table 5 rows 2 and 3. Rest: the authors' code."""

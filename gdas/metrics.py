@@ -1,0 +1,61 @@
+"""What the paper's tables count: parameters, multiply-adds, top-k.
+
+Decision: parameters leave out the auxiliary head; multiply-adds count convolutions and linear
+layers only (a linear layer's bias counts, batch norm and pooling do not), at batch 1 in evaluation
+mode. Both as the authors' code does, so that the figures can be compared with the paper's.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+
+def count_parameters(module: nn.Module, *, without: str | None = "auxiliary") -> int:
+    """Number of parameters, leaving out the child called `without`."""
+    return sum(
+        p.numel()
+        for name, p in module.named_parameters()
+        if without is None or not name.startswith(f"{without}.")
+    )
+
+
+def count_multiply_adds(module: nn.Module, *inputs: object) -> int:
+    """Multiply-adds of one forward pass in evaluation mode.
+
+    Args:
+        module: any module; nothing is changed, its mode is restored.
+        inputs: what it is called with; an image tensor of batch 1, possibly on the meta device.
+    """
+    total = 0
+
+    def count(layer: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> None:
+        nonlocal total
+        if isinstance(layer, nn.Conv2d):
+            per_output = layer.weight[0].numel() + (layer.bias is not None)
+            total += out.numel() * per_output
+        elif isinstance(layer, nn.Linear):
+            total += out.numel() * (layer.in_features + (layer.bias is not None))
+
+    handles: list[RemovableHandle] = [
+        layer.register_forward_hook(count)
+        for layer in module.modules()
+        if isinstance(layer, nn.Conv2d | nn.Linear)
+    ]
+    was_training = module.training
+    try:
+        module.eval()
+        with torch.no_grad():
+            module(*inputs)
+    finally:
+        module.train(was_training)
+        for handle in handles:
+            handle.remove()
+    return total
+
+
+def correct_top_k(scores_BK: Tensor, labels_B: Tensor, k: int) -> Tensor:
+    """How many samples have their label among the `k` highest scores; a scalar on the device."""
+    top_Bk = scores_BK.topk(k, dim=1).indices
+    return (top_Bk == labels_B[:, None]).any(dim=1).sum()

@@ -1,0 +1,81 @@
+"""The Gumbel-max sampler with straight-through gradients (paper Eq. 4-7, section 3.1).
+
+Shapes: E edges of one cell, K operations.
+
+Decision: the noise is our own, from an explicit generator, with u clamped away from 0 and 1 and a
+redraw while anything is not finite (the authors' later code guards in the same way).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+TINY = 1e-10
+
+
+class Draw(NamedTuple):
+    """One operation for every edge of a cell.
+
+    Attributes:
+        operations: E indices into the operations.
+        gate_EK: exactly one-hot in value; its gradient is that of the relaxed sample (Eq. 7).
+    """
+
+    operations: list[int]
+    gate_EK: Tensor
+
+
+def temperature(epoch: int, epochs: int, start: float, end: float, *, reaches_end: bool) -> float:
+    """Linear temperature of a 0-based epoch (paper section 4.2).
+
+    Args:
+        reaches_end: True divides by epochs - 1 (the last epoch has `end`); False divides by epochs
+            (the authors' 2019 code, which stops one step short).
+    """
+    steps = epochs - 1 if reaches_end else epochs
+    return start - (start - end) * (epoch / steps if steps else 0.0)
+
+
+def gumbel_noise(shape: tuple[int, ...], *, generator: Generator) -> Tensor:
+    """Standard Gumbel noise o = -log(-log u), u uniform on (0, 1), float32 (Eq. 6)."""
+    u = torch.rand(shape, generator=generator).clamp_(TINY, 1.0 - 1e-7)
+    return -torch.log(-torch.log(u))
+
+
+def draw_operations(logits_EK: Tensor, tau: float, *, generator: Generator) -> Draw:
+    """Draw one operation for every edge; gradients follow the relaxed sample.
+
+    Source: paper Eq. 5-7. The drawn index follows softmax(logits) whatever `tau` is.
+
+    Args:
+        logits_EK: architecture parameters, on the CPU.
+        tau: softmax temperature, > 0.
+        generator: the only source of randomness.
+
+    Returns:
+        `operations` (a list of E ints) and `gate_EK` (one-hot forward, softmax backward).
+
+    Raises:
+        ValueError: `tau` <= 0, `logits_EK` is not a matrix, or its values are not finite.
+    """
+    if tau <= 0:
+        raise ValueError(f"tau must be positive, got {tau}")
+    if logits_EK.dim() != 2:
+        raise ValueError(f"logits must be edges x operations, got {tuple(logits_EK.shape)}")
+    if not torch.isfinite(logits_EK).all():
+        raise ValueError("logits are not finite: the search has diverged")
+    for _ in range(100):
+        noise_EK = gumbel_noise(tuple(logits_EK.shape), generator=generator).to(logits_EK.dtype)
+        soft_EK = torch.softmax((logits_EK + noise_EK) / tau, dim=1)
+        if torch.isfinite(soft_EK).all():
+            break
+    else:
+        raise ValueError(f"no finite sample in 100 draws at tau {tau}")
+    index_E = (logits_EK.detach() + noise_EK).argmax(dim=1)
+    hard_EK = torch.zeros_like(soft_EK).scatter_(1, index_E[:, None], 1.0)
+    # x - x is exactly zero, so the value is exactly one-hot while the gradient is soft_EK's.
+    gate_EK = hard_EK + (soft_EK - soft_EK.detach())
+    return Draw(index_E.tolist(), gate_EK)
