@@ -26,6 +26,14 @@ def _require(condition: bool, message: str) -> None:
         raise InputError(message)
 
 
+def _check_even(channels: int, stem: str) -> None:
+    """The ImageNet stem has C / 2 channels and its first cell halves in two parts."""
+    _require(
+        stem == "cifar" or channels % 2 == 0,
+        f"channels={channels}: the ImageNet stem needs an even number",
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class ImageData:
     """An image data set and the augmentation that suits it; IMAGE_DATA holds the known ones.
@@ -62,19 +70,12 @@ IMAGE_DATA = {
         crop_padding=4,
         flip=True,
     ),
-    "cifar100": ImageData(
-        name="cifar100",
-        mean=_per_255(129.3, 124.1, 112.4),
-        std=_per_255(68.2, 65.4, 70.4),
-        crop_padding=4,
-        flip=True,
-    ),
     # scikit-learn's handwritten digits at 32 x 32: small and real, no download. Mirrored digits
     # are not digits, so no flip.
     "digits": ImageData(
         name="digits",
-        mean=(0.305, 0.305, 0.305),
-        std=(0.34, 0.34, 0.34),
+        mean=(0.3054, 0.3054, 0.3054),
+        std=(0.3228, 0.3228, 0.3228),
         crop_padding=2,
         flip=False,
     ),
@@ -112,8 +113,7 @@ class SupernetConfig:
                 f"nodes={self.nodes}: the fixed reduction cell (FRC) has four branches, so "
                 "nodes must be 4",
             )
-        else:
-            _require(self.channels % 2 == 0, f"channels={self.channels}: must be even")
+        _check_even(self.channels, self.stem)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,6 +207,7 @@ class SearchConfig:
     # Scoring the derived cell with the shared weights: batches of D_T that refill batch norm.
     recalibration_batches: int = 20
     precision: Precision = "float32"
+    channels_last: bool = True  # memory layout; faster on CPUs and with tensor cores
 
     def __post_init__(self) -> None:
         _require(self.epochs >= 1, f"epochs={self.epochs}: must be 1 or more")
@@ -250,12 +251,13 @@ class TrainConfig:
     label_smoothing: float = 0.0
     evaluate_every: int = 1  # epochs; the last is always evaluated
     precision: Precision = "float32"
+    channels_last: bool = True  # memory layout; faster on CPUs and with tensor cores
     compile: bool = False  # torch.compile
 
     def __post_init__(self) -> None:
         for key in ("epochs", "channels", "normals_per_block", "evaluate_every"):
             _require(getattr(self, key) >= 1, f"{key}={getattr(self, key)}: must be 1 or more")
-        _require(self.channels % 2 == 0, f"channels={self.channels}: must be even")
+        _check_even(self.channels, self.stem)
         _require(self.batch_size >= 2, f"batch_size={self.batch_size}: must be 2 or more")
         _require(self.lr > 0, f"lr={self.lr}: must be positive")
         _require(0 <= self.lr_min <= self.lr, f"lr_min={self.lr_min}: must be from 0 to lr")

@@ -7,6 +7,9 @@ mode. Both as the authors' code does, so that the figures can be compared with t
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -59,3 +62,42 @@ def correct_top_k(scores_BK: Tensor, labels_B: Tensor, k: int) -> Tensor:
     """How many samples have their label among the `k` highest scores; a scalar on the device."""
     top_Bk = scores_BK.topk(k, dim=1).indices
     return (top_Bk == labels_B[:, None]).any(dim=1).sum()
+
+
+class BatchLoss(NamedTuple):
+    """A batch's mean loss and what an epoch sums up; tensors are scalars on the device."""
+
+    loss: Tensor
+    correct: Tensor
+    count: int
+
+
+class EpochSums:
+    """Loss and hits of an epoch, summed on the device and read once, at its end."""
+
+    def __init__(self) -> None:
+        self.loss: Tensor | float = 0.0
+        self.correct: Tensor | int = 0
+        self.count = 0
+
+    def add(self, batch: BatchLoss) -> None:
+        self.loss = self.loss + batch.loss.detach().double() * batch.count
+        self.correct = self.correct + batch.correct
+        self.count += batch.count
+
+    def totals(self) -> Tensor:
+        """[sum of losses, hits, samples], float64, on the CPU: what workers add up."""
+        values = (float(self.loss), float(self.correct), float(self.count))
+        return torch.tensor(values, dtype=torch.float64)
+
+    def metrics(self, split: str, totals_3: Tensor | None = None) -> dict[str, float]:
+        """Mean loss and top-1 in percent, of `totals_3` where workers have added theirs up."""
+        loss, correct, count = (self.totals() if totals_3 is None else totals_3).tolist()
+        return {f"{split}/loss": loss / count, f"{split}/top1": 100.0 * correct / count}
+
+
+def require_finite(metrics: dict[str, float], where: str) -> None:
+    """Raise FloatingPointError where a metric is NaN or infinite."""
+    for name, value in metrics.items():
+        if not math.isfinite(value):
+            raise FloatingPointError(f"{where}: {name} is {value}: the run has diverged")

@@ -15,6 +15,9 @@ from torch import Generator, Tensor
 
 TINY = 1e-10
 
+Pick = tuple[int, int]
+"""(edge, operation): one operation that a search cell runs."""
+
 
 class Draw(NamedTuple):
     """One operation for every edge of a cell.

@@ -18,9 +18,7 @@ from gdas.cnn.operations import FactorizedReduce, Style, build_operation, relu_c
 from gdas.derive import edge_list
 from gdas.errors import InputError
 from gdas.genotype import EDGES_PER_NODE, OPERATIONS, Edge
-
-Pick = tuple[int, int]
-"""(edge, operation): one operation that a search cell runs."""
+from gdas.sampler import Pick
 
 NONE = OPERATIONS.index("none")
 
@@ -205,9 +203,7 @@ class FixedReductionCell(nn.Module):
         self.convolutions = nn.ModuleList(_reducing_convolution(channels, style) for _ in range(2))
         strides = (2, 2) if wiring == "figure" else (1, 2)
         self.poolings = nn.ModuleList(
-            nn.Sequential(
-                nn.MaxPool2d(3, stride, 1), nn.BatchNorm2d(channels, affine=style.affine)
-            )
+            nn.Sequential(nn.MaxPool2d(3, stride, 1), nn.BatchNorm2d(channels, affine=style.affine))
             for stride in strides
         )
         self.wiring = wiring

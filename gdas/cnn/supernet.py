@@ -11,11 +11,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from gdas.cnn.cell import FixedReductionCell, Pick, SearchCell
+from gdas.cnn.cell import FixedReductionCell, SearchCell
 from gdas.cnn.layout import Macro, Stem, build_stem, cell_places
 from gdas.cnn.operations import Style
 from gdas.derive import edge_list
 from gdas.genotype import OPERATIONS
+from gdas.sampler import Pick
 
 CellKind = Literal["normal", "reduce", "fixed"]
 LOGIT_SCALE = 1e-3

@@ -1,0 +1,227 @@
+"""The search space of image cells, as Algorithm 1 sees it: a supernet and two halves of images.
+
+Shapes: B batch, C channels, H and W height and width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gdas.checkpoint import State
+from gdas.cnn.cell import SearchCell
+from gdas.cnn.supernet import Supernet
+from gdas.compute import autocast, memory_format
+from gdas.config import SearchConfig
+from gdas.data.arrow import Images
+from gdas.data.augment import augment, draw_moves, normalise
+from gdas.data.images import split_indices
+from gdas.derive import DerivedCell, derive_cell, parameter_free
+from gdas.errors import InputError
+from gdas.genotype import OPERATIONS, Genotype
+from gdas.metrics import BatchLoss, correct_top_k
+from gdas.randomness import generator, initial_weights
+from gdas.sampler import Pick
+from gdas.search import Architecture
+
+
+def build_supernet(config: SearchConfig, classes: int) -> Supernet:
+    """The supernet of a configuration with its initial weights, on the CPU."""
+    n = config.network
+    with initial_weights(config.seed):
+        return Supernet(
+            classes,
+            channels=n.channels,
+            normals_per_block=n.normals_per_block,
+            nodes=n.nodes,
+            fixed_reduction=n.reduction == "fixed",
+            stem=n.stem,
+            macro=n.macro,
+            pooling_norm=n.pooling_norm,
+            bias_without_affine=n.bias_without_affine,
+            wiring=n.wiring,
+            fixed_affine=n.fixed_affine,
+        )
+
+
+def search_split(config: SearchConfig, images: int) -> tuple[Tensor, Tensor]:
+    """Indices of D_T and D_V among the training images, for this configuration's seed."""
+    seed = config.seed if config.split_seed is None else config.split_seed
+    return split_indices(images, seed, config.train_images, config.valid_images)
+
+
+class ImageSpace:
+    """A supernet on a training split; implements gdas.search.SearchSpace.
+
+    Both halves get the training augmentation, as in the authors' code; no cutout.
+
+    Raises:
+        InputError: the split is smaller than the settings ask for.
+    """
+
+    def __init__(self, config: SearchConfig, images: Images, device: torch.device) -> None:
+        self.config = config
+        self.device = device
+        self.images = images.to(device)
+        self.train_T, self.valid_V = search_split(config, len(images))
+        if config.batch_size > min(len(self.train_T), len(self.valid_V)):
+            raise InputError(
+                f"batch_size={config.batch_size}: larger than a half of the training images "
+                f"({len(self.train_T)} and {len(self.valid_V)})"
+            )
+        self.steps = -(-len(self.train_T) // config.batch_size)
+        self.layout = memory_format(config.channels_last)
+        supernet = build_supernet(config, images.classes)
+        self.weights: nn.Module = supernet.to(device, memory_format=self.layout)
+        self.cell_types = self.supernet.kinds
+
+    @property
+    def supernet(self) -> Supernet:
+        assert isinstance(self.weights, Supernet)
+        return self.weights
+
+    def initial_logits(self, generator: torch.Generator) -> dict[str, Tensor]:
+        return self.supernet.initial_logits(generator)
+
+    def weight_loss(self, architecture: Architecture, epoch: int, step: int) -> BatchLoss:
+        draw = generator(self.config.seed, "order", epoch)
+        order = torch.randperm(len(self.train_T), generator=draw)
+        rows_B = self.train_T[order.split(self.config.batch_size)[step]]
+        return self._loss(architecture, rows_B, "weights", epoch, step)
+
+    def alpha_loss(self, architecture: Architecture, epoch: int, step: int) -> BatchLoss:
+        return self._loss(architecture, self._alpha_rows(epoch, step), "alpha", epoch, step)
+
+    def _alpha_rows(self, epoch: int, step: int) -> Tensor:
+        """The step's images of D_V: shuffled passes that do not end with the epoch, or draws."""
+        size, seed = self.config.batch_size, self.config.seed
+        if self.config.alpha.images == "replacement":
+            draw = generator(seed, "alpha images", epoch, step)
+            return self.valid_V[torch.randint(len(self.valid_V), (size,), generator=draw)]
+        passed, index = divmod(epoch * self.steps + step, -(-len(self.valid_V) // size))
+        draw = generator(seed, "alpha order", passed)
+        order = torch.randperm(len(self.valid_V), generator=draw)
+        return self.valid_V[order.split(size)[index]]
+
+    def _loss(
+        self, architecture: Architecture, rows_B: Tensor, stream: str, epoch: int, step: int
+    ) -> BatchLoss:
+        moves = draw_moves(
+            self.config.data,
+            len(rows_B),
+            self.images.size,
+            generator(self.config.seed, f"augmentation of {stream}", epoch, step),
+        )
+        rows_B = rows_B.to(self.device, non_blocking=True)
+        labels_B = self.images.labels_N[rows_B]
+        images_BCHW = augment(self.images.images_NCHW[rows_B], self.config.data, moves)
+        images_BCHW = images_BCHW.contiguous(memory_format=self.layout)
+        with autocast(self.device, self.config.precision):
+            scores_BK = self.weights(images_BCHW, architecture.picks, architecture.gates)
+            loss = F.cross_entropy(scores_BK, labels_B)
+        return BatchLoss(loss, correct_top_k(scores_BK.detach(), labels_B, 1), len(rows_B))
+
+    def drawn_parameters(self, picks: Sequence[Sequence[Pick]]) -> Iterator[nn.Parameter]:
+        for cell, cell_picks in zip(self.supernet.cells, picks, strict=True):
+            if isinstance(cell, SearchCell):
+                for edge, operation in cell_picks:
+                    yield from cell.edges[edge][operation].parameters()  # type: ignore[index]
+
+    def derived(self, logits: dict[str, Tensor]) -> tuple[dict[str, float], dict[str, Any]]:
+        genotype, cells = derive_genotype(self.config, logits)
+        metrics = {}
+        for kind, cell in cells.items():
+            metrics[f"{kind}/entropy"] = cell.entropy
+            metrics[f"{kind}/mean_margin"] = sum(cell.margins) / len(cell.margins)
+            metrics[f"{kind}/parameter_free"] = float(parameter_free(cell.edges))
+        details = {
+            "genotype": genotype.to_json(),
+            "probabilities": {kind: list(cell.probabilities) for kind, cell in cells.items()},
+            "margins": {kind: list(cell.margins) for kind, cell in cells.items()},
+            "logits": {kind: a.detach().tolist() for kind, a in logits.items()},
+        }
+        return metrics, details
+
+
+def derive_genotype(
+    config: SearchConfig, logits: dict[str, Tensor]
+) -> tuple[Genotype, dict[str, DerivedCell]]:
+    """The genotype that the logits stand for, and how decided each cell is."""
+    cells = {
+        kind: derive_cell(
+            a,
+            nodes=config.network.nodes,
+            exclude_none=config.derivation.exclude_none,
+            distinct_sources=config.derivation.distinct_sources,
+        )
+        for kind, a in logits.items()
+    }
+    reduce = cells["reduce"].edges if "reduce" in cells else None
+    return Genotype(f"searched-seed{config.seed}", cells["normal"].edges, reduce), cells
+
+
+class Score(NamedTuple):
+    """A derived cell's result on D_V."""
+
+    loss: float
+    top1: float  # percent
+
+
+def score_with_shared_weights(
+    config: SearchConfig, images: Images, state: State, device: torch.device
+) -> Score:
+    """Score the derived cell on D_V with the supernet's weights, batch norm recalibrated on D_T.
+
+    The search's batch-norm statistics are averages over many drawn nets and fit no single one, so
+    those of the derived net are collected anew from batches of D_T, never from what is scored.
+    No augmentation. Read the result as "shared weights, recalibrated", not as the cell's accuracy.
+
+    Args:
+        state: the search's last segment's state; it is not changed.
+    """
+    space = ImageSpace(config, images, device)
+    space.weights.load_state_dict(state["weights"])
+    genotype, _ = derive_genotype(config, state["logits"])
+    picks = [_derived_picks(space.supernet, kind, genotype) for kind in space.cell_types]
+    norms = [m for m in space.weights.modules() if isinstance(m, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain average over the batches
+    with torch.no_grad(), autocast(device, config.precision):
+        space.weights.train()
+        order = torch.randperm(
+            len(space.train_T), generator=generator(config.seed, "recalibration")
+        )
+        rows_T = space.train_T[order]
+        for batch in rows_T.split(config.batch_size)[: config.recalibration_batches]:
+            space.weights(_plain(space, batch), picks)
+        space.weights.eval()
+        loss, correct = 0.0, 0
+        for batch in space.valid_V.split(config.batch_size):
+            labels_B = space.images.labels_N[batch.to(device)]
+            scores_BK = space.weights(_plain(space, batch), picks)
+            loss += float(F.cross_entropy(scores_BK, labels_B, reduction="sum"))
+            correct += int(correct_top_k(scores_BK, labels_B, 1))
+    count = len(space.valid_V)
+    return Score(loss / count, 100.0 * correct / count)
+
+
+def _plain(space: ImageSpace, rows_B: Tensor) -> Tensor:
+    images_BCHW = space.images.images_NCHW[rows_B.to(space.device)]
+    return normalise(images_BCHW, space.config.data).contiguous(memory_format=space.layout)
+
+
+def _derived_picks(supernet: Supernet, kind: str, genotype: Genotype) -> list[Pick]:
+    """A derived cell as picks of a search cell: its two edges a node, the others left out."""
+    if kind == "fixed":
+        return []
+    edges = genotype.normal if kind == "normal" else (genotype.reduce or ())
+    first_edge = [sum(range(2, 2 + node)) for node in range(supernet.nodes)]
+    return [
+        (first_edge[i // 2] + source, OPERATIONS.index(operation))
+        for i, (operation, source) in enumerate(edges)
+    ]

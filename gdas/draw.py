@@ -1,0 +1,117 @@
+"""Drawings of cells, in the manner of the paper's Fig. 4."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from matplotlib.path import Path as MplPath
+
+from gdas.genotype import EDGES_PER_NODE, Edge, Genotype
+
+INK, EDGE_INK = "#1b1f24", "#57606a"
+FILLS = {"input": "#d3ebd3", "node": "#cfe3f7", "output": "#fbe7b5"}
+
+
+def draw_genotype(genotype: Genotype, path: Path) -> None:
+    """Draw the normal and the reduction cell, one above the other, to a PNG or SVG file."""
+    figure = Figure(figsize=(9, 7.6 if genotype.reduce else 4.4))
+    FigureCanvasAgg(figure)
+    rows = 2 if genotype.reduce else 1
+    _draw_cell(figure.add_subplot(rows, 1, 1), genotype.normal, "normal cell")
+    if genotype.reduce:
+        _draw_cell(figure.add_subplot(rows, 1, 2), genotype.reduce, "reduction cell")
+    else:
+        note = "reduction cell: fixed (paper Fig. 3)"
+        figure.text(0.5, 0.02, note, ha="center", size=9, color=EDGE_INK)
+    figure.tight_layout(rect=(0, 0.04, 1, 1))
+    figure.savefig(path, dpi=130)
+
+
+def _draw_cell(axes: Axes, edges: Sequence[Edge], title: str) -> None:
+    """Nodes on one line; what comes from c_{k-2} bows above it, from c_{k-1} below."""
+    nodes = len(edges) // EDGES_PER_NODE
+    places = {0: (0.0, 1.0), 1: (0.0, -1.0)} | {i + 2: (2.1 * (i + 1), 0.0) for i in range(nodes)}
+    out = (2.1 * (nodes + 1), 0.0)
+    for node in range(nodes):
+        pair = edges[EDGES_PER_NODE * node : EDGES_PER_NODE * (node + 1)]
+        for i, (operation, source) in enumerate(pair):
+            again = i == 1 and pair[0][1] == source
+            height = _height(source, node) + (0.6 if again else 0.0)
+            x, y = places[node + 2]
+            side = 0.12 if height > 0 else -0.12 if height < 0 else 0.0
+            _arrow(axes, places[source], (x - 0.25, y + side), height, operation)
+        below = -0.28 * (nodes - 1 - node)
+        _arrow(axes, places[node + 2], (out[0] - 0.39, out[1] + 0.2 * below), below, "")
+    names = ["c_{k-2}", "c_{k-1}", *(str(node) for node in range(nodes))]
+    for index, name in enumerate(names):
+        _box(axes, places[index], name, "input" if index < 2 else "node")
+    _box(axes, out, "c_{k}", "output")
+    axes.set_title(title, size=11, color=INK, loc="left")
+    axes.set_xlim(-0.6, out[0] + 0.6)
+    axes.set_ylim(-2.3, 2.3)
+    axes.set_axis_off()
+
+
+def _height(source: int, node: int) -> float:
+    """How far the middle of an arrow lies above the middle of its straight line."""
+    if source == 0:
+        return 0.28 * node + 0.1
+    if source == 1:
+        return -0.28 * node - 0.1
+    return 0.42 * (node + 1 - source)  # 0 between neighbours
+
+
+def _arrow(
+    axes: Axes,
+    start: tuple[float, float],
+    end: tuple[float, float],
+    height: float,
+    label: str,
+) -> None:
+    """A quadratic curve through `height` above the middle; faint where it has no label."""
+    middle = ((start[0] + end[0]) / 2, (start[1] + end[1]) / 2 + height)
+    control = (middle[0], middle[1] + height)
+    axes.add_patch(
+        FancyArrowPatch(
+            path=MplPath([start, control, end], [MplPath.MOVETO, MplPath.CURVE3, MplPath.CURVE3]),
+            arrowstyle="-|>",
+            mutation_scale=11,
+            color=EDGE_INK if label else "#c8d1da",
+            linewidth=1.2 if label else 0.9,
+            zorder=1,
+        )
+    )
+    if label:
+        axes.text(
+            *middle,
+            label,
+            size=7.5,
+            ha="center",
+            va="center",
+            color=INK,
+            zorder=3,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.9},
+        )
+
+
+def _box(axes: Axes, place: tuple[float, float], name: str, kind: str) -> None:
+    width, height = (0.72, 0.5) if kind != "node" else (0.44, 0.44)
+    axes.add_patch(
+        FancyBboxPatch(
+            (place[0] - width / 2, place[1] - height / 2),
+            width,
+            height,
+            boxstyle="round,pad=0.02,rounding_size=0.1",
+            facecolor=FILLS[kind],
+            edgecolor=INK,
+            linewidth=1.0,
+            zorder=4,
+        )
+    )
+    text = f"${name}$" if "_" in name else name
+    axes.text(*place, text, size=10, ha="center", va="center", color=INK, zorder=5)

@@ -1,0 +1,260 @@
+"""Algorithm 1: weights and logits in turn, by gradient descent through the sampler.
+
+The loop knows nothing of images or cells. A `SearchSpace` gives it the shared weights W, the
+logits' shapes and two losses of a drawn architecture; the loop draws, steps and yields one segment
+an epoch. It is a generator: the caller decides what becomes of each segment.
+
+Decisions: the W step computes no gradient of the logits and the alpha step none of the weights
+(first order, Eq. 8, no nested optimisation). Every random draw is seeded from where it stands.
+
+Shapes: E edges, K operations.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from gdas.checkpoint import Segment, State
+from gdas.config import SamplerConfig, SearchConfig
+from gdas.metrics import BatchLoss, EpochSums, require_finite
+from gdas.randomness import generator
+from gdas.sampler import Draw, Pick, draw_operations, temperature
+
+
+class Architecture(NamedTuple):
+    """A drawn architecture: for every cell its picks and, in an alpha step, its gate.
+
+    Attributes:
+        picks: for every cell the (edge, operation) pairs that run.
+        gates: for every cell its E x K gate on the device, or None in a W step. A cell that is
+            not searched has no picks and no gate.
+    """
+
+    picks: list[list[Pick]]
+    gates: list[Tensor | None] | None
+
+
+class SearchSpace(Protocol):
+    """What Algorithm 1 needs of a space and its data.
+
+    Attributes:
+        weights: the shared network W, on the device.
+        cell_types: for every cell of the network, in order, the name of its logits; any other
+            name for a cell that is not searched.
+        steps: steps an epoch, each one W step and one alpha step.
+        device: where the weights are.
+    """
+
+    weights: nn.Module
+    cell_types: Sequence[str]
+    steps: int
+    device: torch.device
+
+    def initial_logits(self, generator: torch.Generator) -> dict[str, Tensor]:
+        """E x K logits for every cell type, leaves that require gradients, on the CPU."""
+        ...
+
+    def weight_loss(self, architecture: Architecture, epoch: int, step: int) -> BatchLoss:
+        """Loss of the step's batch of D_T."""
+        ...
+
+    def alpha_loss(self, architecture: Architecture, epoch: int, step: int) -> BatchLoss:
+        """Loss of the step's batch of D_V."""
+        ...
+
+    def drawn_parameters(self, picks: Sequence[Sequence[Pick]]) -> Iterable[nn.Parameter]:
+        """The weights that an architecture uses and another may not."""
+        ...
+
+    def derived(self, logits: dict[str, Tensor]) -> tuple[dict[str, float], dict[str, Any]]:
+        """Metrics and details of the cell that the logits stand for."""
+        ...
+
+
+def draw_architecture(
+    logits: dict[str, Tensor],
+    cell_types: Sequence[str],
+    config: SamplerConfig,
+    tau: float,
+    generator: torch.Generator,
+    *,
+    gate_device: torch.device | None = None,
+) -> Architecture:
+    """Draw the whole network's operations.
+
+    Args:
+        cell_types: for every cell the key of its logits; cells without logits are not drawn.
+        config: its `scope` says whether cells of one type share a draw.
+        gate_device: where to put the gates; None: no gates (W step).
+    """
+    drawn: dict[str, Draw] = {}
+    keys: list[str | None] = []
+    for i, cell_type in enumerate(cell_types):
+        if cell_type not in logits:
+            keys.append(None)
+            continue
+        key = cell_type if config.scope == "cell_type" else f"{cell_type} {i}"
+        keys.append(key)
+        if key not in drawn:
+            drawn[key] = draw_operations(logits[cell_type], tau, generator=generator)
+    picks = [list(enumerate(drawn[key].operations)) if key else [] for key in keys]
+    if gate_device is None:
+        return Architecture(picks, None)
+    # One small copy to the device for all draws.
+    stacked = torch.stack([draw.gate_EK for draw in drawn.values()])
+    moved = dict(zip(drawn, stacked.to(gate_device, non_blocking=True), strict=True))
+    return Architecture(picks, [moved[key] if key else None for key in keys])
+
+
+class _Run:
+    """All that changes during a search and is checkpointed."""
+
+    def __init__(self, config: SearchConfig, space: SearchSpace) -> None:
+        self.config = config
+        self.space = space
+        self.parameters = list(space.weights.parameters())
+        self.logits = space.initial_logits(generator(config.seed, "logits"))
+        w, a = config.weights, config.alpha
+        self.weight_optimizer = torch.optim.SGD(
+            self.parameters,
+            lr=w.lr,
+            momentum=w.momentum,
+            weight_decay=w.weight_decay,
+            nesterov=w.nesterov,
+        )
+        self.alpha_optimizer = torch.optim.Adam(
+            list(self.logits.values()), lr=a.lr, betas=a.betas, weight_decay=a.weight_decay
+        )
+        self.position = 0
+        self.history: list[dict[str, float]] = []
+
+    def state(self) -> State:
+        return {
+            "weights": self.space.weights.state_dict(),
+            # Whether an operation was ever drawn: from then on weight decay moves it.
+            "has_gradient": [p.grad is not None for p in self.parameters],
+            "weight_optimizer": self.weight_optimizer.state_dict(),
+            "logits": {kind: a.detach() for kind, a in self.logits.items()},
+            # Enters the next W step's gradient norm where clip_scope is "all".
+            "logits_gradient": {kind: a.grad for kind, a in self.logits.items()},
+            "alpha_optimizer": self.alpha_optimizer.state_dict(),
+            "position": self.position,
+            "history": self.history,
+        }
+
+    def load(self, state: State) -> None:
+        self.space.weights.load_state_dict(state["weights"])
+        for p, has_gradient in zip(self.parameters, state["has_gradient"], strict=True):
+            p.grad = torch.zeros_like(p) if has_gradient else None
+        self.weight_optimizer.load_state_dict(state["weight_optimizer"])
+        for kind, a in self.logits.items():
+            a.data.copy_(state["logits"][kind])
+            a.grad = state["logits_gradient"][kind]
+        self.alpha_optimizer.load_state_dict(state["alpha_optimizer"])
+        self.position = state["position"]
+        self.history = state["history"]
+
+    def weight_step(self, epoch: int, step: int, tau: float) -> BatchLoss:
+        """Update the drawn weights on a batch of D_T."""
+        w = self.config.weights
+        with_gates = w.clip_scope == "all"
+        architecture = draw_architecture(
+            self.logits,
+            self.space.cell_types,
+            self.config.sampler,
+            tau,
+            generator(self.config.seed, "gumbel of weights", epoch, step),
+            gate_device=self.space.device if with_gates else None,
+        )
+        self.weight_optimizer.zero_grad(set_to_none=w.undrawn == "skip")
+        batch = self.space.weight_loss(architecture, epoch, step)
+        batch.loss.backward()
+        clipped = [*self.parameters, *self.logits.values()] if with_gates else self.parameters
+        nn.utils.clip_grad_norm_(clipped, w.clip)
+        self.weight_optimizer.step()
+        return batch
+
+    def alpha_step(self, epoch: int, step: int, tau: float) -> BatchLoss:
+        """Update the logits on a batch of D_V."""
+        architecture = draw_architecture(
+            self.logits,
+            self.space.cell_types,
+            self.config.sampler,
+            tau,
+            generator(self.config.seed, "gumbel of alpha", epoch, step),
+            gate_device=self.space.device,
+        )
+        self.alpha_optimizer.zero_grad()
+        for p in self.parameters:
+            p.requires_grad_(False)
+        try:
+            batch = self.space.alpha_loss(architecture, epoch, step)
+            if batch.loss.requires_grad:  # not where every edge drew `none`
+                batch.loss.backward()
+        finally:
+            for p in self.parameters:
+                p.requires_grad_(True)
+        for a in self.logits.values():
+            if a.grad is None:
+                a.grad = torch.zeros_like(a)
+        self.alpha_optimizer.step()
+        if self.config.weights.undrawn == "decay":
+            for p in self.space.drawn_parameters(architecture.picks):
+                if p.grad is None:
+                    p.grad = torch.zeros_like(p)
+        return batch
+
+
+def cosine(epoch: int, epochs: int, start: float, end: float) -> float:
+    """Cosine learning rate of a 0-based epoch: `start` first, `end` after the last."""
+    return end + (start - end) * (1 + math.cos(math.pi * epoch / epochs)) / 2
+
+
+def search(
+    config: SearchConfig, space: SearchSpace, *, checkpoint: State | None = None
+) -> Iterator[Segment]:
+    """Search; yields a segment an epoch, whose state resumes the search exactly.
+
+    Source: paper Algorithm 1, section 4.2; settings in gdas.config.
+
+    Args:
+        config: the search's settings.
+        space: for images, gdas.cnn.space.ImageSpace.
+        checkpoint: the state of a segment, to go on after it.
+
+    Raises:
+        FloatingPointError: a loss is not finite; names the epoch.
+    """
+    run = _Run(config, space)
+    if checkpoint is not None:
+        run.load(checkpoint)
+    s, w = config.sampler, config.weights
+    for epoch in range(run.position, config.epochs):
+        tau = temperature(
+            epoch, config.epochs, s.tau_start, s.tau_end, reaches_end=s.tau_reaches_end
+        )
+        lr = cosine(epoch, config.epochs, w.lr, w.lr_min)
+        run.weight_optimizer.param_groups[0]["lr"] = lr
+        space.weights.train()
+        sums = {"train": EpochSums(), "valid": EpochSums()}
+        for step in range(space.steps):
+            if config.order == "alpha_first":
+                sums["valid"].add(run.alpha_step(epoch, step, tau))
+                sums["train"].add(run.weight_step(epoch, step, tau))
+            else:
+                sums["train"].add(run.weight_step(epoch, step, tau))
+                sums["valid"].add(run.alpha_step(epoch, step, tau))
+        metrics = {"lr": lr, "tau": tau}
+        for split, total in sums.items():
+            metrics |= total.metrics(split)
+        require_finite(metrics, f"search, epoch {epoch + 1}")
+        derived_metrics, details = space.derived(run.logits)
+        metrics |= derived_metrics
+        run.position = epoch + 1
+        run.history = [*run.history, metrics]
+        yield Segment(run.position, config.epochs, metrics, details, run.state())

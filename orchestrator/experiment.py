@@ -1,0 +1,418 @@
+"""An experiment file and `key=value` overrides, checked and resolved to typed settings.
+
+An experiment is a YAML file: `searches` and `finals` by name, and under `search`, `proxy` and
+`final` what all of them share. Every recipe starts from a preset of gdas.config and the known
+constants of its data set; the file and then the command line change it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import re
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+import gdas.genotype
+from gdas.config import (
+    IMAGE_DATA,
+    SEARCH_PRESETS,
+    STRICT,
+    TRAIN_PRESETS,
+    Preset,
+    SearchConfig,
+    TrainConfig,
+)
+from gdas.errors import InputError
+
+EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
+
+Raw = dict[str, Any]
+T = typing.TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialResources:
+    """What one search or proxy training holds while it runs; recorded, not part of its identity."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    cpus: float = 1.0
+    gpus: float = 0.0  # may be a fraction: several searches share one
+    device: str = "cpu"
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        _check_resources(self.cpus, self.gpus, self.device, self.threads)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResources:
+    """What one final training holds while it runs; recorded, not part of its identity."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    workers: int = 1
+    cpus_per_worker: float = 1.0
+    gpus_per_worker: float = 0.0
+    device: str = "cpu"
+    threads: int = 1  # of each worker
+    backend: Literal["gloo", "nccl"] = "gloo"
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise InputError(f"workers={self.workers}: must be 1 or more")
+        _check_resources(self.cpus_per_worker, self.gpus_per_worker, self.device, self.threads)
+        if self.workers > 1 and 0 < self.gpus_per_worker < 1:
+            raise InputError(
+                f"gpus_per_worker={self.gpus_per_worker}: workers of one training cannot share a "
+                "GPU; use 1, or workers=1"
+            )
+
+
+def _check_resources(cpus: float, gpus: float, device: str, threads: int) -> None:
+    if cpus <= 0:
+        raise InputError(f"cpus={cpus}: must be more than 0")
+    if gpus < 0:
+        raise InputError(f"gpus={gpus}: must be 0 or more")
+    if threads < 1:
+        raise InputError(f"threads={threads}: must be 1 or more")
+    if device not in ("cpu", "cuda"):
+        raise InputError(f"device={device}: must be cpu or cuda")
+    if (gpus > 0) != (device == "cuda"):
+        raise InputError(f"gpus={gpus} with device={device}: a GPU is asked for by both or neither")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSpec:
+    """Searches that differ in their seed only, and how the best of them is picked."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    seeds: tuple[int, ...]
+    preset: Preset
+    recipe: SearchConfig
+    # proxy: train each seed's cell for a short while on D_T, score it on D_V (as DARTS, which the
+    # paper follows). shared_weights: score it on D_V with the search's own weights.
+    select_by: Literal["proxy", "shared_weights"]
+    proxy: TrainConfig
+    resources: TrialResources
+    proxy_resources: TrialResources
+
+    def __post_init__(self) -> None:
+        if not self.seeds:
+            raise InputError("seeds: at least one is needed")
+        if len(set(self.seeds)) != len(self.seeds):
+            raise InputError(f"seeds={list(self.seeds)}: must differ")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellSource:
+    """Where a final's cell comes from; exactly one of the four."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    searched: str | None = None  # a name under `searches`: its best seed
+    published: str | None = None  # a name of gdas.genotype.PUBLISHED
+    file: str | None = None  # a genotype file
+    random: int | None = None  # a seed
+    fixed_reduction: bool = False  # of a random cell
+
+    def __post_init__(self) -> None:
+        given = [
+            key
+            for key in ("searched", "published", "file", "random")
+            if getattr(self, key) is not None
+        ]
+        if len(given) != 1:
+            raise InputError(
+                "cell: give exactly one of searched, published, file, random; "
+                f"got {', '.join(given) or 'none'}"
+            )
+        if self.published is not None and self.published not in gdas.genotype.PUBLISHED:
+            raise InputError(
+                f"cell.published={self.published}: unknown"
+                f"{_suggestion(self.published, list(gdas.genotype.PUBLISHED))}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperRow:
+    """The number of the paper that a final stands beside."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    table: int
+    method: str
+    column: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinalSpec:
+    """One final training."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    cell: CellSource
+    preset: Preset
+    recipe: TrainConfig
+    resources: TrainResources
+    row: PaperRow | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MlflowSpec:
+    """Where runs are tracked."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    tracking_uri: str | None = None  # None: sqlite under the output folder
+    experiment: str = "gdas"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """An experiment, resolved."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    name: str
+    searches: dict[str, SearchSpec] = field(default_factory=dict)
+    finals: dict[str, FinalSpec] = field(default_factory=dict)
+    note: str = ""  # printed at the top of the report: what this run is and is not
+    mlflow: MlflowSpec = field(default_factory=MlflowSpec)
+    retries: int = 2  # of a failed job, each from its newest checkpoint
+
+    def __post_init__(self) -> None:
+        if self.retries < 0:
+            raise InputError(f"retries={self.retries}: must be 0 or more")
+        for name in (*self.searches, *self.finals):
+            if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
+                raise InputError(
+                    f"name {name!r}: use lower-case letters, digits, '-' and '_' (it names folders)"
+                )
+        for name, final in self.finals.items():
+            searched = final.cell.searched
+            if searched is not None and searched not in self.searches:
+                raise InputError(
+                    f"finals.{name}.cell.searched={searched}: no such search"
+                    f"{_suggestion(searched, list(self.searches))}"
+                )
+
+
+def load_experiment(name: str, overrides: list[str]) -> Experiment:
+    """Read an experiment and apply `key=value` overrides.
+
+    Args:
+        name: the name of a file in experiments/, or a path.
+        overrides: such as "search.recipe.epochs=3"; values are YAML.
+
+    Raises:
+        InputError: anything unknown, of the wrong type or out of range; names the key.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else EXPERIMENTS / f"{name}.yaml"
+    if not path.is_file():
+        names = sorted(p.stem for p in EXPERIMENTS.glob("*.yaml"))
+        raise InputError(
+            f"experiment {name!r}: no file {path}{_suggestion(name, names)}; "
+            f"known are {', '.join(names)}"
+        )
+    try:
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise InputError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from None
+    if not isinstance(raw, dict):
+        raise InputError(f"{path}: expected a mapping with searches and finals")
+    raw.setdefault("name", path.stem)
+    for override in overrides:
+        _apply(raw, override)
+    return resolve(raw, base=path.parent)
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which 3e-4 is a number, as YAML 1.2 has it."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+def _apply(raw: Raw, override: str) -> None:
+    key, separator, value = override.partition("=")
+    if not separator or not key:
+        raise InputError(f"{override!r}: expected key=value, such as search.recipe.epochs=3")
+    *parents, last = key.split(".")
+    here = raw
+    for parent in parents:
+        here = here.setdefault(parent, {})
+        if not isinstance(here, dict):
+            raise InputError(f"{key}: {parent} is a value, it has no keys below it")
+    try:
+        here[last] = yaml.load(value, Loader=_Loader)
+    except yaml.YAMLError:
+        raise InputError(f"{key}={value}: not a YAML value") from None
+
+
+_SHARED = ("search", "proxy", "final")
+
+
+def resolve(raw: Raw, *, base: Path) -> Experiment:
+    """Lay presets, shared settings and own settings over one another, and check the result.
+
+    Args:
+        raw: the decoded file.
+        base: folder that relative genotype files are relative to.
+    """
+    known = [f.name for f in dataclasses.fields(Experiment)] + list(_SHARED)
+    _check_keys(raw, known, "")
+    search, proxy, final = (_mapping(raw.get(key), key) for key in _SHARED)
+    _check_keys(search, [f.name for f in dataclasses.fields(SearchSpec)], "search.")
+    _check_keys(proxy, ["preset", "recipe", "resources"], "proxy.")
+    _check_keys(final, [f.name for f in dataclasses.fields(FinalSpec)], "final.")
+    out = {key: value for key, value in raw.items() if key not in _SHARED}
+    out["searches"] = {
+        name: _search(_merge(search, _mapping(own, f"searches.{name}")), proxy, f"searches.{name}")
+        for name, own in _mapping(raw.get("searches"), "searches").items()
+    }
+    out["finals"] = {
+        name: _final(_merge(final, _mapping(own, f"finals.{name}")), f"finals.{name}", base)
+        for name, own in _mapping(raw.get("finals"), "finals").items()
+    }
+    if not out["searches"] and not out["finals"]:
+        raise InputError("searches, finals: both are empty, there is nothing to do")
+    return decode(Experiment, out, "")
+
+
+def _search(spec: Raw, proxy: Raw, where: str) -> Raw:
+    _check_keys(spec, [f.name for f in dataclasses.fields(SearchSpec)], f"{where}.")
+    preset = _preset(spec, where)
+    recipe = _recipe(SearchConfig, SEARCH_PRESETS[preset], spec, f"{where}.recipe")
+    own_proxy = _merge(proxy, {"recipe": _mapping(spec.get("proxy"), f"{where}.proxy")})
+    # A proxy training is on the search's own data, and DARTS' hundred epochs unless said.
+    own_proxy["recipe"] = _merge(
+        {"data": {"name": recipe["data"]["name"]}, "epochs": 100}, own_proxy["recipe"]
+    )
+    return {
+        "seeds": [0, 1, 2, 3],  # paper section 4.2: four searches with different seeds
+        "select_by": "proxy",
+        **spec,
+        "preset": preset,
+        "recipe": recipe,
+        "proxy": _recipe(TrainConfig, TRAIN_PRESETS[preset], own_proxy, f"{where}.proxy"),
+        "resources": _mapping(spec.get("resources"), f"{where}.resources"),
+        "proxy_resources": _merge(
+            _mapping(proxy.get("resources"), "proxy.resources"),
+            _mapping(spec.get("proxy_resources"), f"{where}.proxy_resources"),
+        ),
+    }
+
+
+def _final(spec: Raw, where: str, base: Path) -> Raw:
+    _check_keys(spec, [f.name for f in dataclasses.fields(FinalSpec)], f"{where}.")
+    preset = _preset(spec, where)
+    cell = dict(_mapping(spec.get("cell"), f"{where}.cell"))
+    if isinstance(cell.get("file"), str):
+        cell["file"] = str((base / cell["file"]).resolve())
+    recipe = _recipe(TrainConfig, TRAIN_PRESETS[preset], spec, f"{where}.recipe")
+    if preset == "authors_2019" and not recipe["data"]["cutout"]:
+        # Their configuration without cutout drops more paths.
+        recipe["drop_path"] = _mapping(spec.get("recipe"), where).get("drop_path", 0.3)
+    return {
+        **spec,
+        "preset": preset,
+        "cell": cell,
+        "recipe": recipe,
+        "resources": _mapping(spec.get("resources"), f"{where}.resources"),
+    }
+
+
+def _preset(spec: Raw, where: str) -> Preset:
+    preset = spec.get("preset", "paper")
+    if preset not in SEARCH_PRESETS:
+        raise InputError(
+            f"{where}.preset={preset}: unknown{_suggestion(str(preset), list(SEARCH_PRESETS))}"
+        )
+    return typing.cast(Preset, preset)
+
+
+def _recipe(kind: type, preset: SearchConfig | TrainConfig, spec: Raw, where: str) -> Raw:
+    """The preset, the data set's constants, then the recipe's own settings."""
+    own = _mapping(spec.get("recipe"), where)
+    _check_fields(own, kind, f"{where}.")
+    name = _mapping(own.get("data"), f"{where}.data").get("name", preset.data.name)
+    if not isinstance(name, str) or name not in IMAGE_DATA:
+        raise InputError(
+            f"{where}.data.name={name}: unknown data set{_suggestion(str(name), list(IMAGE_DATA))}"
+        )
+    recipe = dataclasses.asdict(preset) | {"data": dataclasses.asdict(IMAGE_DATA[name])}
+    return _merge(recipe, own)
+
+
+def decode(kind: type[T], value: object, where: str) -> T:
+    """Build a settings dataclass from JSON-like data, strictly.
+
+    Raises:
+        InputError: names the first wrong key, by its dotted path below `where`.
+    """
+    if dataclasses.is_dataclass(kind) and isinstance(value, dict):
+        _check_fields(value, kind, f"{where}." if where else "")
+    try:
+        return TypeAdapter(kind).validate_json(json.dumps(value))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        path = ".".join(str(part) for part in ([where] if where else []) + list(first["loc"]))
+        if first["type"] == "value_error":  # one of our own checks
+            raise InputError(f"{path}: {first['ctx']['error']}" if path else first["msg"]) from None
+        if first["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
+            raise InputError(f"{path}: is missing") from None
+        raise InputError(f"{path}={first['input']!r}: {first['msg'].lower()}") from None
+
+
+def _check_fields(value: Raw, kind: type, where: str) -> None:
+    """Refuse unknown keys of a settings dataclass and of those inside it."""
+    hints = typing.get_type_hints(kind)
+    fields = {f.name: hints[f.name] for f in dataclasses.fields(kind)}
+    _check_keys(value, list(fields), where)
+    for key, inner in value.items():
+        hint = fields[key]
+        if dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(inner, dict):
+            _check_fields(inner, hint, f"{where}{key}.")
+
+
+def _check_keys(value: Raw, known: list[str], where: str) -> None:
+    for key in value:
+        if key not in known:
+            raise InputError(f"{where}{key}: unknown key{_suggestion(str(key), known)}")
+
+
+def _suggestion(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else f"; known are {', '.join(known)}"
+
+
+def _mapping(value: object, where: str) -> Raw:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise InputError(f"{where}={value!r}: expected a mapping")
+    return value
+
+
+def _merge(base: Raw, over: Raw) -> Raw:
+    """`over` laid on `base`, key by key; lists and values are replaced."""
+    out = dict(base)
+    for key, value in over.items():
+        if isinstance(value, dict) and isinstance(out.get(key), dict):
+            out[key] = _merge(out[key], value)
+        else:
+            out[key] = value
+    return out

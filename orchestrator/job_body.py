@@ -1,0 +1,94 @@
+"""What every job does around its training loop: resume, save, record.
+
+A job finds its own newest whole checkpoint, so that a new trial, a retry and a new study are one
+case. A segment's checkpoint is committed before its record is appended, and the checkpoint's
+history replaces the records on resume.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gdas.checkpoint import Segment, State, newest, save
+from orchestrator.store import JobFolder, Record, where_and_who
+
+Loop = Callable[[State | None], Iterator[Segment]]
+
+
+class Finished(NamedTuple):
+    """A loop that ran to its end.
+
+    Attributes:
+        digest: of the final state.
+        records: of every segment.
+        state: the final state.
+    """
+
+    digest: str
+    records: list[Record]
+    state: State
+
+    @property
+    def seconds(self) -> float:
+        """Time spent in segments, over all starts."""
+        return sum(record["seconds"] for record in self.records)
+
+
+def run_to_end(
+    folder: JobFolder, start: Loop, on_record: Callable[[Record], None] = lambda record: None
+) -> Finished:
+    """Go on from the newest checkpoint, committing every segment.
+
+    Args:
+        start: begins the loop from a state, or from nothing.
+        on_record: told of every segment once it is on disk.
+    """
+    checkpoint, damaged = newest(folder.checkpoints)
+    for line in damaged:
+        print(line, file=sys.stderr)
+    records = list(checkpoint.records) if checkpoint else []
+    folder.rewrite_records(records)
+    digest, state = (checkpoint.digest, checkpoint.state) if checkpoint else ("", {})
+    started = time.time()
+    for segment in start(checkpoint.state if checkpoint else None):
+        now = time.time()
+        record = {
+            "position": segment.position,
+            "of": segment.of,
+            "metrics": segment.metrics,
+            "details": segment.details,
+            "started": started,
+            "time": now,
+            "seconds": now - started,
+            **where_and_who(),
+        }
+        records.append(record)
+        digest = save(folder.checkpoints, segment, records)
+        folder.append_record(record)
+        state = segment.state or {}
+        on_record(record)
+        started = time.time()
+    return Finished(digest, records, state)
+
+
+@contextmanager
+def failure_recorded(folder: JobFolder) -> Iterator[None]:
+    """Leave an error's text in the job's folder on its way out."""
+    try:
+        yield
+    except Exception as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        folder.write_failure(f"{type(error).__name__}: {text}", traceback.format_exc())
+        raise
+
+
+def open_job(path: str) -> tuple[JobFolder, dict[str, Any]]:
+    """A job's folder and settings, from a trial's configuration."""
+    folder = JobFolder(Path(path))
+    return folder, folder.settings()

@@ -1,0 +1,267 @@
+"""A study on Ray: one Tune experiment whose search algorithm hands out the study's jobs.
+
+Every start builds a fresh Tune experiment over the jobs that are not done; the job folders are the
+only memory, and Ray schedules and retries.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+QUIET = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # how soon Train notices that workers are done
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_MAX_PENDING_TRIALS_PG": "64",  # or trials of a custom searcher start one by one
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+"""Ray settings that keep its own output off and its scheduling prompt."""
+
+os.environ.update({key: value for key, value in QUIET.items() if key not in os.environ})
+
+import ray  # noqa: E402  (Ray reads some of these when it is imported)
+import ray.train  # noqa: E402
+from ray import tune  # noqa: E402
+from ray.tune.search import Searcher  # noqa: E402
+
+from gdas.errors import InputError  # noqa: E402
+from orchestrator.scheduler import Scheduler  # noqa: E402
+from orchestrator.store import JobFolder, Store  # noqa: E402
+from orchestrator.study import Job, Study  # noqa: E402
+
+
+class StudySearcher(Searcher):  # Tune has no other way to be asked for the next trial
+    """The study as a search algorithm: every trial that Tune asks for is a job.
+
+    Args:
+        scheduler: decides which.
+        environment: written into each job's settings.
+    """
+
+    def __init__(self, scheduler: Scheduler, environment: dict[str, Any]) -> None:
+        super().__init__()  # no metric: a report that lacks it would end the experiment
+        self.scheduler = scheduler
+        self.environment = environment
+        self.job_of_trial: dict[str, Job] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        job = self.scheduler.next_job()
+        if job is None:
+            # None while nothing runs would block Tune without looking at Ctrl-C.
+            running = "running" in self.scheduler.board.states.values()
+            return None if running else Searcher.FINISHED
+        folder = self.scheduler.store.prepare(job, self.environment)
+        (folder.path / "failure.json").unlink(missing_ok=True)
+        self.job_of_trial[trial_id] = job
+        return {
+            "folder": str(folder.path),
+            "kind": job.kind,
+            "label": job.label,
+            "resources": job.resources,
+        }
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        job = self.job_of_trial.pop(trial_id, None)
+        if job is not None:
+            self.scheduler.finished(job)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its searcher; the job folders are the memory
+
+    def save(self, checkpoint_path: str) -> None:
+        pass
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise RuntimeError("a study is never restored: it starts anew over its job folders")
+
+
+class Failures(tune.Callback):
+    """Says that a job failed, why, and whether it is tried again."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self.scheduler = scheduler
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        self._say(trial, "tried again from its newest checkpoint")
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        self._say(trial, "given up")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def _say(self, trial: Any, then: str) -> None:
+        folder = JobFolder(Path(trial.config["folder"]))
+        why = folder.failure() or "its process died without a word"
+        job_id, failures = folder.settings()["id"], self.scheduler.board.failures
+        failures[job_id] = failures.get(job_id, 0) + 1
+        self.scheduler.announce(f"{trial.config['label']}: failed ({why}); {then}")
+
+
+def run_study(
+    scheduler: Scheduler,
+    *,
+    environment: dict[str, Any],
+    retries: int,
+) -> None:
+    """Run all open jobs on the Ray cluster that is connected; returns when none is left.
+
+    Args:
+        environment: what trials need to know beside their recipe ("data", "selections").
+        retries: of a failed job.
+
+    Ctrl-C ends it early, with jobs still running on the scheduler's board.
+    """
+    study, store, board = scheduler.study, scheduler.store, scheduler.board
+    open_jobs = sum(job.kind != "select" and board.states[job.id] == "waiting" for job in study)
+    scheduler.settle()
+    if not open_jobs:
+        return
+    tune.Tuner(
+        tune.with_resources(run_trial, _bundles),
+        tune_config=tune.TuneConfig(
+            search_alg=StudySearcher(scheduler, environment),
+            num_samples=open_jobs,
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=_trial_name,
+        ),
+        run_config=tune.RunConfig(
+            name=f"study-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}",
+            storage_path=str(store.out / "ray"),
+            verbose=0,
+            callbacks=[Failures(scheduler)],
+            failure_config=tune.FailureConfig(max_failures=retries),
+        ),
+    ).fit()
+
+
+def _trial_name(trial: Any) -> str:
+    return f"{trial.config['label']}-{trial.trial_id}"
+
+
+def _bundles(config: dict[str, Any]) -> Any:
+    """What Tune reserves for a trial; a final's own process takes nothing, its workers do."""
+    if config["kind"] == "train":
+        return tune.PlacementGroupFactory([{"memory": 1 << 20}])
+    r = config["resources"]
+    return tune.PlacementGroupFactory([_nonzero(CPU=r["cpus"], GPU=r["gpus"])])
+
+
+def _nonzero(**resources: float) -> dict[str, float]:
+    return {key: value for key, value in resources.items() if value}
+
+
+def run_trial(config: dict[str, Any]) -> None:
+    """The one trainable, for every kind of job."""
+    from orchestrator.search_trial import run_proxy, run_search
+
+    match config["kind"]:
+        case "search":
+            run_search(config["folder"], lambda record: tune.report(record["metrics"]))
+        case "proxy":
+            run_proxy(config["folder"], lambda record: tune.report(record["metrics"]))
+        case "train":
+            _launch_training(config)
+
+
+def _launch_training(config: dict[str, Any]) -> None:
+    """Start the workers of a final training with Ray Train and wait for them."""
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    from orchestrator.job_body import failure_recorded
+    from orchestrator.train_job import settle_provenance
+
+    folder = JobFolder(Path(config["folder"]))
+    settings = folder.settings()
+    with failure_recorded(folder):
+        settle_provenance(folder, settings, Path(settings["environment"]["selections"]))
+    r = config["resources"]
+    try:
+        TorchTrainer(
+            _train_loop,
+            train_loop_config={"folder": config["folder"], "device": r["device"]},
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=r["workers"],
+                use_gpu=r["gpus_per_worker"] > 0,
+                resources_per_worker=_nonzero(CPU=r["cpus_per_worker"], GPU=r["gpus_per_worker"]),
+            ),
+            torch_config=TorchConfig(backend=r["backend"]),
+            run_config=ray.train.RunConfig(
+                # A new name each time: Train's own snapshots are never resumed from.
+                name=f"{config['label']}-{os.getpid()}-{time.time_ns()}",
+                storage_path=str(folder.path.parent.parent / "ray"),
+                failure_config=ray.train.FailureConfig(max_failures=0),
+                logging_config=ray.train.LoggingConfig(log_level="ERROR"),
+            ),
+        ).fit()
+    except Exception as error:
+        if folder.failure() is None:  # a worker that died left no word
+            folder.write_failure(f"a training worker died ({type(error).__name__})", str(error))
+        raise
+
+
+def _train_loop(config: dict[str, Any]) -> None:
+    """Runs in every Train worker."""
+    from orchestrator.train_job import train_worker
+
+    if config["device"] == "cuda":
+        import torch
+        from ray.train.torch import get_device
+
+        torch.cuda.set_device(get_device())
+    train_worker(config["folder"])
+
+
+@contextmanager
+def ray_cluster(address: str | None) -> Iterator[dict[str, float]]:
+    """Connect to a cluster, or start one on this machine; yields its CPUs and GPUs.
+
+    Raises:
+        InputError: there is no cluster at `address`.
+    """
+    try:
+        ray.init(
+            address=address or "local",
+            log_to_driver=False,
+            logging_level="ERROR",
+            include_dashboard=True if address is None else None,
+            runtime_env={"env_vars": QUIET} if address else None,
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        text = " ".join(str(error).split())
+        raise InputError(f"--address {address}: no Ray cluster answers there ({text})") from None
+    try:
+        total = ray.cluster_resources()
+        yield {"CPU": total.get("CPU", 0.0), "GPU": total.get("GPU", 0.0)}
+    finally:
+        ray.shutdown()
+
+
+def refuse_impossible(study: Study, store: Store, budget: dict[str, float]) -> None:
+    """Raise InputError where an open job needs more than the whole cluster has."""
+    for job in study:
+        if store.done(job):
+            continue
+        for resource, needed in job.cost.items():
+            if needed > budget[resource] + 1e-9:
+                where = "finals" if job.kind == "train" else "searches"
+                keys = (
+                    "workers, cpus_per_worker or gpus_per_worker"
+                    if job.kind == "train"
+                    else "cpus or gpus"
+                )
+                raise InputError(
+                    f"{job.label} needs {needed:g} {resource}s and the cluster has "
+                    f"{budget[resource]:g}: give it less ({where}.<name>.resources: {keys}; "
+                    "device=cpu where there is no GPU), or name a larger cluster with --address"
+                )

@@ -1,0 +1,114 @@
+"""Which job is next: the rules of a study, without Ray. Pure.
+
+There is no barrier: a job is handed out as soon as what it needs is done and what it costs is
+free, finals before searches, and only the head of that queue, so that a wide final is not starved
+by narrow searches. Selections cost nothing and run here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from orchestrator.selection import select
+from orchestrator.store import Store
+from orchestrator.study import Job, Study
+
+State = str
+"""waiting, running, done, failed or blocked."""
+
+
+@dataclass
+class Board:
+    """Where every job stands, shared by the scheduler and the console.
+
+    Attributes:
+        states: by job id.
+        notes: why a job failed or cannot run, by job id.
+        failures: errors so far, by job id.
+    """
+
+    states: dict[str, State]
+    notes: dict[str, str] = field(default_factory=dict)
+    failures: dict[str, int] = field(default_factory=dict)
+
+    def open(self) -> bool:
+        return any(state in ("waiting", "running") for state in self.states.values())
+
+
+class Scheduler:
+    """Hands out jobs and keeps the board.
+
+    Args:
+        budget: CPUs and GPUs that jobs may hold together.
+        announce: told one line about what happens.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        store: Store,
+        budget: dict[str, float],
+        announce: Callable[[str], None],
+    ) -> None:
+        self.study = study
+        self.store = store
+        self.budget = budget
+        self.announce = announce
+        self.board = Board({job.id: "done" if store.done(job) else "waiting" for job in study.jobs})
+
+    def settle(self) -> None:
+        """Run selections that are ready and mark what can no longer run."""
+        states, notes = self.board.states, self.board.notes
+        for job in self.study:
+            if states[job.id] != "waiting":
+                continue
+            lost = [need for need in job.needs if states[need] in ("failed", "blocked")]
+            if lost:
+                states[job.id] = "blocked"
+                needed = ", ".join(self.study.job(need).label for need in lost)
+                notes[job.id] = f"needs {needed}, which did not finish"
+                self.announce(f"{job.label}: cannot run, {notes[job.id]}")
+            elif job.kind == "select" and self._ready(job):
+                try:
+                    record = select(self.study, job, self.store)
+                except Exception as error:  # a raise here would end the whole experiment
+                    states[job.id] = "failed"
+                    notes[job.id] = f"{type(error).__name__}: {error}"
+                else:
+                    states[job.id] = "done"
+                    winner = record["winner"]
+                    self.announce(
+                        f"{job.label}: seed {winner['seed']} of {len(record['candidates'])} "
+                        f"by {record['by']}, top-1 on D_V {winner['valid/top1']:.2f} %"
+                    )
+
+    def next_job(self) -> Job | None:
+        """The head of the queue, if it fits what is free."""
+        self.settle()
+        ready = [job for job in self.study if self._ready(job) and job.kind != "select"]
+        if not ready:
+            return None
+        head = min(ready, key=lambda job: job.kind != "train")  # finals first, then study order
+        running = [job for job in self.study if self.board.states[job.id] == "running"]
+        for resource, total in self.budget.items():
+            held = sum(job.cost[resource] for job in running)
+            if running and held + head.cost[resource] > total + 1e-9:
+                return None
+        self.board.states[head.id] = "running"
+        return head
+
+    def finished(self, job: Job) -> None:
+        """A job's trial is over; its record decides how it went."""
+        if self.store.done(job):
+            self.board.states[job.id] = "done"
+        else:
+            self.board.states[job.id] = "failed"
+            self.board.notes[job.id] = self.store.folder(job).failure() or (
+                "its process died without a word (out of memory, or killed)"
+            )
+        self.settle()
+
+    def _ready(self, job: Job) -> bool:
+        states = self.board.states
+        return states[job.id] == "waiting" and all(states[need] == "done" for need in job.needs)

@@ -1,0 +1,196 @@
+"""A study: the jobs of an experiment, what each waits for, and what each is, as an id.
+
+Pure: no Ray, no MLflow, no files. A job's id is a hash of all that can change its result: its
+recipe, its data, the ids it depends on and the algorithm's version. Equal jobs are one job.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import gdas
+from orchestrator.experiment import Experiment, FinalSpec, SearchSpec
+
+Kind = Literal["search", "proxy", "select", "train"]
+DataIdentity = Callable[[str, str], str]
+"""(data set, split) to what its content is."""
+
+TITLES = {
+    "search": "search",
+    "proxy": "proxy training",
+    "select": "selection",
+    "train": "final training",
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One unit of work, done once.
+
+    Attributes:
+        kind: a search, a short scoring training, a selection, or a final training.
+        name: for people and folder names.
+        id: hash of all that can change the result.
+        needs: ids of the jobs that must be done first.
+        recipe: all that is hashed beside data and needs, ready for JSON.
+        resources: what it holds while it runs; recorded only.
+    """
+
+    kind: Kind
+    name: str
+    id: str
+    needs: tuple[str, ...]
+    recipe: dict[str, Any]
+    resources: dict[str, Any]
+
+    @property
+    def label(self) -> str:
+        return f"{self.kind}-{self.name}"
+
+    @property
+    def cost(self) -> dict[str, float]:
+        """CPUs and GPUs it holds while it runs."""
+        r = self.resources
+        if self.kind == "select":
+            return {"CPU": 0.0, "GPU": 0.0}
+        if self.kind == "train":
+            workers = r["workers"]
+            return {"CPU": workers * r["cpus_per_worker"], "GPU": workers * r["gpus_per_worker"]}
+        return {"CPU": r["cpus"], "GPU": r["gpus"]}
+
+
+@dataclass(frozen=True)
+class Study:
+    """Jobs in an order in which every job comes after those it needs."""
+
+    jobs: tuple[Job, ...]
+
+    def __iter__(self) -> Iterator[Job]:
+        return iter(self.jobs)
+
+    def job(self, job_id: str) -> Job:
+        return next(job for job in self.jobs if job.id == job_id)
+
+    def only(self, labels: list[str]) -> Study:
+        """The named jobs and all that they need.
+
+        Args:
+            labels: labels, names or ids; a label's beginning stands for all that begin so.
+
+        Raises:
+            KeyError: a label fits no job.
+        """
+        kept: set[str] = set()
+        for label in labels:
+            found = [
+                job
+                for job in self.jobs
+                if label in (job.id, job.name) or job.label.startswith(label)
+            ]
+            if not found:
+                raise KeyError(label)
+            kept.update(job.id for job in found)
+        for job in reversed(self.jobs):
+            if job.id in kept:
+                kept.update(job.needs)
+        return Study(tuple(job for job in self.jobs if job.id in kept))
+
+
+def build_study(experiment: Experiment, identity: DataIdentity, cells: dict[str, Any]) -> Study:
+    """The jobs of an experiment.
+
+    Args:
+        identity: what a split's content is.
+        cells: the genotype (as JSON) of every final whose cell is not searched, by its name.
+    """
+    jobs: dict[str, Job] = {}
+    selections = {}
+    for name, search in experiment.searches.items():
+        track = _track(name, search, identity)
+        jobs.update((job.id, job) for job in track)
+        selections[name] = track[-1]
+    for name, final in experiment.finals.items():
+        job = _final(name, final, identity, cells, selections)
+        jobs.setdefault(job.id, job)
+    return Study(tuple(jobs.values()))
+
+
+def _track(name: str, spec: SearchSpec, identity: DataIdentity) -> list[Job]:
+    """The searches of one name, their proxies, and the selection last."""
+    searches, proxies = [], []
+    data = {"train": identity(spec.recipe.data.name, "train")}
+    for seed in spec.seeds:
+        config = dataclasses.replace(spec.recipe, seed=seed)
+        searches.append(
+            _job(
+                "search",
+                f"{name}-seed{seed}",
+                {"config": dataclasses.asdict(config), "data": data},
+                dataclasses.asdict(spec.resources),
+            )
+        )
+        if spec.select_by == "proxy":
+            recipe = {
+                "config": dataclasses.asdict(spec.proxy),
+                "search": dataclasses.asdict(config),
+                "data": data,
+            }
+            proxies.append(
+                _job(
+                    "proxy",
+                    f"{name}-seed{seed}",
+                    recipe,
+                    dataclasses.asdict(spec.proxy_resources),
+                    searches[-1],
+                )
+            )
+    scored = proxies or searches
+    select = _job("select", name, {"track": name, "by": spec.select_by}, {}, *scored)
+    return [*searches, *proxies, select]
+
+
+def _final(
+    name: str,
+    spec: FinalSpec,
+    identity: DataIdentity,
+    cells: dict[str, Any],
+    selections: dict[str, Job],
+) -> Job:
+    data = {split: identity(spec.recipe.data.name, split) for split in ("train", "test")}
+    recipe: dict[str, Any] = {"config": dataclasses.asdict(spec.recipe), "data": data}
+    needs = []
+    if spec.cell.searched is not None:
+        recipe["cell"] = {"source": "searched", "track": spec.cell.searched}
+        needs = [selections[spec.cell.searched]]
+    else:
+        sources = {
+            "published": spec.cell.published,
+            "file": spec.cell.file,
+            "random": spec.cell.random,
+        }
+        source = next(key for key, value in sources.items() if value is not None)
+        recipe["cell"] = {"source": source, "genotype": cells[name]}
+    return _job("train", name, recipe, dataclasses.asdict(spec.resources), *needs)
+
+
+def _job(
+    kind: Kind, name: str, recipe: dict[str, Any], resources: dict[str, Any], *needs: Job
+) -> Job:
+    needed = tuple(job.id for job in needs)
+    recipe = json.loads(json.dumps(recipe))  # as it reads back from disk: lists, not tuples
+    hashed = json.dumps(
+        {
+            "kind": kind,
+            "recipe": recipe,
+            "needs": needed,
+            "algorithm": gdas.ALGORITHM_VERSION,
+        },
+        sort_keys=True,
+    )
+    job_id = hashlib.sha256(hashed.encode()).hexdigest()[:10]
+    return Job(kind, name, job_id, needed, recipe, resources)
