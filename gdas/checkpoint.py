@@ -136,7 +136,7 @@ class Checkpoint:
 
 def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     """The newest whole checkpoint in `folder`, and a line for each damaged one passed over."""
-    damaged = []
+    damaged: list[str] = []
     for target in sorted(folder.iterdir() if folder.is_dir() else [], reverse=True):
         if not (target / MANIFEST).exists():
             continue  # never committed

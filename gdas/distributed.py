@@ -16,15 +16,15 @@ class Workers(NamedTuple):
     """This process among the workers."""
 
     rank: int
-    count: int
+    size: int
 
     def share(self, batch: int) -> slice:
         """This worker's rows of a global batch; shares differ by one row at the most."""
-        return slice(self.rank * batch // self.count, (self.rank + 1) * batch // self.count)
+        return slice(self.rank * batch // self.size, (self.rank + 1) * batch // self.size)
 
     def wrap(self, network: nn.Module) -> nn.Module:
         """Average gradients over the workers; batch norm uses each worker's own share."""
-        if self.count == 1:
+        if self.size == 1:
             return network
         # Running statistics stay each worker's own during an epoch; synchronise() makes them
         # worker 0's at its end.
@@ -32,13 +32,13 @@ class Workers(NamedTuple):
 
     def synchronise(self, network: nn.Module) -> None:
         """Give every worker worker 0's batch-norm statistics."""
-        if self.count > 1:
+        if self.size > 1:
             for buffer in network.buffers():
                 dist.broadcast(buffer, 0)
 
     def add_up(self, values: Tensor) -> Tensor:
         """Sum of a CPU tensor over the workers."""
-        if self.count == 1:
+        if self.size == 1:
             return values
         device = "cuda" if dist.get_backend() == "nccl" else "cpu"
         moved = values.to(device)

@@ -69,7 +69,7 @@ class BatchLoss(NamedTuple):
 
     loss: Tensor
     correct: Tensor
-    count: int
+    samples: int
 
 
 class EpochSums:
@@ -78,22 +78,22 @@ class EpochSums:
     def __init__(self) -> None:
         self.loss: Tensor | float = 0.0
         self.correct: Tensor | int = 0
-        self.count = 0
+        self.samples = 0
 
     def add(self, batch: BatchLoss) -> None:
-        self.loss = self.loss + batch.loss.detach().double() * batch.count
+        self.loss = self.loss + batch.loss.detach().double() * batch.samples
         self.correct = self.correct + batch.correct
-        self.count += batch.count
+        self.samples += batch.samples
 
     def totals(self) -> Tensor:
         """[sum of losses, hits, samples], float64, on the CPU: what workers add up."""
-        values = (float(self.loss), float(self.correct), float(self.count))
+        values = (float(self.loss), float(self.correct), float(self.samples))
         return torch.tensor(values, dtype=torch.float64)
 
     def metrics(self, split: str, totals_3: Tensor | None = None) -> dict[str, float]:
         """Mean loss and top-1 in percent, of `totals_3` where workers have added theirs up."""
-        loss, correct, count = (self.totals() if totals_3 is None else totals_3).tolist()
-        return {f"{split}/loss": loss / count, f"{split}/top1": 100.0 * correct / count}
+        loss, correct, samples = (self.totals() if totals_3 is None else totals_3).tolist()
+        return {f"{split}/loss": loss / samples, f"{split}/top1": 100.0 * correct / samples}
 
 
 def require_finite(metrics: dict[str, float], where: str) -> None:

@@ -95,11 +95,10 @@ def train_image(
     """
     check_training(config, genotype, size=train.size)
     team = workers()
-    if len(train_rows) < 2 * team.count:
-        raise InputError(f"{len(train_rows)} training images are too few for {team.count} workers")
-    network = build_network(config, genotype, train.classes).to(
-        device, memory_format=memory_format(config.channels_last)
-    )
+    if len(train_rows) < 2 * team.size:
+        raise InputError(f"{len(train_rows)} training images are too few for {team.size} workers")
+    network = build_network(config, genotype, train.classes)
+    network = network.to(memory_format=memory_format(config.channels_last)).to(device)
     optimizer = torch.optim.SGD(
         network.parameters(),
         lr=config.lr,
@@ -126,7 +125,7 @@ def train_image(
         draw = generator(config.seed, "order", epoch)
         order_T = train_rows[torch.randperm(len(train_rows), generator=draw)]
         for step, rows_B in enumerate(order_T.split(config.batch_size)):
-            if len(rows_B) < 2 * team.count:
+            if len(rows_B) < 2 * team.size:
                 continue  # a last batch too small to share out and to normalise
             sums.add(
                 _step(
@@ -190,7 +189,7 @@ def _step(
                 auxiliary_BK, labels_B, label_smoothing=config.label_smoothing
             )
     # Workers' gradients are averaged: weigh each by its share, so that the mean is the batch's.
-    (total * (len(rows) * team.count / batch)).backward()
+    (total * (len(rows) * team.size / batch)).backward()
     nn.utils.clip_grad_norm_(network.parameters(), config.clip)
     optimizer.step()
     return BatchLoss(loss, correct_top_k(scores_BK.detach(), labels_B, 1), len(rows))

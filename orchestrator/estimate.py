@@ -48,7 +48,7 @@ def estimated_seconds(job: Job) -> float:
             data.size,
         )
         # One weight and one alpha pass an image.
-        return images * config.epochs * per_image * FLOPS * PASSES * 2 / speed
+        return float(images * config.epochs * per_image * FLOPS * PASSES * 2 / speed)
     train = decode(TrainConfig, job.recipe["config"], "recipe")
     images = train.train_images or data.counts["train"]
     if job.kind == "proxy":
@@ -56,7 +56,7 @@ def estimated_seconds(job: Job) -> float:
     per_image = _network_multiply_adds(
         train.channels, train.normals_per_block, train.stem, data.size
     )
-    return images * train.epochs * per_image * FLOPS * PASSES / (speed * workers)
+    return float(images * train.epochs * per_image * FLOPS * PASSES / (speed * workers))
 
 
 @cache

@@ -37,7 +37,7 @@ class Finished(NamedTuple):
     @property
     def seconds(self) -> float:
         """Time spent in segments, over all starts."""
-        return sum(record["seconds"] for record in self.records)
+        return float(sum(record["seconds"] for record in self.records))
 
 
 def run_to_end(

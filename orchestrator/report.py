@@ -17,6 +17,7 @@ from typing import Any
 from markdown_it import MarkdownIt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from gdas.config import DEVIATIONS, SearchConfig, TrainConfig, differences
 from gdas.derive import parameter_free
@@ -29,6 +30,9 @@ from orchestrator.store import Record, Store
 from orchestrator.study import TITLES, Job, Study
 
 NOT_RUN = "not run"
+NOT_DEVIATIONS = ("data.mean", "data.std", "data.cutout", "network.reduction")
+"""Settings that go with the data set or the row, and are stated there."""
+
 COLOURS = ("#0969da", "#bc4c00", "#1a7f37", "#8250df", "#cf222e", "#57606a", "#bf8700", "#0550ae")
 
 
@@ -68,7 +72,8 @@ def _headline(experiment: Experiment, finals: dict[str, Job | None], store: Stor
         )
         ours = best = parameters = NOT_RUN
         if result is not None:
-            ours = f"{100 - result['metrics']['test/top1']:.2f} %"
+            elsewhere = _other_data(spec)
+            ours = f"{100 - result['metrics']['test/top1']:.2f} %{elsewhere}"
             best = f"{100 - result['best']['test/top1']:.2f} % (epoch {result['best']['epoch']})"
             parameters = f"{result['parameters'] / 1e6:.3f}"
         if spec.row:
@@ -100,6 +105,14 @@ def _headline(experiment: Experiment, finals: dict[str, Job | None], store: Stor
         "authors' logs do, and is shown for that comparison only. Parameters leave out the "
         "auxiliary head.\n",
     ]
+
+
+def _other_data(spec: FinalSpec) -> str:
+    """A warning where our number is on other data than the paper's."""
+    data_of = {"err_c10": "cifar10", "err_c100": "cifar100"}
+    name = spec.recipe.data.name
+    same = spec.row is None or data_of.get(spec.row.column) == name
+    return "" if same else f" (on {name}: not comparable)"
 
 
 def _size(spec: FinalSpec) -> str:
@@ -257,14 +270,18 @@ def _differences(experiment: Experiment) -> list[str]:
     rows = []
     for name, search in experiment.searches.items():
         base: SearchConfig | TrainConfig = SearchConfig()
-        rows += [[f"search {name}", *_difference(d)] for d in differences(search.recipe, base)]
+        rows += [
+            [f"search {name}", *_difference(d)]
+            for d in differences(search.recipe, base)
+            if d[0] not in NOT_DEVIATIONS
+        ]
         if search.select_by != "proxy":
             rows.append([f"search {name}", "select_by", search.select_by, "proxy"])
     for name, final in experiment.finals.items():
         rows += [
             [f"final {name}", *_difference(d)]
             for d in differences(final.recipe, TrainConfig())
-            if not d[0].startswith("data.")
+            if d[0] not in NOT_DEVIATIONS
         ]
     parts.append(_table(["job", "setting", "ours", "paper"], rows) if rows else "\nNone.\n")
     return parts
@@ -338,7 +355,7 @@ def _curves(path: Path, histories: dict[str, list[Record]], panels: list[tuple[s
         axes.set_title(title, size=9)
         axes.set_xlabel("epoch", size=8)
         axes.tick_params(labelsize=8)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=7, frameon=False)
@@ -355,7 +372,8 @@ table { border-collapse: collapse; font-size: .85rem; display: block; overflow-x
 th, td { border: 1px solid #d1d9e0; padding: .35rem .6rem; text-align: left;
   font-variant-numeric: tabular-nums; vertical-align: top; }
 th { background: #f6f8fa; } img { max-width: 100%; }
-blockquote { margin: 1rem 0; padding: .6rem 1rem; background: #fff8c5; border-left: 4px solid #d4a72c; }
+blockquote { margin: 1rem 0; padding: .6rem 1rem; background: #fff8c5;
+  border-left: 4px solid #d4a72c; }
 blockquote p { margin: 0; }
 """
 

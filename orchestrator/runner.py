@@ -38,7 +38,7 @@ from orchestrator.store import JobFolder, Store  # noqa: E402
 from orchestrator.study import Job, Study  # noqa: E402
 
 
-class StudySearcher(Searcher):  # Tune has no other way to be asked for the next trial
+class StudySearcher(Searcher):  # type: ignore[misc]  # Tune has no other way to be asked for the next trial
     """The study as a search algorithm: every trial that Tune asks for is a job.
 
     Args:
@@ -85,7 +85,7 @@ class StudySearcher(Searcher):  # Tune has no other way to be asked for the next
         raise RuntimeError("a study is never restored: it starts anew over its job folders")
 
 
-class Failures(tune.Callback):
+class Failures(tune.Callback):  # type: ignore[misc]
     """Says that a job failed, why, and whether it is tried again."""
 
     def __init__(self, scheduler: Scheduler) -> None:
@@ -208,6 +208,7 @@ def _launch_training(config: dict[str, Any]) -> None:
         if folder.failure() is None:  # a worker that died left no word
             folder.write_failure(f"a training worker died ({type(error).__name__})", str(error))
         raise
+    tune.report((folder.result() or {})["metrics"])
 
 
 def _train_loop(config: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """The output folder: the contract between all parts, and the only memory of a study.
 
     OUT/study.json  lease.json  selections/  report/
-    OUT/jobs/<kind>-<name>-<id>/settings.json  records.jsonl  checkpoints/  result.json  failure.json
+    OUT/jobs/<kind>-<name>-<id>/  settings.json  records.jsonl  checkpoints/  result.json
 
 A job is done when its result.json is there. Pure: no Ray, no MLflow, no PyTorch.
 """

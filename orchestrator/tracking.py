@@ -189,7 +189,7 @@ class Tracker:
 
 def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, str]:
     """Nested settings as dotted keys."""
-    out = {}
+    out: dict[str, str] = {}
     for key, value in settings.items():
         if isinstance(value, dict):
             out |= flat(value, f"{prefix}{key}.")

@@ -126,7 +126,7 @@ def train_worker(path: str, on_record: Callable[[Record], None] = lambda record:
                     network, torch.zeros(1, 3, images.size, images.size)
                 ),
                 "train_images": len(rows),
-                "workers": workers().count,
+                "workers": workers().size,
                 "seconds": finished.seconds,
             }
         )

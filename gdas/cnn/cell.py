@@ -1,4 +1,4 @@
-"""Cells: the search cell, the derived cell and the fixed reduction cell (paper Eq. 1, 3, 5; Fig. 3).
+"""The search cell, the derived cell and the fixed reduction cell (paper Eq. 1, 3, 5; Fig. 3).
 
 Every cell maps the outputs of the two cells before it, s0 (two back) and s1 (one back), to
 `multiplier * channels` channels, at half the size if it is a reduction.

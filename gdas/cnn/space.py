@@ -76,8 +76,8 @@ class ImageSpace:
         self.steps = -(-len(self.train_T) // config.batch_size)
         self.layout = memory_format(config.channels_last)
         supernet = build_supernet(config, images.classes)
-        self.weights: nn.Module = supernet.to(device, memory_format=self.layout)
-        self.cell_types = self.supernet.kinds
+        self.weights: nn.Module = supernet.to(memory_format=self.layout).to(device)
+        self.cell_types: Sequence[str] = supernet.kinds
 
     @property
     def supernet(self) -> Supernet:

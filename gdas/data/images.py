@@ -181,19 +181,20 @@ def _download_cifar10(folder: Path) -> None:
         ) from None
 
 
+ARRAY_BUILDERS = (
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("_codecs", "encode"),
+)
+
+
 class _ArrayUnpickler(pickle.Unpickler):
     """Reads the official CIFAR batches; can build arrays, and call nothing else."""
 
-    allowed = {
-        ("numpy.core.multiarray", "_reconstruct"),
-        ("numpy._core.multiarray", "_reconstruct"),
-        ("numpy", "ndarray"),
-        ("numpy", "dtype"),
-        ("_codecs", "encode"),
-    }
-
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self.allowed:
+        if (module, name) not in ARRAY_BUILDERS:
             raise InputError(f"data file wants to load {module}.{name}: not a CIFAR batch")
         if module.startswith("numpy.core"):
             module = "numpy._core.multiarray"
