@@ -40,7 +40,7 @@ def write_report(experiment: Experiment, study: Study, store: Store) -> Path:
     """Write OUT/report/report.md, report.html and their figures; returns the HTML file."""
     folder = store.out / "report"
     folder.mkdir(exist_ok=True)
-    finals = {name: _final_job(study, name, spec) for name, spec in experiment.finals.items()}
+    finals = {name: study.final(name) for name in experiment.finals}
     parts = [f"# {experiment.name}: GDAS (CVPR 2019), ours beside the paper's\n"]
     if experiment.note:
         parts.append(f"> {' '.join(experiment.note.split())}\n")
@@ -55,11 +55,6 @@ def write_report(experiment: Experiment, study: Study, store: Store) -> Path:
     write_text(folder / "report.md", markdown)
     write_text(folder / "report.html", _html(experiment.name, markdown, folder))
     return folder / "report.html"
-
-
-def _final_job(study: Study, name: str, spec: FinalSpec) -> Job | None:
-    """A final's job, which may bear another final's name where both are the same training."""
-    return next((job for job in study if job.kind == "train" and job.name == name), None)
 
 
 def _headline(experiment: Experiment, finals: dict[str, Job | None], store: Store) -> list[str]:
@@ -125,10 +120,7 @@ def _size(spec: FinalSpec) -> str:
 
 
 def _track(name: str, spec: SearchSpec, study: Study, store: Store, folder: Path) -> list[str]:
-    searches = [
-        job for job in study if job.kind == "search" and job.name.startswith(f"{name}-seed")
-    ]
-    select = next((job for job in study if job.kind == "select" and job.name == name), None)
+    searches, select = study.searches(name), study.selection(name)
     record = store.selection(select) if select else None
     scores = {c["search"]: c for c in record["candidates"]} if record else {}
     winner = record["winner"]["search"] if record else None

@@ -245,7 +245,7 @@ def _prepare_data(study: Study, store: Store, data: Path) -> None:
         needed.add((name, "train"))
         if job.kind == "train":
             needed.add((name, "test"))
-    for name, split in sorted(needed):
+    for name, split in sorted(needed, key=lambda pair: (pair[1] == "test", pair)):
         open_images(name, "train" if split == "train" else "test", data, verify=True)
 
 

@@ -245,21 +245,21 @@ def lease(store: Store) -> Iterator[None]:
             )
         stop = threading.Event()
 
-        def beat() -> None:
-            while True:
-                content = json.dumps(
-                    {"host": socket.gethostname(), "pid": os.getpid(), "heartbeat": time.time()}
-                )
-                try:
-                    file.seek(0)
-                    file.truncate()
-                    file.write(content)
-                    file.flush()
-                except OSError:  # a full disk must not stop the study
-                    pass
-                if stop.wait(HEARTBEAT_S):
-                    return
+        def write() -> None:
+            holder = {"host": socket.gethostname(), "pid": os.getpid(), "heartbeat": time.time()}
+            try:
+                file.seek(0)
+                file.truncate()
+                file.write(json.dumps(holder))
+                file.flush()
+            except OSError:
+                return  # a full disk must not stop the study
 
+        def beat() -> None:
+            while not stop.wait(HEARTBEAT_S):
+                write()
+
+        write()
         thread = threading.Thread(target=beat, name="lease", daemon=True)
         thread.start()
         try:

@@ -66,15 +66,37 @@ class Job:
 
 @dataclass(frozen=True)
 class Study:
-    """Jobs in an order in which every job comes after those it needs."""
+    """Jobs in an order in which every job comes after those it needs.
+
+    Attributes:
+        jobs: each once, under the name it had first, though several finals may be it.
+        selections: name of a search to the id of its selection.
+        finals: name of a final to the id of its job.
+    """
 
     jobs: tuple[Job, ...]
+    selections: dict[str, str]
+    finals: dict[str, str]
 
     def __iter__(self) -> Iterator[Job]:
         return iter(self.jobs)
 
     def job(self, job_id: str) -> Job:
         return next(job for job in self.jobs if job.id == job_id)
+
+    def final(self, name: str) -> Job | None:
+        """The job of a final, or None where `only` left it out."""
+        return next((job for job in self.jobs if job.id == self.finals[name]), None)
+
+    def selection(self, name: str) -> Job | None:
+        """The selection of a search, or None where `only` left it out."""
+        return next((job for job in self.jobs if job.id == self.selections[name]), None)
+
+    def searches(self, name: str) -> list[Job]:
+        """A search's jobs, one a seed."""
+        select = self.selection(name)
+        needed = [self.job(need) for need in select.needs] if select else []
+        return [job if job.kind == "search" else self.job(job.needs[0]) for job in needed]
 
     def only(self, labels: list[str]) -> Study:
         """The named jobs and all that they need.
@@ -98,7 +120,8 @@ class Study:
         for job in reversed(self.jobs):
             if job.id in kept:
                 kept.update(job.needs)
-        return Study(tuple(job for job in self.jobs if job.id in kept))
+        jobs = tuple(job for job in self.jobs if job.id in kept)
+        return dataclasses.replace(self, jobs=jobs)
 
 
 def build_study(experiment: Experiment, identity: DataIdentity, cells: dict[str, Any]) -> Study:
@@ -109,15 +132,18 @@ def build_study(experiment: Experiment, identity: DataIdentity, cells: dict[str,
         cells: the genotype (as JSON) of every final whose cell is not searched, by its name.
     """
     jobs: dict[str, Job] = {}
-    selections = {}
+    selections: dict[str, Job] = {}
+    finals: dict[str, str] = {}
     for name, search in experiment.searches.items():
         track = _track(name, search, identity)
-        jobs.update((job.id, job) for job in track)
+        for job in track:
+            jobs.setdefault(job.id, job)
         selections[name] = track[-1]
     for name, final in experiment.finals.items():
         job = _final(name, final, identity, cells, selections)
         jobs.setdefault(job.id, job)
-    return Study(tuple(jobs.values()))
+        finals[name] = job.id
+    return Study(tuple(jobs.values()), {n: job.id for n, job in selections.items()}, finals)
 
 
 def _track(name: str, spec: SearchSpec, identity: DataIdentity) -> list[Job]:

@@ -1,0 +1,43 @@
+# make reproduce   the smoke experiment, from nothing to its report
+# make test        the tests; make test-all adds the slow ones; make check: lint, format, types
+#
+# VENV=DIR         use or make the environment there (default .venv)
+# TORCH_INDEX=URL  where to get PyTorch, such as https://download.pytorch.org/whl/cpu
+
+VENV ?= .venv
+PYTHON ?= python3
+EXPERIMENT ?= smoke
+PY := $(VENV)/bin/python
+# Installed once for this checkout and this pyproject.toml.
+STAMP = $(CURDIR) $$(cksum < pyproject.toml)
+
+.PHONY: install reproduce test test-all check clean
+
+install:
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@if [ "$$(cat $(VENV)/.gdas-install 2>/dev/null)" != "$(STAMP)" ]; then \
+	  set -e; \
+	  if [ -n "$(TORCH_INDEX)" ]; then \
+	    $(PY) -m pip install --quiet --index-url $(TORCH_INDEX) torch torchvision; \
+	  fi; \
+	  echo "installing into $(VENV)"; \
+	  $(PY) -m pip install --quiet --disable-pip-version-check -e '.[dev]'; \
+	  echo "$(STAMP)" > $(VENV)/.gdas-install; \
+	fi
+
+reproduce: install
+	$(PY) -m orchestrator.reproduce_paper $(EXPERIMENT)
+
+test: install
+	$(PY) -m pytest -m "not slow"
+
+test-all: install
+	$(PY) -m pytest
+
+check: install
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+clean:
+	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,25 @@
+"""One undisturbed study, shared by the tests that look at it or compare with it."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.e2e import driving
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, data_folder: Path) -> Path:
+    out = tmp_path_factory.mktemp("undisturbed")
+    code, output = driving.run(out, data_folder)
+    assert code == 0, output
+    return out
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])

@@ -1,0 +1,79 @@
+"""Start the command line as a user would, watch its output folder, and kill things."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+TINY = Path(__file__).with_name("tiny.yaml")
+COMMAND = [sys.executable, "-m", "orchestrator.reproduce_paper"]
+
+
+def start(out: Path, data: Path, *words: str) -> subprocess.Popen[str]:
+    """The command in a process group of its own."""
+    return subprocess.Popen(
+        [*COMMAND, str(TINY), "--out", str(out), "--data", str(data), *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen[str], timeout: float = 300) -> tuple[int, str]:
+    output, _ = process.communicate(timeout=timeout)
+    return process.returncode, output
+
+
+def run(out: Path, data: Path, *words: str) -> tuple[int, str]:
+    return finish(start(out, data, *words))
+
+
+def folders(out: Path) -> dict[str, Path]:
+    """Label to job folder."""
+    return {path.name.rpartition("-")[0]: path for path in sorted(out.glob("jobs/*"))}
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    try:
+        lines = (folder / "records.jsonl").read_text().splitlines()
+    except FileNotFoundError:
+        return []
+    return [json.loads(line) for line in lines]
+
+
+def result(folder: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    return loaded
+
+
+def digests(out: Path) -> dict[str, str]:
+    return {label: result(path)["digest"] for label, path in folders(out).items()}
+
+
+def wait_for(condition: Callable[[], bool], what: str, timeout: float = 180) -> None:
+    end = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < end, f"waited {timeout} s for {what}"
+        time.sleep(0.05)
+
+
+def wait_for_records(out: Path, label: str, count: int) -> None:
+    wait_for(
+        lambda: label in folders(out) and len(records(folders(out)[label])) >= count,
+        f"{count} records of {label}",
+    )
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """SIGKILL the driver alone; Ray's processes notice and end."""
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    time.sleep(3)

@@ -1,0 +1,121 @@
+"""Killed, interrupted, failing: the same command goes on and ends with the same bits."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e import driving
+from tests.e2e.test_study import expected_points, points
+
+
+def test_a_study_killed_in_a_search_and_in_its_final_ends_with_the_same_digests(
+    undisturbed: Path, data_folder: Path, tmp_path: Path
+) -> None:
+    rng = random.Random(os.getpid())  # another moment each time; the digests must agree for all
+    process = driving.start(tmp_path, data_folder)
+    driving.wait_for_records(tmp_path, f"search-frc-seed{rng.randrange(4)}", rng.randint(1, 2))
+    time.sleep(rng.uniform(0, 2))  # somewhere inside a segment
+    driving.kill(process)
+    assert not (tmp_path / "selections" / "frc.json").exists()
+    process = driving.start(tmp_path, data_folder)
+    driving.wait_for_records(tmp_path, "train-frc-digits", rng.randint(1, 2))
+    time.sleep(rng.uniform(0, 2))
+    driving.kill(process)
+    finished = {
+        label: path.stat().st_mtime_ns
+        for label, folder in driving.folders(tmp_path).items()
+        if (path := folder / "result.json").exists()
+    }
+    code, output = driving.run(tmp_path, data_folder)
+    assert code == 0, output
+    assert driving.digests(tmp_path) == driving.digests(undisturbed)
+    for label, when in finished.items():
+        assert (driving.folders(tmp_path)[label] / "result.json").stat().st_mtime_ns == when
+    assert points(tmp_path) == expected_points(tmp_path), "no doubled and no missing point"
+    for path in driving.folders(tmp_path).values():
+        positions = [record["position"] for record in driving.records(path)]
+        assert positions == list(range(1, len(positions) + 1))
+
+
+@pytest.mark.slow
+def test_a_killed_trial_and_a_killed_worker_are_retried_in_the_same_command(
+    undisturbed: Path, data_folder: Path, tmp_path: Path
+) -> None:
+    process = driving.start(tmp_path, data_folder)
+    driving.wait_for_records(tmp_path, "search-frc-seed2", 1)
+    victim = driving.records(driving.folders(tmp_path)["search-frc-seed2"])[0]["pid"]
+    os.kill(victim, signal.SIGKILL)
+    driving.wait_for_records(tmp_path, "train-frc-digits", 1)
+    victim = driving.records(driving.folders(tmp_path)["train-frc-digits"])[0]["pid"]
+    os.kill(victim, signal.SIGKILL)
+    code, output = driving.finish(process, timeout=400)
+    assert code == 0, output
+    assert "search-frc-seed2: failed" in output and "train-frc-digits: failed" in output
+    assert driving.digests(tmp_path) == driving.digests(undisturbed)
+
+
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.slow
+def test_an_interrupt_ends_quickly_leaves_nothing_running_and_says_how_to_go_on(
+    data_folder: Path, tmp_path: Path, number: int, expected: int
+) -> None:
+    process = driving.start(tmp_path, data_folder, "--only", "search-")
+    driving.wait_for_records(tmp_path, "search-frc-seed0", 1)
+    pids = {driving.records(f)[0]["pid"] for f in driving.folders(tmp_path).values()
+            if driving.records(f)}  # fmt: skip
+    os.kill(process.pid, number)
+    code, output = driving.finish(process, timeout=30)
+    assert code == expected, output
+    assert "same command" in output
+    time.sleep(2)
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+def test_a_job_that_fails_does_not_stop_the_others_and_is_named(
+    data_folder: Path, tmp_path: Path
+) -> None:
+    code, output = driving.run(
+        tmp_path,
+        data_folder,
+        "retries=1",
+        "searches.frc.seeds=[0]",
+        "searches.frc.recipe.weights.lr=1e30",
+        "searches.sound.seeds=[0]",
+        "searches.sound.recipe.epochs=2",
+        "searches.sound.recipe.network.reduction=fixed",
+    )
+    assert code == 1, output
+    assert output.count("search-frc-seed0: failed (FloatingPointError") == 2, "one retry"
+    assert "train-frc-digits: could not run: needs select-frc" in output
+    found = driving.folders(tmp_path)
+    assert (found["search-sound-seed0"] / "result.json").exists()
+    assert (tmp_path / "selections" / "sound.json").exists()
+    report = (tmp_path / "report" / "report.md").read_text()
+    assert "not run" in report
+    # A changed setting is a new job; what is done stays done.
+    done = driving.result(found["search-sound-seed0"])
+    code, output = driving.run(
+        tmp_path,
+        data_folder,
+        "searches.frc.seeds=[0]",
+        "searches.sound.seeds=[0]",
+        "searches.sound.recipe.epochs=2",
+        "searches.sound.recipe.network.reduction=fixed",
+        "--only",
+        "select-",
+    )
+    assert code == 0, output
+    assert "search-sound-seed0: done" in output
+    assert "search-frc-seed0: changed: weights.lr 1e+30 -> 0.025" in output
+    assert driving.result(driving.folders(tmp_path)["search-sound-seed0"]) == done
+    selection = json.loads((tmp_path / "selections" / "frc.json").read_text())
+    assert len(selection["candidates"]) == 1
+    arrow = data_folder / "arrow"
+    assert arrow.is_dir()

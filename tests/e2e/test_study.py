@@ -1,0 +1,137 @@
+"""A whole study on Ray, undisturbed: what it leaves behind, and that nothing is done twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from pathlib import Path
+
+import pytest
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from orchestrator.search_trial import run_search
+from orchestrator.train_job import train_worker
+from tests.e2e import driving
+
+
+def test_four_searches_run_at_once_in_processes_of_their_own(undisturbed: Path) -> None:
+    searches = [
+        driving.records(path)
+        for label, path in driving.folders(undisturbed).items()
+        if label.startswith("search-")
+    ]
+    assert len(searches) == 4
+    assert len({records[0]["pid"] for records in searches}) == 4
+    assert os.getpid() not in {records[0]["pid"] for records in searches}
+    last_start = max(records[0]["started"] for records in searches)
+    first_end = min(records[-1]["time"] for records in searches)
+    assert last_start < first_end, "at one moment all four were inside an epoch"
+
+
+def test_the_winner_is_the_best_by_validation_and_is_what_was_trained(undisturbed: Path) -> None:
+    selection = json.loads((undisturbed / "selections" / "frc.json").read_text())
+    scores = [c["valid/top1"] for c in selection["candidates"]]
+    assert len(scores) == 4
+    assert selection["winner"]["valid/top1"] == max(scores)
+    final = driving.result(driving.folders(undisturbed)["train-frc-digits"])
+    assert final["genotype"] == selection["winner"]["genotype"]
+    assert final["provenance"]["selection"] == selection["id"]
+    assert final["workers"] == 2
+
+
+def test_the_report_has_our_number_beside_the_papers(undisturbed: Path) -> None:
+    report = (undisturbed / "report" / "report.md").read_text()
+    final = driving.result(driving.folders(undisturbed)["train-frc-digits"])
+    row = next(line for line in report.splitlines() if line.startswith("| frc-digits | Table 1"))
+    assert "2.82 %" in row
+    assert f"{100 - final['metrics']['test/top1']:.2f} %" in row
+    assert "not comparable" in row, "digits are not CIFAR-10"
+    html = (undisturbed / "report" / "report.html").read_text()
+    assert html.count('src="data:image/png;base64,') == 3
+    assert 'src="http' not in html and ".png" not in html, "self-contained"
+
+
+def points(out: Path) -> dict[str, set[tuple[str, int, float]]]:
+    """Every metric point in MLflow, by the run's job id, read from its database."""
+    with sqlite3.connect(out / "mlflow.db") as database:
+        rows = database.execute(
+            "select t.value, m.key, m.step, m.value from metrics m "
+            "join tags t on t.run_uuid = m.run_uuid where t.key = 'job'"
+        ).fetchall()
+    found: dict[str, set[tuple[str, int, float]]] = {}
+    for job, key, step, value in rows:
+        point = (key, step, value)
+        assert point not in found.setdefault(job, set()), f"doubled point {point} of {job}"
+        found[job].add(point)
+    return found
+
+
+def expected_points(out: Path) -> dict[str, set[tuple[str, int, float]]]:
+    expected = {}
+    for path in driving.folders(out).values():
+        expected[path.name.rpartition("-")[2]] = {
+            (key, record["position"], value)
+            for record in driving.records(path)
+            for key, value in (record["metrics"] | {"seconds": record["seconds"]}).items()
+        }
+    return expected
+
+
+def test_mlflow_has_every_record_once_under_one_parent(undisturbed: Path) -> None:
+    assert points(undisturbed) == expected_points(undisturbed)
+    with sqlite3.connect(undisturbed / "mlflow.db") as database:
+        statuses = database.execute("select status from runs").fetchall()
+        parents = database.execute(
+            "select distinct value from tags where key = 'mlflow.parentRunId'"
+        ).fetchall()
+        selected = database.execute("select count(*) from tags where key = 'selected'").fetchone()
+    assert statuses == [("FINISHED",)] * 6, "a parent, four searches and a final"
+    assert len(parents) == 1
+    assert selected == (1,)
+
+
+def test_the_same_command_again_does_nothing_twice(undisturbed: Path, data_folder: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (undisturbed / "jobs").rglob("*")}
+    sessions = set((undisturbed / "ray").iterdir())
+    code, output = driving.run(undisturbed, data_folder)
+    assert code == 0, output
+    assert output.count(": done") == 6, output
+    assert {path: path.stat().st_mtime_ns for path in (undisturbed / "jobs").rglob("*")} == before
+    assert set((undisturbed / "ray").iterdir()) == sessions, "Ray was not even started"
+    assert points(undisturbed) == expected_points(undisturbed)
+
+
+def test_a_search_without_ray_ends_with_the_same_digest(undisturbed: Path, tmp_path: Path) -> None:
+    source = driving.folders(undisturbed)["search-frc-seed1"]
+    (tmp_path / "settings.json").write_text((source / "settings.json").read_text())
+    assert run_search(str(tmp_path))["digest"] == driving.result(source)["digest"]
+
+
+def _worker(rank: int, folder: str, port: int) -> None:
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    dist.init_process_group("gloo", rank=rank, world_size=2)
+    train_worker(folder)
+    dist.destroy_process_group()
+
+
+def test_a_final_of_two_workers_without_ray_ends_with_the_same_digest(
+    undisturbed: Path, tmp_path: Path, free_port: int
+) -> None:
+    source = driving.folders(undisturbed)["train-frc-digits"]
+    for name in ("settings.json", "provenance.json"):
+        (tmp_path / name).write_text((source / name).read_text())
+    mp.spawn(_worker, args=(str(tmp_path), free_port), nprocs=2)
+    assert driving.result(tmp_path)["digest"] == driving.result(source)["digest"]
+
+
+def test_the_test_split_stays_closed_without_provenance(undisturbed: Path, tmp_path: Path) -> None:
+    source = driving.folders(undisturbed)["train-frc-digits"]
+    (tmp_path / "settings.json").write_text((source / "settings.json").read_text())
+    from orchestrator.store import JobFolder
+    from orchestrator.train_job import open_test
+
+    with pytest.raises(PermissionError, match="no provenance record"):
+        open_test(JobFolder(tmp_path), "digits", tmp_path)
+    assert not list(tmp_path.glob("arrow/*"))

@@ -1,0 +1,229 @@
+"""The sampler: what it draws, what its gradient is, what it refuses (paper Eq. 4-7)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+import gdas.sampler
+from gdas.config import SamplerConfig
+from gdas.sampler import draw_operations, gumbel_noise, temperature
+from gdas.search import draw_architecture
+
+TAUS = [10.0, 1.0, 0.1]
+
+LOGITS = torch.tensor(
+    [
+        [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0],
+        [0.5, -0.5, 1.0, -1.0, 0.2, 0.0, -0.2, 0.3],
+        [2.0, 1.0, 0.0, -1.0, -1.5, 0.5, 0.0, -0.5],
+    ]
+)
+
+
+def seeded(seed: int) -> Generator:
+    return Generator().manual_seed(seed)
+
+
+def chi_square(operations: Sequence[int], expected_K: Tensor) -> float:
+    counts_K = torch.bincount(torch.tensor(operations), minlength=8).double()
+    expected = expected_K.double() * len(operations)
+    return float(((counts_K - expected) ** 2 / expected).sum())
+
+
+@pytest.mark.parametrize("tau", TAUS)
+def test_drawn_frequencies_fit_softmax_of_the_logits_whatever_tau(tau: float) -> None:
+    draws = 40_000
+    total = 0.0
+    for i, row_K in enumerate(LOGITS):
+        drawn = draw_operations(row_K.expand(draws, 8), tau, generator=seeded(100 + i))
+        total += chi_square(drawn.operations, torch.softmax(row_K, 0))
+        if i and tau != 1.0:
+            # The test has the power to see a temperature that leaks into the choice.
+            assert chi_square(drawn.operations, torch.softmax(row_K / tau, 0)) > 1000
+    # Three rows of 7 degrees of freedom: chi-square with 21 exceeds 69.0 with probability 5e-7.
+    assert total < 69.0
+
+
+@pytest.mark.parametrize("tau", TAUS)
+def test_the_drawn_operation_is_the_largest_of_the_relaxed_sample(tau: float) -> None:
+    logits_EK = torch.randn(5000, 8, generator=seeded(1))
+    drawn = draw_operations(logits_EK, tau, generator=seeded(2))
+    noise_EK = gumbel_noise((5000, 8), generator=seeded(2))
+    assert drawn.operations == (logits_EK + noise_EK).argmax(1).tolist()
+    again = draw_operations(logits_EK, 3 * tau, generator=seeded(2))
+    assert again.operations == drawn.operations
+
+
+@pytest.mark.parametrize("tau", TAUS)
+def test_the_gate_is_exactly_one_hot_in_float32(tau: float) -> None:
+    logits_EK = torch.randn(100_000, 8, generator=seeded(3)).requires_grad_()
+    drawn = draw_operations(logits_EK, tau, generator=seeded(4))
+    assert drawn.gate_EK.dtype == torch.float32
+    assert drawn.gate_EK.requires_grad
+    one_hot_EK = F.one_hot(torch.tensor(drawn.operations), 8).float()
+    assert torch.equal(drawn.gate_EK, one_hot_EK)
+
+
+@pytest.mark.parametrize("tau", TAUS)
+def test_the_gates_gradient_is_that_of_the_relaxed_sample(tau: float) -> None:
+    edges = 14
+    logits_EK = torch.randn(edges, 8, generator=seeded(5), dtype=torch.float64)
+    logits_EK.requires_grad_()
+    g_E = torch.randn(edges, generator=seeded(6), dtype=torch.float64)
+    drawn = draw_operations(logits_EK, tau, generator=seeded(7))
+    k_E = torch.tensor(drawn.operations)
+    (g_E * drawn.gate_EK[torch.arange(edges), k_E]).sum().backward()
+
+    noise_EK = gumbel_noise((edges, 8), generator=seeded(7)).double()
+    exponents_EK = torch.exp((logits_EK.detach() + noise_EK) / tau)
+    soft_EK = exponents_EK / exponents_EK.sum(1, keepdim=True)
+    expected_EK = torch.empty(edges, 8, dtype=torch.float64)
+    for e in range(edges):
+        k = drawn.operations[e]
+        for j in range(8):
+            delta = 1.0 if j == k else 0.0
+            expected_EK[e, j] = g_E[e] / tau * soft_EK[e, k] * (delta - soft_EK[e, j])
+    assert logits_EK.grad is not None
+    if tau >= 1:  # at 0.1 the softmax saturates on some edges
+        assert (expected_EK != 0).all(), "every logit of a drawn edge moves"
+    torch.testing.assert_close(logits_EK.grad, expected_EK, rtol=1e-9, atol=1e-15)
+
+
+@pytest.mark.parametrize("tau", [0.0, -1.0, float("nan")])
+def test_a_temperature_that_is_not_positive_is_refused(tau: float) -> None:
+    with pytest.raises(ValueError, match="tau"):
+        draw_operations(LOGITS, tau, generator=seeded(0))
+
+
+@pytest.mark.parametrize("shape", [(8,), (2, 3, 8)])
+def test_logits_that_are_no_matrix_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="edges x operations"):
+        draw_operations(torch.zeros(shape), 1.0, generator=seeded(0))
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_logits_that_are_not_finite_are_refused(value: float) -> None:
+    logits_EK = LOGITS.clone()
+    logits_EK[1, 2] = value
+    with pytest.raises(ValueError, match="not finite"):
+        draw_operations(logits_EK, 1.0, generator=seeded(0))
+
+
+def test_a_sample_that_is_not_finite_is_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    good_EK = gumbel_noise((3, 8), generator=seeded(8))
+    bad_EK = good_EK.clone()
+    bad_EK[0, 0] = float("inf")
+    draws = [bad_EK, bad_EK, good_EK]
+    monkeypatch.setattr(gdas.sampler, "gumbel_noise", lambda shape, *, generator: draws.pop(0))
+    drawn = draw_operations(LOGITS, 1.0, generator=seeded(0))
+    assert draws == []
+    assert drawn.operations == (LOGITS + good_EK).argmax(1).tolist()
+    assert torch.isfinite(drawn.gate_EK).all()
+
+
+def test_samples_that_never_become_finite_are_an_error_not_an_endless_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bad_EK = torch.full((3, 8), float("inf"))
+    monkeypatch.setattr(gdas.sampler, "gumbel_noise", lambda shape, *, generator: bad_EK)
+    with pytest.raises(ValueError, match="no finite sample"):
+        draw_operations(LOGITS, 1.0, generator=seeded(0))
+
+
+@pytest.mark.parametrize("u", [0.0, 1.0])
+def test_noise_is_finite_at_the_ends_of_the_uniform_draw(
+    monkeypatch: pytest.MonkeyPatch, u: float
+) -> None:
+    monkeypatch.setattr(torch, "rand", lambda shape, *, generator: torch.full(shape, u))
+    assert torch.isfinite(gumbel_noise((2, 8), generator=seeded(0))).all()
+
+
+def test_noise_is_standard_gumbel() -> None:
+    noise = gumbel_noise((200_000,), generator=seeded(9)).double()
+    # Mean 0.5772 and variance pi^2 / 6; tolerances of six standard errors, false alarms 4e-9.
+    assert float(noise.mean()) == pytest.approx(0.57722, abs=6 * 1.2825 / 200_000**0.5)
+    assert float(noise.var()) == pytest.approx(1.64493, abs=6 * 3.45 / 200_000**0.5)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "reaching", "stopping_short"),
+    [(0, 10.0, 10.0), (3, 7.0, 7.3), (5, 5.0, 5.5), (9, 1.0, 1.9)],
+)
+def test_temperature_falls_linearly_by_either_formula(
+    epoch: int, reaching: float, stopping_short: float
+) -> None:
+    assert temperature(epoch, 10, 10.0, 1.0, reaches_end=True) == pytest.approx(reaching)
+    assert temperature(epoch, 10, 10.0, 1.0, reaches_end=False) == pytest.approx(stopping_short)
+
+
+@pytest.mark.parametrize("reaches_end", [True, False])
+def test_a_single_epoch_has_the_first_temperature(reaches_end: bool) -> None:
+    assert temperature(0, 1, 10.0, 0.1, reaches_end=reaches_end) == 10.0
+
+
+CELL_TYPES = ["normal", "reduce", "normal", "fixed", "normal"]
+
+
+def two_kinds() -> dict[str, Tensor]:
+    return {
+        kind: torch.randn(14, 8, generator=seeded(i)).requires_grad_()
+        for i, kind in enumerate(["normal", "reduce"])
+    }
+
+
+def test_cells_of_a_type_share_a_draw_only_where_the_scope_says_so() -> None:
+    logits = two_kinds()
+    shared = draw_architecture(
+        logits, CELL_TYPES, SamplerConfig(scope="cell_type"), 1.0, seeded(0)
+    )
+    assert shared.picks[0] == shared.picks[2] == shared.picks[4] != shared.picks[1]
+    own = draw_architecture(
+        logits, CELL_TYPES, SamplerConfig(scope="cell_instance"), 1.0, seeded(0)
+    )
+    drawn = [tuple(own.picks[i]) for i in (0, 1, 2, 4)]
+    assert len(set(drawn)) == 4
+    for architecture in (shared, own):
+        assert architecture.gates is None
+        assert architecture.picks[3] == [], "a cell without logits is not drawn"
+        for i in (0, 1, 2, 4):
+            assert [edge for edge, _ in architecture.picks[i]] == list(range(14))
+
+
+@pytest.mark.parametrize("scope", ["cell_instance", "cell_type"])
+def test_gates_are_one_at_the_picks_and_their_gradients_add_up_over_cells(scope: str) -> None:
+    logits = two_kinds()
+    architecture = draw_architecture(
+        logits,
+        CELL_TYPES,
+        SamplerConfig(scope=scope),  # type: ignore[arg-type]
+        1.0,
+        seeded(0),
+        gate_device=torch.device("cpu"),
+    )
+    assert architecture.gates is not None
+    assert architecture.gates[3] is None
+    each: list[Tensor] = []
+    for i in (0, 2, 4):
+        gate_EK = architecture.gates[i]
+        assert gate_EK is not None
+        picked_E = torch.stack([gate_EK[edge, k] for edge, k in architecture.picks[i]])
+        assert torch.equal(picked_E.detach(), torch.ones(14))
+        (grad_EK,) = torch.autograd.grad(picked_E.sum(), logits["normal"], retain_graph=True)
+        each.append(grad_EK)
+    total = sum(
+        gate_EK[edge, k]
+        for gate_EK, picks in zip(architecture.gates, architecture.picks, strict=True)
+        if gate_EK is not None
+        for edge, k in picks
+    )
+    assert isinstance(total, Tensor)
+    total.backward()
+    assert logits["normal"].grad is not None
+    torch.testing.assert_close(logits["normal"].grad, each[0] + each[1] + each[2])
+    if scope == "cell_instance":
+        assert not torch.equal(each[0], each[1])

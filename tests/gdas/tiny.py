@@ -1,0 +1,105 @@
+"""Settings small enough to search and train in about a second, and how to run them in pieces."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from gdas.checkpoint import Checkpoint, Segment, State, digest, newest, save
+from gdas.cnn.space import ImageSpace
+from gdas.config import (
+    IMAGE_DATA,
+    AlphaUpdate,
+    Derivation,
+    SamplerConfig,
+    SearchConfig,
+    SupernetConfig,
+    TrainConfig,
+    WeightUpdate,
+)
+from gdas.data.arrow import Images
+from gdas.search import search
+
+CPU = torch.device("cpu")
+
+
+def search_config(
+    reduction: Literal["searched", "fixed"] = "searched",
+    *,
+    weights: WeightUpdate | None = None,
+    alpha: AlphaUpdate | None = None,
+    sampler: SamplerConfig | None = None,
+    derivation: Derivation | None = None,
+    **changes: Any,
+) -> SearchConfig:
+    """Five cells of four channels on 64 + 64 digits, three epochs of two steps."""
+    config = SearchConfig(
+        data=IMAGE_DATA["digits"],
+        epochs=3,
+        batch_size=32,
+        train_images=64,
+        valid_images=64,
+        network=SupernetConfig(channels=4, normals_per_block=1, reduction=reduction),
+        # Quick enough that six steps leave their mark on the logits.
+        alpha=alpha or AlphaUpdate(lr=0.05),
+        weights=weights or WeightUpdate(),
+        sampler=sampler or SamplerConfig(),
+        derivation=derivation or Derivation(),
+    )
+    return dataclasses.replace(config, **changes)
+
+
+def train_config(**changes: Any) -> TrainConfig:
+    """Five cells of four channels with drop path, auxiliary head and cutout, three epochs."""
+    config = TrainConfig(
+        data=dataclasses.replace(IMAGE_DATA["digits"], cutout=8),
+        epochs=3,
+        batch_size=32,
+        channels=4,
+        normals_per_block=1,
+        drop_path=0.3,
+    )
+    return dataclasses.replace(config, **changes)
+
+
+def run_search(
+    config: SearchConfig, images: Images, checkpoint: State | None = None
+) -> Iterator[Segment]:
+    """Search in a fresh space."""
+    return search(config, ImageSpace(config, images, CPU), checkpoint=checkpoint)
+
+
+Seen = tuple[int, dict[str, float], dict[str, Any], str]
+
+
+def seen(segment: Segment) -> Seen:
+    """What must be equal in an interrupted and an uninterrupted run."""
+    return segment.position, segment.metrics, segment.details, digest(segment.state)
+
+
+def until(segments: Iterator[Segment], stop: int, folder: Path) -> list[Seen]:
+    """Run up to the end of epoch `stop`, saving every epoch, and abandon the run there."""
+    passed: list[Seen] = []
+    for segment in segments:
+        passed.append(seen(segment))
+        save(folder, segment, [])
+        if segment.position == stop:
+            break
+    return passed
+
+
+def latest(folder: Path) -> Checkpoint:
+    """The newest checkpoint, which must be whole, with no damaged one before it."""
+    checkpoint, damaged = newest(folder)
+    assert checkpoint is not None
+    assert damaged == []
+    return checkpoint
+
+
+def differing(a: Sequence[Seen], b: Sequence[Seen]) -> bool:
+    """Whether the two runs ended with different states."""
+    return a[-1][3] != b[-1][3]

@@ -1,0 +1,130 @@
+"""The command's surface: help, dry run, and bad input before anything starts."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+import gdas.data.images
+from orchestrator import estimate, reproduce_paper
+from orchestrator.experiment import load_experiment
+from orchestrator.reproduce_paper import main
+from orchestrator.study import build_study
+from tests.orchestrator.test_study import identity
+
+
+@pytest.fixture(autouse=True)
+def nothing_starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("Ray was about to be started")
+
+    import orchestrator.runner
+
+    monkeypatch.setattr(orchestrator.runner, "ray_cluster", refuse)
+    monkeypatch.chdir(tmp_path)
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert main(words) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as done:
+        main(["--help"])
+    assert done.value.code == 0
+    shown = capsys.readouterr().out
+    for word in ("--dry-run", "--only", "--address", "--yes", "laptop --data DIR", "130"):
+        assert word in shown
+
+
+@pytest.mark.parametrize("name", ["smoke", "laptop", "headline", "paper"])
+def test_a_dry_run_lists_jobs_and_starts_nothing(
+    name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main([name, "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "search-gdas-frc-seed3" in out and "select-gdas-frc" in out
+    assert list(tmp_path.iterdir()) == [], "no folder was made"
+
+
+def test_bad_words(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "one experiment at a time" in refused(capsys, "smoke", "laptop")
+    assert "did you mean epochs" in refused(capsys, "search.recipe.epoch=1")
+    assert "no such job" in refused(capsys, "--only", "train-x")
+
+
+def test_a_missing_data_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert "no such folder" in refused(capsys, "laptop", "--data", str(tmp_path / "none"))
+
+
+def test_a_missing_data_set_that_cannot_be_downloaded(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torchvision.datasets import CIFAR10
+
+    def offline(*_: object, **__: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(CIFAR10, "download", offline)
+    line = refused(capsys, "laptop", "--data", str(tmp_path))
+    assert "CIFAR-10 is not in" in line and "--data" in line
+
+
+def test_a_damaged_data_file(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = tmp_path / "cifar-10-batches-py"
+    base.mkdir()
+    (base / "data_batch_1").write_bytes(b"not what it claims")
+    found = hashlib.md5(b"not what it claims").hexdigest()
+    line = refused(capsys, "laptop", "--data", str(tmp_path))
+    assert "data_batch_1: damaged" in line and found in line
+    assert gdas.data.images._cifar_files("train")[0][1] in line
+
+
+def test_shapes_that_cannot_be_built(capsys: pytest.CaptureFixture[str]) -> None:
+    line = refused(capsys, "final.recipe.channels=6")
+    assert "finals.gdas-frc-digits: channels=6" in line and "divisible by 4" in line
+    line = refused(capsys, "final.recipe.stem=imagenet")
+    assert "32 x 32 images do not suit the imagenet auxiliary head" in line
+    line = refused(capsys, "search.recipe.train_images=2000")
+    assert "the training split has only 1437" in line
+
+
+def test_a_malformed_genotype_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "cell.json"
+    path.write_text('{"format": "gdas-genotype/1", "normal": [["skip", 0]], "reduce": "fixed"}')
+    line = refused(capsys, f"finals.mine.cell.file={path}")
+    assert str(path) in line
+    assert str(tmp_path / "no.json") in refused(
+        capsys, f"finals.mine.cell.file={tmp_path / 'no.json'}"
+    )
+
+
+def test_a_row_that_the_paper_has_not(capsys: pytest.CaptureFixture[str]) -> None:
+    line = refused(capsys, "finals.gdas-frc-digits.row.method=GDAZ")
+    assert "not in table 1" in line
+
+
+def test_an_incompatible_output_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "study.json").write_text('{"format": "gdas-study/0"}')
+    assert "incompatible version" in refused(capsys, "--out", str(tmp_path))
+
+
+def test_rough_times_order_the_experiments_sensibly() -> None:
+    def hours(name: str, *overrides: str) -> float:
+        study = build_study(load_experiment(name, list(overrides)), identity, {})
+        return sum(estimate.estimated_seconds(job) for job in study) / 3600
+
+    assert hours("smoke") < 0.5 < hours("laptop") < 5 < hours("headline") < hours("paper")
+    on_cpu = ["search.resources.gpus=0", "search.resources.device=cpu",
+              "proxy.resources.gpus=0", "proxy.resources.device=cpu"]  # fmt: skip
+    final = ["final.resources.gpus_per_worker=0", "final.resources.device=cpu",
+             "final.resources.backend=gloo"]  # fmt: skip
+    assert hours("headline", *on_cpu, *final) * 3600 > reproduce_paper.DAY_S

@@ -1,0 +1,132 @@
+"""The rules of who runs next, without Ray: jobs are finished by writing their results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gdas.genotype import PUBLISHED
+from orchestrator.experiment import load_experiment
+from orchestrator.scheduler import Scheduler
+from orchestrator.store import Store
+from orchestrator.study import Job, build_study
+from tests.orchestrator.test_study import identity
+
+TWO_TRACKS = [
+    "searches.other.recipe={network: {reduction: fixed}, epochs: 2}",
+    "search.seeds=[0, 1]",
+    "search.resources.cpus=1",
+    "final.resources.workers=2",
+    "finals.other-digits.cell.searched=other",
+]
+
+
+class Cluster:
+    """Two CPUs whose trials finish when the test says so."""
+
+    def __init__(self, folder: Path, cpus: float = 2.0) -> None:
+        self.said: list[str] = []
+        self.store = Store(folder)
+        study = build_study(load_experiment("smoke", TWO_TRACKS), identity, {})
+        budget = {"CPU": cpus, "GPU": 0.0}
+        self.scheduler = Scheduler(study, self.store, budget, self.said.append)
+
+    def start(self) -> list[str]:
+        """Everything that may start now."""
+        started = []
+        while (job := self.scheduler.next_job()) is not None:
+            self.store.prepare(job, {})
+            started.append(job.label)
+        return started
+
+    def job(self, label: str) -> Job:
+        return next(job for job in self.scheduler.study if job.label == label)
+
+    def finish(self, label: str, top1: float = 10.0) -> None:
+        score = {"valid/top1": top1, "valid/loss": 1.0}
+        self.store.folder(self.job(label)).write_result(
+            {"shared_weights": score, "genotype": PUBLISHED["GDAS_F1"].to_json()}
+        )
+        self.scheduler.finished(self.job(label))
+
+    def fail(self, label: str) -> None:
+        self.store.folder(self.job(label)).write_failure("RuntimeError: no", "")
+        self.scheduler.finished(self.job(label))
+
+    def state(self, label: str) -> str:
+        return self.scheduler.board.states[self.job(label).id]
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Cluster:
+    return Cluster(tmp_path)
+
+
+def test_no_more_starts_than_fit(cluster: Cluster) -> None:
+    assert cluster.start() == ["search-gdas-frc-seed0", "search-gdas-frc-seed1"]
+    assert cluster.start() == []
+    cluster.finish("search-gdas-frc-seed0")
+    assert cluster.start() == ["search-other-seed0"]
+
+
+def test_a_final_goes_before_searches_and_is_not_starved_by_them(cluster: Cluster) -> None:
+    cluster.start()
+    cluster.finish("search-gdas-frc-seed0", 20)
+    cluster.start()  # search-other-seed0 takes the free CPU
+    cluster.finish("search-gdas-frc-seed1", 30)
+    assert cluster.start() == [], "the final needs both CPUs; no search slips in before it"
+    cluster.finish("search-other-seed0")
+    assert cluster.start() == ["train-gdas-frc-digits"]
+    cluster.finish("train-gdas-frc-digits")
+    assert cluster.start() == ["search-other-seed1"]
+
+
+def test_there_is_no_barrier_between_tracks(cluster: Cluster) -> None:
+    cluster.start()
+    cluster.finish("search-gdas-frc-seed0")
+    cluster.finish("search-gdas-frc-seed1")
+    assert cluster.state("search-other-seed0") == "waiting"
+    assert cluster.start() == ["train-gdas-frc-digits"], "no search of the other track has begun"
+
+
+def test_the_best_seed_by_validation_wins_and_ties_go_to_the_earlier(cluster: Cluster) -> None:
+    cluster.start()
+    cluster.finish("search-gdas-frc-seed0", 30)
+    cluster.finish("search-gdas-frc-seed1", 30)
+    record = cluster.store.selection(cluster.job("select-gdas-frc"))
+    assert record is not None
+    assert [c["valid/top1"] for c in record["candidates"]] == [30, 30]
+    assert record["winner"]["seed"] == 0
+
+
+def test_a_failed_job_blocks_what_needs_it_and_nothing_else(cluster: Cluster) -> None:
+    cluster.start()
+    cluster.fail("search-gdas-frc-seed0")
+    assert cluster.state("select-gdas-frc") == "blocked"
+    assert cluster.state("train-gdas-frc-digits") == "blocked"
+    assert cluster.scheduler.board.notes[cluster.job("search-gdas-frc-seed0").id].startswith(
+        "RuntimeError"
+    )
+    cluster.finish("search-gdas-frc-seed1")
+    assert cluster.start() == ["search-other-seed0", "search-other-seed1"]
+    cluster.finish("search-other-seed0")
+    cluster.finish("search-other-seed1")
+    assert cluster.start() == ["train-other-digits"]
+    cluster.finish("train-other-digits")
+    assert not cluster.scheduler.board.open()
+
+
+def test_a_new_command_finds_what_is_done(cluster: Cluster) -> None:
+    cluster.start()
+    cluster.finish("search-gdas-frc-seed0")
+    again = Cluster(cluster.store.out)
+    assert again.state("search-gdas-frc-seed0") == "done"
+    assert again.start() == ["search-gdas-frc-seed1", "search-other-seed0"]
+
+
+def test_a_process_that_dies_without_a_word_is_a_failure(cluster: Cluster) -> None:
+    cluster.start()
+    cluster.scheduler.finished(cluster.job("search-gdas-frc-seed0"))
+    note = cluster.scheduler.board.notes[cluster.job("search-gdas-frc-seed0").id]
+    assert "without a word" in note

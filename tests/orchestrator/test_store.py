@@ -1,0 +1,106 @@
+"""The output folder: torn files, the lease, other versions."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from gdas.errors import InputError
+from orchestrator.experiment import load_experiment
+from orchestrator.store import JobFolder, Store, lease
+from orchestrator.study import build_study
+from tests.orchestrator.test_study import identity
+
+
+def test_a_torn_last_record_is_left_out(tmp_path: Path) -> None:
+    folder = JobFolder(tmp_path)
+    folder.append_record({"position": 1})
+    with (tmp_path / "records.jsonl").open("a") as file:
+        file.write('{"position": 2, "met')
+    assert folder.records() == [{"position": 1}]
+
+
+def test_a_torn_result_is_no_result(tmp_path: Path) -> None:
+    folder = JobFolder(tmp_path)
+    assert folder.result() is None
+    folder.write_result({"digest": "x"})
+    assert folder.result() == {"digest": "x"}
+    (tmp_path / "result.json").write_text('{"dig')
+    assert folder.result() is None
+
+
+def test_a_result_clears_an_earlier_failure(tmp_path: Path) -> None:
+    folder = JobFolder(tmp_path)
+    folder.write_failure("ValueError: no", "trace")
+    assert folder.failure() == "ValueError: no"
+    folder.write_result({})
+    assert folder.failure() is None
+
+
+def test_an_incompatible_output_folder_is_refused(tmp_path: Path) -> None:
+    Store(tmp_path)
+    (tmp_path / "study.json").write_text('{"format": "gdas-study/99"}')
+    with pytest.raises(InputError, match=r"incompatible version \(gdas-study/99"):
+        Store(tmp_path)
+    (tmp_path / "study.json").write_text("{")
+    with pytest.raises(InputError, match="damaged"):
+        Store(tmp_path)
+
+
+def test_an_output_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot make the folder"):
+        Store(tmp_path / "file" / "out")
+
+
+def test_the_study_keeps_its_key(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    study = build_study(load_experiment("smoke", []), identity, {})
+    store.write_study(study, {}, {})
+    key = store.study()["key"]
+    store.write_study(study, {}, {})
+    assert store.study()["key"] == key
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from orchestrator.store import Store, lease
+with lease(Store(Path(sys.argv[1]))):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_second_driver_is_refused_and_a_dead_ones_lease_is_taken_over(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        time.sleep(0.2)
+        living = f"another living process .{holder.pid} on "
+        with pytest.raises(InputError, match=living), lease(store):
+            pass
+        holder.kill()
+    with lease(store):
+        assert json.loads((tmp_path / "lease.json").read_text())["pid"] == os.getpid()
+    assert (tmp_path / "lease.json").read_text() == ""
+
+
+def test_a_living_driver_on_another_host_is_refused_by_its_heartbeat(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    holder = {"host": "elsewhere", "pid": 7, "heartbeat": time.time() - 10}
+    (tmp_path / "lease.json").write_text(json.dumps(holder))
+    with pytest.raises(InputError, match="7 on elsewhere"), lease(store):
+        pass
+    holder["heartbeat"] = time.time() - 1000
+    (tmp_path / "lease.json").write_text(json.dumps(holder))
+    with lease(store):
+        pass

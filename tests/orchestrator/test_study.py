@@ -1,0 +1,101 @@
+"""Jobs, what they wait for, and their ids: what changes an id and what does not."""
+
+from __future__ import annotations
+
+import pytest
+
+import gdas
+from gdas.genotype import PUBLISHED
+from orchestrator.experiment import load_experiment
+from orchestrator.study import Study, build_study
+
+
+def identity(name: str, split: str) -> str:
+    return f"{name}-{split}"
+
+
+def study(*overrides: str, name: str = "smoke") -> Study:
+    return build_study(load_experiment(name, list(overrides)), identity, {})
+
+
+def ids(found: Study) -> dict[str, str]:
+    return {job.label: job.id for job in found}
+
+
+def changed(*overrides: str) -> set[str]:
+    """Labels of the jobs whose id an override changes."""
+    before, after = ids(study()), ids(study(*overrides))
+    return {label for label in before | after if before.get(label) != after.get(label)}
+
+
+ALL = {f"search-gdas-frc-seed{i}" for i in range(4)} | {
+    "select-gdas-frc",
+    "train-gdas-frc-digits",
+}
+
+
+def test_the_graph_is_searches_then_selection_then_final() -> None:
+    found = study()
+    assert [job.kind for job in found] == ["search"] * 4 + ["select", "train"]
+    select, final = found.jobs[4], found.jobs[5]
+    assert set(select.needs) == {job.id for job in found.jobs[:4]}
+    assert final.needs == (select.id,)
+
+
+def test_with_proxies_the_selection_waits_for_them_and_each_for_its_search() -> None:
+    found = study("search.select_by=proxy", "searches.gdas-frc.proxy.epochs=1")
+    proxies = [job for job in found if job.kind == "proxy"]
+    searches = [job for job in found if job.kind == "search"]
+    assert [p.needs for p in proxies] == [(s.id,) for s in searches]
+    select = next(job for job in found if job.kind == "select")
+    assert set(select.needs) == {job.id for job in proxies}
+
+
+def test_a_setting_changes_what_depends_on_it_and_nothing_else() -> None:
+    assert changed("search.recipe.epochs=4") == ALL
+    assert changed("final.recipe.epochs=5") == {"train-gdas-frc-digits"}
+    assert changed("searches.gdas-frc.seeds=[0,1,2,5]") == {
+        "search-gdas-frc-seed3",
+        "search-gdas-frc-seed5",
+        "select-gdas-frc",
+        "train-gdas-frc-digits",
+    }
+
+
+def test_resources_and_names_change_no_id() -> None:
+    assert changed("search.resources.threads=2", "final.resources.workers=2", "retries=5") == set()
+
+
+def test_the_algorithms_version_and_the_data_change_every_id(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = ids(study())
+    other = build_study(load_experiment("smoke", []), lambda n, s: f"other {n} {s}", {})
+    assert not set(ids(other).values()) & set(before.values())
+    monkeypatch.setattr(gdas, "ALGORITHM_VERSION", gdas.ALGORITHM_VERSION + 1)
+    assert not set(ids(study()).values()) & set(before.values())
+
+
+def test_a_search_does_not_depend_on_the_test_split() -> None:
+    def without_test(name: str, split: str) -> str:
+        return identity(name, split) if split == "train" else "gone"
+
+    found = build_study(load_experiment("smoke", []), without_test, {})
+    before, after = ids(study()), ids(found)
+    assert {k for k in before if before[k] != after[k]} == {"train-gdas-frc-digits"}
+
+
+def test_equal_finals_are_one_job() -> None:
+    cells = {name: PUBLISHED["GDAS_V1"].to_json() for name in ("one", "two")}
+    overrides = [f"finals.{name}.cell.published=GDAS_V1" for name in cells]
+    found = build_study(load_experiment("smoke", overrides), identity, cells)
+    assert len([job for job in found if job.kind == "train"]) == 2
+
+
+def test_only_keeps_what_is_named_and_what_it_needs() -> None:
+    found = study()
+    assert [job.label for job in found.only(["search-gdas-frc-seed2"])] == ["search-gdas-frc-seed2"]
+    assert len(found.only(["gdas-frc-digits"]).jobs) == 6
+    assert [job.kind for job in found.only(["search-"])] == ["search"] * 4
+    with pytest.raises(KeyError, match="nothing"):
+        found.only(["nothing"])
