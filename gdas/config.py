@@ -169,6 +169,9 @@ class SamplerConfig:
     # One draw for every cell of the net (2019 code; "copies of one cell" in section 3.2) or one
     # for each cell type (2020 code).
     scope: Literal["cell_instance", "cell_type"] = "cell_instance"
+    # hard: one operation an edge runs (Eq. 5-6). soft: all run, weighted by the relaxed sample
+    # (2019 recurrent search code).
+    relaxation: Literal["hard", "soft"] = "hard"
 
     def __post_init__(self) -> None:
         _require(self.tau_start > 0, f"tau_start={self.tau_start}: must be positive")
@@ -276,6 +279,105 @@ class TrainConfig:
             self.auxiliary_weight >= 0,
             f"auxiliary_weight={self.auxiliary_weight}: must be 0 or more",
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextData:
+    """A text data set, by name: ptb, wikitext2, or prose (Python's own manual)."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    name: str = "ptb"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dropouts:
+    """Drop probabilities of the language model (authors' code, PTB)."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    output: float = 0.75  # locked, on the cell's outputs
+    hidden: float = 0.25  # h mask in the cell
+    input: float = 0.75  # x mask in the cell
+    embedded: float = 0.2  # locked, on the embedded words
+    word: float = 0.1  # whole rows of the embedding
+
+    def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):
+            p = getattr(self, f.name)
+            _require(0 <= p < 1, f"{f.name}={p}: must be in [0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextSearchConfig:
+    """One search for a recurrent cell (section 4.3)."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    data: TextData = field(default_factory=TextData)
+    seed: int = 0
+    epochs: int = 200  # section 4.3
+    batch_size: int = 128  # section 4.3; 2019 code 256
+    bptt: int = 35  # with probability 0.95, else half of it
+    train_tokens: int | None = None  # the first ones; None: all
+    valid_tokens: int | None = None
+    hidden: int = 300  # = embedding size
+    steps: int = 8  # after the input state: the paper's B = 9 counts that
+    dropouts: Dropouts = field(default_factory=lambda: Dropouts(word=0.0))
+    temporal: float = 1e-3  # regularisation of consecutive outputs, W loss only
+    order: Literal["weights_first", "alpha_first"] = "weights_first"  # Algorithm 1; 2019 alpha
+    # Paper: "Adam" with rate 20, which diverges; 2019 code: SGD with 20, constant.
+    weights: WeightUpdate = field(
+        default_factory=lambda: WeightUpdate(
+            lr=20.0, lr_min=20.0, momentum=0.0, weight_decay=5e-7, clip=0.25
+        )
+    )
+    alpha: AlphaUpdate = field(default_factory=lambda: AlphaUpdate(lr=3e-3, betas=(0.9, 0.999)))
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    exclude_none: bool = True  # paper: eligible, as in the 2019 code
+    precision: Precision = "float32"
+
+    def __post_init__(self) -> None:
+        for key in ("epochs", "batch_size", "hidden", "steps"):
+            _require(getattr(self, key) >= 1, f"{key}={getattr(self, key)}: must be 1 or more")
+        _require(self.bptt >= 2, f"bptt={self.bptt}: must be 2 or more")
+        _require(self.temporal >= 0, f"temporal={self.temporal}: must be 0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextTrainConfig:
+    """One training of a language model (section 4.3; the 2019 code where it is silent)."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    data: TextData = field(default_factory=TextData)
+    seed: int = 0
+    epochs: int = 2000  # PTB; WikiText-2: 3000
+    batch_size: int = 64  # global
+    evaluation_batch_size: int = 10
+    test_batch_size: int = 1
+    bptt: int = 35  # mean with probability 0.95, else half of it; then normal with sd 5
+    train_tokens: int | None = None  # the first ones; None: all
+    hidden: int = 850  # = embedding size; WikiText-2: 700
+    dropouts: Dropouts = field(default_factory=Dropouts)  # WikiText-2: hidden 0.15
+    temporal: float = 1e-3
+    lr: float = 20.0
+    weight_decay: float = 8e-7  # WikiText-2: 5e-7
+    clip: float = 0.25
+    # When SGD becomes averaged SGD. all: after 5 epochs, once the validation loss exceeds the
+    # best of all earlier epochs (2019 code). non_monotonic: the best of all but the last 5 (AWD).
+    averaging: Literal["all", "non_monotonic"] = "all"
+    restarts: int = 3  # times a NaN may send the run back to its best epoch
+    precision: Precision = "float32"
+    compile: bool = False  # torch.compile
+
+    def __post_init__(self) -> None:
+        for key in ("epochs", "batch_size", "evaluation_batch_size", "test_batch_size", "hidden"):
+            _require(getattr(self, key) >= 1, f"{key}={getattr(self, key)}: must be 1 or more")
+        _require(self.bptt >= 2, f"bptt={self.bptt}: must be 2 or more")
+        _require(self.lr > 0, f"lr={self.lr}: must be positive")
+        _require(self.clip > 0, f"clip={self.clip}: must be positive")
+        _require(self.restarts >= 0, f"restarts={self.restarts}: must be 0 or more")
 
 
 SEARCH_PRESETS: dict[Preset, SearchConfig] = {

@@ -65,11 +65,19 @@ def correct_top_k(scores_BK: Tensor, labels_B: Tensor, k: int) -> Tensor:
 
 
 class BatchLoss(NamedTuple):
-    """A batch's mean loss and what an epoch sums up; tensors are scalars on the device."""
+    """A batch's mean loss and what an epoch sums up; tensors are scalars on the device.
+
+    Attributes:
+        loss: what is minimised.
+        samples: images or tokens.
+        correct: hits, where the task classifies; None for language models.
+        reported: the loss without regularisation, where it differs from `loss`.
+    """
 
     loss: Tensor
-    correct: Tensor
     samples: int
+    correct: Tensor | None = None
+    reported: Tensor | None = None
 
 
 class EpochSums:
@@ -78,11 +86,16 @@ class EpochSums:
     def __init__(self) -> None:
         self.loss: Tensor | float = 0.0
         self.correct: Tensor | int = 0
+        self.classifies = True
         self.samples = 0
 
     def add(self, batch: BatchLoss) -> None:
-        self.loss = self.loss + batch.loss.detach().double() * batch.samples
-        self.correct = self.correct + batch.correct
+        reported = batch.loss if batch.reported is None else batch.reported
+        self.loss = self.loss + reported.detach().double() * batch.samples
+        if batch.correct is None:
+            self.classifies = False
+        else:
+            self.correct = self.correct + batch.correct
         self.samples += batch.samples
 
     def totals(self) -> Tensor:
@@ -91,9 +104,17 @@ class EpochSums:
         return torch.tensor(values, dtype=torch.float64)
 
     def metrics(self, split: str, totals_3: Tensor | None = None) -> dict[str, float]:
-        """Mean loss and top-1 in percent, of `totals_3` where workers have added theirs up."""
+        """Mean loss, and top-1 in percent or perplexity.
+
+        Args:
+            totals_3: the sum of all workers' totals, where there are several.
+        """
         loss, correct, samples = (self.totals() if totals_3 is None else totals_3).tolist()
-        return {f"{split}/loss": loss / samples, f"{split}/top1": 100.0 * correct / samples}
+        mean = loss / samples
+        if self.classifies:
+            return {f"{split}/loss": mean, f"{split}/top1": 100.0 * correct / samples}
+        perplexity = math.exp(mean) if mean < 700 else math.inf
+        return {f"{split}/loss": mean, f"{split}/perplexity": perplexity}
 
 
 def require_finite(metrics: dict[str, float], where: str) -> None:

@@ -48,7 +48,9 @@ def gumbel_noise(shape: tuple[int, ...], *, generator: Generator) -> Tensor:
     return -torch.log(-torch.log(u))
 
 
-def draw_operations(logits_EK: Tensor, tau: float, *, generator: Generator) -> Draw:
+def draw_operations(
+    logits_EK: Tensor, tau: float, *, generator: Generator, soft: bool = False
+) -> Draw:
     """Draw one operation for every edge; gradients follow the relaxed sample.
 
     Source: paper Eq. 5-7. The drawn index follows softmax(logits) whatever `tau` is.
@@ -57,6 +59,7 @@ def draw_operations(logits_EK: Tensor, tau: float, *, generator: Generator) -> D
         logits_EK: architecture parameters, on the CPU.
         tau: softmax temperature, > 0.
         generator: the only source of randomness.
+        soft: the gate's value is the relaxed sample itself (the authors' recurrent search).
 
     Returns:
         `operations` (a list of E ints) and `gate_EK` (one-hot forward, softmax backward).
@@ -78,6 +81,8 @@ def draw_operations(logits_EK: Tensor, tau: float, *, generator: Generator) -> D
     else:
         raise ValueError(f"no finite sample in 100 draws at tau {tau}")
     index_E = (logits_EK.detach() + noise_EK).argmax(dim=1)
+    if soft:
+        return Draw(index_E.tolist(), soft_EK)
     hard_EK = torch.zeros_like(soft_EK).scatter_(1, index_E[:, None], 1.0)
     # x - x is exactly zero, so the value is exactly one-hot while the gradient is soft_EK's.
     gate_EK = hard_EK + (soft_EK - soft_EK.detach())

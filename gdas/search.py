@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from gdas.checkpoint import Segment, State
-from gdas.config import SamplerConfig, SearchConfig
+from gdas.config import SamplerConfig, SearchConfig, TextSearchConfig
 from gdas.metrics import BatchLoss, EpochSums, require_finite
 from gdas.randomness import generator
 from gdas.sampler import Draw, Pick, draw_operations, temperature
@@ -31,8 +31,8 @@ class Architecture(NamedTuple):
 
     Attributes:
         picks: for every cell the (edge, operation) pairs that run.
-        gates: for every cell its E x K gate on the device, or None in a W step. A cell that is
-            not searched has no picks and no gate.
+        gates: for every cell its E x K gate on the device, or None in a W step of hard draws,
+            where it would be 1 at every pick. A cell that is not searched has neither.
     """
 
     picks: list[list[Pick]]
@@ -46,14 +46,20 @@ class SearchSpace(Protocol):
         weights: the shared network W, on the device.
         cell_types: for every cell of the network, in order, the name of its logits; any other
             name for a cell that is not searched.
-        steps: steps an epoch, each one W step and one alpha step.
         device: where the weights are.
     """
 
     weights: nn.Module
     cell_types: Sequence[str]
-    steps: int
     device: torch.device
+
+    def steps(self, epoch: int) -> int:
+        """Steps of an epoch, each one W step and one alpha step."""
+        ...
+
+    def lr_scale(self, epoch: int, step: int) -> float:
+        """Factor on the W step's learning rate: 1, or a text batch's relative length."""
+        ...
 
     def initial_logits(self, generator: torch.Generator) -> dict[str, Tensor]:
         """E x K logits for every cell type, leaves that require gradients, on the CPU."""
@@ -101,8 +107,9 @@ def draw_architecture(
         key = cell_type if config.scope == "cell_type" else f"{cell_type} {i}"
         keys.append(key)
         if key not in drawn:
-            drawn[key] = draw_operations(logits[cell_type], tau, generator=generator)
-    picks = [list(enumerate(drawn[key].operations)) if key else [] for key in keys]
+            soft = config.relaxation == "soft"
+            drawn[key] = draw_operations(logits[cell_type], tau, generator=generator, soft=soft)
+    picks = [_picks(drawn[key], config) if key else [] for key in keys]
     if gate_device is None:
         return Architecture(picks, None)
     # One small copy to the device for all draws.
@@ -111,10 +118,18 @@ def draw_architecture(
     return Architecture(picks, [moved[key] if key else None for key in keys])
 
 
+def _picks(draw: Draw, config: SamplerConfig) -> list[Pick]:
+    """What runs: the drawn operations, or all of them where the draw is soft."""
+    if config.relaxation == "hard":
+        return list(enumerate(draw.operations))
+    edges, operations = draw.gate_EK.shape
+    return [(e, k) for e in range(edges) for k in range(operations)]
+
+
 class _Run:
     """All that changes during a search and is checkpointed."""
 
-    def __init__(self, config: SearchConfig, space: SearchSpace) -> None:
+    def __init__(self, config: SearchConfig | TextSearchConfig, space: SearchSpace) -> None:
         self.config = config
         self.space = space
         self.parameters = list(space.weights.parameters())
@@ -163,14 +178,18 @@ class _Run:
         """Update the drawn weights on a batch of D_T."""
         w = self.config.weights
         with_gates = w.clip_scope == "all"
+        soft = self.config.sampler.relaxation == "soft"
         architecture = draw_architecture(
             self.logits,
             self.space.cell_types,
             self.config.sampler,
             tau,
             generator(self.config.seed, "gumbel of weights", epoch, step),
-            gate_device=self.space.device if with_gates else None,
+            gate_device=self.space.device if with_gates or soft else None,
         )
+        if architecture.gates is not None and not with_gates:  # soft: values, no gradient
+            gates = [None if gate is None else gate.detach() for gate in architecture.gates]
+            architecture = Architecture(architecture.picks, gates)
         self.weight_optimizer.zero_grad(set_to_none=w.undrawn == "skip")
         batch = self.space.weight_loss(architecture, epoch, step)
         batch.loss.backward()
@@ -216,7 +235,10 @@ def cosine(epoch: int, epochs: int, start: float, end: float) -> float:
 
 
 def search(
-    config: SearchConfig, space: SearchSpace, *, checkpoint: State | None = None
+    config: SearchConfig | TextSearchConfig,
+    space: SearchSpace,
+    *,
+    checkpoint: State | None = None,
 ) -> Iterator[Segment]:
     """Search; yields a segment an epoch, whose state resumes the search exactly.
 
@@ -239,10 +261,10 @@ def search(
             epoch, config.epochs, s.tau_start, s.tau_end, reaches_end=s.tau_reaches_end
         )
         lr = cosine(epoch, config.epochs, w.lr, w.lr_min)
-        run.weight_optimizer.param_groups[0]["lr"] = lr
         space.weights.train()
         sums = {"train": EpochSums(), "valid": EpochSums()}
-        for step in range(space.steps):
+        for step in range(space.steps(epoch)):
+            run.weight_optimizer.param_groups[0]["lr"] = lr * space.lr_scale(epoch, step)
             if config.order == "alpha_first":
                 sums["valid"].add(run.alpha_step(epoch, step, tau))
                 sums["train"].add(run.weight_step(epoch, step, tau))

@@ -192,7 +192,7 @@ def _step(
     (total * (len(rows) * team.size / batch)).backward()
     nn.utils.clip_grad_norm_(network.parameters(), config.clip)
     optimizer.step()
-    return BatchLoss(loss, correct_top_k(scores_BK.detach(), labels_B, 1), len(rows))
+    return BatchLoss(loss, len(rows), correct_top_k(scores_BK.detach(), labels_B, 1))
 
 
 def _evaluate(
@@ -215,5 +215,5 @@ def _evaluate(
                 images_BCHW.contiguous(memory_format=memory_format(config.channels_last))
             )
             loss = F.cross_entropy(scores_BK, labels_B)
-            sums.add(BatchLoss(loss, correct_top_k(scores_BK, labels_B, 1), len(rows_B)))
+            sums.add(BatchLoss(loss, len(rows_B), correct_top_k(scores_BK, labels_B, 1)))
     return sums.metrics(split, team.add_up(sums.totals()))

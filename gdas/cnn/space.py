@@ -73,11 +73,16 @@ class ImageSpace:
                 f"batch_size={config.batch_size}: larger than a half of the training images "
                 f"({len(self.train_T)} and {len(self.valid_V)})"
             )
-        self.steps = -(-len(self.train_T) // config.batch_size)
         self.layout = memory_format(config.channels_last)
         supernet = build_supernet(config, images.classes)
         self.weights: nn.Module = supernet.to(memory_format=self.layout).to(device)
         self.cell_types: Sequence[str] = supernet.kinds
+
+    def steps(self, epoch: int) -> int:
+        return -(-len(self.train_T) // self.config.batch_size)
+
+    def lr_scale(self, epoch: int, step: int) -> float:
+        return 1.0
 
     @property
     def supernet(self) -> Supernet:
@@ -102,7 +107,7 @@ class ImageSpace:
         if self.config.alpha.images == "replacement":
             draw = generator(seed, "alpha images", epoch, step)
             return self.valid_V[torch.randint(len(self.valid_V), (size,), generator=draw)]
-        passed, index = divmod(epoch * self.steps + step, -(-len(self.valid_V) // size))
+        passed, index = divmod(epoch * self.steps(epoch) + step, -(-len(self.valid_V) // size))
         draw = generator(seed, "alpha order", passed)
         order = torch.randperm(len(self.valid_V), generator=draw)
         return self.valid_V[order.split(size)[index]]
@@ -123,7 +128,7 @@ class ImageSpace:
         with autocast(self.device, self.config.precision):
             scores_BK = self.weights(images_BCHW, architecture.picks, architecture.gates)
             loss = F.cross_entropy(scores_BK, labels_B)
-        return BatchLoss(loss, correct_top_k(scores_BK.detach(), labels_B, 1), len(rows_B))
+        return BatchLoss(loss, len(rows_B), correct_top_k(scores_BK.detach(), labels_B, 1))
 
     def drawn_parameters(self, picks: Sequence[Sequence[Pick]]) -> Iterator[nn.Parameter]:
         for cell, cell_picks in zip(self.supernet.cells, picks, strict=True):
