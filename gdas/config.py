@@ -194,6 +194,7 @@ class SearchConfig:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
+    task: Literal["image"] = "image"
     data: ImageData = IMAGE_DATA["cifar10"]
     seed: int = 0
     epochs: int = 240  # section 4.2
@@ -230,6 +231,7 @@ class TrainConfig:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
+    task: Literal["image"] = "image"
     data: ImageData = IMAGE_DATA["cifar10"]
     seed: int = 0
     epochs: int = 600
@@ -314,6 +316,7 @@ class TextSearchConfig:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
+    task: Literal["text"] = "text"
     data: TextData = field(default_factory=TextData)
     seed: int = 0
     epochs: int = 200  # section 4.3
@@ -338,8 +341,9 @@ class TextSearchConfig:
     precision: Precision = "float32"
 
     def __post_init__(self) -> None:
-        for key in ("epochs", "batch_size", "hidden", "steps"):
+        for key in ("epochs", "hidden", "steps"):
             _require(getattr(self, key) >= 1, f"{key}={getattr(self, key)}: must be 1 or more")
+        _require(self.batch_size >= 2, f"batch_size={self.batch_size}: batch norm needs 2 or more")
         _require(self.bptt >= 2, f"bptt={self.bptt}: must be 2 or more")
         _require(self.temporal >= 0, f"temporal={self.temporal}: must be 0 or more")
 
@@ -350,6 +354,7 @@ class TextTrainConfig:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
+    task: Literal["text"] = "text"
     data: TextData = field(default_factory=TextData)
     seed: int = 0
     epochs: int = 2000  # PTB; WikiText-2: 3000
@@ -377,6 +382,8 @@ class TextTrainConfig:
         _require(self.bptt >= 2, f"bptt={self.bptt}: must be 2 or more")
         _require(self.lr > 0, f"lr={self.lr}: must be positive")
         _require(self.clip > 0, f"clip={self.clip}: must be positive")
+        _require(self.temporal >= 0, f"temporal={self.temporal}: must be 0 or more")
+        _require(self.weight_decay >= 0, f"weight_decay={self.weight_decay}: must be 0 or more")
         _require(self.restarts >= 0, f"restarts={self.restarts}: must be 0 or more")
 
 
@@ -419,6 +426,34 @@ TRAIN_PRESETS: dict[Preset, TrainConfig] = {
 }
 
 
+TEXT_DATA = ("ptb", "wikitext2", "prose")
+
+TEXT_SEARCH_PRESETS: dict[Preset, TextSearchConfig] = {
+    "paper": TextSearchConfig(),
+    "authors_2019": TextSearchConfig(
+        batch_size=256,
+        order="alpha_first",
+        sampler=SamplerConfig(tau_reaches_end=False, relaxation="soft"),
+        exclude_none=False,
+    ),
+}
+"""The 2020 code has no recurrent half."""
+
+
+def text_train_preset(preset: Preset, data: str) -> TextTrainConfig:
+    """The final training's settings, which differ between the two corpora."""
+    if data == "wikitext2":
+        return TextTrainConfig(
+            data=TextData(name=data),
+            epochs=3000,
+            hidden=700,
+            weight_decay=5e-7,
+            dropouts=Dropouts(hidden=0.15),
+        )
+    epochs = 3000 if preset == "authors_2019" else 2000
+    return TextTrainConfig(data=TextData(name=data), epochs=epochs)
+
+
 @dataclass(frozen=True)
 class Deviation:
     """A default of ours that is not the paper's letter."""
@@ -438,6 +473,7 @@ DEVIATIONS = (
         "each function has stride 2",
         "both authors' codes; other edges would halve twice",
     ),
+    Deviation("recurrent search optimiser", "SGD, rate 20", "Adam, rate 20", "Adam at 20 diverges"),
     Deviation("fixed reduction cell", "groups 8, batch norm", "not shown", "2.5 M parameters"),
 )
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path as MplPath
 
-from gdas.genotype import EDGES_PER_NODE, Edge, Genotype
+from gdas.genotype import EDGES_PER_NODE, Edge, Genotype, RecurrentGenotype
 
 INK, EDGE_INK = "#1b1f24", "#57606a"
 FILLS = {"input": "#d3ebd3", "node": "#cfe3f7", "output": "#fbe7b5"}
@@ -30,6 +30,53 @@ def draw_genotype(genotype: Genotype, path: Path) -> None:
         figure.text(0.5, 0.02, note, ha="center", size=9, color=EDGE_INK)
     figure.tight_layout(rect=(0, 0.04, 1, 1))
     figure.savefig(path, dpi=130)
+
+
+def draw_recurrent(genotype: RecurrentGenotype, path: Path) -> None:
+    """Draw a recurrent cell as the tree that it is, state 0 at its root, to a PNG or SVG file."""
+    places = _tree_places(genotype.recurrent)
+    right, below = max(x for x, _ in places.values()), min(-1.0, *(y for _, y in places.values()))
+    figure = Figure(figsize=(1.1 * right + 3.4, 2.2 - 0.72 * below))
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    out = (right + 1.9, below / 2)
+    for i, (function, predecessor) in enumerate(genotype.recurrent):
+        (x0, y0), (x1, y1) = places[predecessor], places[i + 1]
+        _arrow(axes, (x0, y0), (x1 - 0.25, y1), 0.0, function)
+    _box(axes, places[0], "0", "input")
+    for i in range(len(genotype.recurrent)):
+        _box(axes, places[i + 1], str(i + 1), "node")
+    _box(axes, out, "mean", "output")
+    read = "x_{t}, h_{t-1}"
+    axes.text(-0.45, 0.0, f"${read}$", size=10, ha="right", va="center", color=INK)
+    axes.text(out[0] + 0.5, out[1], "$h_{t}$", size=10, ha="left", va="center", color=INK)
+    states = ", ".join(map(str, genotype.concat))
+    if genotype.concat == tuple(range(1, len(genotype.recurrent) + 1)):
+        states = "all states but 0"
+    note = f"of {states}"
+    axes.text(out[0], out[1] - 0.5, note, size=8, ha="center", va="center", color=EDGE_INK)
+    axes.set_title("recurrent cell", size=11, color=INK, loc="left")
+    axes.set_xlim(-1.5, out[0] + 1.1)
+    axes.set_ylim(below - 0.4, 0.5)
+    axes.set_axis_off()
+    figure.tight_layout()
+    figure.savefig(path, dpi=130)
+
+
+def _tree_places(recurrent: Sequence[Edge]) -> dict[int, tuple[float, float]]:
+    """A column for each distance from state 0; a state's first reader stays on its line."""
+    readers: dict[int, list[int]] = {}
+    for i, (_, predecessor) in enumerate(recurrent):
+        readers.setdefault(predecessor, []).append(i + 1)
+    places: dict[int, tuple[float, float]] = {}
+    line, waiting = 0, [(0, 0.0, False)]
+    while waiting:
+        state, column, new_line = waiting.pop()
+        line += new_line
+        places[state] = (1.7 * column, float(-line))
+        after = [(r, column + 1, j > 0) for j, r in enumerate(readers.get(state, []))]
+        waiting += reversed(after)
+    return places
 
 
 def _draw_cell(axes: Axes, edges: Sequence[Edge], title: str) -> None:

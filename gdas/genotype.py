@@ -4,6 +4,9 @@ Paper Eq. 1 and Fig. 4. A cell has two inputs (source 0 = output of the cell two
 output of the previous cell) and `nodes` computed nodes (sources 2, 3, ...). Every node adds the
 results of two (operation, source) pairs; the cell's output is the concatenation of its nodes.
 
+A recurrent cell has one input state and a step for every further state: one function of one
+earlier state. Its output is the mean of its states.
+
 A genotype is also the interface between search and training, as a small JSON file; such files are
 untrusted input and are checked field by field.
 """
@@ -39,7 +42,11 @@ DERIVED_OPERATIONS = (*OPERATIONS, "sep_conv_7x7", "conv_7x1_1x7")
 EDGES_PER_NODE = 2
 """T = 2 incoming edges are kept for every node (paper, section 3.2)."""
 
+RECURRENT_OPERATIONS = ("none", "tanh", "relu", "sigmoid", "identity")
+"""The functions of a recurrent cell, in the order of the authors' code."""
+
 FORMAT = "gdas-genotype/1"
+RECURRENT_FORMAT = "gdas-recurrent-genotype/1"
 MAX_BYTES = 1 << 20
 
 Edge = tuple[str, int]
@@ -72,6 +79,59 @@ class Genotype:
             "normal": [list(edge) for edge in self.normal],
             "reduce": "fixed" if self.reduce is None else [list(edge) for edge in self.reduce],
         }
+
+
+@dataclass(frozen=True)
+class RecurrentGenotype:
+    """One recurrent cell (paper section 4.3 and Fig. 4).
+
+    Attributes:
+        name: for people; no meaning to the code.
+        recurrent: (function, predecessor) of states 1, 2, ...; state 0 is the input state.
+        concat: the states whose mean is the output; left out: all but the input state.
+    """
+
+    name: str
+    recurrent: tuple[Edge, ...]
+    concat: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.concat:
+            object.__setattr__(self, "concat", tuple(range(1, len(self.recurrent) + 1)))
+        _check_recurrent(self, f"genotype {self.name!r}")
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dictionary, the inverse of `recurrent_from_json`."""
+        return {
+            "format": RECURRENT_FORMAT,
+            "name": self.name,
+            "recurrent": [list(edge) for edge in self.recurrent],
+            "concat": list(self.concat),
+        }
+
+
+AnyGenotype = Genotype | RecurrentGenotype
+
+
+def _check_recurrent(genotype: RecurrentGenotype, where: str) -> None:
+    steps = len(genotype.recurrent)
+    if steps == 0:
+        raise InputError(f"{where}: no steps; a recurrent cell needs at least one")
+    for i, (operation, source) in enumerate(genotype.recurrent):
+        if operation not in RECURRENT_OPERATIONS:
+            raise InputError(
+                f"{where}, step {i + 1}: unknown function {operation!r}; "
+                f"known are {', '.join(RECURRENT_OPERATIONS)}"
+            )
+        if not 0 <= source <= i:
+            raise InputError(
+                f"{where}, step {i + 1}: predecessor {source}; this step may read states 0 to {i}"
+            )
+    for state in genotype.concat:
+        if not 0 <= state <= steps or genotype.concat.count(state) > 1:
+            raise InputError(
+                f"{where}, concat: state {state}; expected different states from 0 to {steps}"
+            )
 
 
 def check_cell(edges: Sequence[Edge], where: str) -> None:
@@ -138,8 +198,55 @@ def _edges(value: object, where: str) -> tuple[Edge, ...]:
     return tuple(edges)
 
 
-def load(path: str | os.PathLike[str]) -> Genotype:
-    """Read a genotype file.
+def recurrent_from_json(value: object, where: str = "genotype") -> RecurrentGenotype:
+    """Check a decoded JSON value and build the genotype.
+
+    Args:
+        value: what `RecurrentGenotype.to_json` returned, or anything else; `concat` may be left
+            out.
+        where: what to call it in an error, usually the file.
+
+    Raises:
+        InputError: a key is missing or unknown, or the cell is malformed.
+    """
+    if not isinstance(value, dict):
+        raise InputError(f"{where}: expected a JSON object with recurrent")
+    if value.get("format") != RECURRENT_FORMAT:
+        raise InputError(
+            f"{where}: format is {value.get('format')!r}, expected {RECURRENT_FORMAT!r}"
+        )
+    known = {"format", "name", "recurrent", "concat"}
+    if unknown := sorted(set(value) - known):
+        raise InputError(f"{where}: unknown key {unknown[0]!r}; known are {sorted(known)}")
+    name = value.get("name", "unnamed")
+    if not isinstance(name, str):
+        raise InputError(f"{where}: name must be a string")
+    recurrent = _edges(value.get("recurrent"), f"{where}, recurrent")
+    concat: tuple[int, ...] = ()
+    if "concat" in value:
+        states = value["concat"]
+        if not isinstance(states, list) or not states or any(type(s) is not int for s in states):
+            raise InputError(f"{where}, concat: expected a list of states, got {states!r}")
+        concat = tuple(states)
+    try:
+        return RecurrentGenotype(name, recurrent, concat)
+    except InputError as error:
+        raise InputError(f"{where}: {error}" if where not in str(error) else str(error)) from None
+
+
+def any_from_json(value: object, where: str = "genotype") -> AnyGenotype:
+    """Build the genotype of either kind that a decoded JSON value's `format` names.
+
+    Raises:
+        InputError: an unknown format, or malformed.
+    """
+    if isinstance(value, dict) and value.get("format") == RECURRENT_FORMAT:
+        return recurrent_from_json(value, where)
+    return from_json(value, where)
+
+
+def load(path: str | os.PathLike[str]) -> AnyGenotype:
+    """Read a genotype file of either kind.
 
     Raises:
         InputError: the file is missing, larger than 1 MiB, not JSON, or not a genotype.
@@ -153,7 +260,7 @@ def load(path: str | os.PathLike[str]) -> Genotype:
         raise InputError(f"{path}: cannot read the genotype file ({error.strerror})") from None
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path}: not a JSON file ({error})") from None
-    return from_json(value, str(path))
+    return any_from_json(value, str(path))
 
 
 def random_genotype(seed: int, *, nodes: int = 4, fixed_reduction: bool = False) -> Genotype:
@@ -169,6 +276,16 @@ def random_genotype(seed: int, *, nodes: int = 4, fixed_reduction: bool = False)
         return tuple(edges)
 
     return Genotype(f"random-{seed}", cell(), None if fixed_reduction else cell())
+
+
+def random_recurrent_genotype(seed: int, *, steps: int = 8) -> RecurrentGenotype:
+    """A cell drawn uniformly from what a search may derive, `none` excluded."""
+    rng = np.random.default_rng([seed, 0x9DA5])
+    recurrent = []
+    for i in range(steps):
+        operation = RECURRENT_OPERATIONS[1 + int(rng.integers(len(RECURRENT_OPERATIONS) - 1))]
+        recurrent.append((operation, int(rng.integers(i + 1))))
+    return RecurrentGenotype(f"random-{seed}", tuple(recurrent))
 
 
 def _cell(text: str) -> tuple[Edge, ...]:
@@ -214,3 +331,29 @@ PUBLISHED = {
     )
 }
 """Published cells. V1, F1: paper Fig. 4. GF, FG: Table 5 rows 2 and 3. Rest: the authors' code."""
+
+
+def _recurrent(name: str, text: str, concat: tuple[int, ...] = ()) -> RecurrentGenotype:
+    pairs = (item.split("@") for item in text.split())
+    steps = tuple((operation, int(source)) for operation, source in pairs)
+    return RecurrentGenotype(name, steps, concat)
+
+
+PUBLISHED_RECURRENT = {
+    genotype.name: genotype
+    for genotype in (
+        _recurrent(
+            "RNN_GDAS", "relu@0 relu@0 identity@1 relu@1 tanh@0 relu@2 identity@4 identity@2"
+        ),
+        _recurrent("RNN_DARTS_V1", "relu@0 relu@1 tanh@2 relu@3 relu@4 identity@1 relu@5 relu@1"),
+        _recurrent(
+            "RNN_DARTS_V2", "sigmoid@0 relu@1 relu@1 identity@1 tanh@2 sigmoid@5 tanh@3 relu@5"
+        ),
+        _recurrent(
+            "RNN_ENAS",
+            "tanh@0 tanh@1 relu@1 tanh@3 tanh@3 relu@3 relu@4 relu@7 relu@8 relu@8 relu@8",
+            (2, 5, 6, 9, 10, 11),
+        ),
+    )
+}
+"""Published recurrent cells. RNN_GDAS: paper Fig. 4. Rest: the authors' code."""

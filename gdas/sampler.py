@@ -65,21 +65,22 @@ def draw_operations(
         `operations` (a list of E ints) and `gate_EK` (one-hot forward, softmax backward).
 
     Raises:
-        ValueError: `tau` <= 0, `logits_EK` is not a matrix, or its values are not finite.
+        ValueError: `tau` <= 0, or `logits_EK` is not a matrix.
+        FloatingPointError: the logits are not finite.
     """
     if tau <= 0:
         raise ValueError(f"tau must be positive, got {tau}")
     if logits_EK.dim() != 2:
         raise ValueError(f"logits must be edges x operations, got {tuple(logits_EK.shape)}")
     if not torch.isfinite(logits_EK).all():
-        raise ValueError("logits are not finite: the search has diverged")
+        raise FloatingPointError("logits are not finite: the run has diverged")
     for _ in range(100):
         noise_EK = gumbel_noise(tuple(logits_EK.shape), generator=generator).to(logits_EK.dtype)
         soft_EK = torch.softmax((logits_EK + noise_EK) / tau, dim=1)
         if torch.isfinite(soft_EK).all():
             break
     else:
-        raise ValueError(f"no finite sample in 100 draws at tau {tau}")
+        raise FloatingPointError(f"no finite sample in 100 draws at tau {tau}")
     index_E = (logits_EK.detach() + noise_EK).argmax(dim=1)
     if soft:
         return Draw(index_E.tolist(), soft_EK)

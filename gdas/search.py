@@ -265,12 +265,14 @@ def search(
         sums = {"train": EpochSums(), "valid": EpochSums()}
         for step in range(space.steps(epoch)):
             run.weight_optimizer.param_groups[0]["lr"] = lr * space.lr_scale(epoch, step)
-            if config.order == "alpha_first":
-                sums["valid"].add(run.alpha_step(epoch, step, tau))
-                sums["train"].add(run.weight_step(epoch, step, tau))
-            else:
-                sums["train"].add(run.weight_step(epoch, step, tau))
-                sums["valid"].add(run.alpha_step(epoch, step, tau))
+            turns = ("valid", "train") if config.order == "alpha_first" else ("train", "valid")
+            for turn in turns:
+                take = run.weight_step if turn == "train" else run.alpha_step
+                try:
+                    sums[turn].add(take(epoch, step, tau))
+                except FloatingPointError as error:
+                    where = f"search, epoch {epoch + 1}, step {step + 1}"
+                    raise FloatingPointError(f"{where}: {error}") from None
         metrics = {"lr": lr, "tau": tau}
         for split, total in sums.items():
             metrics |= total.metrics(split)

@@ -14,7 +14,7 @@ from orchestrator.scheduler import Board
 from orchestrator.store import Record, Store
 from orchestrator.study import Job, Study
 
-SHOWN = ("valid/top1", "test/top1", "train/top1")
+SHOWN = ("valid/top1", "test/top1", "train/top1", "valid/perplexity", "train/perplexity")
 """The first of these that a record has is the metric shown."""
 
 
@@ -36,7 +36,7 @@ def progress(records: list[Record]) -> dict[str, str]:
     left = (last["of"] - last["position"]) * sum(recent) / len(recent)
     return {
         "epoch": f"{last['position']}/{last['of']}",
-        "metric": f"{name} {last['metrics'][name]:.2f} %" if name else "",
+        "metric": f"{name} {last['metrics'][name]:.2f}" if name else "",
         "elapsed": clock(spent),
         "left": clock(left),
     }

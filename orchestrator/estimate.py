@@ -1,7 +1,8 @@
 """How long a job may take: rough, from its multiply-adds, to warn before days are spent.
 
-Measured on two CPU cores: 5 to 13 GFLOP/s a thread on supernet steps; the authors' 22.4 hours for
-one training on a 2018 GPU are 0.9 TFLOP/s. A backward pass costs two forward passes.
+Measured on two CPU cores: 5 to 13 GFLOP/s a thread. On a GPU of 2018, the authors' 22.4 hours for a
+training are 0.9 TFLOP/s and the paper's 4 hours for a search 0.27; text is a guess. A backward pass
+costs two forward passes.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from orchestrator.experiment import decode
 from orchestrator.study import Job
 
 CPU_FLOPS = 8e9  # a thread
-GPU_FLOPS = 1e12
+GPU_FLOPS = {"search": 0.25e12, "train": 1e12, "text": 3e12}
+TEXT_SIZES = {"ptb": (929_589, 10_000), "wikitext2": (2_088_628, 33_278), "prose": (90_000, 5_000)}
+"""Training tokens and vocabulary (prose: roughly)."""
 PASSES = 3  # forward and backward, in forward passes
 FLOPS = 2  # of a multiply-add
 
@@ -31,9 +34,15 @@ def estimated_seconds(job: Job) -> float:
     """Wall-clock seconds of a job on the device of its settings; 0 for a selection."""
     if job.kind == "select":
         return 0.0
-    data = known(job.recipe["config"]["data"]["name"])
     r = job.resources
-    speed = GPU_FLOPS if r["device"] == "cuda" else CPU_FLOPS * r["threads"]
+    text = job.recipe["config"]["task"] == "text"
+    if r["device"] == "cuda":
+        speed = GPU_FLOPS["text" if text else "search" if job.kind == "search" else "train"]
+    else:
+        speed = CPU_FLOPS * r["threads"]
+    if text:
+        return _text_flops(job) / speed
+    data = known(job.recipe["config"]["data"]["name"])
     workers = r.get("workers", 1)
     if job.kind == "search":
         config = decode(SearchConfig, job.recipe["config"], "recipe")
@@ -57,6 +66,20 @@ def estimated_seconds(job: Job) -> float:
         train.channels, train.normals_per_block, train.stem, data.size
     )
     return float(images * train.epochs * per_image * FLOPS * PASSES / (speed * workers))
+
+
+def _text_flops(job: Job) -> float:
+    """Products with W0, the step matrices and the decoder, for every token of every epoch."""
+    config = job.recipe["config"]
+    tokens, vocabulary = TEXT_SIZES[config["data"]["name"]]
+    if job.kind == "proxy":
+        tokens = job.recipe["search"]["train_tokens"] or tokens
+    tokens = config.get("train_tokens") or tokens
+    n = config["hidden"]
+    products = 8 if job.kind != "search" else 8 * 9 / 2  # one for each earlier state
+    per_token = 2 * n * 2 * n + products * n * 2 * n + vocabulary * n
+    passes = 2 if job.kind == "search" else 1
+    return float(tokens * config["epochs"] * per_token * FLOPS * PASSES * passes)
 
 
 @cache

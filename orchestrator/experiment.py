@@ -14,26 +14,33 @@ import re
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 import gdas.genotype
 from gdas.config import (
     IMAGE_DATA,
     SEARCH_PRESETS,
     STRICT,
+    TEXT_DATA,
+    TEXT_SEARCH_PRESETS,
     TRAIN_PRESETS,
     Preset,
     SearchConfig,
+    TextSearchConfig,
+    TextTrainConfig,
     TrainConfig,
+    text_train_preset,
 )
 from gdas.errors import InputError
 
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
 
 Raw = dict[str, Any]
+AnySearch = Annotated[SearchConfig | TextSearchConfig, Field(discriminator="task")]
+AnyTrain = Annotated[TrainConfig | TextTrainConfig, Field(discriminator="task")]
 T = typing.TypeVar("T")
 
 
@@ -97,11 +104,11 @@ class SearchSpec:
 
     seeds: tuple[int, ...]
     preset: Preset
-    recipe: SearchConfig
+    recipe: AnySearch
     # proxy: train each seed's cell for a short while on D_T, score it on D_V (as DARTS, which the
     # paper follows). shared_weights: score it on D_V with the search's own weights.
     select_by: Literal["proxy", "shared_weights"]
-    proxy: TrainConfig
+    proxy: AnyTrain
     resources: TrialResources
     proxy_resources: TrialResources
 
@@ -110,6 +117,8 @@ class SearchSpec:
             raise InputError("seeds: at least one is needed")
         if len(set(self.seeds)) != len(self.seeds):
             raise InputError(f"seeds={list(self.seeds)}: must differ")
+        if self.recipe.task == "text" and self.select_by != "proxy":
+            raise InputError(f"select_by={self.select_by}: recurrent cells are selected by proxy")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,22 +144,22 @@ class CellSource:
                 "cell: give exactly one of searched, published, file, random; "
                 f"got {', '.join(given) or 'none'}"
             )
-        if self.published is not None and self.published not in gdas.genotype.PUBLISHED:
+        published = [*gdas.genotype.PUBLISHED, *gdas.genotype.PUBLISHED_RECURRENT]
+        if self.published is not None and self.published not in published:
             raise InputError(
-                f"cell.published={self.published}: unknown"
-                f"{_suggestion(self.published, list(gdas.genotype.PUBLISHED))}"
+                f"cell.published={self.published}: unknown{_suggestion(self.published, published)}"
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class PaperRow:
-    """The number of the paper that a final stands beside."""
+    """The numbers of the paper that a final stands beside."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     table: int
-    method: str
-    column: str
+    method: str  # as the table prints it; table 5: "normal + reduction"
+    columns: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +170,7 @@ class FinalSpec:
 
     cell: CellSource
     preset: Preset
-    recipe: TrainConfig
+    recipe: AnyTrain
     resources: TrainResources
     row: PaperRow | None = None
 
@@ -262,7 +271,8 @@ def _apply(raw: Raw, override: str) -> None:
         raise InputError(f"{key}={value}: not a YAML value") from None
 
 
-_SHARED = ("search", "proxy", "final")
+SHARED = ("search", "proxy", "final", "text_search", "text_proxy", "text_final")
+"""Settings that all searches, proxies and finals share: on images, and on text."""
 
 
 def resolve(raw: Raw, *, base: Path) -> Experiment:
@@ -272,19 +282,19 @@ def resolve(raw: Raw, *, base: Path) -> Experiment:
         raw: the decoded file.
         base: folder that relative genotype files are relative to.
     """
-    known = [f.name for f in dataclasses.fields(Experiment)] + list(_SHARED)
-    _check_keys(raw, known, "")
-    search, proxy, final = (_mapping(raw.get(key), key) for key in _SHARED)
-    _check_keys(search, [f.name for f in dataclasses.fields(SearchSpec)], "search.")
-    _check_keys(proxy, ["preset", "recipe", "resources"], "proxy.")
-    _check_keys(final, [f.name for f in dataclasses.fields(FinalSpec)], "final.")
-    out = {key: value for key, value in raw.items() if key not in _SHARED}
+    _check_keys(raw, [f.name for f in dataclasses.fields(Experiment)] + list(SHARED), "")
+    shared = {key: _mapping(raw.get(key), key) for key in SHARED}
+    for key, spec in shared.items():
+        kind = {"search": SearchSpec, "final": FinalSpec}.get(key.removeprefix("text_"))
+        known = [f.name for f in dataclasses.fields(kind)] if kind else ["recipe", "resources"]
+        _check_keys(spec, known, f"{key}.")
+    out = {key: value for key, value in raw.items() if key not in SHARED}
     out["searches"] = {
-        name: _search(_merge(search, _mapping(own, f"searches.{name}")), proxy, f"searches.{name}")
+        name: _search(_mapping(own, f"searches.{name}"), shared, f"searches.{name}")
         for name, own in _mapping(raw.get("searches"), "searches").items()
     }
     out["finals"] = {
-        name: _final(_merge(final, _mapping(own, f"finals.{name}")), f"finals.{name}", base)
+        name: _final(_mapping(own, f"finals.{name}"), shared, f"finals.{name}", base)
         for name, own in _mapping(raw.get("finals"), "finals").items()
     }
     if not out["searches"] and not out["finals"]:
@@ -292,14 +302,28 @@ def resolve(raw: Raw, *, base: Path) -> Experiment:
     return decode(Experiment, out, "")
 
 
-def _search(spec: Raw, proxy: Raw, where: str) -> Raw:
+def _prefix(own: Raw) -> str:
+    """Which shared settings a search or a final takes: those of its data set's kind."""
+    recipe = own.get("recipe")
+    data = recipe.get("data") if isinstance(recipe, dict) else None
+    name = data.get("name") if isinstance(data, dict) else None
+    return "text_" if name in TEXT_DATA else ""
+
+
+def _search(own: Raw, shared: dict[str, Raw], where: str) -> Raw:
+    prefix = _prefix(own)
+    spec, proxy = _merge(shared[f"{prefix}search"], own), shared[f"{prefix}proxy"]
     _check_keys(spec, [f.name for f in dataclasses.fields(SearchSpec)], f"{where}.")
     preset = _preset(spec, where)
-    recipe = _recipe(SearchConfig, SEARCH_PRESETS[preset], spec, f"{where}.recipe")
-    own_proxy = _merge(proxy, {"recipe": _mapping(spec.get("proxy"), f"{where}.proxy")})
-    # A proxy training is on the search's own data, and DARTS' hundred epochs unless said.
-    own_proxy["recipe"] = _merge(
-        {"data": {"name": recipe["data"]["name"]}, "epochs": 100}, own_proxy["recipe"]
+    recipe = _recipe("search", preset, spec.get("recipe"), f"{where}.recipe")
+    # A proxy training is on the search's own data; DARTS trains 100 epochs on images, 300 on text.
+    short = {
+        "data": {"name": recipe["data"]["name"]},
+        "epochs": 100 if recipe["task"] == "image" else 300,
+    }
+    own_proxy = _merge(
+        _merge(short, _mapping(proxy.get("recipe"), f"{prefix}proxy.recipe")),
+        _mapping(spec.get("proxy"), f"{where}.proxy"),
     )
     return {
         "seeds": [0, 1, 2, 3],  # paper section 4.2: four searches with different seeds
@@ -307,23 +331,24 @@ def _search(spec: Raw, proxy: Raw, where: str) -> Raw:
         **spec,
         "preset": preset,
         "recipe": recipe,
-        "proxy": _recipe(TrainConfig, TRAIN_PRESETS[preset], own_proxy, f"{where}.proxy"),
+        "proxy": _recipe("train", preset, own_proxy, f"{where}.proxy"),
         "resources": _mapping(spec.get("resources"), f"{where}.resources"),
         "proxy_resources": _merge(
-            _mapping(proxy.get("resources"), "proxy.resources"),
+            _mapping(proxy.get("resources"), f"{prefix}proxy.resources"),
             _mapping(spec.get("proxy_resources"), f"{where}.proxy_resources"),
         ),
     }
 
 
-def _final(spec: Raw, where: str, base: Path) -> Raw:
+def _final(own: Raw, shared: dict[str, Raw], where: str, base: Path) -> Raw:
+    spec = _merge(shared[f"{_prefix(own)}final"], own)
     _check_keys(spec, [f.name for f in dataclasses.fields(FinalSpec)], f"{where}.")
     preset = _preset(spec, where)
     cell = dict(_mapping(spec.get("cell"), f"{where}.cell"))
     if isinstance(cell.get("file"), str):
         cell["file"] = str((base / cell["file"]).resolve())
-    recipe = _recipe(TrainConfig, TRAIN_PRESETS[preset], spec, f"{where}.recipe")
-    if preset == "authors_2019" and not recipe["data"]["cutout"]:
+    recipe = _recipe("train", preset, spec.get("recipe"), f"{where}.recipe")
+    if preset == "authors_2019" and recipe["task"] == "image" and not recipe["data"]["cutout"]:
         # Their configuration without cutout drops more paths.
         recipe["drop_path"] = _mapping(spec.get("recipe"), where).get("drop_path", 0.3)
     return {
@@ -344,17 +369,28 @@ def _preset(spec: Raw, where: str) -> Preset:
     return typing.cast(Preset, preset)
 
 
-def _recipe(kind: type, preset: SearchConfig | TrainConfig, spec: Raw, where: str) -> Raw:
+def _recipe(stage: Literal["search", "train"], preset: Preset, own: object, where: str) -> Raw:
     """The preset, the data set's constants, then the recipe's own settings."""
-    own = _mapping(spec.get("recipe"), where)
-    _check_fields(own, kind, f"{where}.")
-    name = _mapping(own.get("data"), f"{where}.data").get("name", preset.data.name)
-    if not isinstance(name, str) or name not in IMAGE_DATA:
+    own = _mapping(own, where)
+    name = _mapping(own.get("data"), f"{where}.data").get("name", "cifar10")
+    if name in TEXT_DATA:
+        if preset not in TEXT_SEARCH_PRESETS:
+            raise InputError(f"{where}: preset {preset} has no recurrent half; use paper")
+        if stage == "search":
+            base: Any = TEXT_SEARCH_PRESETS[preset]
+        else:
+            base = text_train_preset(preset, name)
+        constants: Any = {"name": name}
+    elif isinstance(name, str) and name in IMAGE_DATA:
+        base = (SEARCH_PRESETS if stage == "search" else TRAIN_PRESETS)[preset]
+        constants = dataclasses.asdict(IMAGE_DATA[name])
+    else:
+        known = [*IMAGE_DATA, *TEXT_DATA]
         raise InputError(
-            f"{where}.data.name={name}: unknown data set{_suggestion(str(name), list(IMAGE_DATA))}"
+            f"{where}.data.name={name}: unknown data set{_suggestion(str(name), known)}"
         )
-    recipe = dataclasses.asdict(preset) | {"data": dataclasses.asdict(IMAGE_DATA[name])}
-    return _merge(recipe, own)
+    _check_fields(own, type(base), f"{where}.")
+    return _merge(dataclasses.asdict(base) | {"data": constants}, own)
 
 
 def decode(kind: type[T], value: object, where: str) -> T:
@@ -369,9 +405,11 @@ def decode(kind: type[T], value: object, where: str) -> T:
         return TypeAdapter(kind).validate_json(json.dumps(value))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        path = ".".join(str(part) for part in ([where] if where else []) + list(first["loc"]))
+        parts = [where, *(str(part) for part in first["loc"] if part not in ("image", "text"))]
+        path = ".".join(part for part in parts if part)
         if first["type"] == "value_error":  # one of our own checks
-            raise InputError(f"{path}: {first['ctx']['error']}" if path else first["msg"]) from None
+            own = str(first["ctx"]["error"])
+            raise InputError(f"{path}: {own}" if path else own) from None
         if first["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
             raise InputError(f"{path}: is missing") from None
         raise InputError(f"{path}={first['input']!r}: {first['msg'].lower()}") from None

@@ -13,12 +13,16 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from gdas.checkpoint import Segment, State, newest, save
 from orchestrator.store import JobFolder, Record, where_and_who
 
-Loop = Callable[[State | None], Iterator[Segment]]
+
+class Loop(Protocol):
+    """A training loop that begins from a state, or from nothing."""
+
+    def __call__(self, *, checkpoint: State | None) -> Iterator[Segment]: ...
 
 
 class Finished(NamedTuple):
@@ -46,7 +50,7 @@ def run_to_end(
     """Go on from the newest checkpoint, committing every segment.
 
     Args:
-        start: begins the loop from a state, or from nothing.
+        start: the loop.
         on_record: told of every segment once it is on disk.
     """
     checkpoint, damaged = newest(folder.checkpoints)
@@ -56,7 +60,7 @@ def run_to_end(
     folder.rewrite_records(records)
     digest, state = (checkpoint.digest, checkpoint.state) if checkpoint else ("", {})
     started = time.time()
-    for segment in start(checkpoint.state if checkpoint else None):
+    for segment in start(checkpoint=checkpoint.state if checkpoint else None):
         now = time.time()
         record = {
             "position": segment.position,

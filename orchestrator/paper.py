@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -12,15 +13,56 @@ from gdas.errors import InputError
 
 Row = dict[str, Any]
 
-MEASURES = {
-    "err_c10": ("test error, CIFAR-10", "%"),
-    "err_c100": ("test error, CIFAR-100", "%"),
-    "err_top1": ("top-1 error, ImageNet", "%"),
-    "err_top5": ("top-5 error, ImageNet", "%"),
-    "ppl_val": ("validation perplexity", ""),
-    "ppl_test": ("test perplexity", ""),
+
+class Measure(NamedTuple):
+    """A column that a final can stand beside.
+
+    Attributes:
+        title: what it is called.
+        unit: "%" or nothing.
+        data: the data set it is measured on.
+        last: our figure after the last epoch, from a final's result.
+        best: (figure, epoch) of the best epoch on the test set; None where the paper has no such.
+    """
+
+    title: str
+    unit: str
+    data: str
+    last: Callable[[dict[str, Any]], float]
+    best: Callable[[dict[str, Any]], tuple[float, int]] | None = None
+
+
+def _error(title: str, data: str) -> Measure:
+    return Measure(
+        title,
+        "%",
+        data,
+        lambda result: 100 - float(result["metrics"]["test/top1"]),
+        lambda result: (100 - float(result["best"]["test/top1"]), int(result["best"]["epoch"])),
+    )
+
+
+def _perplexities(data: str) -> dict[str, Measure]:
+    return {
+        "ppl_val": Measure(
+            "validation perplexity", "", data, lambda r: float(r["best"]["valid/perplexity"])
+        ),
+        "ppl_test": Measure(
+            "test perplexity", "", data, lambda r: float(r["metrics"]["test/perplexity"])
+        ),
+    }
+
+
+MEASURES: dict[int, dict[str, Measure]] = {
+    1: {
+        "err_c10": _error("test error, CIFAR-10", "cifar10"),
+        "err_c100": _error("test error, CIFAR-100", "cifar100"),
+    },
+    3: _perplexities("ptb"),
+    4: _perplexities("wikitext2"),
+    5: {"err_c10": _error("test error, CIFAR-10", "cifar10")},
 }
-"""The columns that a final can stand beside: what they are called, and their unit."""
+"""Table to the columns that this project measures."""
 
 
 @cache
@@ -40,20 +82,22 @@ def name_of(row: Row) -> str:
     return f"{row['normal']} + {row['reduction']}"
 
 
-def find_row(table: int, method: str, column: str) -> Row:
+def find_row(table: int, method: str, columns: Sequence[str]) -> Row:
     """The paper's row for a final.
 
     Raises:
-        InputError: no such table, row or column.
+        InputError: no such table, row or column, or one that is not measured here.
     """
-    if table not in tables():
-        raise InputError(f"row.table={table}: the paper has tables 1 to 5")
+    if table not in MEASURES:
+        measured = ", ".join(map(str, MEASURES))
+        raise InputError(f"row.table={table}: finals can stand beside rows of tables {measured}")
+    for column in columns:
+        if column not in MEASURES[table]:
+            known = ", ".join(MEASURES[table])
+            raise InputError(f"row.columns: {column}: measured for table {table} are {known}")
     rows = tables()[table]["rows"]
     for row in rows:
         if name_of(row) == method:
-            if column not in MEASURES or column not in row:
-                columns = [key for key in row if key in MEASURES]
-                raise InputError(f"row.column={column}: table {table} has {', '.join(columns)}")
             return dict(row)
     names = ", ".join(name_of(row) for row in rows)
     raise InputError(f"row.method={method}: not in table {table}, which has {names}")

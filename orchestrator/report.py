@@ -19,13 +19,22 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from gdas.config import DEVIATIONS, SearchConfig, TrainConfig, differences
+from gdas.config import (
+    DEVIATIONS,
+    SearchConfig,
+    TextSearchConfig,
+    TextTrainConfig,
+    TrainConfig,
+    differences,
+    text_train_preset,
+)
 from gdas.derive import parameter_free
-from gdas.draw import draw_genotype
+from gdas.draw import draw_genotype, draw_recurrent
 from gdas.files import write_text
-from gdas.genotype import from_json
+from gdas.genotype import Genotype, any_from_json
 from orchestrator import paper
 from orchestrator.experiment import Experiment, FinalSpec, SearchSpec
+from orchestrator.selection import SCORES
 from orchestrator.store import Record, Store
 from orchestrator.study import TITLES, Job, Study
 
@@ -62,26 +71,37 @@ def _headline(experiment: Experiment, finals: dict[str, Job | None], store: Stor
     for name, spec in experiment.finals.items():
         job = finals[name]
         result = store.folder(job).result() if job else None
-        printed = (
-            paper.find_row(spec.row.table, spec.row.method, spec.row.column) if spec.row else {}
-        )
-        ours = best = parameters = NOT_RUN
-        if result is not None:
-            elsewhere = _other_data(spec)
-            ours = f"{100 - result['metrics']['test/top1']:.2f} %{elsewhere}"
-            best = f"{100 - result['best']['test/top1']:.2f} % (epoch {result['best']['epoch']})"
-            parameters = f"{result['parameters'] / 1e6:.3f}"
-        if spec.row:
-            title, unit = paper.MEASURES[spec.row.column]
-            where = f"Table {spec.row.table}, {spec.row.method}"
-            value = printed[spec.row.column]
-            theirs = "-" if value is None else f"{value} {unit}".strip()
-            printed_parameters = str(printed.get("params_m", "-"))
-        else:
-            title, where, theirs, printed_parameters = "test error", "not in the paper", "-", "-"
-        rows.append(
-            [name, where, title, theirs, ours, best, printed_parameters, parameters, _size(spec)]
-        )
+        parameters = NOT_RUN if result is None else f"{result['parameters'] / 1e6:.3f}"
+        if spec.row is None:
+            ours = NOT_RUN if result is None else _outcome(result)
+            rows.append([name, "not in the paper", "", "-", ours, "", "-", parameters, _size(spec)])
+            continue
+        printed = paper.find_row(spec.row.table, spec.row.method, spec.row.columns)
+        for column in spec.row.columns:
+            measure = paper.MEASURES[spec.row.table][column]
+            ours = best = NOT_RUN
+            if result is not None:
+                other = spec.recipe.data.name != measure.data
+                warning = f" (on {spec.recipe.data.name}: not comparable)" if other else ""
+                ours = f"{measure.last(result):.2f} {measure.unit}".rstrip() + warning
+                best = ""
+                if measure.best is not None:
+                    figure, epoch = measure.best(result)
+                    best = f"{figure:.2f} {measure.unit} (epoch {epoch})"
+            theirs = printed.get(column)
+            rows.append(
+                [
+                    name,
+                    f"Table {spec.row.table}, {spec.row.method}",
+                    measure.title,
+                    "-" if theirs is None else f"{theirs:.2f} {measure.unit}".rstrip(),
+                    ours,
+                    best,
+                    str(printed.get("params_m", "-")),
+                    parameters,
+                    _size(spec),
+                ]
+            )
     header = [
         "final",
         "row of the paper",
@@ -96,22 +116,26 @@ def _headline(experiment: Experiment, finals: dict[str, Job | None], store: Stor
     return [
         "## The paper's numbers and ours\n",
         _table(header, rows),
-        "\nThe last epoch decides. The best epoch is chosen by looking at the test set, as the "
-        "authors' logs do, and is shown for that comparison only. Parameters leave out the "
-        "auxiliary head.\n",
+        "\nThe last epoch decides; for language models, the weights of the best validation epoch "
+        "do. The best epoch on the test set is chosen by looking at it, as the authors' logs do, "
+        "and is shown for that comparison only. Parameters leave out the auxiliary head.\n",
     ]
 
 
-def _other_data(spec: FinalSpec) -> str:
-    """A warning where our number is on other data than the paper's."""
-    data_of = {"err_c10": "cifar10", "err_c100": "cifar100"}
-    name = spec.recipe.data.name
-    same = spec.row is None or data_of.get(spec.row.column) == name
-    return "" if same else f" (on {name}: not comparable)"
+def _outcome(result: dict[str, Any]) -> str:
+    """A final's main figure, in words."""
+    if "test/top1" in result["metrics"]:
+        return f"{100 - result['metrics']['test/top1']:.2f} % error"
+    return f"perplexity {result['metrics']['test/perplexity']:.2f}"
 
 
 def _size(spec: FinalSpec) -> str:
     r = spec.recipe
+    if isinstance(r, TextTrainConfig):
+        tokens = "all tokens" if r.train_tokens is None else f"{r.train_tokens:,} tokens"
+        return (
+            f"hidden {r.hidden}, {r.epochs} epochs, {tokens} of {r.data.name}, batch {r.batch_size}"
+        )
     images = "all images" if r.train_images is None else f"{r.train_images:,} images"
     return (
         f"C={r.channels}, N={r.normals_per_block}, {r.epochs} epochs, {images} of {r.data.name}, "
@@ -122,91 +146,105 @@ def _size(spec: FinalSpec) -> str:
 def _track(name: str, spec: SearchSpec, study: Study, store: Store, folder: Path) -> list[str]:
     searches, select = study.searches(name), study.selection(name)
     record = store.selection(select) if select else None
-    scores = {c["search"]: c for c in record["candidates"]} if record else {}
+    scores = {c["search"]: c["score"] for c in record["candidates"]} if record else {}
     winner = record["winner"]["search"] if record else None
-    rows, shared = [], []
+    metric = SCORES[spec.recipe.task][0]
+    images = spec.recipe.task == "image"
+    rows = []
     for job in searches:
         seed = str(job.recipe["config"]["seed"])
         result = store.folder(job).result()
+        score = f"{scores[job.id]:.2f}" if job.id in scores else NOT_RUN
         if result is None:
-            rows.append([seed, NOT_RUN, NOT_RUN, "", "", "", ""])
+            rows.append([seed, score, NOT_RUN, "", "", ""])
             continue
-        genotype = from_json(result["genotype"])
-        free = parameter_free(genotype.normal)
         margins = [m for cell in result["margins"].values() for m in cell]
-        shared.append(result["shared_weights"]["valid/top1"])
+        if images:
+            also = f"{result['shared_weights']['valid/top1']:.2f} %, {_free(result['genotype'])}"
+        else:
+            also = str(result["epoch"])
         rows.append(
             [
                 seed,
-                f"{result['shared_weights']['valid/top1']:.2f} %",
-                f"{scores[job.id]['valid/top1']:.2f} %" if job.id in scores else NOT_RUN,
-                f"{free} of {len(genotype.normal)}",
+                score,
+                also,
                 f"{statistics.mean(result['entropy'].values()):.4f}",
                 f"{statistics.mean(margins):.4f}",
                 "**selected**" if job.id == winner else "",
             ]
         )
-    r = spec.recipe
-    halves = (
-        "25,000 + 25,000 images"
-        if r.train_images is None
-        else f"{r.train_images:,} + {r.valid_images or 'the other'} images"
-    )
-    reduction = "fixed reduction cell" if r.network.reduction == "fixed" else "both cells searched"
-    parts = [
-        f"## Search {name}\n",
-        f"{reduction}; C={r.network.channels}, N={r.network.normals_per_block}, {r.epochs} epochs, "
-        f"{halves if r.data.name != 'digits' or r.train_images else 'halves'} of {r.data.name}, "
-        f"batch {r.batch_size}, alpha rate {r.alpha.lr:g}.\n",
-        _table(
-            [
-                "seed",
-                "shared weights, recalibrated: top-1 on D_V",
-                f"selection score ({spec.select_by}): top-1 on D_V",
-                "operations without parameters (normal cell)",
-                "entropy / log K",
-                "mean margin",
-                "",
-            ],
-            rows,
-        ),
+    header = [
+        "seed",
+        f"selection score: {metric} ({spec.select_by})",
+        "with shared weights, top-1 on D_V; operations without parameters, normal cell"
+        if images
+        else "epoch of the cell (lowest validation loss)",
+        "entropy / log K",
+        "mean margin",
+        "",
     ]
-    if len(shared) > 1:
+    parts = [f"## Search {name}\n", f"{_search_size(spec)}\n", _table(header, rows)]
+    if record is not None and len(scores) > 1:
+        values = list(scores.values())
         parts.append(
-            f"\nShared-weights top-1 over {len(shared)} seeds: mean {statistics.mean(shared):.2f} "
-            f"%, standard deviation {statistics.stdev(shared):.2f}, from {min(shared):.2f} to "
-            f"{max(shared):.2f}. An entropy near 1 and a margin near 0 mean that the logits have "
-            "hardly left uniform: the cell is then close to a random choice.\n"
+            f"\nSelected by: {record['method']}. {metric} over {len(values)} seeds: mean "
+            f"{statistics.mean(values):.2f}, standard deviation {statistics.stdev(values):.2f}, "
+            f"from {min(values):.2f} to {max(values):.2f}. An entropy near 1 and a margin near 0 "
+            "mean that the logits have hardly left uniform: the cell is then close to a random "
+            "choice.\n"
         )
     histories = {
         f"seed {job.recipe['config']['seed']}": store.folder(job).records() for job in searches
     }
     if any(histories.values()):
         figure = f"search-{name}.png"
+        kind = "normal" if spec.recipe.task == "image" else "recurrent"
         _curves(
             folder / figure,
             histories,
             [
                 ("valid/loss", "loss of sampled cells on D_V"),
-                ("valid/top1", "top-1 of sampled cells on D_V, %"),
-                ("normal/entropy", "entropy / log K, normal cell"),
+                (metric, f"{metric} of sampled cells"),
+                (f"{kind}/entropy", f"entropy / log K, {kind} cell"),
             ],
         )
         parts.append(f"\n![Search curves of {name}]({figure})\n")
     if record is not None:
         figure = f"cell-{name}.png"
-        draw_genotype(from_json(record["winner"]["genotype"]), folder / figure)
+        draw(record["winner"]["genotype"], folder / figure)
         parts.append(f"\nThe selected cell (seed {record['winner']['seed']}):\n")
         parts.append(f"\n![The cell selected from {name}]({figure})\n")
     return parts
 
 
+def _free(genotype: dict[str, Any]) -> str:
+    """How many operations of the normal cell carry no parameters."""
+    cell = any_from_json(genotype)
+    assert isinstance(cell, Genotype)
+    return f"{parameter_free(cell.normal)} of {len(cell.normal)}"
+
+
+def _search_size(spec: SearchSpec) -> str:
+    r = spec.recipe
+    if isinstance(r, TextSearchConfig):
+        tokens = "all tokens" if r.train_tokens is None else f"{r.train_tokens:,} tokens"
+        return (
+            f"recurrent cell; hidden {r.hidden}, {r.epochs} epochs, {tokens} of {r.data.name}, "
+            f"batch {r.batch_size}, alpha rate {r.alpha.lr:g}."
+        )
+    halves = "the halves"
+    if r.train_images is not None:
+        halves = f"{r.train_images:,} + {r.valid_images or 'the other'} images"
+    reduction = "fixed reduction cell" if r.network.reduction == "fixed" else "both cells searched"
+    return (
+        f"{reduction}; C={r.network.channels}, N={r.network.normals_per_block}, {r.epochs} epochs, "
+        f"{halves} of {r.data.name}, batch {r.batch_size}, alpha rate {r.alpha.lr:g}."
+    )
+
+
 def _finals(
     experiment: Experiment, finals: dict[str, Job | None], store: Store, folder: Path
 ) -> list[str]:
-    histories = {
-        name: store.folder(job).records() for name, job in finals.items() if job is not None
-    }
     parts = ["## Final trainings\n"]
     rows = []
     for name, job in finals.items():
@@ -214,32 +252,48 @@ def _finals(
         if result is None:
             rows.append([name, NOT_RUN, "", "", "", ""])
             continue
+        adds = result.get("multiply_adds")
         rows.append(
             [
                 name,
                 _provenance(result["provenance"]),
-                f"{result['metrics']['test/top1']:.2f} %",
-                f"{result['multiply_adds'] / 1e6:,.1f}",
+                _outcome(result),
+                f"{adds / 1e6:,.1f}" if adds else "-",
                 str(result["workers"]),
                 _duration(result["seconds"]),
             ]
         )
-    parts.append(
-        _table(
-            ["final", "cell", "test top-1", "M multiply-adds", "workers", "time in epochs"], rows
-        )
-    )
-    if any(histories.values()):
-        _curves(
-            folder / "finals.png",
-            histories,
+    header = ["final", "cell", "on the test set", "M multiply-adds", "workers", "time in epochs"]
+    parts.append(_table(header, rows))
+    for task, figure, panels in (
+        ("image", "finals.png", [("train/loss", "training loss"), ("test/top1", "test top-1, %")]),
+        (
+            "text",
+            "finals-text.png",
             [
-                ("train/loss", "training loss"),
-                ("test/top1", "test top-1, %"),
+                ("train/perplexity", "training perplexity"),
+                ("valid/perplexity", "validation perplexity"),
             ],
-        )
-        parts.append("\n![Curves of the final trainings](finals.png)\n")
+        ),
+    ):
+        histories = {
+            name: store.folder(job).records()
+            for name, job in finals.items()
+            if job is not None and experiment.finals[name].recipe.task == task
+        }
+        if any(histories.values()):
+            _curves(folder / figure, histories, panels)
+            parts.append(f"\n![Curves of the final trainings on {task}s]({figure})\n")
     return parts
+
+
+def draw(genotype: dict[str, Any], path: Path) -> None:
+    """Draw a cell of either kind to a PNG file."""
+    cell = any_from_json(genotype)
+    if isinstance(cell, Genotype):
+        draw_genotype(cell, path)
+    else:
+        draw_recurrent(cell, path)
 
 
 def _provenance(provenance: dict[str, Any]) -> str:
@@ -261,27 +315,26 @@ def _differences(experiment: Experiment) -> list[str]:
     ]
     rows = []
     for name, search in experiment.searches.items():
-        base: SearchConfig | TrainConfig = SearchConfig()
-        rows += [
-            [f"search {name}", *_difference(d)]
-            for d in differences(search.recipe, base)
-            if d[0] not in NOT_DEVIATIONS
-        ]
+        papers = SearchConfig() if search.recipe.task == "image" else TextSearchConfig()
+        rows += _settings(f"search {name}", search.recipe, papers)
         if search.select_by != "proxy":
             rows.append([f"search {name}", "select_by", search.select_by, "proxy"])
     for name, final in experiment.finals.items():
-        rows += [
-            [f"final {name}", *_difference(d)]
-            for d in differences(final.recipe, TrainConfig())
-            if d[0] not in NOT_DEVIATIONS
-        ]
+        if final.recipe.task == "image":
+            rows += _settings(f"final {name}", final.recipe, TrainConfig())
+        else:
+            papers_text = text_train_preset("paper", final.recipe.data.name)
+            rows += _settings(f"final {name}", final.recipe, papers_text)
     parts.append(_table(["job", "setting", "ours", "paper"], rows) if rows else "\nNone.\n")
     return parts
 
 
-def _difference(found: tuple[str, Any, Any]) -> list[str]:
-    key, ours, theirs = found
-    return [f"`{key}`", _value(ours), _value(theirs)]
+def _settings(job: str, ours: object, papers: object) -> list[list[str]]:
+    return [
+        [job, f"`{key}`", _value(value), _value(theirs)]
+        for key, value, theirs in differences(ours, papers)
+        if key not in NOT_DEVIATIONS
+    ]
 
 
 def _value(value: Any) -> str:

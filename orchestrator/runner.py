@@ -6,6 +6,7 @@ only memory, and Ray schedules and retries.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -108,12 +109,7 @@ class Failures(tune.Callback):  # type: ignore[misc]
         self.scheduler.announce(f"{trial.config['label']}: failed ({why}); {then}")
 
 
-def run_study(
-    scheduler: Scheduler,
-    *,
-    environment: dict[str, Any],
-    retries: int,
-) -> None:
+def run_study(scheduler: Scheduler, environment: dict[str, Any], *, retries: int) -> None:
     """Run all open jobs on the Ray cluster that is connected; returns when none is left.
 
     Args:
@@ -123,6 +119,8 @@ def run_study(
     Ctrl-C ends it early, with jobs still running on the scheduler's board.
     """
     study, store, board = scheduler.study, scheduler.store, scheduler.board
+    # Its one line, "Trials did not complete", says less than ours.
+    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
     open_jobs = sum(job.kind != "select" and board.states[job.id] == "waiting" for job in study)
     scheduler.settle()
     if not open_jobs:

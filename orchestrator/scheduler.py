@@ -33,14 +33,18 @@ class Board:
     failures: dict[str, int] = field(default_factory=dict)
 
     def open(self) -> bool:
+        """Whether a job is still to be run."""
         return any(state in ("waiting", "running") for state in self.states.values())
+
+    def all_done(self) -> bool:
+        return all(state == "done" for state in self.states.values())
 
 
 class Scheduler:
     """Hands out jobs and keeps the board.
 
     Args:
-        budget: CPUs and GPUs that jobs may hold together.
+        budget: CPUs and GPUs that jobs may hold together; set once the cluster is known.
         announce: told one line about what happens.
     """
 
@@ -80,7 +84,7 @@ class Scheduler:
                     winner = record["winner"]
                     self.announce(
                         f"{job.label}: seed {winner['seed']} of {len(record['candidates'])} "
-                        f"by {record['by']}, top-1 on D_V {winner['valid/top1']:.2f} %"
+                        f"by {record['by']}, {record['metric']} {winner['score']:.2f}"
                     )
 
     def next_job(self) -> Job | None:

@@ -6,76 +6,117 @@ Neither opens the test split: they know no way to.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+from pydantic import TypeAdapter
+
 import gdas.genotype
-from gdas.checkpoint import State
-from gdas.cnn.space import (
-    ImageSpace,
-    derive_genotype,
-    score_with_shared_weights,
-    search_split,
-)
+from gdas.cnn.space import ImageSpace, derive_genotype, score_with_shared_weights, search_split
 from gdas.compute import open_device
-from gdas.config import SearchConfig, TrainConfig
+from gdas.config import SearchConfig, TextSearchConfig, TrainConfig
 from gdas.data.images import open_images
+from gdas.data.text import open_tokens
+from gdas.genotype import Genotype, RecurrentGenotype
 from gdas.metrics import count_parameters
+from gdas.rnn.space import TextSpace
 from gdas.search import search
 from gdas.train_image import build_network, train_image
-from orchestrator.experiment import decode
-from orchestrator.job_body import failure_recorded, open_job, run_to_end
+from gdas.train_text import build_language_model, train_text
+from orchestrator.experiment import AnySearch, AnyTrain
+from orchestrator.job_body import Finished, Loop, failure_recorded, open_job, run_to_end
 from orchestrator.store import JobFolder, Record
 
 Report = Callable[[Record], None]
+Result = dict[str, Any]
+
+SearchSettings: TypeAdapter[Any] = TypeAdapter(AnySearch)
+TrainSettings: TypeAdapter[Any] = TypeAdapter(AnyTrain)
 
 
-def run_search(path: str, on_record: Report = lambda record: None) -> dict[str, Any]:
+def run_search(path: str, on_record: Report = lambda record: None) -> Result:
     """Run the search job in the folder `path` to its end; returns its result."""
     folder, settings = open_job(path)
     with failure_recorded(folder):
-        config = decode(SearchConfig, settings["recipe"]["config"], "recipe")
+        config = SearchSettings.validate_python(settings["recipe"]["config"], strict=False)
         resources = settings["resources"]
         device = open_device(resources["device"], threads=resources["threads"])
-        images = open_images(config.data.name, "train", Path(settings["environment"]["data"]))
-
-        space = ImageSpace(config, images, device)
-        finished = run_to_end(
-            folder, lambda state: search(config, space, checkpoint=state), on_record
-        )
-        genotype, cells = derive_genotype(config, finished.state["logits"])
-        score = score_with_shared_weights(config, images, finished.state, device)
-        result = {
-            "digest": finished.digest,
-            "genotype": genotype.to_json(),
-            "entropy": {kind: cell.entropy for kind, cell in cells.items()},
-            "probabilities": {kind: cell.probabilities for kind, cell in cells.items()},
-            "margins": {kind: cell.margins for kind, cell in cells.items()},
-            "shared_weights": {"valid/loss": score.loss, "valid/top1": score.top1},
-            "metrics": finished.records[-1]["metrics"],
-            "weights": count_parameters(space.weights, without=None),
-            "seconds": finished.seconds,
-        }
+        data = Path(settings["environment"]["data"])
+        if isinstance(config, SearchConfig):
+            result = _search_images(folder, config, data, device, on_record)
+        else:
+            result = _search_text(folder, config, data, device, on_record)
         folder.write_result(result)
         return result
 
 
-def run_proxy(path: str, on_record: Report = lambda record: None) -> dict[str, Any]:
+def _search_images(
+    folder: JobFolder, config: SearchConfig, data: Path, device: torch.device, on_record: Report
+) -> Result:
+    images = open_images(config.data.name, "train", data)
+    space = ImageSpace(config, images, device)
+    finished = run_to_end(folder, partial(search, config, space), on_record)
+    genotype, cells = derive_genotype(config, finished.state["logits"])
+    score = score_with_shared_weights(config, images, finished.state, device)
+    return _summary(finished, space.weights) | {
+        "genotype": genotype.to_json(),
+        "entropy": {kind: cell.entropy for kind, cell in cells.items()},
+        "margins": {kind: cell.margins for kind, cell in cells.items()},
+        "shared_weights": {"valid/loss": score.loss, "valid/top1": score.top1},
+    }
+
+
+def _search_text(
+    folder: JobFolder,
+    config: TextSearchConfig,
+    data: Path,
+    device: torch.device,
+    on_record: Report,
+) -> Result:
+    train, valid = (open_tokens(config.data.name, split, data) for split in ("train", "valid"))
+    space = TextSpace(config, train, valid, device)
+    finished = run_to_end(folder, partial(search, config, space), on_record)
+    # The cell of the epoch of lowest validation loss (authors' code).
+    best = min(finished.records, key=lambda record: float(record["metrics"]["valid/loss"]))
+    return _summary(finished, space.weights) | {
+        "genotype": best["details"]["genotype"],
+        "epoch": best["position"],
+        "entropy": {"recurrent": best["metrics"]["recurrent/entropy"]},
+        "margins": best["details"]["margins"],
+    }
+
+
+def _summary(finished: Finished, weights: torch.nn.Module) -> Result:
+    return {
+        "digest": finished.digest,
+        "metrics": finished.records[-1]["metrics"],
+        "weights": count_parameters(weights, without=None),
+        "seconds": finished.seconds,
+    }
+
+
+def run_proxy(path: str, on_record: Report = lambda record: None) -> Result:
     """Train the cell of the search that this job needs on D_T and score it on D_V."""
     folder, settings = open_job(path)
     with failure_recorded(folder):
-        config = decode(TrainConfig, settings["recipe"]["config"], "recipe")
-        searched = decode(SearchConfig, settings["recipe"]["search"], "recipe.search")
+        config = TrainSettings.validate_python(settings["recipe"]["config"], strict=False)
+        searched = SearchSettings.validate_python(settings["recipe"]["search"], strict=False)
         resources = settings["resources"]
         device = open_device(resources["device"], threads=resources["threads"])
-        images = open_images(config.data.name, "train", Path(settings["environment"]["data"]))
+        data = Path(settings["environment"]["data"])
         result_of_search = JobFolder(folder.path.parent / settings["needs"][0]).result()
         assert result_of_search is not None, "a proxy training runs after its search"
-        genotype = gdas.genotype.from_json(result_of_search["genotype"])
-        train_T, valid_V = search_split(searched, len(images))
-
-        def start(state: State | None) -> Any:
-            return train_image(
+        genotype = gdas.genotype.any_from_json(result_of_search["genotype"])
+        start: Loop
+        network: torch.nn.Module
+        if isinstance(config, TrainConfig):
+            assert isinstance(genotype, Genotype)
+            images = open_images(config.data.name, "train", data)
+            train_T, valid_V = search_split(searched, len(images))
+            start = partial(
+                train_image,
                 config,
                 genotype,
                 images,
@@ -84,16 +125,17 @@ def run_proxy(path: str, on_record: Report = lambda record: None) -> dict[str, A
                 valid_V,
                 evaluated_on="valid",
                 device=device,
-                checkpoint=state,
             )
-
+            network = build_network(config, genotype, images.classes)
+        else:
+            assert isinstance(genotype, RecurrentGenotype)
+            train, valid = (open_tokens(config.data.name, s, data) for s in ("train", "valid"))
+            start = partial(train_text, config, genotype, train, valid, None, device=device)
+            network = build_language_model(config, genotype, train.vocabulary)
         finished = run_to_end(folder, start, on_record)
-        result = {
-            "digest": finished.digest,
+        result = _summary(finished, network) | {
             "genotype": genotype.to_json(),
-            "metrics": finished.records[-1]["metrics"],
-            "parameters": count_parameters(build_network(config, genotype, images.classes)),
-            "seconds": finished.seconds,
+            "parameters": count_parameters(network),
         }
         folder.write_result(result)
         return result

@@ -12,8 +12,11 @@ from gdas.files import write_json
 from orchestrator.store import Store
 from orchestrator.study import Job, Study
 
+SCORES = {"image": ("valid/top1", "highest"), "text": ("valid/perplexity", "lowest")}
+"""Task to what seeds are compared by, and which end of it wins."""
+
 METHODS = {
-    "proxy": "each seed's cell trained from scratch for a short while on D_T, top-1 on D_V",
+    "proxy": "each seed's cell trained from scratch for a short while on D_T, scored on D_V",
     "shared_weights": "shared weights, recalibrated: top-1 on D_V of the derived cell with the "
     "search's own weights and batch norm collected anew on D_T",
 }
@@ -22,8 +25,10 @@ METHODS = {
 def select(study: Study, job: Job, store: Store) -> dict[str, Any]:
     """Compare the seeds, write the record and return it.
 
-    The highest top-1 on D_V wins; a tie goes to the lower loss, then to the earlier seed.
+    The highest top-1 on D_V wins (for recurrent cells the lowest validation perplexity); a tie
+    goes to the lower loss, then to the earlier seed.
     """
+    metric, best = SCORES[job.recipe["task"]]
     candidates = []
     for need in job.needs:
         scored = study.job(need)
@@ -36,22 +41,22 @@ def select(study: Study, job: Job, store: Store) -> dict[str, Any]:
             {
                 "seed": search.recipe["config"]["seed"],
                 "search": search.id,
-                "valid/top1": score["valid/top1"],
-                "valid/loss": score["valid/loss"],
+                "score": score[metric],
+                "loss": score["valid/loss"],
                 "genotype": found["genotype"],
             }
         )
-    winner = min(
-        range(len(candidates)),
-        key=lambda i: (-candidates[i]["valid/top1"], candidates[i]["valid/loss"], i),
-    )
+    sign = -1 if best == "highest" else 1
+    winner = min(candidates, key=lambda c: (sign * c["score"], c["loss"]))
     record = {
         "id": job.id,
         "track": job.name,
         "by": job.recipe["by"],
         "method": METHODS[job.recipe["by"]],
+        "metric": metric,
+        "best": best,
         "candidates": candidates,
-        "winner": candidates[winner],
+        "winner": winner,
         "time": time.time(),
     }
     write_json(store.selection_path(job), record)

@@ -166,6 +166,7 @@ class Store:
             for path in sorted((self.out / "jobs").glob(f"{job.label}-*"))
             if path.name != f"{job.label}-{job.id}"
             and path.name.removeprefix(f"{job.label}-").isalnum()
+            and (path / "settings.json").exists()
         ]
 
     def prepare(self, job: Job, environment: dict[str, Any]) -> JobFolder:

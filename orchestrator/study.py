@@ -14,11 +14,16 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import gdas
+from gdas.config import SearchConfig, TextSearchConfig, TextTrainConfig, TrainConfig
 from orchestrator.experiment import Experiment, FinalSpec, SearchSpec
 
+AnyConfig = SearchConfig | TextSearchConfig | TrainConfig | TextTrainConfig
 Kind = Literal["search", "proxy", "select", "train"]
-DataIdentity = Callable[[str, str], str]
-"""(data set, split) to what its content is."""
+DataIdentity = Callable[[str, str, Any], str]
+"""(task, data set, split) to what the split's content is."""
+
+SPLITS = {"image": ("train",), "text": ("train", "valid")}
+"""What a search and its proxies read."""
 
 TITLES = {
     "search": "search",
@@ -149,7 +154,7 @@ def build_study(experiment: Experiment, identity: DataIdentity, cells: dict[str,
 def _track(name: str, spec: SearchSpec, identity: DataIdentity) -> list[Job]:
     """The searches of one name, their proxies, and the selection last."""
     searches, proxies = [], []
-    data = {"train": identity(spec.recipe.data.name, "train")}
+    data = _identities(spec.recipe, identity, *SPLITS[spec.recipe.task])
     for seed in spec.seeds:
         config = dataclasses.replace(spec.recipe, seed=seed)
         searches.append(
@@ -161,22 +166,22 @@ def _track(name: str, spec: SearchSpec, identity: DataIdentity) -> list[Job]:
             )
         )
         if spec.select_by == "proxy":
-            recipe = {
-                "config": dataclasses.asdict(spec.proxy),
-                "search": dataclasses.asdict(config),
-                "data": data,
-            }
             proxies.append(
                 _job(
                     "proxy",
                     f"{name}-seed{seed}",
-                    recipe,
+                    {
+                        "config": dataclasses.asdict(spec.proxy),
+                        "search": dataclasses.asdict(config),
+                        "data": data,
+                    },
                     dataclasses.asdict(spec.proxy_resources),
                     searches[-1],
                 )
             )
     scored = proxies or searches
-    select = _job("select", name, {"track": name, "by": spec.select_by}, {}, *scored)
+    recipe = {"track": name, "by": spec.select_by, "task": spec.recipe.task}
+    select = _job("select", name, recipe, {}, *scored)
     return [*searches, *proxies, select]
 
 
@@ -187,7 +192,7 @@ def _final(
     cells: dict[str, Any],
     selections: dict[str, Job],
 ) -> Job:
-    data = {split: identity(spec.recipe.data.name, split) for split in ("train", "test")}
+    data = _identities(spec.recipe, identity, *SPLITS[spec.recipe.task], "test")
     recipe: dict[str, Any] = {"config": dataclasses.asdict(spec.recipe), "data": data}
     needs = []
     if spec.cell.searched is not None:
@@ -202,6 +207,10 @@ def _final(
         source = next(key for key, value in sources.items() if value is not None)
         recipe["cell"] = {"source": source, "genotype": cells[name]}
     return _job("train", name, recipe, dataclasses.asdict(spec.resources), *needs)
+
+
+def _identities(config: AnyConfig, identity: DataIdentity, *splits: str) -> dict[str, str]:
+    return {split: identity(config.task, config.data.name, split) for split in splits}
 
 
 def _job(
@@ -220,3 +229,14 @@ def _job(
     )
     job_id = hashlib.sha256(hashed.encode()).hexdigest()[:10]
     return Job(kind, name, job_id, needed, recipe, resources)
+
+
+def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings as dotted keys."""
+    out: dict[str, str] = {}
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            out |= flat(value, f"{prefix}{key}.")
+        else:
+            out[f"{prefix}{key}"] = str(value)
+    return out

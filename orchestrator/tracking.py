@@ -7,6 +7,7 @@ sending once. A server that is down is nobody's failure: what is not sent now is
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -14,8 +15,9 @@ from typing import Any
 
 from gdas.errors import InputError
 from orchestrator.experiment import Experiment
+from orchestrator.scheduler import Board
 from orchestrator.store import Record, Store
-from orchestrator.study import TITLES, Job, Study
+from orchestrator.study import TITLES, Job, Study, flat
 
 KEY = "gdas.key"
 PARENT = "mlflow.parentRunId"
@@ -148,51 +150,38 @@ class Tracker:
     def _picture(self, run_id: str, genotype: dict[str, Any]) -> None:
         import tempfile
 
-        from gdas.draw import draw_genotype
-        from gdas.genotype import from_json
+        from orchestrator.report import draw
 
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "cell.png"
-            draw_genotype(from_json(genotype), path)
+            draw(genotype, path)
             self.client.log_artifact(run_id, str(path), "figures")
 
-    def finish(self, failed: list[Job], *, complete: bool) -> None:
-        """Close the runs at the end of a command, and log the report to the parent."""
+    def finish(self, board: Board) -> None:
+        """Send the rest, close the runs, and log the report to the parent."""
+        self.sync()
         try:
             for job in self.jobs:
                 if job.id in self.runs and job.id not in self.closed:
-                    status = "FAILED" if job in failed else "KILLED"
-                    self.client.set_terminated(self.runs[job.id], status)
-            for job in self.jobs:  # the selected searches
+                    failed = board.states[job.id] == "failed"
+                    self.client.set_terminated(self.runs[job.id], "FAILED" if failed else "KILLED")
                 self._tag_selected(job)
-            report = self.store.out / "report"
-            if report.is_dir():
-                self.client.log_artifacts(self.parent, str(report), "report")
+            self.client.log_artifacts(self.parent, str(self.store.out / "report"), "report")
             self.client.log_artifact(self.parent, str(self.store.out / "study.json"))
-            status = "FINISHED" if complete else "FAILED" if failed else "KILLED"
+            status = "KILLED" if board.open() else "FINISHED" if board.all_done() else "FAILED"
             self.client.set_terminated(self.parent, status)
         except Exception as error:
             text = " ".join(str(error).split())[:200]
-            print(f"MLflow at {self.uri}: not everything was sent ({text}); the same command "
-                  "sends the rest", file=sys.stderr)  # fmt: skip
+            print(
+                f"MLflow at {self.uri}: not everything was sent ({text}); the same command sends "
+                "the rest",
+                file=sys.stderr,
+            )
 
     def _tag_selected(self, job: Job) -> None:
         if job.kind != "search" or job.id not in self.runs:
             return
         for path in (self.store.out / "selections").glob("*.json"):
-            import json
-
             winner = json.loads(path.read_text()).get("winner", {})
             if winner.get("search") == job.id:
                 self.client.set_tag(self.runs[job.id], "selected", "true")
-
-
-def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested settings as dotted keys."""
-    out: dict[str, str] = {}
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            out |= flat(value, f"{prefix}{key}.")
-        else:
-            out[f"{prefix}{key}"] = str(value)
-    return out

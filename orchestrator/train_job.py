@@ -1,35 +1,36 @@
 """A final training: a Ray Train run around gdas.train_image.
 
-The test split opens only where the cell's provenance is on disk (`open_test`).
+The test split opens only where the cell's provenance is on disk (`require_provenance`).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import gdas.genotype
-from gdas.checkpoint import Segment, State
+from gdas.checkpoint import newest
 from gdas.compute import open_device
-from gdas.config import TrainConfig
-from gdas.data.arrow import Images
+from gdas.config import TextTrainConfig, TrainConfig
 from gdas.data.images import open_images, subset
+from gdas.data.text import open_tokens
 from gdas.distributed import workers
 from gdas.files import write_json
-from gdas.genotype import Genotype
 from gdas.metrics import count_multiply_adds, count_parameters
 from gdas.train_image import build_network, train_image
-from orchestrator.experiment import decode
-from orchestrator.job_body import failure_recorded, open_job, run_to_end
+from gdas.train_text import build_language_model, train_text
+from orchestrator.job_body import Finished, Loop, failure_recorded, open_job, run_to_end
+from orchestrator.search_trial import TrainSettings
 from orchestrator.store import JobFolder, Record
 
 
-def settle_provenance(folder: JobFolder, settings: dict[str, Any], selections: Path) -> Genotype:
-    """Write down which cell this final trains and where it comes from; returns the cell.
+def settle_provenance(folder: JobFolder, settings: dict[str, Any], selections: Path) -> None:
+    """Write down which cell this final trains and where it comes from.
 
     Args:
         selections: the study's folder of selection records.
@@ -54,24 +55,21 @@ def settle_provenance(folder: JobFolder, settings: dict[str, Any], selections: P
     else:
         provenance["genotype"] = cell["genotype"]
     write_json(folder.path / "provenance.json", provenance)
-    return gdas.genotype.from_json(provenance["genotype"], str(folder.path / "provenance.json"))
 
 
-def open_test(folder: JobFolder, name: str, data: Path) -> Images:
-    """The test split, for a final whose provenance record is on disk and for nothing else.
+def require_provenance(folder: JobFolder) -> dict[str, Any]:
+    """The provenance record of a final; what lets it open the test split.
 
     Raises:
-        PermissionError: there is no provenance record.
+        PermissionError: there is none.
     """
     path = folder.path / "provenance.json"
     try:
-        provenance = json.loads(path.read_text())
-        gdas.genotype.from_json(provenance["genotype"], str(path))
+        provenance: dict[str, Any] = json.loads(path.read_text())
+        gdas.genotype.any_from_json(provenance["genotype"], str(path))
     except (OSError, ValueError, KeyError):
-        raise PermissionError(
-            f"the test split of {name} stays closed: no provenance record {path}"
-        ) from None
-    return open_images(name, "test", data)
+        raise PermissionError(f"the test split stays closed: no provenance record {path}") from None
+    return provenance
 
 
 def train_worker(path: str, on_record: Callable[[Record], None] = lambda record: None) -> None:
@@ -81,52 +79,83 @@ def train_worker(path: str, on_record: Callable[[Record], None] = lambda record:
     """
     folder, settings = open_job(path)
     with failure_recorded(folder):
-        config = decode(TrainConfig, settings["recipe"]["config"], "recipe")
+        config = TrainSettings.validate_python(settings["recipe"]["config"], strict=False)
         resources, data = settings["resources"], Path(settings["environment"]["data"])
         device = open_device(resources["device"], threads=resources["threads"])
-        provenance = json.loads((folder.path / "provenance.json").read_text())
-        genotype = gdas.genotype.from_json(provenance["genotype"])
-        images = open_images(config.data.name, "train", data)
-        test = open_test(folder, config.data.name, data)
-        rows = subset(len(images), config.seed, config.train_images)
-
-        def start(state: State | None) -> Iterator[Segment]:
-            return train_image(
-                config,
-                genotype,
-                images,
-                rows,
-                test,
-                torch.arange(len(test)),
-                evaluated_on="test",
-                device=device,
-                checkpoint=state,
-            )
-
+        provenance = require_provenance(folder)
+        genotype = gdas.genotype.any_from_json(provenance["genotype"])
+        if isinstance(config, TrainConfig):
+            start, describe = _images(config, genotype, data, device)
+        else:
+            start, describe = _text(config, genotype, data, device)
         if workers().rank > 0:
-            from gdas.checkpoint import newest
-
             checkpoint, _ = newest(folder.checkpoints)
-            for _ in start(checkpoint.state if checkpoint else None):
+            for _ in start(checkpoint=checkpoint.state if checkpoint else None):
                 pass
             return
         finished = run_to_end(folder, start, on_record)
-        network = build_network(config, genotype, images.classes)
-        scored = [r for r in finished.records if "test/top1" in r["metrics"]]
-        best = max(scored, key=lambda r: r["metrics"]["test/top1"])
         folder.write_result(
             {
                 "digest": finished.digest,
                 "genotype": genotype.to_json(),
                 "provenance": provenance,
                 "metrics": finished.records[-1]["metrics"],
-                "best": {"epoch": best["position"], "test/top1": best["metrics"]["test/top1"]},
-                "parameters": count_parameters(network),
-                "multiply_adds": count_multiply_adds(
-                    network, torch.zeros(1, 3, images.size, images.size)
-                ),
-                "train_images": len(rows),
                 "workers": workers().size,
                 "seconds": finished.seconds,
+                **describe(finished),
             }
         )
+
+
+Described = tuple[Loop, Callable[[Finished], dict[str, Any]]]
+"""A final's loop, and what its result says of it beyond what all results say."""
+
+
+def _images(config: TrainConfig, genotype: Any, data: Path, device: torch.device) -> Described:
+    images = open_images(config.data.name, "train", data)
+    test = open_images(config.data.name, "test", data)
+    rows = subset(len(images), config.seed, config.train_images)
+
+    def describe(finished: Finished) -> dict[str, Any]:
+        network = build_network(config, genotype, images.classes)
+        scored = [r for r in finished.records if "test/top1" in r["metrics"]]
+        best = max(scored, key=lambda r: float(r["metrics"]["test/top1"]))
+        size = images.size
+        return {
+            "best": {"epoch": best["position"], "test/top1": best["metrics"]["test/top1"]},
+            "parameters": count_parameters(network),
+            "multiply_adds": count_multiply_adds(network, torch.zeros(1, 3, size, size)),
+            "train_images": len(rows),
+        }
+
+    start = partial(
+        train_image,
+        config,
+        genotype,
+        images,
+        rows,
+        test,
+        torch.arange(len(test)),
+        evaluated_on="test",
+        device=device,
+    )
+    return start, describe
+
+
+def _text(config: TextTrainConfig, genotype: Any, data: Path, device: torch.device) -> Described:
+    train, valid, test = (
+        open_tokens(config.data.name, split, data) for split in ("train", "valid", "test")
+    )
+
+    def describe(finished: Finished) -> dict[str, Any]:
+        network = build_language_model(config, genotype, train.vocabulary)
+        best = min(finished.records, key=lambda r: float(r["metrics"]["valid/loss"]))
+        return {
+            "best": {
+                "epoch": best["position"],
+                "valid/perplexity": best["metrics"]["valid/perplexity"],
+            },
+            "parameters": count_parameters(network),
+        }
+
+    return partial(train_text, config, genotype, train, valid, test, device=device), describe

@@ -57,9 +57,7 @@ def test_a_node_keeps_its_two_most_important_sources_with_the_best_operation_of_
 
 
 def test_one_source_may_be_kept_twice_where_the_setting_allows_it() -> None:
-    a_EK = logits(
-        {(1, 0): {SKIP: 1.0}, (1, 1): {AVG: 0.5}, (1, 2): {SEP5: 3.0, MAX: 2.9}}, nodes=2
-    )
+    a_EK = logits({(1, 0): {SKIP: 1.0}, (1, 1): {AVG: 0.5}, (1, 2): {SEP5: 3.0, MAX: 2.9}}, nodes=2)
     cell = derive_cell(a_EK, nodes=2, distinct_sources=False)
     assert cell.edges[2:] == (("sep_conv_5x5", 2), ("max_pool_3x3", 2))
     expected = softmax({SEP5: 3.0, MAX: 2.9})

@@ -94,6 +94,23 @@ def test_the_gates_gradient_is_that_of_the_relaxed_sample(tau: float) -> None:
     torch.testing.assert_close(logits_EK.grad, expected_EK, rtol=1e-9, atol=1e-13)
 
 
+@pytest.mark.parametrize("tau", TAUS)
+def test_a_soft_gate_is_the_relaxed_sample_itself(tau: float) -> None:
+    logits_EK = torch.randn(14, 8, generator=seeded(10), dtype=torch.float64).requires_grad_()
+    soft = draw_operations(logits_EK, tau, generator=seeded(11), soft=True)
+    hard = draw_operations(logits_EK, tau, generator=seeded(11))
+    noise_EK = gumbel_noise((14, 8), generator=seeded(11)).double()
+    torch.testing.assert_close(
+        soft.gate_EK.detach(), torch.softmax((logits_EK.detach() + noise_EK) / tau, 1)
+    )
+    assert soft.operations == hard.operations
+    g_EK = torch.randn(14, 8, generator=seeded(12), dtype=torch.float64)
+    gradients = [
+        torch.autograd.grad((drawn.gate_EK * g_EK).sum(), logits_EK)[0] for drawn in (soft, hard)
+    ]
+    torch.testing.assert_close(gradients[0], gradients[1])
+
+
 @pytest.mark.parametrize("tau", [0.0, -1.0, float("nan")])
 def test_a_temperature_that_is_not_positive_is_refused(tau: float) -> None:
     with pytest.raises(ValueError, match="tau"):
@@ -166,6 +183,14 @@ def test_a_single_epoch_has_the_first_temperature(reaches_end: bool) -> None:
     assert temperature(0, 1, 10.0, 0.1, reaches_end=reaches_end) == 10.0
 
 
+def test_a_soft_architecture_runs_every_operation_of_every_edge() -> None:
+    soft = draw_architecture(
+        two_kinds(), CELL_TYPES, SamplerConfig(relaxation="soft"), 1.0, seeded(0)
+    )
+    everything = [(edge, k) for edge in range(14) for k in range(8)]
+    assert soft.picks == [everything, everything, everything, [], everything]
+
+
 CELL_TYPES = ["normal", "reduce", "normal", "fixed", "normal"]
 
 
@@ -178,9 +203,7 @@ def two_kinds() -> dict[str, Tensor]:
 
 def test_cells_of_a_type_share_a_draw_only_where_the_scope_says_so() -> None:
     logits = two_kinds()
-    shared = draw_architecture(
-        logits, CELL_TYPES, SamplerConfig(scope="cell_type"), 1.0, seeded(0)
-    )
+    shared = draw_architecture(logits, CELL_TYPES, SamplerConfig(scope="cell_type"), 1.0, seeded(0))
     assert shared.picks[0] == shared.picks[2] == shared.picks[4] != shared.picks[1]
     own = draw_architecture(
         logits, CELL_TYPES, SamplerConfig(scope="cell_instance"), 1.0, seeded(0)

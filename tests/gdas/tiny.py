@@ -34,6 +34,7 @@ def search_config(
     alpha: AlphaUpdate | None = None,
     sampler: SamplerConfig | None = None,
     derivation: Derivation | None = None,
+    nodes: int = 4,
     **changes: Any,
 ) -> SearchConfig:
     """Five cells of four channels on 64 + 64 digits, three epochs of two steps."""
@@ -43,7 +44,7 @@ def search_config(
         batch_size=32,
         train_images=64,
         valid_images=64,
-        network=SupernetConfig(channels=4, normals_per_block=1, reduction=reduction),
+        network=SupernetConfig(channels=4, normals_per_block=1, nodes=nodes, reduction=reduction),
         # Quick enough that six steps leave their mark on the logits.
         alpha=alpha or AlphaUpdate(lr=0.05),
         weights=weights or WeightUpdate(),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import gdas.data.images
-from orchestrator import estimate, reproduce_paper
+from orchestrator import estimate, plan
 from orchestrator.experiment import load_experiment
 from orchestrator.reproduce_paper import main
 from orchestrator.study import build_study
@@ -127,4 +127,4 @@ def test_rough_times_order_the_experiments_sensibly() -> None:
               "proxy.resources.gpus=0", "proxy.resources.device=cpu"]  # fmt: skip
     final = ["final.resources.gpus_per_worker=0", "final.resources.device=cpu",
              "final.resources.backend=gloo"]  # fmt: skip
-    assert hours("headline", *on_cpu, *final) * 3600 > reproduce_paper.DAY_S
+    assert hours("headline", *on_cpu, *final) * 3600 > plan.DAY_S

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from gdas.config import SEARCH_PRESETS, SearchConfig, TrainConfig, differences
+from gdas.config import (
+    SEARCH_PRESETS,
+    SearchConfig,
+    TextSearchConfig,
+    TextTrainConfig,
+    TrainConfig,
+    differences,
+)
 from gdas.errors import InputError
 from orchestrator.experiment import EXPERIMENTS, load_experiment
 
@@ -25,11 +32,17 @@ def test_every_shipped_experiment_loads_and_opens_with_its_command(path: Path) -
 
 def test_paper_has_the_papers_settings() -> None:
     experiment = load_experiment("paper", [])
-    assert set(experiment.searches) == {"gdas", "gdas-frc"}
-    for search in experiment.searches.values():
+    assert set(experiment.searches) == {"gdas", "gdas-frc", "gdas-rnn"}
+    for name, search in experiment.searches.items():
         assert search.seeds == (0, 1, 2, 3)
         assert search.select_by == "proxy"
-        assert search.proxy.epochs == 100
+        assert search.proxy.epochs == (300 if name == "gdas-rnn" else 100)
+    assert differences(experiment.searches["gdas-rnn"].recipe, TextSearchConfig()) == []
+    ptb, wikitext2 = (experiment.finals[f"gdas-rnn-{n}"].recipe for n in ("ptb", "wikitext2"))
+    assert isinstance(ptb, TextTrainConfig) and isinstance(wikitext2, TextTrainConfig)
+    assert (ptb.hidden, ptb.epochs, ptb.weight_decay) == (850, 2000, 8e-7)
+    assert (wikitext2.hidden, wikitext2.epochs, wikitext2.weight_decay) == (700, 3000, 5e-7)
+    assert (ptb.dropouts.hidden, wikitext2.dropouts.hidden) == (0.25, 0.15)
     assert differences(experiment.searches["gdas"].recipe, SearchConfig()) == []
     frc = differences(experiment.searches["gdas-frc"].recipe, SearchConfig())
     assert frc == [("network.reduction", "fixed", "searched")]
@@ -65,6 +78,9 @@ def test_the_data_sets_own_augmentation_comes_with_its_name() -> None:
 
 
 BAD = [
+    (["searches.gdas-rnn.select_by=shared_weights"], r"recurrent cells are selected by proxy"),
+    (["searches.gdas-rnn.preset=authors_2020"], r"authors_2020 has no recurrent half"),
+    (["text_search.recipe.hiden=3"], r"gdas-rnn\.recipe\.hiden: unknown key; did you mean hidden"),
     (["search.recipe.epoch=3"], r"recipe\.epoch: unknown key; did you mean epochs\?"),
     (["serach.recipe.epochs=3"], r"serach: unknown key; did you mean search"),
     (["search.recipe.epochs=three"], r"searches\.gdas-frc\.recipe\.epochs='three'"),
@@ -79,7 +95,10 @@ BAD = [
     (["search.resources.cpus=0"], r"cpus=0\.0: must be more than 0"),
     (["search.resources.gpus=1"], r"gpus=1\.0 with device=cpu"),
     (["final.resources.workers=0"], r"workers=0: must be 1 or more"),
-    (["finals.gdas-frc-digits.cell.searched=gdas"], r"no such search; did you mean gdas-frc\?"),
+    (
+        ["finals.gdas-frc-digits.cell.searched=gdas"],
+        r"^finals\.gdas-frc-digits\.cell\.searched=gdas: no such search; did",
+    ),
     (["finals.x.cell.published=GDAS_V2"], r"published=GDAS_V2: unknown; did you mean GDAS_V1"),
     (["finals.x.cell={}"], r"give exactly one of searched, published, file, random; got none"),
     (["finals.X.cell.random=1"], r"name 'X': use lower-case"),

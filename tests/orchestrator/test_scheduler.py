@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 
 from gdas.genotype import PUBLISHED
-from orchestrator.experiment import load_experiment
 from orchestrator.scheduler import Scheduler
 from orchestrator.store import Store
-from orchestrator.study import Job, build_study
-from tests.orchestrator.test_study import identity
+from orchestrator.study import Job
+from tests.orchestrator.test_study import study as image_study
 
 TWO_TRACKS = [
     "searches.other.recipe={network: {reduction: fixed}, epochs: 2}",
@@ -28,7 +27,7 @@ class Cluster:
     def __init__(self, folder: Path, cpus: float = 2.0) -> None:
         self.said: list[str] = []
         self.store = Store(folder)
-        study = build_study(load_experiment("smoke", TWO_TRACKS), identity, {})
+        study = image_study(*TWO_TRACKS)
         budget = {"CPU": cpus, "GPU": 0.0}
         self.scheduler = Scheduler(study, self.store, budget, self.said.append)
 
@@ -96,7 +95,7 @@ def test_the_best_seed_by_validation_wins_and_ties_go_to_the_earlier(cluster: Cl
     cluster.finish("search-gdas-frc-seed1", 30)
     record = cluster.store.selection(cluster.job("select-gdas-frc"))
     assert record is not None
-    assert [c["valid/top1"] for c in record["candidates"]] == [30, 30]
+    assert [c["score"] for c in record["candidates"]] == [30, 30]
     assert record["winner"]["seed"] == 0
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 import gdas
@@ -10,12 +12,19 @@ from orchestrator.experiment import load_experiment
 from orchestrator.study import Study, build_study
 
 
-def identity(name: str, split: str) -> str:
-    return f"{name}-{split}"
+def identity(task: str, name: str, split: str) -> str:
+    return f"{task}-{name}-{split}"
 
 
 def study(*overrides: str, name: str = "smoke") -> Study:
-    return build_study(load_experiment(name, list(overrides)), identity, {})
+    """The image half of an experiment, unless a test asks for all of it."""
+    experiment = load_experiment(name, list(overrides))
+    images = dataclasses.replace(
+        experiment,
+        searches={k: v for k, v in experiment.searches.items() if v.recipe.task == "image"},
+        finals={k: v for k, v in experiment.finals.items() if v.recipe.task == "image"},
+    )
+    return build_study(images, identity, {})
 
 
 def ids(found: Study) -> dict[str, str]:
@@ -70,26 +79,39 @@ def test_the_algorithms_version_and_the_data_change_every_id(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     before = ids(study())
-    other = build_study(load_experiment("smoke", []), lambda n, s: f"other {n} {s}", {})
+    everything = load_experiment("smoke", [])
+    other = build_study(everything, lambda t, n, s: f"other {n} {s}", {})
     assert not set(ids(other).values()) & set(before.values())
     monkeypatch.setattr(gdas, "ALGORITHM_VERSION", gdas.ALGORITHM_VERSION + 1)
     assert not set(ids(study()).values()) & set(before.values())
 
 
 def test_a_search_does_not_depend_on_the_test_split() -> None:
-    def without_test(name: str, split: str) -> str:
-        return identity(name, split) if split == "train" else "gone"
+    def without_test(task: str, name: str, split: str) -> str:
+        return identity(task, name, split) if split != "test" else "gone"
 
     found = build_study(load_experiment("smoke", []), without_test, {})
-    before, after = ids(study()), ids(found)
-    assert {k for k in before if before[k] != after[k]} == {"train-gdas-frc-digits"}
+    before, after = ids(build_study(load_experiment("smoke", []), identity, {})), ids(found)
+    changed_ids = {k for k in before if before[k] != after[k]}
+    assert changed_ids == {"train-gdas-frc-digits", "train-gdas-rnn-prose"}
 
 
 def test_equal_finals_are_one_job() -> None:
     cells = {name: PUBLISHED["GDAS_V1"].to_json() for name in ("one", "two")}
     overrides = [f"finals.{name}.cell.published=GDAS_V1" for name in cells]
     found = build_study(load_experiment("smoke", overrides), identity, cells)
-    assert len([job for job in found if job.kind == "train"]) == 2
+    assert len([job for job in found if job.kind == "train"]) == 3
+    assert found.final("one") is found.final("two") is not None
+
+
+def test_recurrent_cells_come_by_the_same_graph() -> None:
+    found = build_study(load_experiment("smoke", []), identity, {})
+    proxies = [job for job in found if job.kind == "proxy"]
+    assert [job.name for job in proxies] == [f"gdas-rnn-seed{i}" for i in range(4)]
+    assert [job.name for job in found.searches("gdas-rnn")] == [job.name for job in proxies]
+    final = found.final("gdas-rnn-prose")
+    assert final is not None and set(final.recipe["data"]) == {"train", "valid", "test"}
+    assert set(proxies[0].recipe["data"]) == {"train", "valid"}, "no job but a final reads test"
 
 
 def test_only_keeps_what_is_named_and_what_it_needs() -> None:

@@ -1,0 +1,75 @@
+"""From a recurrent cell's logits to a genotype (paper section 3.2, "Architecture", with T = 1).
+
+Shapes: E edges (step by step, then by predecessor), K operations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gdas.genotype import RECURRENT_OPERATIONS, Edge
+
+
+@dataclass(frozen=True)
+class DerivedRecurrent:
+    """A derived cell and how decided the logits were.
+
+    Attributes:
+        steps: (function, predecessor) of states 1, 2, ...
+        probabilities: of each kept function under softmax(logits).
+        margins: that probability minus the next best eligible function's on the same edge.
+        entropy: mean entropy of the edges' distributions, divided by log K: 1 is undecided.
+    """
+
+    steps: tuple[Edge, ...]
+    probabilities: tuple[float, ...]
+    margins: tuple[float, ...]
+    entropy: float
+
+
+def first_edge(step: int) -> int:
+    """Row of the logits where a step begins (1, 2, ...): step i has the i predecessors 0..i-1."""
+    return step * (step - 1) // 2
+
+
+def edge_count(steps: int) -> int:
+    """Number of edges of a search cell: 36 for 8 steps."""
+    return first_edge(steps + 1)
+
+
+def derive_recurrent(
+    logits_EK: Tensor, *, steps: int = 8, exclude_none: bool = True
+) -> DerivedRecurrent:
+    """Keep for every step its most important predecessor and there the most probable function.
+
+    Args:
+        logits_EK: E = 1 + 2 + ... + steps edges by the 5 operations, on the CPU.
+        exclude_none: leave `none` out of importance and choice; False: the paper and the authors'
+            recurrent code.
+
+    Ties keep the earlier index.
+    """
+    shape = (edge_count(steps), len(RECURRENT_OPERATIONS))
+    if logits_EK.shape != shape:
+        raise ValueError(f"logits are {tuple(logits_EK.shape)}, expected {shape}")
+    p_EK = torch.softmax(logits_EK.detach().double(), dim=1)
+    first = 1 if exclude_none else 0
+    kept, probabilities, margins = list[Edge](), list[float](), list[float]()
+    for step in range(1, steps + 1):
+        rows = p_EK[first_edge(step) : first_edge(step + 1), first:].tolist()
+        predecessor = max(range(step), key=lambda p: max(rows[p]))
+        row = rows[predecessor]
+        operation = row.index(max(row))
+        kept.append((RECURRENT_OPERATIONS[first + operation], predecessor))
+        probabilities.append(row[operation])
+        margins.append(row[operation] - max(p for k, p in enumerate(row) if k != operation))
+    entropy_E = -(p_EK * p_EK.clamp_min(1e-300).log()).sum(1)
+    return DerivedRecurrent(
+        steps=tuple(kept),
+        probabilities=tuple(probabilities),
+        margins=tuple(margins),
+        entropy=float(entropy_E.mean() / torch.tensor(float(shape[1])).log()),
+    )

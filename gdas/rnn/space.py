@@ -1,0 +1,156 @@
+"""The search space of recurrent cells, as Algorithm 1 sees it: a supernet and two texts.
+
+W learns from the training text, the logits from the validation text (authors' code). Each has a
+hidden state of its own, zero at an epoch's start and carried, detached, from step to step.
+
+Shapes: T time steps, B batch, N hidden, V words, E edges, K operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gdas.compute import autocast
+from gdas.config import TextSearchConfig
+from gdas.data.text import Tokens, batch_tokens, bptt_lengths
+from gdas.genotype import RecurrentGenotype
+from gdas.metrics import BatchLoss
+from gdas.randomness import generator, initial_weights
+from gdas.rnn.derive import DerivedRecurrent, derive_recurrent
+from gdas.rnn.regularisation import draw_masks, temporal_penalty
+from gdas.rnn.supernet import CELL_TYPE, RecurrentSupernet
+from gdas.sampler import Pick
+from gdas.search import Architecture
+
+
+def build_recurrent_supernet(config: TextSearchConfig, vocabulary: int) -> RecurrentSupernet:
+    """The supernet of a configuration with its initial weights, on the CPU."""
+    with initial_weights(config.seed):
+        return RecurrentSupernet(vocabulary, hidden=config.hidden, steps=config.steps)
+
+
+class TextSpace:
+    """A supernet on a training and a validation text; implements gdas.search.SearchSpace.
+
+    Raises:
+        InputError: a text is smaller than the settings ask for.
+    """
+
+    def __init__(
+        self, config: TextSearchConfig, train: Tokens, valid: Tokens, device: torch.device
+    ) -> None:
+        self.config = config
+        self.device = device
+        train_N = train.first(config.train_tokens, "train_tokens").ids_N
+        valid_N = valid.first(config.valid_tokens, "valid_tokens").ids_N
+        self.train_TB = batch_tokens(train_N, config.batch_size).to(device)
+        self.valid_TB = batch_tokens(valid_N, config.batch_size).to(device)
+        self.vocabulary = train.vocabulary
+        supernet = build_recurrent_supernet(config, train.vocabulary)
+        self.weights: nn.Module = supernet.to(device)
+        self.cell_types: Sequence[str] = [CELL_TYPE]
+        self._hidden: dict[str, Tensor] = {}
+        self._lengths: tuple[int, list[int]] = (-1, [])
+
+    @property
+    def supernet(self) -> RecurrentSupernet:
+        assert isinstance(self.weights, RecurrentSupernet)
+        return self.weights
+
+    def lengths(self, epoch: int) -> list[int]:
+        """Time steps of an epoch's W steps."""
+        if self._lengths[0] != epoch:
+            drawn = bptt_lengths(
+                len(self.train_TB) - 1,
+                self.config.bptt,
+                seed=self.config.seed,
+                epoch=epoch,
+                varied=False,
+            )
+            self._lengths = (epoch, drawn)
+        return self._lengths[1]
+
+    def steps(self, epoch: int) -> int:
+        return len(self.lengths(epoch))
+
+    def lr_scale(self, epoch: int, step: int) -> float:
+        return self.lengths(epoch)[step] / self.config.bptt
+
+    def initial_logits(self, generator: torch.Generator) -> dict[str, Tensor]:
+        return self.supernet.initial_logits(generator)
+
+    def weight_loss(self, architecture: Architecture, epoch: int, step: int) -> BatchLoss:
+        lengths = self.lengths(epoch)
+        start = sum(lengths[:step])
+        return self._loss(architecture, self.train_TB, start, lengths[step], "weights", epoch, step)
+
+    def alpha_loss(self, architecture: Architecture, epoch: int, step: int) -> BatchLoss:
+        targets = len(self.valid_TB) - 1
+        length = min(self.config.bptt, targets)
+        start = step % (targets // length) * length
+        return self._loss(architecture, self.valid_TB, start, length, "alpha", epoch, step)
+
+    def _loss(
+        self,
+        architecture: Architecture,
+        text_TB: Tensor,
+        start: int,
+        length: int,
+        stream: str,
+        epoch: int,
+        step: int,
+    ) -> BatchLoss:
+        """Cross entropy of a stretch of text; in a W step with the temporal regularisation."""
+        config, batch = self.config, text_TB.shape[1]
+        masks = draw_masks(
+            config.dropouts,
+            vocabulary=self.vocabulary,
+            batch=batch,
+            hidden=config.hidden,
+            generator=generator(config.seed, f"dropout of {stream}", epoch, step),
+            device=self.device,
+        )
+        hidden_BN = self.supernet.initial_hidden(batch) if step == 0 else self._hidden[stream]
+        gate_EK = architecture.gates[0] if architecture.gates is not None else None
+        with autocast(self.device, config.precision):
+            scores_TBV, outputs_TBN, last_BN = self.weights(
+                text_TB[start : start + length], hidden_BN, architecture.picks[0], gate_EK, masks
+            )
+            targets_TB = text_TB[start + 1 : start + 1 + length]
+            entropy = F.cross_entropy(scores_TBV.flatten(0, 1), targets_TB.flatten())
+            loss = entropy
+            if stream == "weights" and config.temporal > 0:
+                loss = entropy + config.temporal * temporal_penalty(outputs_TBN)
+        self._hidden[stream] = last_BN.detach()
+        return BatchLoss(loss, length * batch, None, entropy)
+
+    def drawn_parameters(self, picks: Sequence[Sequence[Pick]]) -> Iterator[nn.Parameter]:
+        """None: a step's matrix is shared by all that may be drawn there."""
+        yield from ()
+
+    def derived(self, logits: dict[str, Tensor]) -> tuple[dict[str, float], dict[str, Any]]:
+        genotype, cell = derive_recurrent_genotype(self.config, logits)
+        metrics = {
+            f"{CELL_TYPE}/entropy": cell.entropy,
+            f"{CELL_TYPE}/mean_margin": sum(cell.margins) / len(cell.margins),
+        }
+        details = {
+            "genotype": genotype.to_json(),
+            "probabilities": {CELL_TYPE: list(cell.probabilities)},
+            "margins": {CELL_TYPE: list(cell.margins)},
+            "logits": {kind: a.detach().tolist() for kind, a in logits.items()},
+        }
+        return metrics, details
+
+
+def derive_recurrent_genotype(
+    config: TextSearchConfig, logits: dict[str, Tensor]
+) -> tuple[RecurrentGenotype, DerivedRecurrent]:
+    """The genotype that the logits stand for, and how decided the cell is."""
+    cell = derive_recurrent(logits[CELL_TYPE], steps=config.steps, exclude_none=config.exclude_none)
+    return RecurrentGenotype(f"searched-seed{config.seed}", cell.steps), cell

@@ -1,0 +1,298 @@
+"""The trainings of language models (paper section 4.3; the authors' 2019 code where it is silent).
+
+A generator, one segment an epoch, for one worker. SGD at a constant rate, scaled by each
+sequence's length, becomes averaged SGD once the validation loss stops falling; from then on the
+running mean of the weights is what is evaluated. The weights of the best validation epoch are kept
+in the state: a NaN sends the run back to them, and they alone are evaluated on the test text, once,
+after the last epoch.
+
+Decision: going back repeats the epoch, from the best epoch's weights and with new draws. The
+averaging stays on if it was on, and its mean begins anew.
+
+Shapes: T time steps, B batch, N hidden, V words.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gdas.checkpoint import Segment, State
+from gdas.compute import autocast
+from gdas.config import TextTrainConfig
+from gdas.data.text import Tokens, batch_tokens, bptt_lengths
+from gdas.distributed import workers
+from gdas.errors import InputError
+from gdas.genotype import RecurrentGenotype
+from gdas.metrics import BatchLoss, EpochSums
+from gdas.randomness import generator, initial_weights
+from gdas.rnn.language_model import LanguageModel
+from gdas.rnn.regularisation import draw_masks, temporal_penalty
+
+PATIENCE = 5
+"""Epochs before averaging may begin, and those left out by its `non_monotonic` rule."""
+
+
+def build_language_model(
+    config: TextTrainConfig, genotype: RecurrentGenotype, vocabulary: int
+) -> LanguageModel:
+    """The network of a configuration with its initial weights, on the CPU."""
+    with initial_weights(config.seed):
+        return LanguageModel(genotype, vocabulary, config.hidden)
+
+
+def averaging_begins(config: TextTrainConfig, earlier: Sequence[float], loss: float) -> bool:
+    """Whether an epoch's validation loss, after those `earlier` ones, ends plain SGD."""
+    if len(earlier) <= PATIENCE:
+        return False
+    return loss > min(earlier if config.averaging == "all" else earlier[:-PATIENCE])
+
+
+class RunningMean:
+    """The mean of the weights over averaged SGD's steps.
+
+    Equal to torch.optim.ASGD's with t0 = 0 and lambd = 0 at a constant rate; that leaves the first
+    step out, and so does this. Unlike there, the rate may differ from step to step.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.weights = {name: p.detach().clone() for name, p in model.named_parameters()}
+        self.steps = 0
+
+    @torch.no_grad()
+    def add(self, model: nn.Module) -> None:
+        """Take in the weights after a step."""
+        self.steps += 1
+        share = 1 / max(1, self.steps - 1)
+        for name, p in model.named_parameters():
+            mean = self.weights[name]
+            mean.add_(p.sub(mean).mul_(share)) if share < 1 else mean.copy_(p)
+
+    def state(self) -> State:
+        return {"weights": self.weights, "steps": self.steps}
+
+    def load(self, state: State) -> None:
+        for name, mean in self.weights.items():
+            mean.copy_(state["weights"][name])
+        self.steps = state["steps"]
+
+
+@contextmanager
+def _holding(model: nn.Module, weights: dict[str, Tensor]) -> Iterator[None]:
+    """Give the model other weights inside this block."""
+    own = {name: p.detach().clone() for name, p in model.named_parameters()}
+    _copy(model, weights)
+    try:
+        yield
+    finally:
+        _copy(model, own)
+
+
+@torch.no_grad()
+def _copy(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    for name, p in model.named_parameters():
+        p.copy_(weights[name])
+
+
+class _Run:
+    """All that changes during a training and is checkpointed."""
+
+    def __init__(
+        self,
+        config: TextTrainConfig,
+        genotype: RecurrentGenotype,
+        vocabulary: int,
+        device: torch.device,
+    ) -> None:
+        self.config = config
+        self.vocabulary = vocabulary
+        self.device = device
+        self.model = build_language_model(config, genotype, vocabulary).to(device)
+        if config.compile:
+            self.model.cell.compile_time_step()
+        self.optimizer = torch.optim.SGD(
+            self.model.parameters(), lr=config.lr, weight_decay=config.weight_decay
+        )
+        self.mean: RunningMean | None = None
+        self.best: dict[str, Tensor] | None = None
+        self.best_epoch = 0  # counted from 1; 0: none yet
+        self.best_loss: float | None = None
+        self.restarts = 0
+        self.position = 0
+        self.history: list[dict[str, float]] = []
+
+    def state(self) -> State:
+        return {
+            "weights": self.model.state_dict(),
+            "mean": self.mean.state() if self.mean else None,
+            "best": self.best,
+            "best_epoch": self.best_epoch,
+            "best_loss": self.best_loss,
+            "restarts": self.restarts,
+            "position": self.position,
+            "history": self.history,
+        }
+
+    def load(self, state: State) -> None:
+        self.model.load_state_dict(state["weights"])
+        if state["mean"] is not None:
+            self.mean = RunningMean(self.model)
+            self.mean.load(state["mean"])
+        best = state["best"]
+        self.best = best and {name: w.to(self.device) for name, w in best.items()}
+        self.best_epoch, self.best_loss = state["best_epoch"], state["best_loss"]
+        self.restarts = state["restarts"]
+        self.position, self.history = state["position"], state["history"]
+
+    def evaluated_weights(self) -> dict[str, Tensor]:
+        """The averaged weights, or the weights themselves while nothing is averaged."""
+        return self.mean.weights if self.mean else dict(self.model.named_parameters())
+
+    def train(self, text_TB: Tensor, epoch: int) -> dict[str, float]:
+        """One epoch of optimiser steps."""
+        config, model = self.config, self.model
+        batch = text_TB.shape[1]
+        lengths = bptt_lengths(
+            len(text_TB) - 1,
+            config.bptt,
+            seed=config.seed,
+            epoch=epoch,
+            varied=True,
+            attempt=self.restarts,
+        )
+        model.train()
+        sums, start = EpochSums(), 0
+        hidden_BN = model.initial_hidden(batch)
+        for step, length in enumerate(lengths):
+            masks = draw_masks(
+                config.dropouts,
+                vocabulary=self.vocabulary,
+                batch=batch,
+                hidden=config.hidden,
+                generator=generator(config.seed, "dropout", epoch, step, self.restarts),
+                device=self.device,
+            )
+            self.optimizer.param_groups[0]["lr"] = config.lr * length / config.bptt
+            self.optimizer.zero_grad()
+            with autocast(self.device, config.precision):
+                scores_TBV, outputs_TBN, hidden_BN = model(
+                    text_TB[start : start + length], hidden_BN.detach(), masks
+                )
+                targets_TB = text_TB[start + 1 : start + 1 + length]
+                entropy = F.cross_entropy(scores_TBV.flatten(0, 1), targets_TB.flatten())
+                loss = entropy
+                if config.temporal > 0:
+                    loss = entropy + config.temporal * temporal_penalty(outputs_TBN)
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+            self.optimizer.step()
+            if self.mean is not None:
+                self.mean.add(model)
+            sums.add(BatchLoss(loss, length * batch, None, entropy))
+            start += length
+        return sums.metrics("train")
+
+    def go_back(self) -> None:
+        """Return to the best epoch's weights, or to the initial ones where there is none."""
+        self.restarts += 1
+        if self.best is not None:
+            _copy(self.model, self.best)
+        else:
+            initial = build_language_model(self.config, self.model.cell.genotype, self.vocabulary)
+            self.model.load_state_dict(initial.state_dict())
+        if self.mean is not None:
+            self.mean = RunningMean(self.model)
+
+    def keep_best(self, epoch: int, loss: float | None) -> None:
+        """Keep these weights if they are the best; without validation the last ones are."""
+        if loss is None or self.best_loss is None or loss < self.best_loss:
+            self.best = {name: w.detach().clone() for name, w in self.evaluated_weights().items()}
+            self.best_epoch, self.best_loss = epoch + 1, loss
+
+
+def train_text(
+    config: TextTrainConfig,
+    genotype: RecurrentGenotype,
+    train: Tokens,
+    evaluation: Tokens | None,
+    test: Tokens | None = None,
+    *,
+    device: torch.device,
+    checkpoint: State | None = None,
+) -> Iterator[Segment]:
+    """Train a genotype's language model; yields a segment an epoch, whose state resumes exactly.
+
+    Args:
+        train: the text that is trained on, cut to the settings' first `train_tokens`.
+        evaluation: the validation text; None: no averaging, and the last weights are the best.
+        test: read after the last epoch only, with the best epoch's weights; None: no test.
+        checkpoint: the state of a segment, to go on after it.
+
+    Raises:
+        InputError: a text is too short, or there are several workers.
+        FloatingPointError: a loss is not finite and the settings' `restarts` are used up; names
+            the epoch.
+    """
+    if (size := workers().size) > 1:
+        raise InputError(f"workers={size}: language models train with one worker; use workers=1")
+    train_N = train.first(config.train_tokens).ids_N
+    train_TB = batch_tokens(train_N, config.batch_size).to(device)
+    evaluation_TB = None
+    if evaluation is not None:
+        evaluation_TB = batch_tokens(evaluation.ids_N, config.evaluation_batch_size).to(device)
+    run = _Run(config, genotype, train.vocabulary, device)
+    if checkpoint is not None:
+        run.load(checkpoint)
+    for epoch in range(run.position, config.epochs):
+        while True:
+            metrics = {"lr": config.lr, "averaging": float(run.mean is not None)}
+            metrics |= run.train(train_TB, epoch)
+            if evaluation_TB is not None:
+                with _holding(run.model, run.evaluated_weights()):
+                    metrics |= evaluate(config, run.model, evaluation_TB, "valid")
+            bad = [name for name, value in metrics.items() if not math.isfinite(value)]
+            if not bad:
+                break
+            if run.restarts >= config.restarts:
+                raise FloatingPointError(
+                    f"training of {genotype.name}, epoch {epoch + 1}: {bad[0]} is "
+                    f"{metrics[bad[0]]} after {run.restarts} restarts: the run has diverged"
+                )
+            run.go_back()
+        loss = metrics.get("valid/loss")
+        run.keep_best(epoch, loss)
+        earlier = [passed["valid/loss"] for passed in run.history if "valid/loss" in passed]
+        if run.mean is None and loss is not None and averaging_begins(config, earlier, loss):
+            run.mean = RunningMean(run.model)
+        if test is not None and epoch + 1 == config.epochs:
+            assert run.best is not None
+            test_TB = batch_tokens(test.ids_N, config.test_batch_size).to(device)
+            with _holding(run.model, run.best):
+                metrics |= evaluate(config, run.model, test_TB, "test")
+        run.position = epoch + 1
+        run.history = [*run.history, metrics]
+        details = {"best_epoch": run.best_epoch, "restarts": run.restarts}
+        yield Segment(run.position, config.epochs, metrics, details, run.state())
+
+
+@torch.no_grad()
+def evaluate(
+    config: TextTrainConfig, model: LanguageModel, text_TB: Tensor, split: str
+) -> dict[str, float]:
+    """Loss and perplexity of a whole text, the hidden state carried along; no dropout."""
+    model.eval()
+    sums, batch = EpochSums(), text_TB.shape[1]
+    hidden_BN = model.initial_hidden(batch)
+    for start in range(0, len(text_TB) - 1, config.bptt):
+        tokens_TB = text_TB[start : min(start + config.bptt, len(text_TB) - 1)]
+        targets_TB = text_TB[start + 1 : start + 1 + len(tokens_TB)]
+        with autocast(model.words.weight_VN.device, config.precision):
+            scores_TBV, _, hidden_BN = model(tokens_TB, hidden_BN)
+            loss = F.cross_entropy(scores_TBV.flatten(0, 1), targets_TB.flatten())
+        sums.add(BatchLoss(loss, targets_TB.numel()))
+    return sums.metrics(split)

@@ -1,0 +1,488 @@
+"""Interrupted is uninterrupted, bit for bit; a damaged checkpoint is passed over; digests."""
+
+from __future__ import annotations
+
+import copy
+import errno
+import json
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import gdas.checkpoint
+from gdas.checkpoint import MANIFEST, STATE, Segment, digest, newest, save
+from gdas.config import IMAGE_DATA, AlphaUpdate, SamplerConfig, TrainConfig, WeightUpdate
+from gdas.data.arrow import Images
+from gdas.errors import InputError
+from gdas.genotype import PUBLISHED
+from gdas.train_image import learning_rate, train_image
+from tests.gdas.tiny import (
+    CPU,
+    Seen,
+    latest,
+    run_search,
+    search_config,
+    seen,
+    train_config,
+    until,
+)
+
+SEARCHES = {
+    "both cells": search_config(),
+    "fixed reduction": search_config("fixed"),
+    # Two nodes a cell make the variants of both cells quick.
+    "alpha first": search_config(nodes=2, order="alpha_first"),
+    # So low that the logits' gradient in the norm tells.
+    "clip all": search_config("fixed", weights=WeightUpdate(clip_scope="all", clip=0.01)),
+    "clip all, alpha first": search_config(
+        nodes=2, weights=WeightUpdate(clip_scope="all", clip=0.01), order="alpha_first"
+    ),
+    "undrawn decay": search_config(nodes=2),
+    "undrawn skip": search_config(nodes=2, weights=WeightUpdate(undrawn="skip")),
+    "alpha images drawn with replacement": search_config(
+        nodes=2, alpha=AlphaUpdate(lr=0.05, images="replacement")
+    ),
+    "one draw a cell type": search_config(nodes=2, sampler=SamplerConfig(scope="cell_type")),
+    # Passes over D_V that do not end with an epoch.
+    "odd sizes": search_config(
+        nodes=2, train_images=70, valid_images=50, weights=WeightUpdate(nesterov=True)
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(small_digits: Images) -> dict[str, list[Seen]]:
+    """Every search's whole run."""
+    return {
+        name: [seen(segment) for segment in run_search(config, small_digits)]
+        for name, config in SEARCHES.items()
+    }
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_a_search_stopped_after_any_epoch_goes_on_as_if_it_had_not_been(
+    uninterrupted: dict[str, list[Seen]], small_digits: Images, tmp_path: Path, name: str
+) -> None:
+    config, whole = SEARCHES[name], uninterrupted[name]
+    assert [epoch[0] for epoch in whole] == [1, 2, 3]
+    # Stopped after the first epoch, and what went on from there stopped after the second.
+    passed = until(run_search(config, small_digits), 1, tmp_path)
+    for position in (1, 2):
+        checkpoint = latest(tmp_path)
+        assert checkpoint.position == position
+        passed += until(run_search(config, small_digits, checkpoint.state), position + 1, tmp_path)
+    assert passed == whole
+    end = latest(tmp_path).state
+    assert end["history"] == [epoch[1] for epoch in whole]
+    assert list(run_search(config, small_digits, end)) == []
+
+
+def test_every_search_ends_somewhere_else(uninterrupted: dict[str, list[Seen]]) -> None:
+    ends = {name: run[-1][3] for name, run in uninterrupted.items()}
+    assert len(set(ends.values())) == len(ends)
+
+
+@pytest.mark.xfail(strict=True, reason="optimiser buffers and gradients are taken over, not copied")
+def test_a_search_leaves_the_state_it_went_on_from_as_it_was(
+    small_digits: Images, tmp_path: Path
+) -> None:
+    config = SEARCHES["clip all, alpha first"]
+    until(run_search(config, small_digits), 2, tmp_path)
+    state = latest(tmp_path).state
+    before = digest(state)
+    next(run_search(config, small_digits, state))
+    assert digest(state) == before
+
+
+def test_another_seed_gives_another_search(
+    uninterrupted: dict[str, list[Seen]], small_digits: Images
+) -> None:
+    first = seen(next(run_search(search_config(nodes=2, seed=1), small_digits)))
+    assert first[3] != uninterrupted["undrawn decay"][0][3]
+
+
+# Training
+
+
+def run_training(
+    config: TrainConfig, name: str, images: Images, checkpoint: dict[str, Any] | None = None
+) -> Any:
+    rows = torch.arange(64)
+    return train_image(
+        config,
+        PUBLISHED[name],
+        images,
+        rows,
+        images,
+        rows + 64,
+        evaluated_on="valid",
+        device=CPU,
+        checkpoint=checkpoint,
+    )
+
+
+TRAININGS = {
+    "everything": train_config(),
+    "warm-up and label smoothing": train_config(
+        warmup_epochs=2, label_smoothing=0.1, nesterov=True, macro="3n", pooling_norm=False
+    ),
+    "exponential, evaluated every other epoch": train_config(
+        schedule="exponential", lr_decay=0.5, evaluate_every=2, auxiliary_weight=0.0
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("variant", "name"),
+    [("everything", "GDAS_V1"), *((variant, "GDAS_F1") for variant in TRAININGS)],
+)
+def test_a_training_stopped_after_any_epoch_goes_on_as_if_it_had_not_been(
+    digits: Images, tmp_path: Path, variant: str, name: str
+) -> None:
+    config = TRAININGS[variant]
+    whole = [seen(segment) for segment in run_training(config, name, digits)]
+    assert [epoch[0] for epoch in whole] == [1, 2, 3]
+    passed = until(run_training(config, name, digits), 1, tmp_path)
+    for position in (1, 2):
+        state = latest(tmp_path).state
+        passed += until(run_training(config, name, digits, state), position + 1, tmp_path)
+    assert passed == whole
+    assert [metrics["lr"] for _, metrics, *_ in whole] == [
+        learning_rate(config, epoch) for epoch in range(3)
+    ]
+    assert [metrics["drop_path"] for _, metrics, *_ in whole] == pytest.approx([0.0, 0.1, 0.2])
+    evaluated = ["valid/top1" in metrics for _, metrics, *_ in whole]
+    assert evaluated == ([False, True, True] if config.evaluate_every == 2 else [True] * 3)
+
+
+@pytest.mark.xfail(strict=True, reason="the optimiser's buffers are taken over, not copied")
+def test_a_training_leaves_the_state_it_went_on_from_as_it_was(
+    digits: Images, tmp_path: Path
+) -> None:
+    config = TRAININGS["everything"]
+    until(run_training(config, "GDAS_F1", digits), 2, tmp_path)
+    state = latest(tmp_path).state
+    before = digest(state)
+    next(run_training(config, "GDAS_F1", digits, state))
+    assert digest(state) == before
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"drop_path": 0.0},
+        {"auxiliary_weight": 0.3},
+        {"label_smoothing": 0.1},
+        {"data": IMAGE_DATA["digits"]},
+    ],
+    ids=["drop path", "auxiliary weight", "label smoothing", "cutout"],
+)
+def test_every_regulariser_of_a_training_changes_its_result(
+    digits: Images, changes: dict[str, Any]
+) -> None:
+    ends = []
+    for config in (train_config(), train_config(**changes)):
+        segments = run_training(config, "GDAS_F1", digits)
+        next(segments)
+        ends.append(digest(next(segments).state["weights"]))
+    assert ends[0] != ends[1]
+
+
+def test_learning_rates_follow_warm_up_and_schedule() -> None:
+    cosine = train_config(epochs=4, lr=0.4, lr_min=0.0)
+    rates = [learning_rate(cosine, epoch) for epoch in range(4)]
+    assert rates == pytest.approx([0.4, 0.2 + 0.1 * 2**0.5, 0.2, 0.2 - 0.1 * 2**0.5])
+    warm = train_config(epochs=6, lr=0.4, warmup_epochs=2)
+    assert [learning_rate(warm, epoch) for epoch in range(6)] == pytest.approx([0.2, 0.4, *rates])
+    falling = train_config(epochs=3, lr=0.1, schedule="exponential", lr_decay=0.97)
+    assert [learning_rate(falling, epoch) for epoch in range(3)] == pytest.approx(
+        [0.1, 0.097, 0.09409]
+    )
+
+
+def test_a_training_that_cannot_be_built_is_refused_before_it_starts(
+    digits: Images, small_digits: Images
+) -> None:
+    with pytest.raises(InputError, match="channels=6"):
+        next(run_training(train_config(channels=6), "GDAS_F1", digits))
+    with pytest.raises(InputError, match="16 x 16"):
+        next(run_training(train_config(), "GDAS_F1", small_digits))
+    next(run_training(train_config(channels=6), "GDAS_V1", digits))
+
+
+def test_a_training_that_diverges_says_where(digits: Images) -> None:
+    config = train_config(lr=1e30, clip=1e30)
+    with pytest.raises(FloatingPointError, match="GDAS_V1, epoch 1"):
+        list(run_training(config, "GDAS_V1", digits))
+
+
+@pytest.mark.xfail(strict=True, reason="the sampler refuses the logits first, naming no epoch")
+def test_a_search_that_diverges_says_where(small_digits: Images) -> None:
+    config = search_config(weights=WeightUpdate(lr=1e30, lr_min=0.0, clip=1e30))
+    with pytest.raises(FloatingPointError, match="epoch 1"):
+        list(run_search(config, small_digits))
+
+
+# Digests
+
+
+@pytest.fixture(scope="module")
+def segment(small_digits: Images) -> Segment:
+    """One whole epoch of the smallest search."""
+    return next(
+        run_search(search_config("fixed", weights=WeightUpdate(undrawn="skip")), small_digits)
+    )
+
+
+def flip_bit(tensor: Tensor) -> None:
+    tensor[(0,) * tensor.dim()].view(torch.int32).bitwise_xor_(1)
+
+
+def flip_float(numbers: dict[str, float], key: str) -> None:
+    (bits,) = struct.unpack("<q", struct.pack("<d", numbers[key]))
+    (numbers[key],) = struct.unpack("<d", struct.pack("<q", bits ^ 1))
+
+
+CHANGES: dict[str, Callable[[dict[str, Any]], None]] = {
+    "a weight": lambda s: flip_bit(s["weights"]["classifier.bias"]),
+    "a running mean": lambda s: flip_bit(s["weights"]["stem.norm.running_mean"]),
+    "a batch count": lambda s: s["weights"]["stem.norm.num_batches_tracked"].add_(1),
+    "a momentum buffer": lambda s: flip_bit(s["weight_optimizer"]["state"][0]["momentum_buffer"]),
+    "an Adam average": lambda s: flip_bit(s["alpha_optimizer"]["state"][0]["exp_avg_sq"]),
+    "an Adam step": lambda s: s["alpha_optimizer"]["state"][0]["step"].add_(1),
+    "a rate": lambda s: flip_float(s["weight_optimizer"]["param_groups"][0], "lr"),
+    "a logit": lambda s: flip_bit(s["logits"]["normal"]),
+    "a logit's gradient": lambda s: flip_bit(s["logits_gradient"]["normal"]),
+    "whether a gradient was there": lambda s: s["has_gradient"].__setitem__(
+        0, not s["has_gradient"][0]
+    ),
+    "the position": lambda s: s.__setitem__("position", 2),
+    "a metric": lambda s: flip_float(s["history"][0], "valid/loss"),
+    "a metric's sign of zero": lambda s: s["history"][0].__setitem__("zero", -0.0),
+    "a key": lambda s: s.__setitem__("Position", s.pop("position")),
+    "a type": lambda s: s.__setitem__("position", 1.0),
+    "a truth value for a number": lambda s: s.__setitem__("position", True),
+    "a dtype": lambda s: s["weights"].__setitem__(
+        "classifier.bias", s["weights"]["classifier.bias"].view(torch.int32)
+    ),
+    "a shape": lambda s: s["weights"].__setitem__(
+        "classifier.bias", s["weights"]["classifier.bias"][None]
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_the_digest_changes_with_every_single_thing(segment: Segment, change: str) -> None:
+    state = copy.deepcopy(segment.state)
+    assert state is not None
+    state["history"][0]["zero"] = 0.0
+    before = digest(state)
+    assert digest(copy.deepcopy(state)) == before
+    CHANGES[change](state)
+    assert digest(state) != before
+
+
+def backwards(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: backwards(value[key]) for key in reversed(value)}
+    return [backwards(item) for item in value] if isinstance(value, list) else value
+
+
+def test_the_digest_does_not_depend_on_the_order_of_keys_or_on_memory_layout(
+    segment: Segment,
+) -> None:
+    assert segment.state is not None
+    turned = backwards(segment.state)
+    assert list(turned) == list(reversed(segment.state))
+    assert digest(turned) == digest(segment.state)
+    name = "stem.conv.weight"
+    weight = segment.state["weights"][name]
+    laid_out = {
+        layout: digest(weight.contiguous(memory_format=layout))
+        for layout in (torch.contiguous_format, torch.channels_last)
+    }
+    assert len(set(laid_out.values())) == 1
+
+
+def test_the_digest_tells_nestings_apart() -> None:
+    values: list[object] = [[], {}, [[]], [[], []], "", None, [None], 0, 0.0, False, ["ab"]]
+    values += [
+        ["a", "b"],
+        {"a": "b"},
+        {"b": "a"},
+        torch.zeros(0),
+        torch.zeros(0, 1),
+        torch.zeros(1),
+    ]
+    assert len({digest(value) for value in values}) == len(values)
+    with pytest.raises(TypeError, match="set"):
+        digest({"a": {1}})
+
+
+# Checkpoints on disk
+
+
+def positions(folder: Path) -> list[int]:
+    return sorted(int(target.name) for target in folder.iterdir())
+
+
+def save_all(folder: Path, segment: Segment, count: int, keep: int = 2) -> None:
+    for position in range(1, count + 1):
+        save_at(folder, segment, position, keep)
+
+
+def save_at(folder: Path, segment: Segment, position: int, keep: int = 2) -> str:
+    assert segment.state is not None
+    state = segment.state | {"position": position}
+    records = [{"position": p} for p in range(1, position + 1)]
+    moved = Segment(position, 9, segment.metrics, {}, state)
+    return save(folder, moved, records, keep=keep)
+
+
+def test_what_is_saved_is_read_back_with_its_records(tmp_path: Path, segment: Segment) -> None:
+    expected = save_at(tmp_path / "new" / "folder", segment, 1)
+    checkpoint = latest(tmp_path / "new" / "folder")
+    assert checkpoint.digest == expected == digest(checkpoint.state)
+    assert checkpoint.records == [{"position": 1}]
+    assert checkpoint.position == 1
+    assert newest(tmp_path / "nowhere") == (None, [])
+
+
+@pytest.mark.parametrize("keep", [1, 2, 3])
+def test_only_the_newest_checkpoints_are_kept(tmp_path: Path, segment: Segment, keep: int) -> None:
+    save_all(tmp_path, segment, 4, keep)
+    assert positions(tmp_path) == list(range(5 - keep, 5))
+    assert latest(tmp_path).position == 4
+
+
+def truncate(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def flip_last_byte(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+def drop_records(path: Path) -> None:
+    manifest = json.loads(path.read_text())
+    del manifest["records"]
+    path.write_text(json.dumps(manifest))
+
+
+DAMAGES: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "torn state": (STATE, truncate),
+    "a flipped bit of the state": (STATE, flip_last_byte),
+    "empty state": (STATE, lambda path: path.write_bytes(b"")),
+    "missing state": (STATE, lambda path: path.unlink()),
+    "torn manifest": (MANIFEST, truncate),
+    "empty manifest": (MANIFEST, lambda path: path.write_bytes(b"")),
+    "manifest of another kind": (MANIFEST, lambda path: path.write_text("[1]")),
+    "manifest that is no text": (MANIFEST, lambda path: path.write_bytes(b"\xff\xfe")),
+    "manifest without records": (MANIFEST, drop_records),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_the_checkpoint_before_a_damaged_one_is_used_and_a_line_says_so(
+    tmp_path: Path, segment: Segment, damage: str
+) -> None:
+    save_all(tmp_path, segment, 2)
+    file, harm = DAMAGES[damage]
+    harm(tmp_path / "000002" / file)
+    checkpoint, lines = newest(tmp_path)
+    assert checkpoint is not None
+    assert checkpoint.position == 1
+    assert digest(checkpoint.state) == checkpoint.digest
+    assert len(lines) == 1
+    assert str(tmp_path / "000002") in lines[0]
+    # The run goes on and writes the damaged position anew.
+    save_at(tmp_path, segment, 2)
+    assert latest(tmp_path).position == 2
+
+
+def test_a_checkpoint_that_was_never_committed_is_passed_over(
+    tmp_path: Path, segment: Segment
+) -> None:
+    save_all(tmp_path, segment, 2)
+    (tmp_path / "000002" / MANIFEST).unlink()
+    # Its writer was killed half-way: nothing was lost, so there is nothing to report.
+    assert latest(tmp_path).position == 1
+
+
+def test_where_every_checkpoint_is_damaged_there_is_none_and_each_has_its_line(
+    tmp_path: Path, segment: Segment
+) -> None:
+    save_all(tmp_path, segment, 2)
+    for position in (1, 2):
+        truncate(tmp_path / f"{position:06d}" / STATE)
+    checkpoint, lines = newest(tmp_path)
+    assert checkpoint is None
+    assert [str(tmp_path / "000002") in lines[0], str(tmp_path / "000001") in lines[1]] == [
+        True,
+        True,
+    ]
+
+
+@pytest.mark.xfail(strict=True, reason="the oldest position goes, though it is the only whole one")
+def test_a_checkpoint_saved_after_all_others_were_damaged_is_kept(
+    tmp_path: Path, segment: Segment
+) -> None:
+    save_all(tmp_path, segment, 6)
+    for position in (5, 6):
+        truncate(tmp_path / f"{position:06d}" / STATE)
+    assert newest(tmp_path)[0] is None
+    save_at(tmp_path, segment, 1)
+    checkpoint, _ = newest(tmp_path)
+    assert checkpoint is not None
+    assert checkpoint.position == 1
+
+
+def full_disk(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def half_written(state: object, file: Any) -> None:
+    file.write(b"half")
+    full_disk()
+
+
+@pytest.mark.parametrize("failing", ["state", "half of the state", "manifest"])
+def test_a_write_that_fails_leaves_the_checkpoints_before_it_whole(
+    tmp_path: Path, segment: Segment, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    save_all(tmp_path, segment, 2)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with monkeypatch.context() as patch:
+        if failing == "manifest":
+            patch.setattr(gdas.checkpoint, "write_json", full_disk)
+        else:
+            patch.setattr(torch, "save", full_disk if failing == "state" else half_written)
+        with pytest.raises(OSError, match="No space left"):
+            save_at(tmp_path, segment, 3)
+    after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert after == before, "nothing lost, nothing left behind"
+    assert latest(tmp_path).position == 2
+    save_at(tmp_path, segment, 3)
+    assert latest(tmp_path).position == 3
+
+
+def test_a_state_is_never_unpickled_into_code(tmp_path: Path, segment: Segment) -> None:
+    save_all(tmp_path, segment, 1)
+    called: list[bool] = []
+    original = torch.load
+
+    def watching(*args: Any, **kwargs: Any) -> Any:
+        called.append(kwargs.get("weights_only") is True)
+        return original(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "load", watching)
+        latest(tmp_path)
+    assert called == [True]
