@@ -28,7 +28,7 @@ from tests.gdas.tiny import CPU, run_search, search_config
 
 
 def tagged(images: Images) -> Images:
-    """Every image carries its own index in two pixels that no augmentation is applied to here."""
+    """Every image carries its own index in two pixels, read before it is augmented."""
     count = len(images)
     images_NCHW = images.images_NCHW.clone()
     images_NCHW[:, 0, 0, 0] = (torch.arange(count) // 256).to(torch.uint8)
@@ -201,6 +201,24 @@ def test_a_score_is_of_the_derived_net_with_statistics_of_its_own(
     labels = small_digits.labels_N[valid_V]
     assert score.top1 == pytest.approx(100 * float((scores.argmax(1) == labels).float().mean()))
     assert score.loss == pytest.approx(float(nn.functional.cross_entropy(scores, labels)), rel=1e-4)
+
+
+def test_memory_layout_does_not_change_a_search(
+    small_digits: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In float64: rounding differs between layouts, and a ReLU near zero makes much of it."""
+    augment, build = gdas.cnn.space.augment, build_supernet
+    monkeypatch.setattr(gdas.cnn.space, "augment", lambda *args: augment(*args).double())
+    monkeypatch.setattr(gdas.cnn.space, "build_supernet", lambda *args: build(*args).double())
+    plain, last = (
+        next(run_search(search_config("fixed", channels_last=layout), small_digits))
+        for layout in (False, True)
+    )
+    assert last.state is not None
+    stem = last.state["weights"]["stem.conv.weight"]
+    assert stem.is_contiguous(memory_format=torch.channels_last)
+    assert not stem.is_contiguous()
+    assert last.metrics == pytest.approx(plain.metrics, rel=1e-9)
 
 
 def test_a_search_in_bfloat16_stays_near_the_one_in_float32(small_digits: Images) -> None:
