@@ -13,7 +13,6 @@ import json
 import os
 import platform
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from typing import Any
 
 from gdas.errors import InputError
 from gdas.files import write_json, write_text
+from orchestrator.process import repeatedly
 from orchestrator.study import Job, Study
 
 FORMAT = "gdas-study/1"
@@ -244,7 +244,6 @@ def lease(store: Store) -> Iterator[None]:
                 f"({holder.get('pid', 'unknown')} on {holder.get('host', 'an unknown host')}); "
                 "wait for it, stop it, or name another folder"
             )
-        stop = threading.Event()
 
         def write() -> None:
             holder = {"host": socket.gethostname(), "pid": os.getpid(), "heartbeat": time.time()}
@@ -256,18 +255,11 @@ def lease(store: Store) -> Iterator[None]:
             except OSError:
                 return  # a full disk must not stop the study
 
-        def beat() -> None:
-            while not stop.wait(HEARTBEAT_S):
-                write()
-
         write()
-        thread = threading.Thread(target=beat, name="lease", daemon=True)
-        thread.start()
         try:
-            yield
+            with repeatedly(write, HEARTBEAT_S, "lease"):
+                yield
         finally:
-            stop.set()
-            thread.join()
             file.seek(0)
             file.truncate()
     finally:

@@ -325,16 +325,20 @@ def test_an_operation_keeps_the_size_or_halves_it_rounding_up(
     assert build_operation(name, 4, 2, style)(x).shape == (2, 4, half, half)
 
 
-def test_factorized_reduce_reads_every_other_pixel_and_its_lower_right_neighbour() -> None:
-    reduce = FactorizedReduce(1, 2, SEARCH_STYLE).eval()
-    with torch.no_grad():
-        reduce.even.weight.fill_(1.0)
-        reduce.odd.weight.fill_(1.0)
-    x = torch.arange(1.0, 26.0).view(1, 1, 5, 5)
-    out = reduce(x) * (1 + reduce.norm.eps) ** 0.5
-    even = torch.tensor([[1.0, 3, 5], [11, 13, 15], [21, 23, 25]])
-    odd = torch.tensor([[7.0, 9, 0], [17, 19, 0], [0, 0, 0]])
-    torch.testing.assert_close(out[0], torch.stack([even, odd]))
+@pytest.mark.parametrize(("height", "width"), [(6, 6), (7, 7), (6, 7), (7, 6)])
+def test_factorized_reduce_is_two_strided_convolutions_one_of_a_shifted_image(
+    height: int, width: int
+) -> None:
+    reduce = FactorizedReduce(3, 4, Style(False, bias_without_affine=True)).double().eval()
+    stir(reduce, 1)
+    x = torch.randn(2, 3, height, width, generator=seeded(0), dtype=torch.float64)
+    shifted = F.pad(x.relu(), (0, 1, 0, 1))[:, :, 1:, 1:]
+    parts = [
+        F.conv2d(image, conv.weight, conv.bias, stride=2)
+        for image, conv in ((x.relu(), reduce.even), (shifted, reduce.odd))
+    ]
+    expected = F.batch_norm(torch.cat(parts, 1), reduce.norm.running_mean, reduce.norm.running_var)
+    torch.testing.assert_close(reduce(x), expected)
     with pytest.raises(ValueError, match="even"):
         FactorizedReduce(4, 5, SEARCH_STYLE)
 

@@ -116,6 +116,7 @@ def leaves(config: Any, prefix: str = "") -> dict[str, Any]:
 
 SEARCH_TABLE: dict[str, tuple[Any, Any, Any]] = {
     # key: (paper, authors_2019, authors_2020)
+    "task": ("image", "image", "image"),
     "sampler.tau_start": (10.0, 10.0, 10.0),
     "sampler.tau_end": (1.0, 1.0, 0.1),
     "sampler.tau_reaches_end": (True, False, True),
@@ -154,6 +155,7 @@ SEARCH_TABLE: dict[str, tuple[Any, Any, Any]] = {
 }
 
 TRAIN_TABLE: dict[str, tuple[Any, Any, Any]] = {
+    "task": ("image", "image", "image"),
     "epochs": (600, 600, 300),
     "batch_size": (96, 96, 96),
     "train_images": (None, None, None),

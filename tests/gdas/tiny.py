@@ -50,9 +50,6 @@ def search_config(
         weights=weights or WeightUpdate(),
         sampler=sampler or SamplerConfig(),
         derivation=derivation or Derivation(),
-        # Plain layout: oneDNN 3.12 writes past its workspace in the backward pass of a strided
-        # 1 x 1 convolution of fewer than 16 channels in channels-last layout.
-        channels_last=False,
     )
     return dataclasses.replace(config, **changes)
 
@@ -66,7 +63,6 @@ def train_config(**changes: Any) -> TrainConfig:
         channels=4,
         normals_per_block=1,
         drop_path=0.3,
-        channels_last=False,
     )
     return dataclasses.replace(config, **changes)
 
