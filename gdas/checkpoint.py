@@ -119,8 +119,13 @@ def save(folder: Path, segment: Segment, records: list[dict[str, Any]], *, keep:
     except OSError:
         shutil.rmtree(target, ignore_errors=True)
         raise
-    for old in sorted(folder.iterdir())[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+    # Later positions are of a history that was given up, because they were damaged.
+    others = sorted(path for path in folder.iterdir() if path != target)
+    earlier = [path for path in others if path.name < target.name]
+    kept = earlier[len(earlier) - (keep - 1) :] if keep > 1 else []
+    for old in others:
+        if old not in kept:
+            shutil.rmtree(old, ignore_errors=True)
     return state_digest
 
 

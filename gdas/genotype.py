@@ -258,7 +258,9 @@ def load(path: str | os.PathLike[str]) -> AnyGenotype:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot read the genotype file ({error.strerror})") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: also numbers beyond reading
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{path}: not a JSON file ({error})") from None
     return any_from_json(value, str(path))
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from copy import deepcopy
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -166,11 +167,12 @@ class _Run:
         self.space.weights.load_state_dict(state["weights"])
         for p, has_gradient in zip(self.parameters, state["has_gradient"], strict=True):
             p.grad = torch.zeros_like(p) if has_gradient else None
-        self.weight_optimizer.load_state_dict(state["weight_optimizer"])
+        # Optimisers keep the tensors they are given: they get copies.
+        self.weight_optimizer.load_state_dict(deepcopy(state["weight_optimizer"]))
         for kind, a in self.logits.items():
             a.data.copy_(state["logits"][kind])
-            a.grad = state["logits_gradient"][kind]
-        self.alpha_optimizer.load_state_dict(state["alpha_optimizer"])
+            a.grad = deepcopy(state["logits_gradient"][kind])
+        self.alpha_optimizer.load_state_dict(deepcopy(state["alpha_optimizer"]))
         self.position = state["position"]
         self.history = state["history"]
 

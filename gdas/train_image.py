@@ -9,6 +9,7 @@ Shapes: B batch, C channels, H and W height and width.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
 from typing import Literal
 
 import torch
@@ -109,7 +110,8 @@ def train_image(
     position, history = 0, list[dict[str, float]]()
     if checkpoint is not None:
         network.load_state_dict(checkpoint["weights"])
-        optimizer.load_state_dict(checkpoint["optimizer"])
+        # The optimiser keeps the tensors it is given: it gets copies.
+        optimizer.load_state_dict(deepcopy(checkpoint["optimizer"]))
         position, history = checkpoint["position"], checkpoint["history"]
     replica = team.wrap(network)
     if config.compile:

@@ -1,8 +1,8 @@
-"""Images as one memory-mapped Arrow file a split, so that processes on a node share one copy.
+"""Data sets as memory-mapped Arrow files, one a split, so that processes on a node share one copy.
 
-The file is an Arrow IPC file of two columns, `image` (channels x height x width bytes) and `label`,
-in a single batch; its schema metadata hold the shape, the class count, the source's identity and
-the SHA-256 of the two columns.
+A file is an Arrow IPC file of plain columns in a single batch; its schema metadata hold the
+format, the source's identity, the SHA-256 of the columns' bytes, and what the format needs beside.
+Images have two columns, `image` (channels x height x width bytes) and `label`.
 
 Shapes: N images, C channels, H and W height and width.
 """
@@ -12,8 +12,10 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +25,130 @@ from torch import Tensor
 
 from gdas.errors import InputError
 
-FORMAT = b"gdas-images/1"
+IMAGES = "gdas-images/1"
+
+
+@dataclass(frozen=True)
+class Split:
+    """A file that was found whole.
+
+    Attributes:
+        columns: name to a view of the mapped file; one-dimensional, images as bytes.
+        rows: how many.
+        about: the metadata.
+    """
+
+    columns: dict[str, NDArray[Any]]
+    rows: int
+    about: dict[str, str]
+
+
+def write_split(path: Path, columns: dict[str, pa.Array], about: dict[str, str]) -> None:
+    """Write beside, then rename: another process may be doing the same.
+
+    Args:
+        columns: of fixed width, without nulls.
+        about: metadata; "format" and "identity" at least.
+
+    Raises:
+        InputError: the folder cannot be written to.
+    """
+    table = pa.table(columns)
+    about = about | {"sha256": _digest([_bytes_of(column) for column in columns.values()])}
+    table = table.replace_schema_metadata(about)
+    beside = path.with_suffix(f".{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with pa.OSFile(str(beside), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+        beside.replace(path)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot write the converted data ({error.strerror or error}); "
+            "name a writable folder with --data"
+        ) from None
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def read_split(path: Path, *, form: str, identity: str, verify: bool) -> Split:
+    """Memory-map a file.
+
+    Args:
+        form: what its format must be.
+        identity: what its source must be.
+        verify: also compare the content with its SHA-256 (reads the whole file).
+
+    Raises:
+        InputError: not such a file, of another source, or damaged.
+    """
+    fix = f"delete {path} and run again to convert it anew"
+    try:
+        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        about = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
+        if about.get("format") != form:
+            raise InputError(f"{path}: not a file of format {form}; {fix}")
+        found, expected_sha = about["identity"], about["sha256"]
+        if any(column.num_chunks != 1 or column.null_count for column in table.columns):
+            raise InputError(f"{path}: damaged, its columns are not in one piece; {fix}")
+        parts = {name: _bytes_of(table[name].chunk(0)) for name in table.column_names}
+        columns = {
+            name: np.frombuffer(part, _numpy_type(table[name].type)) for name, part in parts.items()
+        }
+    except (pa.ArrowException, OSError, KeyError, ValueError, IndexError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: damaged ({error}); {fix}") from None
+    if found != identity:
+        raise InputError(f"{path}: made from {found}, expected {identity}; {fix}")
+    if verify and (sha := _digest(list(parts.values()))) != expected_sha:
+        raise InputError(f"{path}: damaged, SHA-256 {sha}, expected {expected_sha}; {fix}")
+    return Split(columns, len(table), about)
+
+
+def made_from(path: Path) -> str | None:
+    """The identity that a file says it has; None where there is no such file."""
+    try:
+        metadata = pa.ipc.open_file(pa.memory_map(str(path))).schema.metadata or {}
+        return str(metadata[b"identity"].decode())
+    except FileNotFoundError:
+        return None
+    except (pa.ArrowException, OSError, KeyError, ValueError):
+        return "unknown"
+
+
+def convert_once(path: Path, identity: str, convert: Callable[[], None]) -> None:
+    """Call `convert` unless `path` is there and made from the same source.
+
+    A source that changed (another version of a library, say) is converted anew; a damaged file is
+    left for `read_split` to name.
+    """
+    if made_from(path) not in (identity, "unknown"):
+        convert()
+
+
+def mapped(array: NDArray[Any]) -> Tensor:
+    """A tensor that is a view of a mapped, read-only array; nothing here writes to one."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writ")
+        return torch.from_numpy(array)
+
+
+def _numpy_type(kind: pa.DataType) -> Any:
+    return np.uint8 if pa.types.is_fixed_size_binary(kind) else kind.to_pandas_dtype()
+
+
+def _bytes_of(column: pa.Array) -> memoryview:
+    """The values' bytes, without Arrow's padding."""
+    width = column.type.bit_width // 8
+    return memoryview(column.buffers()[1])[: len(column) * width]
+
+
+def _digest(parts: list[memoryview]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -67,65 +192,36 @@ def write_images(
     classes: int,
     identity: str,
 ) -> None:
-    """Write beside, then rename: another process may be doing the same."""
+    """Write a split of images; see `write_split`."""
     n, *shape = images_NCHW.shape
-    images_NCHW = np.ascontiguousarray(images_NCHW)
+    width = int(np.prod(shape))
     image = pa.FixedSizeBinaryArray.from_buffers(
-        pa.binary(int(np.prod(shape))), n, [None, pa.py_buffer(images_NCHW)]
+        pa.binary(width), n, [None, pa.py_buffer(np.ascontiguousarray(images_NCHW))]
     )
-    metadata = {
-        b"format": FORMAT,
-        b"shape": ",".join(map(str, shape)).encode(),
-        b"classes": str(classes).encode(),
-        b"identity": identity.encode(),
-        b"sha256": content_digest(images_NCHW, labels_N).encode(),
+    about = {
+        "format": IMAGES,
+        "identity": identity,
+        "shape": ",".join(map(str, shape)),
+        "classes": str(classes),
     }
-    table = pa.table({"image": image, "label": pa.array(labels_N)}).replace_schema_metadata(
-        metadata
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(f".{os.getpid()}.partial")
-    try:
-        with pa.OSFile(str(beside), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    write_split(path, {"image": image, "label": pa.array(labels_N)}, about)
 
 
 def read_images(path: Path, *, identity: str, verify: bool) -> Images:
-    """Memory-map a split.
-
-    Args:
-        identity: what the file's source must be.
-        verify: also compare the content with its SHA-256 (reads the whole file).
+    """Memory-map a split of images; see `read_split`.
 
     Raises:
         InputError: not such a file, of another source, or damaged.
     """
-    fix = f"delete {path} and run again to convert it anew"
+    split = read_split(path, form=IMAGES, identity=identity, verify=verify)
     try:
-        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-        metadata = table.schema.metadata or {}
-        if metadata.get(b"format") != FORMAT:
-            raise InputError(f"{path}: not an image file of this project; {fix}")
-        shape = tuple(int(s) for s in metadata[b"shape"].split(b","))
-        image, label = table["image"].chunk(0), table["label"].chunk(0)
-        n, width = len(table), int(np.prod(shape))
-        if image.type.byte_width != width or n == 0 or table["image"].num_chunks != 1:
-            raise InputError(f"{path}: its columns do not fit its shape {shape}; {fix}")
-        images = np.frombuffer(image.buffers()[1], np.uint8, n * width).reshape(n, *shape)
-        labels = np.frombuffer(label.buffers()[1], np.int64, n)
-        found, classes = metadata[b"identity"].decode(), int(metadata[b"classes"])
-        expected_sha = metadata[b"sha256"].decode()
-    except (pa.ArrowException, OSError, KeyError, ValueError, IndexError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: damaged ({error}); {fix}") from None
-    if found != identity:
-        raise InputError(f"{path}: made from {found}, expected {identity}; {fix}")
-    if verify and (sha := content_digest(images, labels)) != expected_sha:
-        raise InputError(f"{path}: damaged, SHA-256 {sha}, expected {expected_sha}; {fix}")
-    with warnings.catch_warnings():  # the mapping is read-only, and nothing here writes to it
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writ")
-        return Images(torch.from_numpy(images), torch.from_numpy(labels), classes)
+        shape = tuple(int(side) for side in split.about["shape"].split(","))
+        images = split.columns["image"].reshape(split.rows, *shape)
+        labels, classes = split.columns["label"], int(split.about["classes"])
+        if split.rows == 0 or labels.dtype != np.int64:
+            raise ValueError("no images, or labels of another type")
+    except (KeyError, ValueError) as error:
+        raise InputError(
+            f"{path}: damaged ({error}); delete it and run again to convert it anew"
+        ) from None
+    return Images(mapped(images), mapped(labels), classes)

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gdas.data.arrow import Images, content_digest, read_images, write_images
+from gdas.data.arrow import Images, content_digest, convert_once, read_images, write_images
 from gdas.errors import InputError
 from gdas.randomness import generator
 
@@ -80,15 +80,12 @@ def open_images(name: str, split: Split, folder: Path, *, verify: bool = False) 
     data = known(name)
     path = folder / "arrow" / f"{name}-{split}.arrow"
     identity = data.identity(split)
-    if not path.exists():
+
+    def convert() -> None:
         images, labels = data.read(folder, split)
-        try:
-            write_images(path, images, labels, classes=data.classes, identity=identity)
-        except OSError as error:
-            raise InputError(
-                f"{path}: cannot write the converted data ({error.strerror}); "
-                "name a writable folder with --data"
-            ) from None
+        write_images(path, images, labels, classes=data.classes, identity=identity)
+
+    convert_once(path, identity, convert)
     return read_images(path, identity=identity, verify=verify)
 
 
@@ -103,7 +100,7 @@ def split_indices(
         InputError: more images asked for than there are.
     """
     train = total // 2 if train is None else train
-    valid = total - train if valid is None else valid
+    valid = max(0, total - train) if valid is None else valid
     if train + valid > total:
         raise InputError(
             f"train_images={train} and valid_images={valid}: the training split has only {total}"

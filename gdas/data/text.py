@@ -14,7 +14,6 @@ import io
 import os
 import re
 import urllib.request
-import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,13 +27,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gdas.data.arrow import convert_once, mapped, read_split, write_split
 from gdas.errors import InputError
 from gdas.randomness import generator
 
 Split = Literal["train", "valid", "test"]
 Lines = Sequence[Sequence[str]]
 
-FORMAT = b"gdas-tokens/1"
+TOKENS = "gdas-tokens/1"
 END, UNKNOWN = "<eos>", "<unk>"
 DOWNLOAD_SECONDS = 60
 
@@ -122,18 +122,15 @@ def open_tokens(name: str, split: Split, folder: Path, *, verify: bool = False) 
     data = known_text(name)
     path = folder / "arrow" / f"{name}-{split}.arrow"
     identity = data.identity(split)
-    if not path.exists():
+
+    def convert() -> None:
         train = data.read(folder, "train")
         ids = vocabulary_of(train)
         lines = train if split == "train" else data.read(folder, split)
         encoded = encode(lines, ids, f"{name}, {split} split")
-        try:
-            write_tokens(path, encoded, vocabulary=len(ids), identity=identity)
-        except OSError as error:
-            raise InputError(
-                f"{path}: cannot write the converted data ({error.strerror}); "
-                "name a writable folder with --data"
-            ) from None
+        write_tokens(path, encoded, vocabulary=len(ids), identity=identity)
+
+    convert_once(path, identity, convert)
     return read_tokens(path, identity=identity, verify=verify)
 
 
@@ -165,59 +162,29 @@ def encode(lines: Lines, ids: dict[str, int], where: str) -> NDArray[np.int32]:
 
 
 def write_tokens(path: Path, ids_N: NDArray[np.int32], *, vocabulary: int, identity: str) -> None:
-    """Write beside, then rename: another process may be doing the same."""
-    metadata = {
-        b"format": FORMAT,
-        b"vocabulary": str(vocabulary).encode(),
-        b"identity": identity.encode(),
-        b"sha256": hashlib.sha256(ids_N.data).hexdigest().encode(),
-    }
-    table = pa.table({"token": pa.array(ids_N)}).replace_schema_metadata(metadata)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(f".{os.getpid()}.partial")
-    try:
-        with pa.OSFile(str(beside), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    """Write a split of tokens; see gdas.data.arrow.write_split."""
+    about = {"format": TOKENS, "identity": identity, "vocabulary": str(vocabulary)}
+    write_split(path, {"token": pa.array(ids_N)}, about)
 
 
 def read_tokens(path: Path, *, identity: str, verify: bool) -> Tokens:
-    """Memory-map a split.
-
-    Args:
-        identity: what the file's source must be.
-        verify: also compare the content with its SHA-256.
+    """Memory-map a split of tokens; see gdas.data.arrow.read_split.
 
     Raises:
         InputError: not such a file, of another source, or damaged.
     """
-    fix = f"delete {path} and run again to convert it anew"
+    split = read_split(path, form=TOKENS, identity=identity, verify=verify)
     try:
-        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-        metadata = table.schema.metadata or {}
-        if metadata.get(b"format") != FORMAT:
-            raise InputError(f"{path}: not a token file of this project; {fix}")
-        token, n = table["token"], len(table)
-        if token.num_chunks != 1 or token.type != pa.int32() or token.null_count:
-            raise InputError(f"{path}: its column is not one of tokens; {fix}")
-        ids = np.frombuffer(token.chunk(0).buffers()[1], np.int32, n)
-        vocabulary = int(metadata[b"vocabulary"])
-        found, expected_sha = metadata[b"identity"].decode(), metadata[b"sha256"].decode()
-    except (pa.ArrowException, OSError, KeyError, ValueError, IndexError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: damaged ({error}); {fix}") from None
-    if found != identity:
-        raise InputError(f"{path}: made from {found}, expected {identity}; {fix}")
-    if ids.min() < 0 or ids.max() >= vocabulary:
-        raise InputError(f"{path}: damaged, a token is outside the vocabulary; {fix}")
-    if verify and (sha := hashlib.sha256(ids.data).hexdigest()) != expected_sha:
-        raise InputError(f"{path}: damaged, SHA-256 {sha}, expected {expected_sha}; {fix}")
-    with warnings.catch_warnings():  # the mapping is read-only, and nothing here writes to it
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writ")
-        return Tokens(torch.from_numpy(ids), vocabulary)
+        ids, vocabulary = split.columns["token"], int(split.about["vocabulary"])
+        if ids.dtype != np.int32 or split.rows == 0:
+            raise ValueError("no tokens, or of another type")
+        if ids.min() < 0 or ids.max() >= vocabulary:
+            raise ValueError("a token is outside the vocabulary")
+    except (KeyError, ValueError) as error:
+        raise InputError(
+            f"{path}: damaged ({error}); delete it and run again to convert it anew"
+        ) from None
+    return Tokens(mapped(ids), vocabulary)
 
 
 # Batches

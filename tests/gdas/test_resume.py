@@ -87,7 +87,6 @@ def test_every_search_ends_somewhere_else(uninterrupted: dict[str, list[Seen]]) 
     assert len(set(ends.values())) == len(ends)
 
 
-@pytest.mark.xfail(strict=True, reason="optimiser buffers and gradients are taken over, not copied")
 def test_a_search_leaves_the_state_it_went_on_from_as_it_was(
     small_digits: Images, tmp_path: Path
 ) -> None:
@@ -160,7 +159,6 @@ def test_a_training_stopped_after_any_epoch_goes_on_as_if_it_had_not_been(
     assert evaluated == ([False, True, True] if config.evaluate_every == 2 else [True] * 3)
 
 
-@pytest.mark.xfail(strict=True, reason="the optimiser's buffers are taken over, not copied")
 def test_a_training_leaves_the_state_it_went_on_from_as_it_was(
     digits: Images, tmp_path: Path
 ) -> None:
@@ -429,7 +427,6 @@ def test_where_every_checkpoint_is_damaged_there_is_none_and_each_has_its_line(
     ]
 
 
-@pytest.mark.xfail(strict=True, reason="the oldest position goes, though it is the only whole one")
 def test_a_checkpoint_saved_after_all_others_were_damaged_is_kept(
     tmp_path: Path, segment: Segment
 ) -> None:

@@ -204,7 +204,7 @@ IDS = np.array([0, 1, 2, 1, 0, 2], np.int32)
         ("cut", "damaged"),
         ("flip", "damaged, SHA-256"),
         ("range", "outside the vocabulary"),
-        ("images", "not a token file"),
+        ("images", "not a file of format gdas-tokens/1"),
         ("rubbish", "damaged"),
     ],
 )
