@@ -234,7 +234,8 @@ def _search_size(spec: SearchSpec) -> str:
         )
     halves = "the halves"
     if r.train_images is not None:
-        halves = f"{r.train_images:,} + {r.valid_images or 'the other'} images"
+        valid = f"{r.valid_images:,}" if r.valid_images else "the other"
+        halves = f"{r.train_images:,} + {valid} images"
     reduction = "fixed reduction cell" if r.network.reduction == "fixed" else "both cells searched"
     return (
         f"{reduction}; C={r.network.channels}, N={r.network.normals_per_block}, {r.epochs} epochs, "
