@@ -97,7 +97,6 @@ def save(folder: Path, segment: Segment, records: list[dict[str, Any]], *, keep:
     assert segment.state is not None
     target = folder / f"{segment.position:06d}"
     target.mkdir(parents=True, exist_ok=True)
-    (target / MANIFEST).unlink(missing_ok=True)
     beside = target / f"{STATE}.partial"
     try:
         with beside.open("wb") as file:
@@ -105,6 +104,7 @@ def save(folder: Path, segment: Segment, records: list[dict[str, Any]], *, keep:
             file.flush()
             os.fsync(file.fileno())
         sha = sha256_of(beside)
+        (target / MANIFEST).unlink(missing_ok=True)
         beside.replace(target / STATE)
         state_digest = digest(segment.state)
         write_json(
@@ -117,7 +117,9 @@ def save(folder: Path, segment: Segment, records: list[dict[str, Any]], *, keep:
             },
         )
     except OSError:
-        shutil.rmtree(target, ignore_errors=True)
+        beside.unlink(missing_ok=True)
+        if not (target / MANIFEST).exists():  # nothing whole was here before
+            shutil.rmtree(target, ignore_errors=True)
         raise
     # Later positions are of a history that was given up, because they were damaged.
     others = sorted(path for path in folder.iterdir() if path != target)

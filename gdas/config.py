@@ -139,6 +139,7 @@ class WeightUpdate:
         _require(0 <= self.momentum < 1, f"momentum={self.momentum}: must be in [0, 1)")
         _require(self.weight_decay >= 0, f"weight_decay={self.weight_decay}: must be >= 0")
         _require(self.clip > 0, f"clip={self.clip}: must be positive")
+        _require(not self.nesterov or self.momentum > 0, "nesterov=True: needs a momentum above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +155,7 @@ class AlphaUpdate:
 
     def __post_init__(self) -> None:
         _require(self.lr >= 0, f"lr={self.lr}: must be 0 or more")
+        _require(self.weight_decay >= 0, f"weight_decay={self.weight_decay}: must be >= 0")
         _require(all(0 <= b < 1 for b in self.betas), f"betas={self.betas}: must be in [0, 1)")
 
 
@@ -268,6 +270,9 @@ class TrainConfig:
         _require(0 <= self.lr_min <= self.lr, f"lr_min={self.lr_min}: must be from 0 to lr")
         _require(0 < self.lr_decay <= 1, f"lr_decay={self.lr_decay}: must be in (0, 1]")
         _require(0 <= self.momentum < 1, f"momentum={self.momentum}: must be in [0, 1)")
+        _require(not self.nesterov or self.momentum > 0, "nesterov=True: needs a momentum above 0")
+        _require(self.weight_decay >= 0, f"weight_decay={self.weight_decay}: must be >= 0")
+        _require(self.clip > 0, f"clip={self.clip}: must be positive")
         _require(0 <= self.drop_path < 1, f"drop_path={self.drop_path}: must be in [0, 1)")
         _require(
             0 <= self.warmup_epochs < self.epochs,

@@ -211,6 +211,8 @@ def _evaluate(
     sums = EpochSums()
     with torch.no_grad(), autocast(device, config.precision):
         for rows_B in rows_N[team.share(len(rows_N))].to(device).split(EVALUATION_BATCH):
+            if len(rows_B) == 0:  # more workers than images
+                continue
             labels_B = images.labels_N[rows_B]
             images_BCHW = normalise(images.images_NCHW[rows_B], config.data)
             scores_BK, _ = network(

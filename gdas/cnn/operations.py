@@ -67,8 +67,8 @@ class FactorizedReduce(nn.Module):
     """Halve the size: two 1 x 1 stride-2 convolutions, the second one pixel down and right.
 
     A 1 x 1 convolution of stride 2 reads every other pixel, so those are taken first: the same
-    result for a quarter of the ReLU. (PyTorch 2.14 on CPUs also damages memory in the backward
-    pass of a strided 1 x 1 convolution of 4 to 2 channels in channels-last layout.)
+    result for a quarter of the ReLU. (On CPUs, oneDNN also damages memory in the backward pass of
+    a strided 1 x 1 convolution of fewer than 8 or 16 channels in channels-last layout.)
     """
 
     def __init__(self, c_in: int, c_out: int, style: Style) -> None:

@@ -57,7 +57,7 @@ def search_split(config: SearchConfig, images: int) -> tuple[Tensor, Tensor]:
 class ImageSpace:
     """A supernet on a training split; implements gdas.search.SearchSpace.
 
-    Both halves get the training augmentation, as in the authors' code; no cutout.
+    Both halves get the training augmentation, as in the authors' code (whose search has no cutout).
 
     Raises:
         InputError: the split is smaller than the settings ask for.

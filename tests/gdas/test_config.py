@@ -239,3 +239,15 @@ def test_differences_of_a_preset_are_those_of_the_table() -> None:
         found = differences(SEARCH_PRESETS[preset], SEARCH_PRESETS["paper"])  # type: ignore[index]
         expected = {k: v[column] for k, v in SEARCH_TABLE.items() if v[column] != v[0]}
         assert {key: ours for key, ours, _ in found} == expected
+
+
+@pytest.mark.parametrize("kind", [WeightUpdate, TrainConfig])
+def test_nesterov_needs_a_momentum(kind: Any) -> None:
+    with pytest.raises(InputError, match="nesterov"):
+        kind(nesterov=True, momentum=0.0)
+
+
+@pytest.mark.parametrize("kind", [WeightUpdate, AlphaUpdate, TrainConfig])
+def test_a_negative_weight_decay_is_refused(kind: Any) -> None:
+    with pytest.raises(InputError, match="weight_decay"):
+        kind(weight_decay=-1.0)

@@ -482,3 +482,15 @@ def test_a_state_is_never_unpickled_into_code(tmp_path: Path, segment: Segment) 
         patch.setattr(torch, "load", watching)
         latest(tmp_path)
     assert called == [True]
+
+
+def test_a_full_disk_leaves_the_checkpoint_of_the_same_position_whole(
+    tmp_path: Path, segment: Segment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_at(tmp_path, segment, 1)
+    monkeypatch.setattr(torch, "save", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        save_at(tmp_path, segment, 1)
+    checkpoint, damaged = newest(tmp_path)
+    assert checkpoint is not None
+    assert (checkpoint.position, damaged) == (1, [])
