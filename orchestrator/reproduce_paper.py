@@ -132,7 +132,11 @@ def _drive(
             if any(job.kind != "select" and not store.done(job) for job in study):
                 from orchestrator.runner import ray_cluster, refuse_impossible, run_study
 
-                with ray_cluster(options.address) as scheduler.budget:
+                # Once more: connecting to Ray puts a handler of its own in place of ours.
+                with (
+                    ray_cluster(options.address) as scheduler.budget,
+                    terminate_as_interrupt() as seen,
+                ):
                     refuse_impossible(study, store, scheduler.budget)
                     confirm(study, store, scheduler.budget, yes=options.yes)
                     tracker = Tracker(study, store, experiment)
