@@ -168,16 +168,24 @@ class SamplerConfig:
     tau_start: float = 10.0
     tau_end: float = 1.0  # the authors later advised 0.1
     tau_reaches_end: bool = True  # False: 2019 code divides by epochs, not epochs - 1
-    # One draw for every cell of the net (2019 code; "copies of one cell" in section 3.2) or one
-    # for each cell type (2020 code).
-    scope: Literal["cell_instance", "cell_type"] = "cell_instance"
+    # One draw for every cell of the net (2019 code; "copies of one cell" in section 3.2), one for
+    # each cell type (2020 code), or one for each cell and image (the text after Eq. 9; no code).
+    scope: Literal["cell_instance", "cell_type", "data_sample"] = "cell_instance"
     # hard: one operation an edge runs (Eq. 5-6). soft: all run, weighted by the relaxed sample
     # (2019 recurrent search code).
     relaxation: Literal["hard", "soft"] = "hard"
+    # False: all operations run, the drawn one times 1 and the others times 0, and every one of
+    # them sends its gradient back ("Acceleration" of section 3.2 undone).
+    acceleration: bool = True
 
     def __post_init__(self) -> None:
         _require(self.tau_start > 0, f"tau_start={self.tau_start}: must be positive")
         _require(self.tau_end > 0, f"tau_end={self.tau_end}: must be positive")
+        _require(
+            self.scope != "data_sample" or (self.acceleration and self.relaxation == "hard"),
+            "scope=data_sample: draws one operation an image; use it with acceleration=true and "
+            "relaxation=hard",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -350,6 +358,10 @@ class TextSearchConfig:
             _require(getattr(self, key) >= 1, f"{key}={getattr(self, key)}: must be 1 or more")
         _require(self.batch_size >= 2, f"batch_size={self.batch_size}: batch norm needs 2 or more")
         _require(self.bptt >= 2, f"bptt={self.bptt}: must be 2 or more")
+        _require(
+            self.sampler.scope != "data_sample",
+            "sampler.scope=data_sample: a recurrent cell has one draw a batch",
+        )
         _require(self.temporal >= 0, f"temporal={self.temporal}: must be 0 or more")
 
 

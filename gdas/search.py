@@ -7,7 +7,7 @@ an epoch. It is a generator: the caller decides what becomes of each segment.
 Decisions: the W step computes no gradient of the logits and the alpha step none of the weights
 (first order, Eq. 8, no nested optimisation). Every random draw is seeded from where it stands.
 
-Shapes: E edges, K operations.
+Shapes: B batch, E edges, K operations.
 """
 
 from __future__ import annotations
@@ -33,11 +33,15 @@ class Architecture(NamedTuple):
     Attributes:
         picks: for every cell the (edge, operation) pairs that run.
         gates: for every cell its E x K gate on the device, or None in a W step of hard draws,
-            where it would be 1 at every pick. A cell that is not searched has neither.
+            where it would be 1 at every pick. A cell that is not searched has neither. Where
+            every image has a draw of its own, B x E x K.
+        samples: for every cell which operation each image runs on each edge, B x E on the CPU;
+            None where a batch shares its draw. A smaller last batch uses the first rows.
     """
 
     picks: list[list[Pick]]
     gates: list[Tensor | None] | None
+    samples: list[Tensor | None] | None = None
 
 
 class SearchSpace(Protocol):
@@ -91,14 +95,18 @@ def draw_architecture(
     generator: torch.Generator,
     *,
     gate_device: torch.device | None = None,
+    batch: int = 1,
 ) -> Architecture:
     """Draw the whole network's operations.
 
     Args:
         cell_types: for every cell the key of its logits; cells without logits are not drawn.
-        config: its `scope` says whether cells of one type share a draw.
+        config: its `scope` says whether cells of one type share a draw, and a batch's images.
         gate_device: where to put the gates; None: no gates (W step).
+        batch: B, images of the batch, where each has its own draw.
     """
+    if config.scope == "data_sample":
+        return _draw_for_samples(logits, cell_types, tau, generator, gate_device, batch)
     drawn: dict[str, Draw] = {}
     keys: list[str | None] = []
     for i, cell_type in enumerate(cell_types):
@@ -119,9 +127,38 @@ def draw_architecture(
     return Architecture(picks, [moved[key] if key else None for key in keys])
 
 
+def _draw_for_samples(
+    logits: dict[str, Tensor],
+    cell_types: Sequence[str],
+    tau: float,
+    generator: torch.Generator,
+    gate_device: torch.device | None,
+    batch: int,
+) -> Architecture:
+    """An operation for every image on every edge of every cell (text after Eq. 9)."""
+    picks: list[list[Pick]] = []
+    gates: list[Tensor | None] = []
+    samples: list[Tensor | None] = []
+    for cell_type in cell_types:
+        if cell_type not in logits:
+            picks.append([])
+            gates.append(None)
+            samples.append(None)
+            continue
+        edges, operations = logits[cell_type].shape
+        repeated = logits[cell_type].expand(batch, edges, operations).flatten(0, 1)
+        draw = draw_operations(repeated, tau, generator=generator)
+        operation_BE = torch.tensor(draw.operations).view(batch, edges)
+        samples.append(operation_BE)
+        picks.append([(e, k) for e in range(edges) for k in operation_BE[:, e].unique().tolist()])
+        gate_BEK = draw.gate_EK.view(batch, edges, operations)
+        gates.append(gate_BEK.to(gate_device, non_blocking=True) if gate_device else None)
+    return Architecture(picks, gates if gate_device is not None else None, samples)
+
+
 def _picks(draw: Draw, config: SamplerConfig) -> list[Pick]:
-    """What runs: the drawn operations, or all of them where the draw is soft."""
-    if config.relaxation == "hard":
+    """What runs: the drawn operations, or all where the draw is soft or nothing is saved."""
+    if config.relaxation == "hard" and config.acceleration:
         return list(enumerate(draw.operations))
     edges, operations = draw.gate_EK.shape
     return [(e, k) for e in range(edges) for k in range(operations)]
@@ -180,18 +217,20 @@ class _Run:
         """Update the drawn weights on a batch of D_T."""
         w = self.config.weights
         with_gates = w.clip_scope == "all"
-        soft = self.config.sampler.relaxation == "soft"
+        sampler = self.config.sampler
+        all_run = sampler.relaxation == "soft" or not sampler.acceleration
         architecture = draw_architecture(
             self.logits,
             self.space.cell_types,
             self.config.sampler,
             tau,
             generator(self.config.seed, "gumbel of weights", epoch, step),
-            gate_device=self.space.device if with_gates or soft else None,
+            gate_device=self.space.device if with_gates or all_run else None,
+            batch=self.config.batch_size,
         )
-        if architecture.gates is not None and not with_gates:  # soft: values, no gradient
+        if architecture.gates is not None and not with_gates:  # values, no gradient
             gates = [None if gate is None else gate.detach() for gate in architecture.gates]
-            architecture = Architecture(architecture.picks, gates)
+            architecture = architecture._replace(gates=gates)
         self.weight_optimizer.zero_grad(set_to_none=w.undrawn == "skip")
         batch = self.space.weight_loss(architecture, epoch, step)
         batch.loss.backward()
@@ -209,6 +248,7 @@ class _Run:
             tau,
             generator(self.config.seed, "gumbel of alpha", epoch, step),
             gate_device=self.space.device,
+            batch=self.config.batch_size,
         )
         self.alpha_optimizer.zero_grad()
         for p in self.parameters:

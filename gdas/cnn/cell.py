@@ -85,6 +85,7 @@ class SearchCell(nn.Module):
         s1_BCHW: Tensor,
         picks: Sequence[Pick],
         gate_EK: Tensor | None = None,
+        operation_BE: Tensor | None = None,
     ) -> Tensor:
         """Run the picked operations only.
 
@@ -93,6 +94,7 @@ class SearchCell(nn.Module):
                 a derived cell. `none` and edges that are not named add nothing.
             gate_EK: the draw's gate on the images' device; given in the alpha step only, where
                 its gradient is the point. Its value is 1 at every pick.
+            operation_BE: what each image runs, on the CPU; then the gate is gate_BEK.
         """
         states = self.preprocess(s0_BCHW, s1_BCHW)
         for node in range(self.nodes):
@@ -101,7 +103,13 @@ class SearchCell(nn.Module):
                 of_node, source = self.edge_list[e]
                 if of_node != node or k == NONE:
                     continue
-                out_BCHW: Tensor = self.edges[e][k](states[source])  # type: ignore[index]
+                operation: nn.Module = self.edges[e][k]  # type: ignore[index]
+                if operation_BE is not None:
+                    rows = (operation_BE[: len(s0_BCHW), e] == k).nonzero().flatten()
+                    if len(rows):
+                        terms.append(_on_rows(operation, states[source], rows, gate_EK, e, k))
+                    continue
+                out_BCHW: Tensor = operation(states[source])
                 terms.append(out_BCHW if gate_EK is None else out_BCHW * gate_EK[e, k])
             states.append(sum_of(terms) if terms else self._zero(states[0]))
         return torch.cat(states[2:], dim=1)
@@ -109,6 +117,18 @@ class SearchCell(nn.Module):
     def _zero(self, input_BCHW: Tensor) -> Tensor:
         stride = 2 if self.reduction else 1
         return torch.zeros_like(input_BCHW[:, :, ::stride, ::stride])
+
+
+def _on_rows(
+    operation: nn.Module, state_BCHW: Tensor, rows: Tensor, gate_BEK: Tensor | None, e: int, k: int
+) -> Tensor:
+    """An operation on some images of a batch, zero for the others; its batch norm sees those."""
+    rows = rows.to(state_BCHW.device, non_blocking=True)
+    out_RCHW: Tensor = operation(state_BCHW[rows])
+    if gate_BEK is not None:
+        out_RCHW = out_RCHW * gate_BEK[rows, e, k].to(out_RCHW.dtype)[:, None, None, None]
+    out_BCHW = out_RCHW.new_zeros(len(state_BCHW), *out_RCHW.shape[1:])
+    return out_BCHW.index_add(0, rows, out_RCHW)
 
 
 def sum_of(terms: Sequence[Tensor]) -> Tensor:

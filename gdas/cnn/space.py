@@ -126,7 +126,9 @@ class ImageSpace:
         images_BCHW = augment(self.images.images_NCHW[rows_B], self.config.data, moves)
         images_BCHW = images_BCHW.contiguous(memory_format=self.layout)
         with autocast(self.device, self.config.precision):
-            scores_BK = self.weights(images_BCHW, architecture.picks, architecture.gates)
+            scores_BK = self.weights(
+                images_BCHW, architecture.picks, architecture.gates, architecture.samples
+            )
             loss = F.cross_entropy(scores_BK, labels_B)
         return BatchLoss(loss, len(rows_B), correct_top_k(scores_BK.detach(), labels_B, 1))
 

@@ -109,19 +109,23 @@ class Supernet(nn.Module):
         images_BCHW: Tensor,
         picks: Sequence[Sequence[Pick]],
         gates: Sequence[Tensor | None] | None = None,
+        samples: Sequence[Tensor | None] | None = None,
     ) -> Tensor:
         """Class scores of the picked architecture.
 
         Args:
             picks: for every cell what it runs (ignored by a fixed cell).
             gates: for every cell its gate_EK on the images' device; alpha step only.
+            samples: for every cell what each image runs, where images differ.
         """
         s0_BCHW, s1_BCHW = self.stem(images_BCHW)
         for i, cell in enumerate(self.cells):
             if self.kinds[i] == "fixed":
                 out_BCHW = cell(s0_BCHW, s1_BCHW, None)
             else:
-                out_BCHW = cell(s0_BCHW, s1_BCHW, picks[i], None if gates is None else gates[i])
+                gate = None if gates is None else gates[i]
+                sample = None if samples is None else samples[i]
+                out_BCHW = cell(s0_BCHW, s1_BCHW, picks[i], gate, sample)
             s0_BCHW, s1_BCHW = s1_BCHW, out_BCHW
         pooled_BC = self.pool(self.last_activation(s1_BCHW)).flatten(1)
         scores: Tensor = self.classifier(pooled_BC)
