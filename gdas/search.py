@@ -164,8 +164,8 @@ def _picks(draw: Draw, config: SamplerConfig) -> list[Pick]:
     return [(e, k) for e in range(edges) for k in range(operations)]
 
 
-class _Run:
-    """All that changes during a search and is checkpointed."""
+class SearchSteps:
+    """The two steps of Algorithm 1, and all that they change, which is checkpointed."""
 
     def __init__(self, config: SearchConfig | TextSearchConfig, space: SearchSpace) -> None:
         self.config = config
@@ -294,7 +294,7 @@ def search(
     Raises:
         FloatingPointError: a loss is not finite; names the epoch.
     """
-    run = _Run(config, space)
+    run = SearchSteps(config, space)
     if checkpoint is not None:
         run.load(checkpoint)
     s, w = config.sampler, config.weights

@@ -98,13 +98,20 @@ def _check_resources(cpus: float, gpus: float, device: str, threads: int) -> Non
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSpec:
-    """Searches that differ in their seed only, and how the best of them is picked."""
+    """Searches that differ in their seed only, and how the best of them is picked.
+
+    With `cells: random` nothing is searched: every seed stands for a cell drawn uniformly, which
+    is scored and selected as searched cells are. `against` names the searches (or such draws) that
+    the report compares these with.
+    """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     seeds: tuple[int, ...]
     preset: Preset
     recipe: AnySearch
+    cells: Literal["searched", "random"] = "searched"
+    against: str | None = None
     # proxy: train each seed's cell for a short while on D_T, score it on D_V (as DARTS, which the
     # paper follows). shared_weights: score it on D_V with the search's own weights.
     select_by: Literal["proxy", "shared_weights"]
@@ -119,6 +126,10 @@ class SearchSpec:
             raise InputError(f"seeds={list(self.seeds)}: must differ")
         if self.recipe.task == "text" and self.select_by != "proxy":
             raise InputError(f"select_by={self.select_by}: recurrent cells are selected by proxy")
+        if self.cells == "random" and self.select_by != "proxy":
+            raise InputError(
+                f"select_by={self.select_by}: random cells have no shared weights; use proxy"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,6 +184,30 @@ class FinalSpec:
     recipe: AnyTrain
     resources: TrainResources
     row: PaperRow | None = None
+    seeds: tuple[int, ...] = (0,)  # one training each
+    without_data: Literal["refuse", "leave_out"] = "refuse"  # where the data set is not at hand
+
+    def __post_init__(self) -> None:
+        if not self.seeds:
+            raise InputError("seeds: at least one is needed")
+        if len(set(self.seeds)) != len(self.seeds):
+            raise InputError(f"seeds={list(self.seeds)}: must differ")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureSpec:
+    """A measurement of one search iteration's time and memory, accelerated and not."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    preset: Preset
+    recipe: SearchConfig
+    iterations: int = 5  # of each, in turn; the median counts
+    resources: TrialResources
+
+    def __post_init__(self) -> None:
+        if self.iterations < 1:
+            raise InputError(f"iterations={self.iterations}: must be 1 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,6 +229,7 @@ class Experiment:
     name: str
     searches: dict[str, SearchSpec] = field(default_factory=dict)
     finals: dict[str, FinalSpec] = field(default_factory=dict)
+    measures: dict[str, MeasureSpec] = field(default_factory=dict)
     note: str = ""  # printed at the top of the report: what this run is and is not
     mlflow: MlflowSpec = field(default_factory=MlflowSpec)
     retries: int = 2  # of a failed job, each from its newest checkpoint
@@ -201,11 +237,20 @@ class Experiment:
     def __post_init__(self) -> None:
         if self.retries < 0:
             raise InputError(f"retries={self.retries}: must be 0 or more")
-        for name in (*self.searches, *self.finals):
+        for name in (*self.searches, *self.finals, *self.measures):
             if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
                 raise InputError(
                     f"name {name!r}: use lower-case letters, digits, '-' and '_' (it names folders)"
                 )
+        for name, search in self.searches.items():
+            other = search.against
+            if other is not None and other not in self.searches:
+                raise InputError(
+                    f"searches.{name}.against={other}: no such search"
+                    f"{_suggestion(other, list(self.searches))}"
+                )
+            if other is not None and self.searches[other].recipe.task != search.recipe.task:
+                raise InputError(f"searches.{name}.against={other}: has cells of the other kind")
         for name, final in self.finals.items():
             searched = final.cell.searched
             if searched is not None and searched not in self.searches:
@@ -297,8 +342,12 @@ def resolve(raw: Raw, *, base: Path) -> Experiment:
         name: _final(_mapping(own, f"finals.{name}"), shared, f"finals.{name}", base)
         for name, own in _mapping(raw.get("finals"), "finals").items()
     }
-    if not out["searches"] and not out["finals"]:
-        raise InputError("searches, finals: both are empty, there is nothing to do")
+    out["measures"] = {
+        name: _measure(_mapping(own, f"measures.{name}"), shared, f"measures.{name}")
+        for name, own in _mapping(raw.get("measures"), "measures").items()
+    }
+    if not out["searches"] and not out["finals"] and not out["measures"]:
+        raise InputError("searches, finals, measures: all are empty, there is nothing to do")
     return decode(Experiment, out, "")
 
 
@@ -340,6 +389,19 @@ def _search(own: Raw, shared: dict[str, Raw], where: str) -> Raw:
     }
 
 
+def _measure(own: Raw, shared: dict[str, Raw], where: str) -> Raw:
+    search = {k: v for k, v in shared["search"].items() if k in ("preset", "recipe", "resources")}
+    spec = _merge(search, own)
+    _check_keys(spec, [f.name for f in dataclasses.fields(MeasureSpec)], f"{where}.")
+    preset = _preset(spec, where)
+    return {
+        **spec,
+        "preset": preset,
+        "recipe": _recipe("search", preset, spec.get("recipe"), f"{where}.recipe"),
+        "resources": _mapping(spec.get("resources"), f"{where}.resources"),
+    }
+
+
 def _final(own: Raw, shared: dict[str, Raw], where: str, base: Path) -> Raw:
     spec = _merge(shared[f"{_prefix(own)}final"], own)
     _check_keys(spec, [f.name for f in dataclasses.fields(FinalSpec)], f"{where}.")
@@ -352,6 +414,7 @@ def _final(own: Raw, shared: dict[str, Raw], where: str, base: Path) -> Raw:
         # Their configuration without cutout drops more paths.
         recipe["drop_path"] = _mapping(spec.get("recipe"), where).get("drop_path", 0.3)
     return {
+        "seeds": [recipe["seed"]],
         **spec,
         "preset": preset,
         "cell": cell,
@@ -391,6 +454,18 @@ def _recipe(stage: Literal["search", "train"], preset: Preset, own: object, wher
         )
     _check_fields(own, type(base), f"{where}.")
     return _merge(dataclasses.asdict(base) | {"data": constants}, own)
+
+
+def decode_search(recipe: object) -> SearchConfig | TextSearchConfig:
+    """The settings of a search, from a job's recipe."""
+    decoded: SearchConfig | TextSearchConfig = decode(AnySearch, recipe, "recipe")  # type: ignore[arg-type]
+    return decoded
+
+
+def decode_train(recipe: object) -> TrainConfig | TextTrainConfig:
+    """The settings of a training, from a job's recipe."""
+    decoded: TrainConfig | TextTrainConfig = decode(AnyTrain, recipe, "recipe")  # type: ignore[arg-type]
+    return decoded
 
 
 def decode(kind: type[T], value: object, where: str) -> T:

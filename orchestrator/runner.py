@@ -161,13 +161,15 @@ def _nonzero(**resources: float) -> dict[str, float]:
 
 def run_trial(config: dict[str, Any]) -> None:
     """The one trainable, for every kind of job."""
-    from orchestrator.search_trial import run_proxy, run_search
+    from orchestrator.search_trial import run_measure, run_proxy, run_search
 
     match config["kind"]:
         case "search":
             run_search(config["folder"], lambda record: tune.report(record["metrics"]))
         case "proxy":
             run_proxy(config["folder"], lambda record: tune.report(record["metrics"]))
+        case "measure":
+            tune.report(run_measure(config["folder"])["metrics"])
         case "train":
             _launch_training(config)
 

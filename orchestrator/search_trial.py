@@ -1,17 +1,17 @@
-"""A Tune trial around gdas.search; and the short proxy training that scores its cell.
+"""A Tune trial around gdas.search; the short proxy training that scores its cell; measurements.
 
-Neither opens the test split: they know no way to.
+None opens the test split: they know no way to.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter
 
 import gdas.genotype
 from gdas.cnn.space import ImageSpace, derive_genotype, score_with_shared_weights, search_split
@@ -20,27 +20,25 @@ from gdas.config import SearchConfig, TextSearchConfig, TrainConfig
 from gdas.data.images import open_images
 from gdas.data.text import open_tokens
 from gdas.genotype import Genotype, RecurrentGenotype
+from gdas.measure import measure_iterations
 from gdas.metrics import count_parameters
 from gdas.rnn.space import TextSpace
 from gdas.search import search
 from gdas.train_image import build_network, train_image
 from gdas.train_text import build_language_model, train_text
-from orchestrator.experiment import AnySearch, AnyTrain
+from orchestrator.experiment import decode, decode_search, decode_train
 from orchestrator.job_body import Finished, Loop, failure_recorded, open_job, run_to_end
-from orchestrator.store import JobFolder, Record
+from orchestrator.store import JobFolder, Record, where_and_who
 
 Report = Callable[[Record], None]
 Result = dict[str, Any]
-
-SearchSettings: TypeAdapter[Any] = TypeAdapter(AnySearch)
-TrainSettings: TypeAdapter[Any] = TypeAdapter(AnyTrain)
 
 
 def run_search(path: str, on_record: Report = lambda record: None) -> Result:
     """Run the search job in the folder `path` to its end; returns its result."""
     folder, settings = open_job(path)
     with failure_recorded(folder):
-        config = SearchSettings.validate_python(settings["recipe"]["config"], strict=False)
+        config = decode_search(settings["recipe"]["config"])
         resources = settings["resources"]
         device = open_device(resources["device"], threads=resources["threads"])
         data = Path(settings["environment"]["data"])
@@ -98,17 +96,20 @@ def _summary(finished: Finished, weights: torch.nn.Module) -> Result:
 
 
 def run_proxy(path: str, on_record: Report = lambda record: None) -> Result:
-    """Train the cell of the search that this job needs on D_T and score it on D_V."""
+    """Train a searched or a random cell on D_T and score it on D_V."""
     folder, settings = open_job(path)
     with failure_recorded(folder):
-        config = TrainSettings.validate_python(settings["recipe"]["config"], strict=False)
-        searched = SearchSettings.validate_python(settings["recipe"]["search"], strict=False)
+        config = decode_train(settings["recipe"]["config"])
+        searched = decode_search(settings["recipe"]["search"])
         resources = settings["resources"]
         device = open_device(resources["device"], threads=resources["threads"])
         data = Path(settings["environment"]["data"])
-        result_of_search = JobFolder(folder.path.parent / settings["needs"][0]).result()
-        assert result_of_search is not None, "a proxy training runs after its search"
-        genotype = gdas.genotype.any_from_json(result_of_search["genotype"])
+        if settings["needs"]:
+            result_of_search = JobFolder(folder.path.parent / settings["needs"][0]).result()
+            assert result_of_search is not None, "a proxy training runs after its search"
+            genotype = gdas.genotype.any_from_json(result_of_search["genotype"])
+        else:
+            genotype = gdas.genotype.any_from_json(settings["recipe"]["genotype"])
         start: Loop
         network: torch.nn.Module
         if isinstance(config, TrainConfig):
@@ -136,6 +137,32 @@ def run_proxy(path: str, on_record: Report = lambda record: None) -> Result:
         result = _summary(finished, network) | {
             "genotype": genotype.to_json(),
             "parameters": count_parameters(network),
+        }
+        folder.write_result(result)
+        return result
+
+
+def run_measure(path: str) -> Result:
+    """Measure one search iteration, accelerated and not."""
+    folder, settings = open_job(path)
+    with failure_recorded(folder):
+        config = decode(SearchConfig, settings["recipe"]["config"], "recipe")
+        resources = settings["resources"]
+        device = open_device(resources["device"], threads=resources["threads"])
+        images = open_images(config.data.name, "train", Path(settings["environment"]["data"]))
+        started = time.time()
+        costs = measure_iterations(config, images, device, settings["recipe"]["iterations"])
+        result = {
+            "metrics": {
+                f"{how}/{key}": value
+                for how, cost in costs.items()
+                for key, value in cost.items()
+                if isinstance(value, float)
+            },
+            "iterations": costs,
+            "seconds": time.time() - started,
+            "device": str(device),
+            **where_and_who(),
         }
         folder.write_result(result)
         return result

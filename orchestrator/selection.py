@@ -32,18 +32,18 @@ def select(study: Study, job: Job, store: Store) -> dict[str, Any]:
     candidates = []
     for need in job.needs:
         scored = study.job(need)
-        search = scored if scored.kind == "search" else study.job(scored.needs[0])
+        search = study.search_of(scored)
         result = store.folder(scored).result()
-        found = store.folder(search).result()
-        assert result is not None and found is not None, "a selection runs after what it needs"
+        assert result is not None, "a selection runs after what it needs"
         score = result["shared_weights"] if scored.kind == "search" else result["metrics"]
+        searched = scored.recipe.get("search", scored.recipe["config"])
         candidates.append(
             {
-                "seed": search.recipe["config"]["seed"],
-                "search": search.id,
+                "seed": searched["seed"],
+                "search": search.id if search else None,
                 "score": score[metric],
                 "loss": score["valid/loss"],
-                "genotype": found["genotype"],
+                "genotype": result["genotype"],
             }
         )
     sign = -1 if best == "highest" else 1

@@ -15,10 +15,12 @@ from typing import Any, Literal
 
 import gdas
 from gdas.config import SearchConfig, TextSearchConfig, TextTrainConfig, TrainConfig
-from orchestrator.experiment import Experiment, FinalSpec, SearchSpec
+from gdas.errors import InputError
+from gdas.genotype import random_genotype, random_recurrent_genotype
+from orchestrator.experiment import Experiment, FinalSpec, MeasureSpec, SearchSpec
 
 AnyConfig = SearchConfig | TextSearchConfig | TrainConfig | TextTrainConfig
-Kind = Literal["search", "proxy", "select", "train"]
+Kind = Literal["search", "proxy", "select", "train", "measure"]
 DataIdentity = Callable[[str, str, Any], str]
 """(task, data set, split) to what the split's content is."""
 
@@ -30,6 +32,7 @@ TITLES = {
     "proxy": "proxy training",
     "select": "selection",
     "train": "final training",
+    "measure": "measurement",
 }
 
 
@@ -38,7 +41,7 @@ class Job:
     """One unit of work, done once.
 
     Attributes:
-        kind: a search, a short scoring training, a selection, or a final training.
+        kind: a search, a short scoring training, a selection, a final training, or a measurement.
         name: for people and folder names.
         id: hash of all that can change the result.
         needs: ids of the jobs that must be done first.
@@ -76,12 +79,16 @@ class Study:
     Attributes:
         jobs: each once, under the name it had first, though several finals may be it.
         selections: name of a search to the id of its selection.
-        finals: name of a final to the id of its job.
+        finals: name of a final to the ids of its jobs, one a seed.
+        measures: name of a measurement to the id of its job.
+        left_out: name of a final that cannot run to the reason.
     """
 
     jobs: tuple[Job, ...]
     selections: dict[str, str]
-    finals: dict[str, str]
+    finals: dict[str, tuple[str, ...]]
+    measures: dict[str, str]
+    left_out: dict[str, str]
 
     def __iter__(self) -> Iterator[Job]:
         return iter(self.jobs)
@@ -89,19 +96,34 @@ class Study:
     def job(self, job_id: str) -> Job:
         return next(job for job in self.jobs if job.id == job_id)
 
-    def final(self, name: str) -> Job | None:
-        """The job of a final, or None where `only` left it out."""
-        return next((job for job in self.jobs if job.id == self.finals[name]), None)
+    def final(self, name: str) -> list[Job]:
+        """The jobs of a final, one a seed, without those that `only` left out."""
+        ids = self.finals.get(name, ())
+        return [job for job in self.jobs if job.id in ids]
+
+    def measure(self, name: str) -> Job | None:
+        """The job of a measurement, or None where `only` left it out."""
+        return next((job for job in self.jobs if job.id == self.measures[name]), None)
 
     def selection(self, name: str) -> Job | None:
         """The selection of a search, or None where `only` left it out."""
         return next((job for job in self.jobs if job.id == self.selections[name]), None)
 
-    def searches(self, name: str) -> list[Job]:
-        """A search's jobs, one a seed."""
+    def scored(self, name: str) -> list[Job]:
+        """What a selection compares, one a seed: searches, or proxy trainings."""
         select = self.selection(name)
-        needed = [self.job(need) for need in select.needs] if select else []
-        return [job if job.kind == "search" else self.job(job.needs[0]) for job in needed]
+        return [self.job(need) for need in select.needs] if select else []
+
+    def searches(self, name: str) -> list[Job]:
+        """A search's jobs, one a seed; none for random cells."""
+        searched = (self.search_of(job) for job in self.scored(name))
+        return [job for job in searched if job is not None]
+
+    def search_of(self, scored: Job) -> Job | None:
+        """The search whose cell a job scores; None for a random cell."""
+        if scored.kind == "search":
+            return scored
+        return self.job(scored.needs[0]) if scored.needs else None
 
     def only(self, labels: list[str]) -> Study:
         """The named jobs and all that they need.
@@ -138,25 +160,49 @@ def build_study(experiment: Experiment, identity: DataIdentity, cells: dict[str,
     """
     jobs: dict[str, Job] = {}
     selections: dict[str, Job] = {}
-    finals: dict[str, str] = {}
+    finals: dict[str, tuple[str, ...]] = {}
+    measures: dict[str, str] = {}
+    left_out: dict[str, str] = {}
     for name, search in experiment.searches.items():
         track = _track(name, search, identity)
         for job in track:
             jobs.setdefault(job.id, job)
         selections[name] = track[-1]
     for name, final in experiment.finals.items():
-        job = _final(name, final, identity, cells, selections)
+        try:
+            trainings = _final(name, final, identity, cells, selections)
+        except InputError as missing:
+            if final.without_data == "refuse":
+                raise
+            left_out[name] = str(missing)
+            continue
+        for job in trainings:
+            jobs.setdefault(job.id, job)
+        finals[name] = tuple(job.id for job in trainings)
+    for name, measure in experiment.measures.items():
+        job = _measure(name, measure, identity)
         jobs.setdefault(job.id, job)
-        finals[name] = job.id
-    return Study(tuple(jobs.values()), {n: job.id for n, job in selections.items()}, finals)
+        measures[name] = job.id
+    chosen = {name: job.id for name, job in selections.items()}
+    return Study(tuple(jobs.values()), chosen, finals, measures, left_out)
 
 
 def _track(name: str, spec: SearchSpec, identity: DataIdentity) -> list[Job]:
-    """The searches of one name, their proxies, and the selection last."""
+    """The searches of one name (none for random cells), their proxies, and the selection last."""
     searches, proxies = [], []
     data = _identities(spec.recipe, identity, *SPLITS[spec.recipe.task])
     for seed in spec.seeds:
         config = dataclasses.replace(spec.recipe, seed=seed)
+        if spec.cells == "random":
+            recipe = {
+                "config": dataclasses.asdict(spec.proxy),
+                "search": dataclasses.asdict(config),  # its halves of the data
+                "genotype": _random_cell(spec, seed),
+                "data": data,
+            }
+            resources = dataclasses.asdict(spec.proxy_resources)
+            proxies.append(_job("proxy", f"{name}-{seed}", recipe, resources))
+            continue
         searches.append(
             _job(
                 "search",
@@ -185,15 +231,32 @@ def _track(name: str, spec: SearchSpec, identity: DataIdentity) -> list[Job]:
     return [*searches, *proxies, select]
 
 
+def _random_cell(spec: SearchSpec, seed: int) -> dict[str, Any]:
+    if isinstance(spec.recipe, TextSearchConfig):
+        return random_recurrent_genotype(seed).to_json()
+    fixed = spec.recipe.network.reduction == "fixed"
+    return random_genotype(seed, fixed_reduction=fixed).to_json()
+
+
+def _measure(name: str, spec: MeasureSpec, identity: DataIdentity) -> Job:
+    recipe = {
+        "config": dataclasses.asdict(spec.recipe),
+        "iterations": spec.iterations,
+        "data": _identities(spec.recipe, identity, "train"),
+    }
+    return _job("measure", name, recipe, dataclasses.asdict(spec.resources))
+
+
 def _final(
     name: str,
     spec: FinalSpec,
     identity: DataIdentity,
     cells: dict[str, Any],
     selections: dict[str, Job],
-) -> Job:
+) -> list[Job]:
+    """A final's trainings, one a seed."""
     data = _identities(spec.recipe, identity, *SPLITS[spec.recipe.task], "test")
-    recipe: dict[str, Any] = {"config": dataclasses.asdict(spec.recipe), "data": data}
+    recipe: dict[str, Any] = {"data": data}
     needs = []
     if spec.cell.searched is not None:
         recipe["cell"] = {"source": "searched", "track": spec.cell.searched}
@@ -206,7 +269,13 @@ def _final(
         }
         source = next(key for key, value in sources.items() if value is not None)
         recipe["cell"] = {"source": source, "genotype": cells[name]}
-    return _job("train", name, recipe, dataclasses.asdict(spec.resources), *needs)
+    resources = dataclasses.asdict(spec.resources)
+    jobs = []
+    for seed in spec.seeds:
+        config = dataclasses.asdict(dataclasses.replace(spec.recipe, seed=seed))
+        label = name if len(spec.seeds) == 1 else f"{name}-seed{seed}"
+        jobs.append(_job("train", label, recipe | {"config": config}, resources, *needs))
+    return jobs
 
 
 def _identities(config: AnyConfig, identity: DataIdentity, *splits: str) -> dict[str, str]:

@@ -24,8 +24,8 @@ from gdas.files import write_json
 from gdas.metrics import count_multiply_adds, count_parameters
 from gdas.train_image import build_network, train_image
 from gdas.train_text import build_language_model, train_text
+from orchestrator.experiment import decode_train
 from orchestrator.job_body import Finished, Loop, failure_recorded, open_job, run_to_end
-from orchestrator.search_trial import TrainSettings
 from orchestrator.store import JobFolder, Record
 
 
@@ -79,7 +79,7 @@ def train_worker(path: str, on_record: Callable[[Record], None] = lambda record:
     """
     folder, settings = open_job(path)
     with failure_recorded(folder):
-        config = TrainSettings.validate_python(settings["recipe"]["config"], strict=False)
+        config = decode_train(settings["recipe"]["config"])
         resources, data = settings["resources"], Path(settings["environment"]["data"])
         device = open_device(resources["device"], threads=resources["threads"])
         provenance = require_provenance(folder)

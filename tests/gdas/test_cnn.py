@@ -29,7 +29,7 @@ from gdas.derive import edge_list
 from gdas.errors import InputError
 from gdas.genotype import DERIVED_OPERATIONS, OPERATIONS, PUBLISHED, Genotype, random_genotype
 from gdas.sampler import Pick
-from gdas.search import Architecture, _Run, draw_architecture
+from gdas.search import Architecture, SearchSteps, draw_architecture
 from tests.gdas.tiny import CPU, search_config
 
 SEARCH_STYLE = Style(affine=False)
@@ -41,18 +41,18 @@ def seeded(seed: int) -> Generator:
 
 def run_on(
     images: Images, reduction: Literal["searched", "fixed"] = "searched", **changes: Any
-) -> tuple[_Run, ImageSpace]:
+) -> tuple[SearchSteps, ImageSpace]:
     """A tiny search, ready to step, in training mode."""
     config = search_config(reduction, **changes)
     space = ImageSpace(config, images, CPU)
     space.weights.train()
-    return _Run(config, space), space
+    return SearchSteps(config, space), space
 
 
 Step = Literal["weight", "alpha"]
 
 
-def take(run: _Run, step: Step, index: int = 0) -> None:
+def take(run: SearchSteps, step: Step, index: int = 0) -> None:
     (run.weight_step if step == "weight" else run.alpha_step)(0, index, 1.0)
 
 
