@@ -13,6 +13,7 @@ import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain, combinations, product
 from random import Random
 from typing import Literal
@@ -88,6 +89,7 @@ def summary(values: Sequence[float]) -> Summary:
     return Summary(n, mean, sd, mean - half, mean + half)
 
 
+@cache
 def t_quantile(p: float, df: float) -> float:
     """Student's t quantile; `df` need not be whole (Welch).
 
