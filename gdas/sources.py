@@ -203,7 +203,11 @@ SOURCES: dict[type, tuple[Source, ...]] = {
         Source("alpha.weight_decay", UNRECORDED, RNN19),
         Source("sampler.tau_start", SILENT, f"{RNN19}: its notes"),
         Source("sampler.tau_end", SILENT, f"{RNN19}: its notes"),
-        Source("sampler.tau_reaches_end", SILENT, f"as in the image search; {RNN19} divides by E"),
+        Source(
+            "sampler.tau_reaches_end",
+            SILENT,
+            f"to the end value, as in the image search; {RNN19} stops one step short",
+        ),
         Source("sampler.relaxation", PRESET, f"paper Eq. 5 and 6; {RNN19}: all operations run"),
         Source(
             "exclude_none",

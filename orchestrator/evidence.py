@@ -232,7 +232,7 @@ def _sentence(a: Summary, b: Summary, difference: float, p: float, smallest: flo
     if p >= LEVEL:
         return (
             f"search is not better than random cells here: {means}, better by {difference:.2f}, "
-            f"which chance alone often gives (p = {p:.3f})."
+            f"no more than chance alone gives (p = {p:.3f})."
         )
     return (
         f"search is better than random cells here: {means}, better by {difference:.2f}, "

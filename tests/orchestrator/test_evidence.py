@@ -136,7 +136,7 @@ def test_a_test_without_values_is_refused() -> None:
         paired_p([])
 
 
-def test_false_raisedunder_the_null_are_no_more_than_said() -> None:
+def test_false_alarms_under_the_null_are_no_more_than_said() -> None:
     # Exactly: every split of eight distinct values is equally likely under the null.
     values = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0]
     raised, splits = 0, list(combinations(range(8), 4))
