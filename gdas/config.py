@@ -2,8 +2,8 @@
 
 The defaults are the preset `paper`: where the paper speaks clearly, the paper; where it is silent
 or contradicts itself, the 2019 code that produced the published cells. `authors_2019` and
-`authors_2020` are the two programs the authors released. DEVIATIONS names every default that is
-not the paper's letter.
+`authors_2020` are the two programs the authors released. gdas.sources says of every setting where
+its values are from.
 """
 
 from __future__ import annotations
@@ -469,30 +469,6 @@ def text_train_preset(preset: Preset, data: str) -> TextTrainConfig:
         )
     epochs = 3000 if preset == "authors_2019" else 2000
     return TextTrainConfig(data=TextData(name=data), epochs=epochs)
-
-
-@dataclass(frozen=True)
-class Deviation:
-    """A default of ours that is not the paper's letter."""
-
-    key: str
-    ours: object
-    paper: str
-    why: str
-
-
-DEVIATIONS = (
-    Deviation("search loss", "mean over the batch", "sum (Algorithm 1)", "both authors' codes"),
-    Deviation("derivation.exclude_none", True, "`none` eligible", "both authors' codes exclude it"),
-    Deviation(
-        "reduction stride",
-        "edges from the two inputs only",
-        "each function has stride 2",
-        "both authors' codes; other edges would halve twice",
-    ),
-    Deviation("recurrent search optimiser", "SGD, rate 20", "Adam, rate 20", "Adam at 20 diverges"),
-    Deviation("fixed reduction cell", "groups 8, batch norm", "not shown", "2.5 M parameters"),
-)
 
 
 def differences(config: Any, base: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:

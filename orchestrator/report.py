@@ -20,7 +20,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from gdas.config import (
-    DEVIATIONS,
     SearchConfig,
     TextSearchConfig,
     TextTrainConfig,
@@ -29,6 +28,7 @@ from gdas.config import (
     text_train_preset,
 )
 from gdas.derive import parameter_free
+from gdas.deviations import DEVIATIONS
 from gdas.draw import draw_genotype, draw_recurrent
 from gdas.files import write_text
 from gdas.genotype import Genotype, any_from_json

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PURE = (
     *("experiment", "estimate", "study", "selection", "store", "scheduler"),
-    *("process", "paper", "report", "console", "plan", "checks"),
+    *("process", "paper", "report", "console", "plan", "checks", "evidence", "search_health"),
 )
 GDAS_MAY_IMPORT = {
     "torch",

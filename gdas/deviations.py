@@ -1,0 +1,220 @@
+"""Where a run is not the paper's, and where its sources disagree: the lines of a report.
+
+Made from gdas.sources and the presets of gdas.config. A setting gets a line where the run is not
+as its source says (the paper or, where the paper gives no value, the authors' 2019 code), and also
+where paper and authors' codes disagree with one another, so that its reader knows of the choice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from gdas.config import (
+    IMAGE_DATA,
+    SEARCH_PRESETS,
+    TEXT_SEARCH_PRESETS,
+    TRAIN_PRESETS,
+    ImageData,
+    Preset,
+    SearchConfig,
+    TextSearchConfig,
+    TextTrainConfig,
+    TrainConfig,
+    text_train_preset,
+)
+from gdas.sources import (
+    NOT_SETTINGS,
+    PRESET,
+    SILENT,
+    SOURCES,
+    TOUCHES,
+    UNRECORDED,
+    NotASetting,
+    Says,
+    Source,
+)
+
+Config = SearchConfig | TrainConfig | TextSearchConfig | TextTrainConfig
+
+PRESETS: tuple[Preset, ...] = ("paper", "authors_2019", "authors_2020")
+NOT_COVERED = "-"
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """One line of the report.
+
+    Attributes:
+        job: what the line is about, such as "search gdas-frc"; may be empty.
+        key: the setting, dotted, or what else differs.
+        ours: this run's value.
+        why: where the sources say so, and why the choice.
+        touches: the numbers that it can change.
+        status: how ours stands to its source, in words.
+        differs: whether ours is not as its source says; False: a choice among sources.
+    """
+
+    job: str
+    key: str
+    ours: str
+    paper: str
+    code_2019: str
+    code_2020: str
+    why: str
+    touches: str
+    status: str
+    differs: bool
+
+
+def deviations(config: Config, *, job: str = "") -> list[Deviation]:
+    """The lines of one search or training.
+
+    Args:
+        config: its settings.
+        job: what to call it.
+
+    Raises:
+        TypeError: settings of a class that SOURCES does not know.
+    """
+    if type(config) not in SOURCES:
+        raise TypeError(f"{type(config).__name__}: has no entry in gdas.sources.SOURCES")
+    lines = [_line(source, config, job) for source in SOURCES[type(config)]]
+    return [line for line in lines if line] + [
+        _fixed(entry, config, job) for entry in NOT_SETTINGS if _matters(entry, config)
+    ]
+
+
+def preset_for(name: Preset, config: Config) -> Config | None:
+    """A preset's settings for the job that `config` is: on its images or text.
+
+    Returns:
+        None where the preset has no such job: the 2020 code has no recurrent half.
+    """
+    match config:
+        case SearchConfig():
+            papers = SEARCH_PRESETS[name]
+            return dataclasses.replace(papers, data=_constants(config.data, papers.data))
+        case TrainConfig():
+            train = TRAIN_PRESETS[name]
+            if name == "authors_2019" and not config.data.cutout:
+                train = dataclasses.replace(train, drop_path=0.3)  # their other configuration
+            return dataclasses.replace(train, data=_constants(config.data, train.data))
+        case TextSearchConfig():
+            return TEXT_SEARCH_PRESETS.get(name)
+        case TextTrainConfig():
+            known = "wikitext2" if config.data.name == "wikitext2" else "ptb"
+            return text_train_preset(name, known) if name in TEXT_SEARCH_PRESETS else None
+
+
+def _constants(ours: ImageData, papers: ImageData) -> ImageData:
+    """The known constants of our images, under the name of the paper's."""
+    return dataclasses.replace(IMAGE_DATA.get(ours.name, papers), name=papers.name)
+
+
+def _line(source: Source, config: Config, job: str) -> Deviation | None:
+    """The line of a setting, or None where ours is as its source says and the sources agree."""
+    key, paper, ours = source.key, source.paper, value_of(config, source.key)
+    settings = {name: preset_for(name, config) for name in PRESETS}
+    values = {name: value_of(preset, key) for name, preset in settings.items() if preset}
+    letter = values["paper"] if paper is PRESET else paper.value
+    given = paper is PRESET or paper.value is not None
+    codes = [name for name in PRESETS[1:] if name in values and values[name] == ours]
+    status, differs = _status(paper, given, ours in (letter, *source.also), codes)
+    expected = letter if given else values["authors_2019"]
+    disagree = any(values[name] != expected for name in PRESETS[1:] if name in values)
+    unclear = not given and paper not in (SILENT, UNRECORDED)
+    if not (differs or disagree or unclear):
+        return None
+    shown = " or ".join(map(_text, (letter, *source.also))) if paper is PRESET else paper.text
+    return Deviation(
+        job=job,
+        key=key,
+        ours=_text(ours),
+        paper=shown,
+        code_2019=_text(values["authors_2019"]),
+        code_2020=_text(values["authors_2020"]) if "authors_2020" in values else NOT_COVERED,
+        why=source.why,
+        touches=source.touches or TOUCHES[type(config)],
+        status=status,
+        differs=differs,
+    )
+
+
+def _matters(entry: NotASetting, config: Config) -> bool:
+    if type(config) not in entry.configs:
+        return False
+    if entry.only is None or not isinstance(config, SearchConfig):
+        return True
+    key, value = entry.only
+    return bool(value_of(config, key) == value)
+
+
+def _fixed(entry: NotASetting, config: Config, job: str) -> Deviation:
+    covered = preset_for("authors_2020", config) is not None
+    code_2019, code_2020 = entry.code_2019 or entry.ours, entry.code_2020 or entry.ours
+    codes = [
+        name
+        for name, value in zip(PRESETS[1:], (code_2019, code_2020), strict=True)
+        if value == entry.ours and (covered or name != "authors_2020")
+    ]
+    given, as_paper = entry.paper.value is not None, entry.paper.value == entry.ours
+    status, differs = _status(entry.paper, given, as_paper, codes)
+    return Deviation(
+        job=job,
+        key=entry.key,
+        ours=entry.ours,
+        paper=entry.paper.text,
+        code_2019=code_2019,
+        code_2020=code_2020 if covered else NOT_COVERED,
+        why=entry.why,
+        touches=entry.touches or TOUCHES[type(config)],
+        status=status,
+        differs=differs,
+    )
+
+
+def _status(paper: Says, given: bool, as_paper: bool, codes: list[Preset]) -> tuple[str, bool]:
+    """How ours stands to its source, and whether it differs from it.
+
+    Args:
+        given: whether the paper gives a value.
+        codes: those of the authors' codes that have our value.
+    """
+    if given and as_paper:
+        return "as the paper", False
+    code = f"the {codes[0].removeprefix('authors_')} code" if codes else ""
+    if given:
+        return "not the paper's" + (f", but {code}'s" if code else ""), True
+    said = "silent" if paper is SILENT else "not recorded" if paper is UNRECORDED else "unclear"
+    if "authors_2019" in codes:
+        return f"paper {said}; as {code}", False
+    return f"paper {said}; not as the 2019 code" + (f", but as {code}" if code else ""), True
+
+
+def value_of(config: Any, key: str) -> Any:
+    """The value behind a dotted key."""
+    for part in key.split("."):
+        config = getattr(config, part)
+    return config
+
+
+def _text(value: object) -> str:
+    match value:
+        case None:
+            return "not set"
+        case float():
+            return f"{value:g}"
+        case tuple():
+            return ", ".join(map(_text, value))
+        case _:
+            return str(value)
+
+
+DEFAULTS = (SearchConfig(), TrainConfig(), TextSearchConfig(), TextTrainConfig())
+
+DEVIATIONS = tuple(
+    {line.key: line for config in DEFAULTS for line in deviations(config) if line.differs}.values()
+)
+"""What is not as its source says in every run of this project, unless set otherwise."""

@@ -1,0 +1,405 @@
+"""Evidence: hand-computed tests, the verdict's rule, and what alarms in a search."""
+
+from __future__ import annotations
+
+import dataclasses
+from itertools import combinations
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from matplotlib.image import imread
+
+from gdas.config import IMAGE_DATA, SearchConfig, TextSearchConfig, TextTrainConfig, TrainConfig
+from gdas.genotype import OPERATIONS, PUBLISHED
+from orchestrator import evidence, paper
+from orchestrator.evidence import (
+    VERDICT_RULE,
+    compare,
+    paired_p,
+    papers_final,
+    papers_search,
+    permutation_p,
+    size_differences,
+    summary,
+    t_quantile,
+    verdict,
+)
+from orchestrator.search_health import (
+    alarms,
+    edge_figure,
+    edge_histories,
+    parameter_free_counts,
+    search_health,
+)
+
+# Summaries
+
+
+@pytest.mark.parametrize(
+    ("p", "df", "expected"),
+    [  # printed tables of Student's t; that with df 2.7: scipy 1.17
+        (0.975, 1, 12.706205),
+        (0.975, 2, 4.302653),
+        (0.975, 3, 3.182446),
+        (0.975, 9, 2.262157),
+        (0.975, 30, 2.042272),
+        (0.975, 1000, 1.962339),
+        (0.95, 4, 2.131847),
+        (0.975, 2.7, 3.392148),
+        (0.5, 5, 0.0),
+    ],
+)
+def test_student_quantiles(p: float, df: float, expected: float) -> None:
+    assert t_quantile(p, df) == pytest.approx(expected, abs=2e-6)
+
+
+def test_an_interval_needs_three_values() -> None:
+    one, two, three = summary([2.8]), summary([2.8, 3.0]), summary([1.0, 2.0, 3.0])
+    assert (one.n, one.mean, one.sd, one.low, one.high) == (1, 2.8, None, None, None)
+    assert two.sd == pytest.approx(0.1414214) and two.low is None and two.high is None
+    assert "n too small" in one.text and "n too small" in two.text
+    half = 4.302653 * 1.0 / 3**0.5
+    assert (three.mean, three.sd) == (2.0, 1.0)
+    assert (three.low, three.high) == (
+        pytest.approx(2 - half, abs=1e-5),
+        pytest.approx(2 + half, abs=1e-5),
+    )
+    assert three.text == "2.00 ± 1.00 (n = 3, 95 % interval -0.48 to 4.48)"
+
+
+@pytest.mark.parametrize("values", [[], [1.0, float("nan")], [float("inf")]])
+def test_values_without_a_mean_are_refused(values: list[float]) -> None:
+    with pytest.raises(ValueError, match="finite"):
+        summary(values)
+
+
+def test_the_interval_covers_the_mean_as_often_as_it_says() -> None:
+    draw, covered, runs = Random(0), 0, 1000
+    for _ in range(runs):
+        s = summary([draw.gauss(5, 2) for _ in range(4)])
+        assert s.low is not None and s.high is not None
+        covered += s.low <= 5 <= s.high
+    assert 0.93 <= covered / runs <= 0.97  # 0.95 +- 3 standard errors of 0.007
+
+
+# Permutation tests
+
+
+def test_permutation_p_by_hand() -> None:
+    # Sums of the 6 pairs of {1, 2, 3, 4}: 3 4 5 5 6 7. {3, 4} is the best of them, {1, 4} ties.
+    assert permutation_p([3, 4], [1, 2], "higher") == pytest.approx(1 / 6)
+    assert permutation_p([3, 4], [1, 2], "lower") == pytest.approx(6 / 6)
+    assert permutation_p([1, 4], [2, 3], "higher") == pytest.approx(4 / 6)
+    assert permutation_p([2, 3], [1, 4], "lower") == pytest.approx(4 / 6)
+    # Unequal sizes: {9} is the best of 4 singles.
+    assert permutation_p([9], [1, 2, 3], "higher") == pytest.approx(1 / 4)
+    assert permutation_p([2, 2], [2, 2], "higher") == 1.0
+
+
+def test_ties_count_whatever_the_rounding() -> None:
+    # 0.1 + 0.5 and 0.3 + 0.3 differ in binary; {.1,.5}, {.3,.3} tie, in both directions.
+    assert permutation_p([0.1, 0.5], [0.3, 0.3], "higher") == pytest.approx(
+        permutation_p([0.3, 0.3], [0.1, 0.5], "higher")
+    )
+    assert 0.1 + 0.2 != 0.3
+    assert permutation_p([0.1, 0.2], [0.3, 0.0], "higher") == pytest.approx(4 / 6)
+
+
+def test_paired_p_by_hand() -> None:
+    # Sums of +-1 +-2 +-3 from 6 down: 6 4 2 0 0 -2 -4 -6.
+    assert paired_p([1, 2, 3]) == pytest.approx(1 / 8)
+    assert paired_p([-1, 2, 3]) == pytest.approx(2 / 8)
+    assert paired_p([1, 2, -3]) == pytest.approx(5 / 8)
+    assert paired_p([0, 0]) == 1.0
+
+
+def test_many_values_are_drawn_and_close_to_the_exact_p(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = Random(3)
+    a, b = [draw.gauss(0.5, 1) for _ in range(6)], [draw.gauss(0, 1) for _ in range(6)]
+    gains = [x - y for x, y in zip(a, b, strict=True)]
+    exact, exact_paired = permutation_p(a, b, "higher"), paired_p(gains)
+    monkeypatch.setattr(evidence, "MOST_SPLITS", 10)
+    # 4 standard errors of 20,000 draws are 0.014.
+    assert permutation_p(a, b, "higher") == pytest.approx(exact, abs=0.014)
+    assert paired_p(gains) == pytest.approx(exact_paired, abs=0.014)
+    assert permutation_p(a, b, "higher") == permutation_p(a, b, "higher")
+    assert permutation_p([9.0] * 6, [1.0] * 6, "higher") >= 1 / (evidence.RANDOM_SPLITS + 1)
+
+
+def test_a_test_without_values_is_refused() -> None:
+    for a, b in (([], [1.0]), ([1.0], [])):
+        with pytest.raises(ValueError, match="both sides"):
+            permutation_p(a, b, "higher")
+    with pytest.raises(ValueError, match="at least one"):
+        paired_p([])
+
+
+def test_false_alarms_under_the_null_are_no_more_than_said() -> None:
+    # Exactly: every split of eight distinct values is equally likely under the null.
+    values = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0]
+    raised, splits = 0, list(combinations(range(8), 4))
+    for split in splits:
+        a = [values[i] for i in split]
+        b = [v for i, v in enumerate(values) if i not in split]
+        raised += permutation_p(a, b, "higher") <= 0.05
+    assert raised / len(splits) == pytest.approx(3 / 70)
+    draw, found, runs = Random(0), 0, 1000
+    for _ in range(runs):
+        a, b = ([draw.gauss(0, 1) for _ in range(4)] for _ in range(2))
+        found += permutation_p(a, b, "lower") <= 0.05
+    assert 0 < found / runs <= 0.05
+    found = sum(paired_p([draw.gauss(0, 1) for _ in range(6)]) <= 0.05 for _ in range(runs))
+    assert 0 < found / runs <= 0.05
+
+
+# Searched against random
+
+
+def test_a_search_that_is_better_is_called_so() -> None:
+    c = compare([2.8, 2.9, 2.85, 2.7], [3.2, 3.3, 3.1, 3.4], "lower")
+    assert c.difference == pytest.approx(3.25 - 2.8125)
+    assert c.p == pytest.approx(1 / 70) == c.smallest_p
+    assert c.low is not None and c.high is not None and 0 < c.low < c.difference < c.high
+    assert c.sentence.startswith("search is better than random cells here: mean 2.81 (n = 4)")
+
+
+def test_welchs_interval_by_hand() -> None:
+    # Variances 1 and 4, n = 3: standard error sqrt(5 / 3), df 25 / (1 / 2 + 16 / 2) = 2.941.
+    c = compare([11.0, 12.0, 13.0], [8.0, 10.0, 12.0], "higher")
+    half = t_quantile(0.975, 25 / 8.5) * (5 / 3) ** 0.5
+    assert (c.low, c.high) == (pytest.approx(2 - half), pytest.approx(2 + half))
+
+
+@pytest.mark.parametrize("better", ["higher", "lower"])
+def test_a_search_that_is_not_better_is_called_so(better: Any) -> None:
+    worse, good = [3.0, 3.1, 3.2, 3.3], [2.0, 2.1, 2.2, 2.3]
+    searched, random = (worse, good) if better == "lower" else (good, worse)
+    c = compare(searched, random, better)
+    assert c.difference == pytest.approx(-1.0)
+    assert c.sentence.startswith("search is not better than random cells here: ")
+    close = compare([2.0, 2.1, 2.2, 2.35], [2.0, 2.1, 2.2, 2.3], better)
+    assert close.sentence.startswith("search is not better than random cells here: ")
+
+
+def test_few_cells_are_called_too_few() -> None:
+    c = compare([2.0, 2.1, 2.2], [3.0, 3.1, 3.2], "lower")
+    assert c.p == c.smallest_p == pytest.approx(0.05)
+    assert c.sentence.startswith("n too small: with 3 and 3 cells no p below 0.05 is possible")
+    assert compare([2.0], [3.0, 3.1], "lower").low is None
+    worse = compare([3.0], [2.0], "lower").sentence
+    assert "search is not better" in worse and "n too small" in worse
+
+
+def test_a_side_that_was_not_run_is_called_so() -> None:
+    c = compare([], [3.0], "lower")
+    assert c.p is None and c.sentence == "not run: there are no results of searched cells."
+    assert "searched and random" in compare([], [], "lower").sentence
+
+
+# Verdicts
+
+
+@pytest.mark.parametrize(
+    ("ours", "word"),
+    [
+        ([], "not run"),
+        ([2.8], "n too small"),
+        ([2.8, 2.8], "n too small"),
+        ([2.5, 2.51, 2.52], "reproduced"),  # the interval is better
+        ([2.82, 2.82, 2.82], "reproduced"),
+        ([2.824, 2.824, 2.824], "reproduced"),  # equal as printed
+        ([2.826, 2.826, 2.826], "missed"),  # printed, this is 2.83
+        ([2.7, 2.8, 2.9], "within noise"),  # better, but the figure is inside
+        ([2.8, 2.9, 3.0], "within noise"),
+        ([2.82, 2.7, 2.94], "within noise"),  # an equal mean proves nothing with such a spread
+        ([3.1, 3.11, 3.12], "missed"),
+    ],
+)
+def test_a_verdict_follows_the_interval(ours: list[float], word: str) -> None:
+    found = verdict(ours, 2.82, "lower", size_differences=[])
+    assert found.word == word
+    assert word.lower() in VERDICT_RULE.lower()
+    mirrored = verdict([100 - v for v in ours], 97.18, "higher", size_differences=[])
+    assert mirrored.word == word
+
+
+def test_digits_are_those_that_the_paper_prints() -> None:
+    ours = [57.54, 57.54, 57.54]
+    assert verdict(ours, 57.5, "lower", size_differences=[], digits=1).word == "reproduced"
+    assert verdict(ours, 57.5, "lower", size_differences=[], digits=2).word == "missed"
+    for table, measures in paper.MEASURES.items():
+        for row in paper.tables()[table]["rows"]:
+            for column in measures:
+                if row.get(column) is not None:
+                    assert round(row[column], evidence.DIGITS[table]) == row[column]
+
+
+def test_another_recipe_than_the_papers_is_never_a_reproduction() -> None:
+    found = verdict([2.0, 2.0, 2.0], 2.82, "lower", size_differences=["epochs", "channels"])
+    assert found.word == "run too small to compare"
+    assert found.why == "2 settings are not the paper's (epochs, channels)."
+    many = verdict([2.0], 2.82, "lower", size_differences=list("abcdefgh"))
+    assert many.why == "8 settings are not the paper's (a, b, c, d, e, f, ...)."
+    one = verdict([2.0], 2.82, "lower", size_differences=["epochs"])
+    assert one.why.startswith("1 setting is")
+    assert verdict([], 2.82, "lower", size_differences=["epochs"]).word == "not run"
+
+
+def test_size_differences_are_all_but_those_that_mean_nothing() -> None:
+    papers = TrainConfig()
+    same = dataclasses.replace(
+        papers, seed=7, precision="bfloat16", compile=True, channels_last=False, evaluate_every=9
+    )
+    assert size_differences(same, papers) == []
+    small = dataclasses.replace(papers, epochs=8, data=IMAGE_DATA["digits"])
+    found = size_differences(small, papers)
+    assert {"epochs", "data.name", "data.flip"} <= set(found)
+    assert size_differences(TextTrainConfig(), papers) == ["task"]
+    search = dataclasses.replace(SearchConfig(), recalibration_batches=3, seed=1)
+    assert size_differences(search, SearchConfig()) == []
+    names = {
+        f.name
+        for kind in (TrainConfig, SearchConfig, TextTrainConfig)
+        for f in dataclasses.fields(kind)
+    }
+    assert set(evidence.IGNORED) - names <= {"segments_per_epoch"}, "a key that is no setting"
+
+
+def test_the_papers_recipes() -> None:
+    row = paper.find_row(1, "GDAS (FRC) + CutOut", ["err_c10"])
+    final = papers_final(1, row, "cifar10")
+    assert isinstance(final, TrainConfig) and (final.data.cutout, final.epochs) == (16, 600)
+    plain = papers_final(1, paper.find_row(1, "GDAS", ["err_c10"]), "cifar10")
+    assert isinstance(plain, TrainConfig) and plain.data.cutout == 0
+    fifth = papers_final(5, paper.find_row(5, "FRC-N + FIX-R", ["err_c10"]), "cifar10")
+    assert isinstance(fifth, TrainConfig) and fifth.data.cutout == 16
+    text = papers_final(4, paper.find_row(4, "GDAS", ["ppl_test"]), "wikitext2")
+    assert isinstance(text, TextTrainConfig) and (text.epochs, text.hidden) == (3000, 700)
+    fixed = dataclasses.replace(SearchConfig().network, reduction="fixed")
+    search = dataclasses.replace(SearchConfig(), network=fixed, epochs=3)
+    assert size_differences(search, papers_search(search)) == ["epochs"]
+    assert papers_search(TextSearchConfig(epochs=2)) == TextSearchConfig()
+
+
+# Search health
+
+EDGES = 14
+
+
+def record(
+    position: int, logits_EK: list[list[float]], *, kind: str = "normal", cell: Any = None
+) -> dict[str, Any]:
+    genotype = (cell or PUBLISHED["GDAS_F1"]).to_json()
+    return {
+        "position": position,
+        "metrics": {"normal/parameter_free": float(position)},
+        "details": {"genotype": genotype, "logits": {kind: logits_EK}},
+    }
+
+
+def favouring(operation: str, edges: int, by: float = 3.0) -> list[list[float]]:
+    """Logits in which the first `edges` edges favour an operation and the others sep_conv_3x3."""
+    chosen = [operation] * edges + ["sep_conv_3x3"] * (EDGES - edges)
+    return [[by if name == op else 0.0 for name in OPERATIONS] for op in chosen]
+
+
+def kinds(records: list[dict[str, Any]]) -> list[str]:
+    return [alarm.kind for alarm in alarms(records, SearchConfig())]
+
+
+def test_entropy_and_margin_of_every_edge_by_hand() -> None:
+    # Two operations of 8 share everything: entropy log 2 / log 8 = 1/3. One alone: 0. Uniform: 1.
+    logits = [[100.0, 100.0] + [0.0] * 6, [100.0] + [0.0] * 7, [5.0] * 8]
+    history = edge_histories([record(1, logits), record(2, logits[::-1])])["normal"]
+    assert history.positions == (1, 2)
+    assert history.entropy[0] == pytest.approx((1 / 3, 0.0, 1.0), abs=1e-9)
+    assert history.entropy[1] == pytest.approx((1.0, 0.0, 1 / 3), abs=1e-9)
+    assert history.margin[0] == pytest.approx((0.0, 1.0, 0.0), abs=1e-9)
+    assert history.mean_entropy == pytest.approx(4 / 9)
+    assert history.mean_margin == pytest.approx(1 / 3)
+
+
+def test_the_library_and_the_report_agree_on_entropy() -> None:
+    import torch
+
+    from gdas.derive import derive_cell
+
+    logits = torch.randn(EDGES, 8, generator=torch.Generator().manual_seed(0))
+    history = edge_histories([record(1, logits.tolist())])["normal"]
+    assert history.mean_entropy == pytest.approx(derive_cell(logits).entropy, abs=1e-6)
+
+
+def test_records_without_logits_are_left_out() -> None:
+    assert edge_histories([]) == {}
+    assert edge_histories([{"position": 1, "metrics": {}, "details": {}}]) == {}
+    health = search_health([], SearchConfig())
+    assert (health.edges, health.parameter_free, health.alarms) == ({}, (), ())
+
+
+def test_parameter_free_operations_over_the_epochs() -> None:
+    records = [record(i, favouring("sep_conv_3x3", 0)) for i in (1, 2)]
+    assert parameter_free_counts(records) == [(1, 1), (2, 2)]
+
+
+def test_the_published_cells_raise_no_alarm_and_all_skips_do() -> None:
+    decided = favouring("skip_connect", 10)
+    assert kinds([record(1, decided)]) == []
+    free = PUBLISHED["GDAS_F1"].normal
+    six = tuple(("skip_connect", s) if i < 6 else (op, s) for i, (op, s) in enumerate(free))
+    five = tuple(
+        ("skip_connect", s) if i < 5 else ("sep_conv_3x3", s) for i, (_, s) in enumerate(free)
+    )
+    collapsed = dataclasses.replace(PUBLISHED["GDAS_F1"], normal=six)
+    assert kinds([record(1, decided, cell=collapsed)]) == ["collapse"]
+    healthy = dataclasses.replace(PUBLISHED["GDAS_F1"], normal=five)
+    assert kinds([record(1, decided, cell=healthy)]) == []
+
+
+@pytest.mark.parametrize("operation", ["skip_connect", "max_pool_3x3", "avg_pool_3x3"])
+def test_one_operation_on_most_edges_is_a_collapse(operation: str) -> None:
+    assert kinds([record(1, favouring(operation, 11))]) == ["collapse"]  # 11 of 14 > 3/4
+    assert kinds([record(1, favouring(operation, 10))]) == []
+    assert kinds([record(1, favouring("sep_conv_5x5", 14))]) == []
+    # The last record decides.
+    assert kinds([record(1, favouring(operation, 14)), record(2, favouring(operation, 0))]) == []
+
+
+def test_logits_that_have_hardly_moved_alarm() -> None:
+    found = alarms([record(1, favouring("sep_conv_5x5", 14, by=0.1))], SearchConfig())
+    assert [alarm.kind for alarm in found] == ["unmoved"]
+    assert "close to a random choice" in found[0].text
+
+
+def test_the_first_step_of_a_hard_recurrent_search_alarms() -> None:
+    from gdas.genotype import PUBLISHED_RECURRENT
+
+    rows = [[0.0] * 5] + [[4.0, 0.0, 0.0, 0.0, 0.0]] * 35
+    recurrent = record(1, rows, kind="recurrent", cell=next(iter(PUBLISHED_RECURRENT.values())))
+    hard = TextSearchConfig()
+    soft = dataclasses.replace(hard, sampler=dataclasses.replace(hard.sampler, relaxation="soft"))
+    found = alarms([recurrent], hard)
+    assert [alarm.kind for alarm in found] == ["noise"]
+    assert "step 1 has one incoming term" in found[0].text and "margin 0.0000" in found[0].text
+    assert alarms([recurrent], soft) == []
+
+
+def test_the_figure_has_a_panel_for_every_seed_and_cell(tmp_path: Path) -> None:
+    draw = Random(0)
+
+    def history(edges: int, operations: int) -> list[dict[str, Any]]:
+        logits = [
+            [[draw.gauss(0, t) for _ in range(operations)] for _ in range(edges)] for t in (0, 1)
+        ]
+        return [record(i + 1, rows) for i, rows in enumerate(logits)]
+
+    two, four, one = tmp_path / "2.png", tmp_path / "4.png", tmp_path / "1.png"
+    assert edge_figure(two, {f"seed {i}": history(14, 8) for i in range(2)})
+    assert edge_figure(four, {f"seed {i}": history(14, 8) for i in range(4)})
+    assert edge_figure(one, {"seed 0": history(36, 5), "seed 1": []})
+    heights = [imread(path).shape[:2] for path in (two, four, one)]
+    assert heights[1][1] > heights[0][1] > heights[2][1], "wider with every seed that has records"
+    assert heights[2][0] > heights[0][0], "taller with more edges"
+    assert not edge_figure(tmp_path / "none.png", {"seed 0": []})
+    assert not (tmp_path / "none.png").exists()
