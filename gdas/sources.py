@@ -136,6 +136,7 @@ SOURCES: dict[type, tuple[Source, ...]] = {
             f"paper section 3.2, text after Eq. 9; {SEARCH19}: a draw for every cell of the net",
         ),
         Source("sampler.relaxation", PRESET, "paper Eq. 5 and 6"),
+        Source("sampler.acceleration", PRESET, "paper section 3.2, Acceleration; all codes"),
         Source(
             "derivation.exclude_none",
             Says("`none` eligible", value=False),
@@ -209,6 +210,7 @@ SOURCES: dict[type, tuple[Source, ...]] = {
             f"to the end value, as in the image search; {RNN19} stops one step short",
         ),
         Source("sampler.relaxation", PRESET, f"paper Eq. 5 and 6; {RNN19}: all operations run"),
+        Source("sampler.acceleration", PRESET, "paper section 3.2, Acceleration"),
         Source(
             "exclude_none",
             Says("`none` eligible", value=False),

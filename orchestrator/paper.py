@@ -32,13 +32,13 @@ class Measure(NamedTuple):
     best: Callable[[dict[str, Any]], tuple[float, int]] | None = None
 
 
-def _error(title: str, data: str) -> Measure:
+def _error(title: str, data: str, top: str = "top1") -> Measure:
     return Measure(
         title,
         "%",
         data,
-        lambda result: 100 - float(result["metrics"]["test/top1"]),
-        lambda result: (100 - float(result["best"]["test/top1"]), int(result["best"]["epoch"])),
+        lambda result: 100 - float(result["metrics"][f"test/{top}"]),
+        lambda result: (100 - float(result["best"][f"test/{top}"]), int(result["best"]["epoch"])),
     )
 
 
@@ -58,11 +58,48 @@ MEASURES: dict[int, dict[str, Measure]] = {
         "err_c10": _error("test error, CIFAR-10", "cifar10"),
         "err_c100": _error("test error, CIFAR-100", "cifar100"),
     },
+    2: {
+        "err_top1": _error("top-1 error", "imagenet"),
+        "err_top5": _error("top-5 error", "imagenet", "top5"),
+    },
     3: _perplexities("ptb"),
     4: _perplexities("wikitext2"),
     5: {"err_c10": _error("test error, CIFAR-10", "cifar10")},
 }
 """Table to the columns that this project measures."""
+
+
+class Count(NamedTuple):
+    """A column that is counted from a network, not measured on data."""
+
+    title: str
+    ours: Callable[[dict[str, Any]], str]
+
+
+COUNTS = {
+    "params_m": Count("M parameters", lambda result: f"{result['parameters'] / 1e6:.3f}"),
+    "macs_m": Count("M multiply-adds", lambda result: f"{result['multiply_adds'] / 1e6:.1f}"),
+}
+COUNTED: dict[int, tuple[str, ...]] = {
+    1: ("params_m",),
+    2: ("params_m", "macs_m"),
+    3: ("params_m",),
+    4: ("params_m",),
+    5: ("params_m",),
+}
+"""Table to its counted columns."""
+
+
+def not_run(table: int, row: Row) -> str | None:
+    """Why a row that GDAS's authors measured has no line of ours; None for rows they quote."""
+    name = name_of(row)
+    if table == 5 or name.startswith("GDAS"):
+        return "not in this experiment"
+    if name == "AmoebaNet-A + CutOut":
+        return "its CIFAR-100 figure is the GDAS authors'; the cell is not known here"
+    if name == "DARTS (2nd) + CutOut":
+        return "its CIFAR-100 figure is the GDAS authors'; not in this experiment"
+    return None
 
 
 @cache

@@ -114,6 +114,7 @@ def run_proxy(path: str, on_record: Report = lambda record: None) -> Result:
         network: torch.nn.Module
         if isinstance(config, TrainConfig):
             assert isinstance(genotype, Genotype)
+            assert isinstance(searched, SearchConfig)
             images = open_images(config.data.name, "train", data)
             train_T, valid_V = search_split(searched, len(images))
             start = partial(

@@ -267,5 +267,6 @@ def lease(store: Store) -> Iterator[None]:
 
 
 def where_and_who() -> dict[str, Any]:
-    """This process, as records name it."""
-    return {"host": platform.node(), "pid": os.getpid()}
+    """This process, as records name it, and the GPUs that it was given."""
+    gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return {"host": platform.node(), "pid": os.getpid()} | ({"gpu": gpus} if gpus else {})

@@ -194,14 +194,14 @@ def _track(name: str, spec: SearchSpec, identity: DataIdentity) -> list[Job]:
     for seed in spec.seeds:
         config = dataclasses.replace(spec.recipe, seed=seed)
         if spec.cells == "random":
-            recipe = {
+            drawn = {
                 "config": dataclasses.asdict(spec.proxy),
                 "search": dataclasses.asdict(config),  # its halves of the data
                 "genotype": _random_cell(spec, seed),
                 "data": data,
             }
             resources = dataclasses.asdict(spec.proxy_resources)
-            proxies.append(_job("proxy", f"{name}-{seed}", recipe, resources))
+            proxies.append(_job("proxy", f"{name}-{seed}", drawn, resources))
             continue
         searches.append(
             _job(

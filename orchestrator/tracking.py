@@ -150,7 +150,7 @@ class Tracker:
     def _picture(self, run_id: str, genotype: dict[str, Any]) -> None:
         import tempfile
 
-        from orchestrator.report import draw
+        from orchestrator.report.figures import draw
 
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "cell.png"

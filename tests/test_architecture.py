@@ -52,12 +52,12 @@ def test_matplotlib_is_for_drawing_only() -> None:
 
 
 def test_mlflow_is_imported_by_tracking_alone() -> None:
-    users = {p.name for p in (ROOT / "orchestrator").glob("*.py") if "mlflow" in third_party(p)}
+    users = {p.name for p in (ROOT / "orchestrator").rglob("*.py") if "mlflow" in third_party(p)}
     assert users == {"tracking.py"}
 
 
 def test_ray_is_imported_by_the_runner_alone() -> None:
-    users = {p.name for p in (ROOT / "orchestrator").glob("*.py") if "ray" in third_party(p)}
+    users = {p.name for p in (ROOT / "orchestrator").rglob("*.py") if "ray" in third_party(p)}
     assert users == {"runner.py"}
 
 
@@ -66,13 +66,18 @@ def reachable(module: str, seen: set[str]) -> set[str]:
     if module in seen:
         return seen
     seen.add(module)
-    for name in imports(ROOT / "orchestrator" / f"{module}.py"):
-        parts = name.split(".")
-        if parts[0] == "orchestrator" and len(parts) > 1:
-            inner = parts[1]
-            if (ROOT / "orchestrator" / f"{inner}.py").exists():
-                reachable(inner, seen)
+    for path in files_of(module):
+        for name in imports(path):
+            parts = name.split(".")
+            if parts[0] == "orchestrator" and len(parts) > 1 and files_of(parts[1]):
+                reachable(parts[1], seen)
     return seen
+
+
+def files_of(module: str) -> list[Path]:
+    """The files of one of the orchestrator's modules or packages."""
+    one = ROOT / "orchestrator" / f"{module}.py"
+    return [one] if one.exists() else sorted((ROOT / "orchestrator" / module).glob("*.py"))
 
 
 @pytest.mark.parametrize("module", PURE)
@@ -84,6 +89,7 @@ def test_the_store_works_without_pytorch() -> None:
     brought = {
         name
         for module in reachable("store", set())
-        for name in third_party(ROOT / "orchestrator" / f"{module}.py")
+        for path in files_of(module)
+        for name in third_party(path)
     }
     assert "torch" not in brought

@@ -123,7 +123,7 @@ def test_bad_settings_are_refused_in_one_line_that_names_the_key(
     [
         ("a: [", "not a YAML file"),
         ("- 1", "expected a mapping"),
-        ("{}", "both are empty"),
+        ("{}", "all are empty"),
         ("!!python/object/apply:os.system ['true']", "not a YAML file"),
     ],
 )

@@ -101,7 +101,7 @@ def test_equal_finals_are_one_job() -> None:
     overrides = [f"finals.{name}.cell.published=GDAS_V1" for name in cells]
     found = build_study(load_experiment("smoke", overrides), identity, cells)
     assert len([job for job in found if job.kind == "train"]) == 3
-    assert found.final("one") is found.final("two") is not None
+    assert found.final("one") == found.final("two") != []
 
 
 def test_recurrent_cells_come_by_the_same_graph() -> None:
@@ -109,8 +109,8 @@ def test_recurrent_cells_come_by_the_same_graph() -> None:
     proxies = [job for job in found if job.kind == "proxy"]
     assert [job.name for job in proxies] == [f"gdas-rnn-seed{i}" for i in range(4)]
     assert [job.name for job in found.searches("gdas-rnn")] == [job.name for job in proxies]
-    final = found.final("gdas-rnn-prose")
-    assert final is not None and set(final.recipe["data"]) == {"train", "valid", "test"}
+    (final,) = found.final("gdas-rnn-prose")
+    assert set(final.recipe["data"]) == {"train", "valid", "test"}
     assert set(proxies[0].recipe["data"]) == {"train", "valid"}, "no job but a final reads test"
 
 

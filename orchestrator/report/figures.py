@@ -1,0 +1,54 @@
+"""The report's figures: cells and curves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from gdas.draw import draw_genotype, draw_recurrent
+from gdas.genotype import Genotype, any_from_json
+from orchestrator.store import Record
+
+COLOURS = ("#0969da", "#bc4c00", "#1a7f37", "#8250df", "#cf222e", "#57606a", "#bf8700", "#0550ae")
+
+
+def draw(genotype: dict[str, Any], path: Path) -> None:
+    """Draw a cell of either kind to a PNG file."""
+    cell = any_from_json(genotype)
+    if isinstance(cell, Genotype):
+        draw_genotype(cell, path)
+    else:
+        draw_recurrent(cell, path)
+
+
+def curves(path: Path, histories: dict[str, list[Record]], panels: list[tuple[str, str]]) -> None:
+    """A panel a metric, a line a history, over the epochs.
+
+    Args:
+        histories: label to records.
+        panels: (metric, title).
+    """
+    figure = Figure(figsize=(4.2 * len(panels), 3.2))
+    FigureCanvasAgg(figure)
+    for i, (metric, title) in enumerate(panels):
+        axes = figure.add_subplot(1, len(panels), i + 1)
+        for j, (name, records) in enumerate(histories.items()):
+            points = [
+                (r["position"], r["metrics"][metric]) for r in records if metric in r["metrics"]
+            ]
+            if points:
+                x, y = zip(*points, strict=True)
+                axes.plot(x, y, label=name, color=COLOURS[j % len(COLOURS)], lw=1.5, marker=".")
+        axes.set_title(title, size=9)
+        axes.set_xlabel("epoch", size=8)
+        axes.tick_params(labelsize=8)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=7, frameon=False)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)

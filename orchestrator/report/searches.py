@@ -1,0 +1,244 @@
+"""The searches: every seed, what was selected, and whether searching beat drawing at random."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+from gdas.config import TextSearchConfig
+from gdas.derive import parameter_free
+from gdas.genotype import Genotype, any_from_json
+from orchestrator.evidence import compare, paired_p, summary
+from orchestrator.experiment import Experiment, SearchSpec
+from orchestrator.report.figures import curves, draw
+from orchestrator.report.markup import NOT_RUN, table
+from orchestrator.report.tables import results_of
+from orchestrator.search_health import edge_figure, search_health
+from orchestrator.selection import SCORES
+from orchestrator.store import Store
+from orchestrator.study import Job, Study
+
+
+def track(name: str, spec: SearchSpec, study: Study, store: Store, folder: Path) -> list[str]:
+    """One search: its seeds, curves, edges, alarms and the selected cell."""
+    parts = [f"## {_title(name, spec)}\n", f"{_size(spec)}\n"]
+    parts += _seeds(name, spec, study, store)
+    histories = {
+        f"seed {job.recipe['config']['seed']}": store.folder(job).records()
+        for job in study.searches(name)
+    }
+    histories = {label: records for label, records in histories.items() if records}
+    if histories:
+        kind = "normal" if spec.recipe.task == "image" else "recurrent"
+        metric = SCORES[spec.recipe.task][0]
+        figure = f"search-{name}.png"
+        curves(
+            folder / figure,
+            histories,
+            [
+                ("valid/loss", "loss of sampled cells on D_V"),
+                (metric, f"{metric} of sampled cells"),
+                (f"{kind}/entropy", f"entropy / log K, {kind} cell"),
+            ],
+        )
+        parts.append(f"\n![Search curves of {name}]({figure})\n")
+        figure = f"edges-{name}.png"
+        if edge_figure(folder / figure, histories):
+            parts.append(f"\n![Entropy of every edge of {name}]({figure})\n")
+        parts += _alarms(spec, histories)
+        parts += _drawn_against_uniform(name, study, store)
+    select = study.selection(name)
+    record = store.selection(select) if select else None
+    if record is not None:
+        figure = f"cell-{name}.png"
+        draw(record["winner"]["genotype"], folder / figure)
+        parts.append(f"\nThe selected cell (seed {record['winner']['seed']}):\n")
+        parts.append(f"\n![The cell selected from {name}]({figure})\n")
+    return parts
+
+
+def _title(name: str, spec: SearchSpec) -> str:
+    return f"Search {name}" if spec.cells == "searched" else f"Random cells {name}"
+
+
+def _seeds(name: str, spec: SearchSpec, study: Study, store: Store) -> list[str]:
+    """A line a seed, and the spread of their scores."""
+    select = study.selection(name)
+    record = store.selection(select) if select else None
+    scores = {c["seed"]: c["score"] for c in record["candidates"]} if record else {}
+    winner = record["winner"]["seed"] if record else None
+    metric = SCORES[spec.recipe.task][0]
+    images, searched = spec.recipe.task == "image", spec.cells == "searched"
+    rows = []
+    for job in study.scored(name):
+        search = study.search_of(job)
+        seed = job.recipe.get("search", job.recipe["config"])["seed"]
+        score = f"{scores[seed]:.2f}" if seed in scores else NOT_RUN
+        selected = "**selected**" if seed == winner else ""
+        cell = store.folder(search or job).result()
+        if cell is None:
+            rows.append([str(seed), score, NOT_RUN, "", "", selected])
+            continue
+        also = ""
+        if images:
+            also = _free(cell["genotype"])
+            if searched:
+                also = f"{cell['shared_weights']['valid/top1']:.2f} %, {also}"
+        elif searched:
+            also = str(cell["epoch"])
+        decided = ["", ""]
+        if searched:
+            margins = [m for kind in cell["margins"].values() for m in kind]
+            decided = [
+                f"{statistics.mean(cell['entropy'].values()):.4f}",
+                f"{statistics.mean(margins):.4f}",
+            ]
+        rows.append([str(seed), score, also, *decided, selected])
+    header = [
+        "seed",
+        f"selection score: {metric} ({spec.select_by})",
+        "with shared weights, top-1 on D_V; operations without parameters, normal cell"
+        if images
+        else "epoch of the cell (lowest validation loss)",
+        "entropy / log K",
+        "mean margin",
+        "",
+    ]
+    parts = [table(header, rows)]
+    if record is not None and len(scores) > 1:
+        spread = summary(list(scores.values())).text
+        parts.append(
+            f"\nSelected by: {record['method']}. {metric} over the seeds: {spread}, from "
+            f"{min(scores.values()):.2f} to {max(scores.values()):.2f}.\n"
+        )
+    if searched:
+        parts.append(
+            "\nAn entropy near 1 and a margin near 0 mean that the logits have hardly left "
+            "uniform: the cell is then close to a random choice.\n"
+        )
+    return parts
+
+
+def _free(genotype: dict[str, Any]) -> str:
+    """How many operations of the normal cell carry no parameters."""
+    cell = any_from_json(genotype)
+    assert isinstance(cell, Genotype)
+    return f"{parameter_free(cell.normal)} of {len(cell.normal)}"
+
+
+def _alarms(spec: SearchSpec, histories: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """What a reader should know of these searches; the same words for several seeds once."""
+    seeds: dict[str, list[str]] = {}
+    for label, records in histories.items():
+        for alarm in search_health(records, spec.recipe).alarms:
+            seeds.setdefault(alarm.text, []).append(label.removeprefix("seed "))
+    if not seeds:
+        return ["\nNo alarm: no collapse to skip or pooling, and the logits have moved.\n"]
+    lines = [f"- **Alarm** (seed {', '.join(where)}): {text}\n" for text, where in seeds.items()]
+    return ["\n", *lines]
+
+
+def _drawn_against_uniform(name: str, study: Study, store: Store) -> list[str]:
+    """Cells drawn from the final logits beside uniform ones, by the same shared weights."""
+    gains: list[float] = []
+    for job in study.searches(name):
+        result = store.folder(job).result() or {}
+        gains += [drawn - uniform for drawn, uniform in result.get("drawn_against_uniform", [])]
+    if not gains:
+        return []
+    s, p = summary(gains), paired_p(gains)
+    meaning = "better" if s.mean > 0 and p < 0.05 else "not better"
+    return [
+        f"\nCells drawn from the final logits against cells drawn uniformly with the same noise, "
+        f"top-1 on D_V by the same shared weights (recalibrated), in percentage points: "
+        f"{s.text}, one-sided sign-flip p = {p:.3f}. The logits' cells are {meaning}.\n"
+    ]
+
+
+def _size(spec: SearchSpec) -> str:
+    r = spec.recipe
+    if isinstance(r, TextSearchConfig):
+        tokens = "all tokens" if r.train_tokens is None else f"{r.train_tokens:,} tokens"
+        size = f"hidden {r.hidden}, {r.epochs} epochs, {tokens} of {r.data.name}"
+        cell = "recurrent cell"
+    else:
+        halves = "the halves"
+        if r.train_images is not None:
+            valid = f"{r.valid_images:,}" if r.valid_images else "the other"
+            halves = f"{r.train_images:,} + {valid} images"
+        fixed = r.network.reduction == "fixed"
+        cell = "fixed reduction cell" if fixed else "both cells searched"
+        n = r.network
+        size = f"C={n.channels}, N={n.normals_per_block}, {r.epochs} epochs, {halves} of "
+        size += r.data.name
+    if spec.cells == "random":
+        kind = cell.replace("both cells searched", "both cells drawn")
+        return f"{kind}; every operation and source drawn uniformly; no search."
+    return f"{cell}; {size}, batch {r.batch_size}, alpha rate {r.alpha.lr:g}."
+
+
+def comparisons(experiment: Experiment, study: Study, store: Store) -> list[str]:
+    """Searched cells against random ones, where the experiment has both."""
+    parts: list[str] = []
+    for name, spec in experiment.searches.items():
+        if spec.against is not None:
+            parts += _comparison(name, spec.against, experiment, study, store)
+    return ["## Is searching better than drawing at random?\n", *parts] if parts else []
+
+
+def _comparison(
+    name: str, other: str, experiment: Experiment, study: Study, store: Store
+) -> list[str]:
+    task = experiment.searches[name].recipe.task
+    metric, best = SCORES[task]
+    ours, theirs = (_scores(which, task, study, store) for which in (name, other))
+    found = compare(ours, theirs, "higher" if best == "highest" else "lower")
+    rows = []
+    for which, scores, side in ((name, ours, found.searched), (other, theirs, found.random)):
+        values = ", ".join(f"{value:.2f}" for value in scores) or NOT_RUN
+        rows.append([which, values, side.text if side else NOT_RUN])
+    parts = [
+        f"\n### {name} against {other}\n",
+        "Every cell trained anew under the same budget, on D_T, and scored on D_V "
+        f"({metric}, {best} is best):\n",
+        table(["cells", "each cell", "mean ± standard deviation"], rows),
+        f"\n{found.sentence[0].upper()}{found.sentence[1:]}\n",
+    ]
+    finals = {
+        which: [
+            (final, result)
+            for final, spec in experiment.finals.items()
+            if spec.cell.searched == which
+            for result in results_of(final, study, store)
+        ]
+        for which in (name, other)
+    }
+    rows = [
+        [which, final, f"{_test(result):.2f}"]
+        for which, found_finals in finals.items()
+        for final, result in found_finals
+    ]
+    if all(finals.values()):
+        parts += [
+            "\nBest of these seeds against best of those (each chosen on D_V), on the test set "
+            f"({'error, %' if task == 'image' else 'perplexity'}, lower is better); one pair a "
+            "final, so no interval:\n",
+            table(["best of", "final", "test"], rows),
+        ]
+    return parts
+
+
+def _scores(name: str, task: str, study: Study, store: Store) -> list[float]:
+    """Proxy scores of a track's cells that are done, in the order of their seeds."""
+    metric = SCORES[task][0]
+    jobs: list[Job] = [job for job in study.scored(name) if job.kind == "proxy"]
+    results = (store.folder(job).result() for job in jobs)
+    return [float(result["metrics"][metric]) for result in results if result is not None]
+
+
+def _test(result: dict[str, Any]) -> float:
+    metrics = result["metrics"]
+    if "test/top1" in metrics:
+        return 100 - float(metrics["test/top1"])
+    return float(metrics["test/perplexity"])

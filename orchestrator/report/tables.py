@@ -1,0 +1,268 @@
+"""Tables 1 to 5 of the paper, every row, with our finals under the rows that they stand beside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from gdas.config import TextTrainConfig
+from orchestrator import paper
+from orchestrator.evidence import (
+    DIGITS,
+    VERDICT_RULE,
+    papers_final,
+    papers_search,
+    size_differences,
+    summary,
+    verdict,
+)
+from orchestrator.experiment import Experiment, FinalSpec
+from orchestrator.report.figures import curves
+from orchestrator.report.markup import NOT_RUN, duration, table
+from orchestrator.store import Store
+from orchestrator.study import Study
+
+Result = dict[str, Any]
+
+CHECKED_ON_TEST = (
+    "The last epoch decides; for language models, the weights of the best validation epoch do. "
+    "The best epoch on the test set, in brackets, is chosen by looking at the test set, as the "
+    "authors' logs do, and is shown for that comparison only. Parameters leave out the auxiliary "
+    "head. Several runs of one row differ in their seed: mean ± standard deviation.\n"
+)
+
+
+def papers_tables(experiment: Experiment, study: Study, store: Store) -> list[str]:
+    """All tables that a final of this experiment stands beside, then the verdicts."""
+    parts = ["## The paper's tables and ours\n"]
+    verdicts: list[list[str]] = []
+    for number in paper.MEASURES:
+        finals = {
+            name: spec
+            for name, spec in experiment.finals.items()
+            if spec.row is not None and spec.row.table == number
+        }
+        if finals:
+            parts += _table(number, finals, experiment, study, store, verdicts)
+    others = {name: spec for name, spec in experiment.finals.items() if spec.row is None}
+    if others:
+        parts += ["### Not in the paper\n", _others(others, study, store)]
+    if len(parts) == 1:
+        parts.append("No final of this experiment stands in one of the paper's tables.\n")
+    else:
+        parts.append(f"\n{CHECKED_ON_TEST}")
+    if verdicts:
+        header = ["final", "measure", "paper", "verdict", "why", "size of our run"]
+        parts += ["\n### Verdicts\n", f"{VERDICT_RULE}\n", table(header, verdicts)]
+    return parts
+
+
+def _table(
+    number: int,
+    finals: dict[str, FinalSpec],
+    experiment: Experiment,
+    study: Study,
+    store: Store,
+    verdicts: list[list[str]],
+) -> list[str]:
+    measures = paper.MEASURES[number]
+    counted = paper.COUNTED[number]
+    rows = []
+    for row in paper.tables()[number]["rows"]:
+        name = paper.name_of(row)
+        printed = [_printed(row.get(column), number) for column in measures]
+        rows.append([name, *printed, *(_printed(row.get(column)) for column in counted), "paper"])
+        for final, spec in finals.items():
+            if spec.row is not None and spec.row.method == name:
+                rows.append(_ours(final, spec, row, experiment, study, store, verdicts))
+        beside = [s for s in finals.values() if s.row is not None and s.row.method == name]
+        if not beside and (why := paper.not_run(number, row)):
+            rows.append(
+                [f"**ours**: {why}", *[NOT_RUN] * len(measures), *[NOT_RUN] * len(counted), "ours"]
+            )
+    header = [
+        "architecture",
+        *(measure.title for measure in measures.values()),
+        *(paper.COUNTS[column].title for column in counted),
+        "",
+    ]
+    return [f"\n### Table {number}: {paper.tables()[number]['title']}\n", table(header, rows)]
+
+
+def _ours(
+    name: str,
+    spec: FinalSpec,
+    row: paper.Row,
+    experiment: Experiment,
+    study: Study,
+    store: Store,
+    verdicts: list[list[str]],
+) -> list[str]:
+    """Our line under the paper's; its verdicts are added to `verdicts`."""
+    assert spec.row is not None
+    number = spec.row.table
+    results = results_of(name, study, store)
+    reason = study.left_out.get(name)
+    cells = []
+    for column, measure in paper.MEASURES[number].items():
+        if column not in spec.row.columns:
+            cells.append("")
+            continue
+        other = spec.recipe.data.name != measure.data
+        cells.append(_figure(measure, results) if results else NOT_RUN)
+        if other and results:
+            cells[-1] += f" on {spec.recipe.data.name}"
+        if (theirs := row.get(column)) is not None:
+            found = verdict(
+                [measure.last(result) for result in results],
+                float(theirs),
+                "lower",
+                size_differences=_not_the_papers(spec, experiment, row),
+                digits=DIGITS[number],
+            )
+            why = reason or found.why
+            words = [f"final {name}", measure.title, _printed(theirs, number), found.word, why]
+            verdicts.append([*words, size_of(spec)])
+    for column in paper.COUNTED[number]:
+        cells.append(paper.COUNTS[column].ours(results[0]) if results else NOT_RUN)
+    source = _provenance(results[0]["provenance"]) if results else reason or _cell(spec)
+    return [f"**ours**: {name} ({source})", *cells, "ours"]
+
+
+def results_of(name: str, study: Study, store: Store) -> list[Result]:
+    """Results of a final's runs that are done."""
+    found = (store.folder(job).result() for job in study.final(name))
+    return [result for result in found if result is not None]
+
+
+def _figure(measure: paper.Measure, results: list[Result]) -> str:
+    ours = summary([measure.last(result) for result in results])
+    text = f"{ours.mean:.2f}" if ours.sd is None else f"{ours.mean:.2f} ± {ours.sd:.2f}"
+    if ours.n > 1:
+        text += f" (n = {ours.n})"
+    if measure.best is not None:
+        best = [measure.best(result) for result in results]
+        shown = ", ".join(f"{figure:.2f} in epoch {epoch}" for figure, epoch in best)
+        text += f" [{shown}: selected on test]"
+    return text
+
+
+def _not_the_papers(spec: FinalSpec, experiment: Experiment, row: paper.Row) -> list[str]:
+    """Settings of the training, and of the search, that are not the paper's."""
+    assert spec.row is not None
+    data = next(iter(paper.MEASURES[spec.row.table][c].data for c in spec.row.columns))
+    found = size_differences(spec.recipe, papers_final(spec.row.table, row, data))
+    if spec.cell.searched is not None:
+        search = experiment.searches[spec.cell.searched]
+        differing = size_differences(search.recipe, papers_search(search.recipe))
+        if search.cells == "searched":
+            found += [f"search.{key}" for key in differing]
+    return found
+
+
+def _printed(value: object, number: int | None = None) -> str:
+    if value is None:
+        return "-"
+    if number is not None and isinstance(value, int | float):
+        return f"{value:.{DIGITS[number]}f}"
+    return str(value)
+
+
+def _others(finals: dict[str, FinalSpec], study: Study, store: Store) -> str:
+    rows = []
+    for name, spec in finals.items():
+        results = results_of(name, study, store)
+        source = _provenance(results[0]["provenance"]) if results else _cell(spec)
+        rows.append(
+            [
+                f"{name} ({source})",
+                ", ".join(outcome(result) for result in results) or NOT_RUN,
+                paper.COUNTS["params_m"].ours(results[0]) if results else NOT_RUN,
+                size_of(spec),
+            ]
+        )
+    return table(["final", "on the test set", "M parameters", "size of our run"], rows)
+
+
+def outcome(result: Result) -> str:
+    """A final's main figure, in words."""
+    if "test/top1" in result["metrics"]:
+        return f"{100 - result['metrics']['test/top1']:.2f} % error"
+    return f"perplexity {result['metrics']['test/perplexity']:.2f}"
+
+
+def size_of(spec: FinalSpec) -> str:
+    """A final's size, in words."""
+    r = spec.recipe
+    if isinstance(r, TextTrainConfig):
+        tokens = "all tokens" if r.train_tokens is None else f"{r.train_tokens:,} tokens"
+        return (
+            f"hidden {r.hidden}, {r.epochs} epochs, {tokens} of {r.data.name}, batch {r.batch_size}"
+        )
+    images = "all images" if r.train_images is None else f"{r.train_images:,} images"
+    return (
+        f"C={r.channels}, N={r.normals_per_block}, {r.epochs} epochs, {images} of {r.data.name}, "
+        f"batch {r.batch_size}"
+    )
+
+
+def _cell(spec: FinalSpec) -> str:
+    c = spec.cell
+    if c.searched is not None:
+        return f"search {c.searched}"
+    return f"random cell {c.random}" if c.random is not None else str(c.published or c.file)
+
+
+def _provenance(provenance: dict[str, Any]) -> str:
+    match provenance["source"]:
+        case "searched":
+            return f"{provenance['track']}, seed {provenance['seed']}, by {provenance['by']}"
+        case source:
+            return f"{source} {provenance['genotype']['name']}"
+
+
+def final_trainings(experiment: Experiment, study: Study, store: Store, folder: Path) -> list[str]:
+    """Every final training: its cell, cost and curves."""
+    if not experiment.finals:
+        return []
+    parts = ["## Final trainings\n"]
+    rows = []
+    for name, spec in experiment.finals.items():
+        results = results_of(name, study, store)
+        if not results:
+            rows.append([name, study.left_out.get(name, _cell(spec)), NOT_RUN, "", "", ""])
+        for result in results:
+            adds = result.get("multiply_adds")
+            rows.append(
+                [
+                    name,
+                    _provenance(result["provenance"]),
+                    outcome(result),
+                    f"{adds / 1e6:,.1f}" if adds else "-",
+                    str(result["workers"]),
+                    duration(result["seconds"]),
+                ]
+            )
+    header = ["final", "cell", "on the test set", "M multiply-adds", "workers", "time in epochs"]
+    parts.append(table(header, rows))
+    for task, figure, panels in (
+        ("image", "finals.png", [("train/loss", "training loss"), ("test/top1", "test top-1, %")]),
+        (
+            "text",
+            "finals-text.png",
+            [
+                ("train/perplexity", "training perplexity"),
+                ("valid/perplexity", "validation perplexity"),
+            ],
+        ),
+    ):
+        histories = {
+            job.name: store.folder(job).records()
+            for name, spec in experiment.finals.items()
+            for job in study.final(name)
+            if spec.recipe.task == task
+        }
+        if any(histories.values()):
+            curves(folder / figure, histories, panels)
+            parts.append(f"\n![Curves of the final trainings on {task}s]({figure})\n")
+    return parts
