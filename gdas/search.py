@@ -21,10 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from gdas.checkpoint import Segment, State
-from gdas.config import SamplerConfig, SearchConfig, TextSearchConfig
+from gdas.config import AnySearchConfig, SamplerConfig
 from gdas.metrics import BatchLoss, EpochSums, require_finite
 from gdas.randomness import generator
-from gdas.sampler import Draw, Pick, draw_operations, temperature
+from gdas.sampler import Draw, Pick, draw_operations, mix_operations, temperature
 
 
 class Architecture(NamedTuple):
@@ -108,8 +108,7 @@ def draw_architecture(
         key = cell_type if config.scope == "cell_type" else f"{cell_type} {i}"
         keys.append(key)
         if key not in drawn:
-            soft = config.relaxation == "soft"
-            drawn[key] = draw_operations(logits[cell_type], tau, generator=generator, soft=soft)
+            drawn[key] = _draw(logits[cell_type], config, tau, generator)
     picks = [_picks(drawn[key], config) if key else [] for key in keys]
     if gate_device is None:
         return Architecture(picks, None)
@@ -119,8 +118,14 @@ def draw_architecture(
     return Architecture(picks, [moved[key] if key else None for key in keys])
 
 
+def _draw(logits_EK: Tensor, config: SamplerConfig, tau: float, generator: torch.Generator) -> Draw:
+    if config.relaxation == "softmax":
+        return mix_operations(logits_EK)
+    return draw_operations(logits_EK, tau, generator=generator, soft=config.relaxation == "soft")
+
+
 def _picks(draw: Draw, config: SamplerConfig) -> list[Pick]:
-    """What runs: the drawn operations, or all of them where the draw is soft."""
+    """What runs: the drawn operations, or all of them where they are mixed."""
     if config.relaxation == "hard":
         return list(enumerate(draw.operations))
     edges, operations = draw.gate_EK.shape
@@ -130,7 +135,7 @@ def _picks(draw: Draw, config: SamplerConfig) -> list[Pick]:
 class _Run:
     """All that changes during a search and is checkpointed."""
 
-    def __init__(self, config: SearchConfig | TextSearchConfig, space: SearchSpace) -> None:
+    def __init__(self, config: AnySearchConfig, space: SearchSpace) -> None:
         self.config = config
         self.space = space
         self.parameters = list(space.weights.parameters())
@@ -180,16 +185,16 @@ class _Run:
         """Update the drawn weights on a batch of D_T."""
         w = self.config.weights
         with_gates = w.clip_scope == "all"
-        soft = self.config.sampler.relaxation == "soft"
+        mixed = self.config.sampler.relaxation != "hard"
         architecture = draw_architecture(
             self.logits,
             self.space.cell_types,
             self.config.sampler,
             tau,
             generator(self.config.seed, "gumbel of weights", epoch, step),
-            gate_device=self.space.device if with_gates or soft else None,
+            gate_device=self.space.device if with_gates or mixed else None,
         )
-        if architecture.gates is not None and not with_gates:  # soft: values, no gradient
+        if architecture.gates is not None and not with_gates:  # mixed: values, no gradient
             gates = [None if gate is None else gate.detach() for gate in architecture.gates]
             architecture = Architecture(architecture.picks, gates)
         self.weight_optimizer.zero_grad(set_to_none=w.undrawn == "skip")
@@ -237,7 +242,7 @@ def cosine(epoch: int, epochs: int, start: float, end: float) -> float:
 
 
 def search(
-    config: SearchConfig | TextSearchConfig,
+    config: AnySearchConfig,
     space: SearchSpace,
     *,
     checkpoint: State | None = None,
@@ -248,7 +253,8 @@ def search(
 
     Args:
         config: the search's settings.
-        space: for images, gdas.cnn.space.ImageSpace.
+        space: gdas.cnn.space.ImageSpace, gdas.rnn.space.TextSpace, gdas.bench201.space.CellSpace,
+            or one of your own.
         checkpoint: the state of a segment, to go on after it.
 
     Raises:
