@@ -19,6 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from gdas.bench201.genotype import Bench201Genotype
 from gdas.config import (
     DEVIATIONS,
     SearchConfig,
@@ -29,7 +30,7 @@ from gdas.config import (
     text_train_preset,
 )
 from gdas.derive import parameter_free
-from gdas.draw import draw_genotype, draw_recurrent
+from gdas.draw import draw_bench201, draw_genotype, draw_recurrent
 from gdas.files import write_text
 from gdas.genotype import Genotype, any_from_json
 from orchestrator import paper
@@ -289,10 +290,12 @@ def _finals(
 
 
 def draw(genotype: dict[str, Any], path: Path) -> None:
-    """Draw a cell of either kind to a PNG file."""
+    """Draw a cell of any kind to a PNG file."""
     cell = any_from_json(genotype)
     if isinstance(cell, Genotype):
         draw_genotype(cell, path)
+    elif isinstance(cell, Bench201Genotype):
+        draw_bench201(cell, path)
     else:
         draw_recurrent(cell, path)
 
