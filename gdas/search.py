@@ -253,8 +253,7 @@ def search(
 
     Args:
         config: the search's settings.
-        space: gdas.cnn.space.ImageSpace, gdas.rnn.space.TextSpace, gdas.bench201.space.CellSpace,
-            or one of your own.
+        space: an ImageSpace, TextSpace or Bench201Space, or one of your own.
         checkpoint: the state of a segment, to go on after it.
 
     Raises:
