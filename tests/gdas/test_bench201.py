@@ -49,10 +49,10 @@ from gdas.draw import draw_bench201
 from gdas.errors import InputError
 from gdas.files import write_json
 from gdas.genotype import load
-from gdas.metrics import count_multiply_adds, count_parameters
+from gdas.metrics import BatchLoss, count_multiply_adds, count_parameters
 from gdas.randomness import generator
 from gdas.sampler import Pick
-from gdas.search import search
+from gdas.search import Architecture, search
 from tests.gdas.tiny import CPU, Seen, latest, seen, until
 
 NONE, SKIP, CONV1, CONV3, POOL = range(5)
@@ -421,6 +421,44 @@ def test_a_draw_of_none_alone_is_survived_and_leaves_the_logits_without_gradient
     assert not segment.state["logits_gradient"]["cell"].any()
     assert segment.details["genotype"]["cell"] == ALL_NONE
     assert segment.metrics["cell/parameter_free"] == 6
+
+
+@pytest.mark.parametrize("clip_scope", ["weights", "all"])
+def test_both_steps_of_darts_run_the_mixture_and_only_alphas_moves_the_logits(
+    small_digits: Images, monkeypatch: pytest.MonkeyPatch, clip_scope: Any
+) -> None:
+    settings = config(
+        epochs=1,
+        train_images=32,
+        weights=WeightUpdate(clip_scope=clip_scope),
+        sampler=SamplerConfig(relaxation="softmax"),
+    )
+    space = Bench201Space(settings, small_digits, CPU)
+    given: list[Architecture] = []
+    for name in ("weight_loss", "alpha_loss"):
+        loss = getattr(space, name)
+
+        def noting(
+            architecture: Architecture, *step: int, loss: Callable[..., Any] = loss
+        ) -> BatchLoss:
+            given.append(architecture)
+            batch: BatchLoss = loss(architecture, *step)
+            return batch
+
+        monkeypatch.setattr(space, name, noting)
+    list(search(settings, space))
+    start = space.initial_logits(generator(0, "logits"))["cell"]
+    for architecture, differentiable in zip(given, (clip_scope == "all", True), strict=True):
+        assert architecture.gates is not None
+        for kind, picks, gate_EK in zip(
+            space.cell_types, architecture.picks, architecture.gates, strict=True
+        ):
+            if gate_EK is None:
+                assert (kind, picks) == ("residual", [])
+                continue
+            assert picks == list(EVERYTHING)
+            torch.testing.assert_close(gate_EK.detach(), torch.softmax(start.detach(), 1))
+            assert gate_EK.requires_grad == differentiable
 
 
 def test_a_search_finds_that_the_image_must_come_through(small_digits: Images) -> None:
