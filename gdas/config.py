@@ -172,8 +172,9 @@ class SamplerConfig:
     # each cell type (2020 code), or one for each cell and image (the text after Eq. 9; no code).
     scope: Literal["cell_instance", "cell_type", "data_sample"] = "cell_instance"
     # hard: one operation an edge runs (Eq. 5-6). soft: all run, weighted by the relaxed sample
-    # (2019 recurrent search code).
-    relaxation: Literal["hard", "soft"] = "hard"
+    # (2019 recurrent search code). softmax: all run, weighted by softmax(logits), without noise or
+    # temperature: first-order DARTS in the same loop.
+    relaxation: Literal["hard", "soft", "softmax"] = "hard"
     # False: all operations run, the drawn one times 1 and the others times 0, and every one of
     # them sends its gradient back ("Acceleration" of section 3.2 undone).
     acceleration: bool = True
@@ -363,6 +364,52 @@ class TextSearchConfig:
             "sampler.scope=data_sample: a recurrent cell has one draw a batch",
         )
         _require(self.temporal >= 0, f"temporal={self.temporal}: must be 0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench201SearchConfig:
+    """One search in the space of NAS-Bench-201 (Dong & Yang, ICLR 2020).
+
+    The GDAS paper knows nothing of this space: the defaults are those of the authors' 2020 code
+    for the benchmark.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    task: Literal["bench201"] = "bench201"
+    data: ImageData = IMAGE_DATA["cifar10"]
+    seed: int = 0
+    epochs: int = 250  # 240 in one of the code's settings files
+    batch_size: int = 64  # global
+    train_images: int | None = None  # size of D_T; None: half of the training images
+    valid_images: int | None = None  # size of D_V
+    split_seed: int | None = 0  # one split for all seeds, as the code's fixed file
+    order: Literal["weights_first", "alpha_first"] = "weights_first"
+    channels: int = 16  # C; doubled after the first and the second stage
+    normals_per_block: int = 5  # N, cells of each of the three stages
+    weights: WeightUpdate = field(
+        default_factory=lambda: WeightUpdate(weight_decay=5e-4, nesterov=True, clip_scope="all")
+    )
+    alpha: AlphaUpdate = field(default_factory=lambda: AlphaUpdate(images="replacement"))
+    sampler: SamplerConfig = field(
+        default_factory=lambda: SamplerConfig(tau_end=0.1, scope="cell_type")
+    )
+    # Scoring cells with the shared weights: batches of D_T that refill batch norm.
+    recalibration_batches: int = 20
+    precision: Precision = "float32"
+    channels_last: bool = True  # memory layout; faster on CPUs and with tensor cores
+
+    def __post_init__(self) -> None:
+        for key in ("epochs", "channels", "normals_per_block", "recalibration_batches"):
+            _require(getattr(self, key) >= 1, f"{key}={getattr(self, key)}: must be 1 or more")
+        _require(self.batch_size >= 2, f"batch_size={self.batch_size}: must be 2 or more")
+        for key in ("train_images", "valid_images"):
+            size = getattr(self, key)
+            _require(size is None or size >= 2, f"{key}={size}: must be 2 or more, or null")
+
+
+ImageSearchConfig = SearchConfig | Bench201SearchConfig
+AnySearchConfig = SearchConfig | TextSearchConfig | Bench201SearchConfig
 
 
 @dataclass(frozen=True, kw_only=True)

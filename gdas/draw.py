@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path as MplPath
 
+from gdas.bench201.genotype import EDGES, NODES, Bench201Genotype
 from gdas.genotype import EDGES_PER_NODE, Edge, Genotype, RecurrentGenotype
 
 INK, EDGE_INK = "#1b1f24", "#57606a"
@@ -60,6 +61,35 @@ def draw_recurrent(genotype: RecurrentGenotype, path: Path) -> None:
     axes.set_ylim(below - 0.4, 0.5)
     axes.set_axis_off()
     figure.tight_layout()
+    figure.savefig(path, dpi=130)
+
+
+BENCH201_HEIGHTS = {(2, 0): 0.75, (3, 0): 1.6, (3, 1): -0.75}
+"""How far an edge (node, source) between no neighbours bows: no two of them cross."""
+
+
+def draw_bench201(genotype: Bench201Genotype, path: Path) -> None:
+    """Draw a cell of NAS-Bench-201, `none` as a faint arrow, to a PNG or SVG file."""
+    figure = Figure(figsize=(9, 4.2))
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    step = 2.4
+    for (node, source), operation in zip(EDGES, genotype.operations, strict=True):
+        height = BENCH201_HEIGHTS.get((node, source), 0.0)
+        side = 0.26 * (height > 0) - 0.26 * (height < 0)
+        before = 0.1 if side else 0.39 if node == NODES - 1 else 0.25
+        start, end = (step * source, side), (step * node - before, side)
+        _arrow(axes, start, end, height, "" if operation == "none" else operation)
+    for node in range(NODES):
+        kind = {0: "input", NODES - 1: "output"}.get(node, "node")
+        _box(axes, (step * node, 0.0), str(node), kind)
+    axes.set_title("NAS-Bench-201 cell", size=11, color=INK, loc="left")
+    if "none" in genotype.operations:
+        figure.text(0.5, 0.03, "faint: none", ha="center", size=9, color=EDGE_INK)
+    axes.set_xlim(-0.7, step * (NODES - 1) + 0.7)
+    axes.set_ylim(-1.4, 2.3)
+    axes.set_axis_off()
+    figure.tight_layout(rect=(0, 0.04, 1, 1))
     figure.savefig(path, dpi=130)
 
 

@@ -7,6 +7,8 @@ results of two (operation, source) pairs; the cell's output is the concatenation
 A recurrent cell has one input state and a step for every further state: one function of one
 earlier state. Its output is the mean of its states.
 
+The cells of NAS-Bench-201 are in gdas.bench201.genotype; files of all kinds are read here.
+
 A genotype is also the interface between search and training, as a small JSON file; such files are
 untrusted input and are checked field by field.
 """
@@ -22,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from gdas.bench201.genotype import BENCH201_FORMAT, Bench201Genotype, bench201_from_json
 from gdas.errors import InputError
 
 OPERATIONS = (
@@ -110,7 +113,7 @@ class RecurrentGenotype:
         }
 
 
-AnyGenotype = Genotype | RecurrentGenotype
+AnyGenotype = Genotype | RecurrentGenotype | Bench201Genotype
 
 
 def _check_recurrent(genotype: RecurrentGenotype, where: str) -> None:
@@ -235,18 +238,21 @@ def recurrent_from_json(value: object, where: str = "genotype") -> RecurrentGeno
 
 
 def any_from_json(value: object, where: str = "genotype") -> AnyGenotype:
-    """Build the genotype of either kind that a decoded JSON value's `format` names.
+    """Build the genotype of the kind that a decoded JSON value's `format` names.
 
     Raises:
         InputError: an unknown format, or malformed.
     """
-    if isinstance(value, dict) and value.get("format") == RECURRENT_FORMAT:
+    form = value.get("format") if isinstance(value, dict) else None
+    if form == RECURRENT_FORMAT:
         return recurrent_from_json(value, where)
+    if form == BENCH201_FORMAT:
+        return bench201_from_json(value, where)
     return from_json(value, where)
 
 
 def load(path: str | os.PathLike[str]) -> AnyGenotype:
-    """Read a genotype file of either kind.
+    """Read a genotype file of any kind.
 
     Raises:
         InputError: the file is missing, larger than 1 MiB, not JSON, or not a genotype.

@@ -24,7 +24,8 @@ class Draw(NamedTuple):
 
     Attributes:
         operations: E indices into the operations.
-        gate_EK: exactly one-hot in value; its gradient is that of the relaxed sample (Eq. 7).
+        gate_EK: exactly one-hot in value, and its gradient is that of the relaxed sample (Eq. 7);
+            or weights of all operations, where those are mixed.
     """
 
     operations: list[int]
@@ -70,10 +71,7 @@ def draw_operations(
     """
     if tau <= 0:
         raise ValueError(f"tau must be positive, got {tau}")
-    if logits_EK.dim() != 2:
-        raise ValueError(f"logits must be edges x operations, got {tuple(logits_EK.shape)}")
-    if not torch.isfinite(logits_EK).all():
-        raise FloatingPointError("logits are not finite: the run has diverged")
+    _check_logits(logits_EK)
     for _ in range(100):
         noise_EK = gumbel_noise(tuple(logits_EK.shape), generator=generator).to(logits_EK.dtype)
         soft_EK = torch.softmax((logits_EK + noise_EK) / tau, dim=1)
@@ -88,3 +86,29 @@ def draw_operations(
     # x - x is exactly zero, so the value is exactly one-hot while the gradient is soft_EK's.
     gate_EK = hard_EK + (soft_EK - soft_EK.detach())
     return Draw(index_E.tolist(), gate_EK)
+
+
+def mix_operations(logits_EK: Tensor) -> Draw:
+    """Weigh all operations by softmax(logits): no noise, no temperature, nothing drawn.
+
+    Source: the continuous relaxation of DARTS, which GDAS is measured against.
+
+    Args:
+        logits_EK: architecture parameters, on the CPU.
+
+    Returns:
+        The most probable `operations` and the weights as `gate_EK`.
+
+    Raises:
+        ValueError: `logits_EK` is not a matrix.
+        FloatingPointError: the logits are not finite.
+    """
+    _check_logits(logits_EK)
+    return Draw(logits_EK.argmax(dim=1).tolist(), torch.softmax(logits_EK, dim=1))
+
+
+def _check_logits(logits_EK: Tensor) -> None:
+    if logits_EK.dim() != 2:
+        raise ValueError(f"logits must be edges x operations, got {tuple(logits_EK.shape)}")
+    if not torch.isfinite(logits_EK).all():
+        raise FloatingPointError("logits are not finite: the run has diverged")

@@ -21,10 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from gdas.checkpoint import Segment, State
-from gdas.config import SamplerConfig, SearchConfig, TextSearchConfig
+from gdas.config import AnySearchConfig, SamplerConfig
 from gdas.metrics import BatchLoss, EpochSums, require_finite
 from gdas.randomness import generator
-from gdas.sampler import Draw, Pick, draw_operations, temperature
+from gdas.sampler import Draw, Pick, draw_operations, mix_operations, temperature
 
 
 class Architecture(NamedTuple):
@@ -116,8 +116,7 @@ def draw_architecture(
         key = cell_type if config.scope == "cell_type" else f"{cell_type} {i}"
         keys.append(key)
         if key not in drawn:
-            soft = config.relaxation == "soft"
-            drawn[key] = draw_operations(logits[cell_type], tau, generator=generator, soft=soft)
+            drawn[key] = _draw(logits[cell_type], config, tau, generator)
     picks = [_picks(drawn[key], config) if key else [] for key in keys]
     if gate_device is None:
         return Architecture(picks, None)
@@ -156,8 +155,14 @@ def _draw_for_samples(
     return Architecture(picks, gates if gate_device is not None else None, samples)
 
 
+def _draw(logits_EK: Tensor, config: SamplerConfig, tau: float, generator: torch.Generator) -> Draw:
+    if config.relaxation == "softmax":
+        return mix_operations(logits_EK)
+    return draw_operations(logits_EK, tau, generator=generator, soft=config.relaxation == "soft")
+
+
 def _picks(draw: Draw, config: SamplerConfig) -> list[Pick]:
-    """What runs: the drawn operations, or all where the draw is soft or nothing is saved."""
+    """What runs: the drawn operations, or all where they are mixed or nothing is saved."""
     if config.relaxation == "hard" and config.acceleration:
         return list(enumerate(draw.operations))
     edges, operations = draw.gate_EK.shape
@@ -167,7 +172,7 @@ def _picks(draw: Draw, config: SamplerConfig) -> list[Pick]:
 class SearchSteps:
     """The two steps of Algorithm 1, and all that they change, which is checkpointed."""
 
-    def __init__(self, config: SearchConfig | TextSearchConfig, space: SearchSpace) -> None:
+    def __init__(self, config: AnySearchConfig, space: SearchSpace) -> None:
         self.config = config
         self.space = space
         self.parameters = list(space.weights.parameters())
@@ -218,7 +223,7 @@ class SearchSteps:
         w = self.config.weights
         with_gates = w.clip_scope == "all"
         sampler = self.config.sampler
-        all_run = sampler.relaxation == "soft" or not sampler.acceleration
+        all_run = sampler.relaxation != "hard" or not sampler.acceleration
         architecture = draw_architecture(
             self.logits,
             self.space.cell_types,
@@ -277,7 +282,7 @@ def cosine(epoch: int, epochs: int, start: float, end: float) -> float:
 
 
 def search(
-    config: SearchConfig | TextSearchConfig,
+    config: AnySearchConfig,
     space: SearchSpace,
     *,
     checkpoint: State | None = None,
@@ -288,7 +293,7 @@ def search(
 
     Args:
         config: the search's settings.
-        space: for images, gdas.cnn.space.ImageSpace.
+        space: an ImageSpace, TextSpace or Bench201Space, or one of your own.
         checkpoint: the state of a segment, to go on after it.
 
     Raises:

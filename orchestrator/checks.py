@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 import gdas.genotype
+from gdas.bench201.genotype import Bench201Genotype
 from gdas.cnn.space import search_split
 from gdas.config import SearchConfig, TrainConfig
 from gdas.data.images import known, open_images, subset
@@ -45,7 +46,10 @@ def fixed_cells(experiment: Experiment) -> dict[str, AnyGenotype]:
 def _cell(source: CellSource, task: str, where: str) -> AnyGenotype:
     cell: AnyGenotype
     if source.file is not None:
-        cell = gdas.genotype.load(source.file)
+        loaded = gdas.genotype.load(source.file)
+        if isinstance(loaded, Bench201Genotype):
+            raise InputError(f"{where}.cell: {source.file} is a NAS-Bench-201 cell, not a final's")
+        cell = loaded
     elif source.published is not None:
         cell = (gdas.genotype.PUBLISHED | gdas.genotype.PUBLISHED_RECURRENT)[source.published]
     elif task == "text":

@@ -1,5 +1,7 @@
 """The search space of image cells, as Algorithm 1 sees it: a supernet and two halves of images.
 
+`ImageHalves` is the images' part, for any supernet with the forward pass of gdas.cnn.supernet.
+
 Shapes: B batch, C channels, H and W height and width.
 """
 
@@ -16,7 +18,7 @@ from gdas.checkpoint import State
 from gdas.cnn.cell import SearchCell
 from gdas.cnn.supernet import Supernet
 from gdas.compute import autocast, memory_format
-from gdas.config import SearchConfig
+from gdas.config import ImageSearchConfig, SearchConfig
 from gdas.data.arrow import Images
 from gdas.data.augment import augment, draw_moves, normalise
 from gdas.data.images import split_indices
@@ -48,14 +50,14 @@ def build_supernet(config: SearchConfig, classes: int) -> Supernet:
         )
 
 
-def search_split(config: SearchConfig, images: int) -> tuple[Tensor, Tensor]:
+def search_split(config: ImageSearchConfig, images: int) -> tuple[Tensor, Tensor]:
     """Indices of D_T and D_V among the training images, for this configuration's seed."""
     seed = config.seed if config.split_seed is None else config.split_seed
     return split_indices(images, seed, config.train_images, config.valid_images)
 
 
-class ImageSpace:
-    """A supernet on a training split; implements gdas.search.SearchSpace.
+class ImageHalves:
+    """D_T and D_V of a training split: the images of every step and a supernet's loss on them.
 
     Both halves get the training augmentation, as in the authors' code (whose search has no cutout).
 
@@ -63,7 +65,7 @@ class ImageSpace:
         InputError: the split is smaller than the settings ask for.
     """
 
-    def __init__(self, config: SearchConfig, images: Images, device: torch.device) -> None:
+    def __init__(self, config: ImageSearchConfig, images: Images, device: torch.device) -> None:
         self.config = config
         self.device = device
         self.images = images.to(device)
@@ -74,12 +76,89 @@ class ImageSpace:
                 f"({len(self.train_T)} and {len(self.valid_V)})"
             )
         self.layout = memory_format(config.channels_last)
+
+    @property
+    def steps(self) -> int:
+        """W steps that see every image of D_T once."""
+        return -(-len(self.train_T) // self.config.batch_size)
+
+    def place(self, supernet: nn.Module) -> nn.Module:
+        """Move a supernet to the images' device, in their memory layout."""
+        return supernet.to(memory_format=self.layout).to(self.device)
+
+    def weight_loss(
+        self, weights: nn.Module, architecture: Architecture, epoch: int, step: int
+    ) -> BatchLoss:
+        draw = generator(self.config.seed, "order", epoch)
+        order = torch.randperm(len(self.train_T), generator=draw)
+        rows_B = self.train_T[order.split(self.config.batch_size)[step]]
+        return self._loss(weights, architecture, rows_B, "weights", epoch, step)
+
+    def alpha_loss(
+        self, weights: nn.Module, architecture: Architecture, epoch: int, step: int
+    ) -> BatchLoss:
+        rows_B = self._alpha_rows(epoch, step)
+        return self._loss(weights, architecture, rows_B, "alpha", epoch, step)
+
+    def _alpha_rows(self, epoch: int, step: int) -> Tensor:
+        """The step's images of D_V: shuffled passes that do not end with the epoch, or draws."""
+        size, seed = self.config.batch_size, self.config.seed
+        if self.config.alpha.images == "replacement":
+            draw = generator(seed, "alpha images", epoch, step)
+            return self.valid_V[torch.randint(len(self.valid_V), (size,), generator=draw)]
+        passed, index = divmod(epoch * self.steps + step, -(-len(self.valid_V) // size))
+        draw = generator(seed, "alpha order", passed)
+        order = torch.randperm(len(self.valid_V), generator=draw)
+        return self.valid_V[order.split(size)[index]]
+
+    def _loss(
+        self,
+        weights: nn.Module,
+        architecture: Architecture,
+        rows_B: Tensor,
+        stream: str,
+        epoch: int,
+        step: int,
+    ) -> BatchLoss:
+        moves = draw_moves(
+            self.config.data,
+            len(rows_B),
+            self.images.size,
+            generator(self.config.seed, f"augmentation of {stream}", epoch, step),
+        )
+        rows_B = rows_B.to(self.device, non_blocking=True)
+        labels_B = self.images.labels_N[rows_B]
+        images_BCHW = augment(self.images.images_NCHW[rows_B], self.config.data, moves)
+        images_BCHW = images_BCHW.contiguous(memory_format=self.layout)
+        with autocast(self.device, self.config.precision):
+            by_image = () if architecture.samples is None else (architecture.samples,)
+            scores_BK = weights(images_BCHW, architecture.picks, architecture.gates, *by_image)
+            loss = F.cross_entropy(scores_BK, labels_B)
+        return BatchLoss(loss, len(rows_B), correct_top_k(scores_BK.detach(), labels_B, 1))
+
+    def plain(self, rows_B: Tensor) -> Tensor:
+        """Images as they are scored: normalised, not augmented."""
+        images_BCHW = self.images.images_NCHW[rows_B.to(self.device)]
+        return normalise(images_BCHW, self.config.data).contiguous(memory_format=self.layout)
+
+
+class ImageSpace:
+    """A supernet on a training split; implements gdas.search.SearchSpace.
+
+    Raises:
+        InputError: the split is smaller than the settings ask for.
+    """
+
+    def __init__(self, config: SearchConfig, images: Images, device: torch.device) -> None:
+        self.config = config
+        self.device = device
+        self.halves = ImageHalves(config, images, device)
         supernet = build_supernet(config, images.classes)
-        self.weights: nn.Module = supernet.to(memory_format=self.layout).to(device)
+        self.weights: nn.Module = self.halves.place(supernet)
         self.cell_types: Sequence[str] = supernet.kinds
 
     def steps(self, epoch: int) -> int:
-        return -(-len(self.train_T) // self.config.batch_size)
+        return self.halves.steps
 
     def lr_scale(self, epoch: int, step: int) -> float:
         return 1.0
@@ -93,44 +172,10 @@ class ImageSpace:
         return self.supernet.initial_logits(generator)
 
     def weight_loss(self, architecture: Architecture, epoch: int, step: int) -> BatchLoss:
-        draw = generator(self.config.seed, "order", epoch)
-        order = torch.randperm(len(self.train_T), generator=draw)
-        rows_B = self.train_T[order.split(self.config.batch_size)[step]]
-        return self._loss(architecture, rows_B, "weights", epoch, step)
+        return self.halves.weight_loss(self.weights, architecture, epoch, step)
 
     def alpha_loss(self, architecture: Architecture, epoch: int, step: int) -> BatchLoss:
-        return self._loss(architecture, self._alpha_rows(epoch, step), "alpha", epoch, step)
-
-    def _alpha_rows(self, epoch: int, step: int) -> Tensor:
-        """The step's images of D_V: shuffled passes that do not end with the epoch, or draws."""
-        size, seed = self.config.batch_size, self.config.seed
-        if self.config.alpha.images == "replacement":
-            draw = generator(seed, "alpha images", epoch, step)
-            return self.valid_V[torch.randint(len(self.valid_V), (size,), generator=draw)]
-        passed, index = divmod(epoch * self.steps(epoch) + step, -(-len(self.valid_V) // size))
-        draw = generator(seed, "alpha order", passed)
-        order = torch.randperm(len(self.valid_V), generator=draw)
-        return self.valid_V[order.split(size)[index]]
-
-    def _loss(
-        self, architecture: Architecture, rows_B: Tensor, stream: str, epoch: int, step: int
-    ) -> BatchLoss:
-        moves = draw_moves(
-            self.config.data,
-            len(rows_B),
-            self.images.size,
-            generator(self.config.seed, f"augmentation of {stream}", epoch, step),
-        )
-        rows_B = rows_B.to(self.device, non_blocking=True)
-        labels_B = self.images.labels_N[rows_B]
-        images_BCHW = augment(self.images.images_NCHW[rows_B], self.config.data, moves)
-        images_BCHW = images_BCHW.contiguous(memory_format=self.layout)
-        with autocast(self.device, self.config.precision):
-            scores_BK = self.weights(
-                images_BCHW, architecture.picks, architecture.gates, architecture.samples
-            )
-            loss = F.cross_entropy(scores_BK, labels_B)
-        return BatchLoss(loss, len(rows_B), correct_top_k(scores_BK.detach(), labels_B, 1))
+        return self.halves.alpha_loss(self.weights, architecture, epoch, step)
 
     def drawn_parameters(self, picks: Sequence[Sequence[Pick]]) -> Iterator[nn.Parameter]:
         for cell, cell_picks in zip(self.supernet.cells, picks, strict=True):
@@ -172,7 +217,7 @@ def derive_genotype(
 
 
 class Score(NamedTuple):
-    """A derived cell's result on D_V."""
+    """A cell's result on D_V."""
 
     loss: float
     top1: float  # percent
@@ -183,10 +228,6 @@ def score_with_shared_weights(
 ) -> Score:
     """Score the derived cell on D_V with the supernet's weights, batch norm recalibrated on D_T.
 
-    The search's batch-norm statistics are averages over many drawn nets and fit no single one, so
-    those of the derived net are collected anew from batches of D_T, never from what is scored.
-    No augmentation. Read the result as "shared weights, recalibrated", not as the cell's accuracy.
-
     Args:
         state: the search's last segment's state; it is not changed.
     """
@@ -194,32 +235,43 @@ def score_with_shared_weights(
     space.weights.load_state_dict(state["weights"])
     genotype, _ = derive_genotype(config, state["logits"])
     picks = [_derived_picks(space.supernet, kind, genotype) for kind in space.cell_types]
-    norms = [m for m in space.weights.modules() if isinstance(m, nn.BatchNorm2d)]
+    return score_picks(space.weights, space.halves, picks)
+
+
+def score_picks(weights: nn.Module, halves: ImageHalves, picks: Sequence[Sequence[Pick]]) -> Score:
+    """Score one architecture on D_V with shared weights, batch norm recalibrated on D_T.
+
+    The search's batch-norm statistics are averages over many drawn nets and fit no single one, so
+    those of this net are collected anew from batches of D_T, never from what is scored. No
+    augmentation. Read the result as "shared weights, recalibrated", not as the cell's accuracy.
+
+    Args:
+        weights: a supernet; its batch-norm statistics are lost, so that architectures may be
+            scored one after the other.
+        picks: for every cell what it runs.
+    """
+    config, device = halves.config, halves.device
+    norms = [m for m in weights.modules() if isinstance(m, nn.BatchNorm2d)]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # a plain average over the batches
     with torch.no_grad(), autocast(device, config.precision):
-        space.weights.train()
+        weights.train()
         order = torch.randperm(
-            len(space.train_T), generator=generator(config.seed, "recalibration")
+            len(halves.train_T), generator=generator(config.seed, "recalibration")
         )
-        rows_T = space.train_T[order]
+        rows_T = halves.train_T[order]
         for batch in rows_T.split(config.batch_size)[: config.recalibration_batches]:
-            space.weights(_plain(space, batch), picks)
-        space.weights.eval()
+            weights(halves.plain(batch), picks)
+        weights.eval()
         loss, correct = 0.0, 0
-        for batch in space.valid_V.split(config.batch_size):
-            labels_B = space.images.labels_N[batch.to(device)]
-            scores_BK = space.weights(_plain(space, batch), picks)
+        for batch in halves.valid_V.split(config.batch_size):
+            labels_B = halves.images.labels_N[batch.to(device)]
+            scores_BK = weights(halves.plain(batch), picks)
             loss += float(F.cross_entropy(scores_BK, labels_B, reduction="sum"))
             correct += int(correct_top_k(scores_BK, labels_B, 1))
-    count = len(space.valid_V)
+    count = len(halves.valid_V)
     return Score(loss / count, 100.0 * correct / count)
-
-
-def _plain(space: ImageSpace, rows_B: Tensor) -> Tensor:
-    images_BCHW = space.images.images_NCHW[rows_B.to(space.device)]
-    return normalise(images_BCHW, space.config.data).contiguous(memory_format=space.layout)
 
 
 def _derived_picks(supernet: Supernet, kind: str, genotype: Genotype) -> list[Pick]:

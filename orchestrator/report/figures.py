@@ -9,7 +9,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from gdas.draw import draw_genotype, draw_recurrent
+from gdas.bench201.genotype import Bench201Genotype
+from gdas.draw import draw_bench201, draw_genotype, draw_recurrent
 from gdas.genotype import Genotype, any_from_json
 from orchestrator.store import Record
 
@@ -17,10 +18,12 @@ COLOURS = ("#0969da", "#bc4c00", "#1a7f37", "#8250df", "#cf222e", "#57606a", "#b
 
 
 def draw(genotype: dict[str, Any], path: Path) -> None:
-    """Draw a cell of either kind to a PNG file."""
+    """Draw a cell of any kind to a PNG file."""
     cell = any_from_json(genotype)
     if isinstance(cell, Genotype):
         draw_genotype(cell, path)
+    elif isinstance(cell, Bench201Genotype):
+        draw_bench201(cell, path)
     else:
         draw_recurrent(cell, path)
 

@@ -48,6 +48,7 @@ SEARCHES = {
         nodes=2, alpha=AlphaUpdate(lr=0.05, images="replacement")
     ),
     "one draw a cell type": search_config(nodes=2, sampler=SamplerConfig(scope="cell_type")),
+    "softmax": search_config(nodes=2, sampler=SamplerConfig(relaxation="softmax")),
     # Passes over D_V that do not end with an epoch.
     "odd sizes": search_config(
         nodes=2, train_images=70, valid_images=50, weights=WeightUpdate(nesterov=True)

@@ -579,7 +579,7 @@ def interrupted(start: Any, stop: int, folder: Path) -> list[tuple[object, ...]]
 
 
 @pytest.mark.parametrize("order", ["weights_first", "alpha_first"])
-@pytest.mark.parametrize("relaxation", ["hard", "soft"])
+@pytest.mark.parametrize("relaxation", ["hard", "soft", "softmax"])
 def test_an_interrupted_search_ends_as_one_left_alone(
     order: Any, relaxation: Any, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 
 import gdas.sampler
 from gdas.config import SamplerConfig
-from gdas.sampler import draw_operations, gumbel_noise, temperature
+from gdas.sampler import draw_operations, gumbel_noise, mix_operations, temperature
 from gdas.search import draw_architecture
 
 TAUS = [10.0, 1.0, 0.1]
@@ -189,6 +190,46 @@ def test_a_soft_architecture_runs_every_operation_of_every_edge() -> None:
     )
     everything = [(edge, k) for edge in range(14) for k in range(8)]
     assert soft.picks == [everything, everything, everything, [], everything]
+
+
+def test_mixed_operations_are_weighed_by_softmax_without_noise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gdas.sampler, "gumbel_noise", lambda *_, **__: pytest.fail("noise"))
+    logits_EK = torch.randn(14, 8, generator=seeded(20), dtype=torch.float64).requires_grad_()
+    mixed = mix_operations(logits_EK)
+    exponents_EK = torch.exp(logits_EK.detach())
+    p_EK = exponents_EK / exponents_EK.sum(1, keepdim=True)
+    torch.testing.assert_close(mixed.gate_EK.detach(), p_EK)
+    assert mixed.operations == p_EK.argmax(1).tolist()
+    g_EK = torch.randn(14, 8, generator=seeded(21), dtype=torch.float64)
+    (mixed.gate_EK * g_EK).sum().backward()
+    # d p_k / d a_j = p_k (delta_jk - p_j)
+    expected_EK = p_EK * (g_EK - (p_EK * g_EK).sum(1, keepdim=True))
+    torch.testing.assert_close(logits_EK.grad, expected_EK)
+    with pytest.raises(ValueError, match="edges x operations"):
+        mix_operations(torch.zeros(8))
+    with pytest.raises(FloatingPointError, match="not finite"):
+        mix_operations(torch.full((2, 8), float("nan")))
+
+
+@pytest.mark.parametrize("scope", ["cell_instance", "cell_type"])
+def test_a_mixed_architecture_runs_everything_whatever_temperature_and_draw(scope: Any) -> None:
+    logits, config = two_kinds(), SamplerConfig(relaxation="softmax", scope=scope)
+    cpu = torch.device("cpu")
+    first, second = (
+        draw_architecture(logits, CELL_TYPES, config, tau, seeded(seed), gate_device=cpu)
+        for tau, seed in ((10.0, 0), (0.1, 1))
+    )
+    everything = [(edge, k) for edge in range(14) for k in range(8)]
+    assert first.picks == [everything, everything, everything, [], everything]
+    assert first.gates is not None and second.gates is not None
+    for kind, one, other in zip(CELL_TYPES, first.gates, second.gates, strict=True):
+        if one is None or other is None:
+            assert kind == "fixed"
+            continue
+        assert torch.equal(one, other)
+        torch.testing.assert_close(one, torch.softmax(logits[kind], 1))
 
 
 CELL_TYPES = ["normal", "reduce", "normal", "fixed", "normal"]

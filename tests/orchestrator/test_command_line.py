@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,10 @@ def test_a_malformed_genotype_file(capsys: pytest.CaptureFixture[str], tmp_path:
     assert str(tmp_path / "no.json") in refused(
         capsys, f"finals.mine.cell.file={tmp_path / 'no.json'}"
     )
+    cell = "|none~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|"
+    path.write_text(json.dumps({"format": "gdas-bench201-genotype/1", "cell": cell}))
+    line = refused(capsys, f"finals.mine.cell.file={path}")
+    assert str(path) in line and "NAS-Bench-201" in line
 
 
 def test_a_row_that_the_paper_has_not(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,152 @@
+"""Cells of NAS-Bench-201 (Dong & Yang, ICLR 2020): four nodes, one operation on each of six edges.
+
+Node 0 is the input, node 3 the output; a node is the sum of what its edges bring from the nodes
+before it. Such a cell is written `|op~0|+|op~0|op~1|+|op~0|op~1|op~2|`: the terms of nodes 1, 2
+and 3, each operation with its source. There are 5^6 = 15,625 cells. Some compute the same function
+of their input; they count as different here, as in the benchmark.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gdas.errors import InputError
+
+CELL_OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
+"""The operations, in the order of the authors' code (the columns of the logits)."""
+
+NODES = 4
+EDGES = tuple((node, source) for node in range(1, NODES) for source in range(node))
+"""(node, source) of every edge, in the order of the logits' rows and of the written form."""
+
+CELLS = len(CELL_OPERATIONS) ** len(EDGES)
+PATTERN = "|op~0|+|op~0|op~1|+|op~0|op~1|op~2|"
+BENCH201_FORMAT = "gdas-bench201-genotype/1"
+
+
+@dataclass(frozen=True)
+class Bench201Genotype:
+    """One cell.
+
+    Attributes:
+        name: for people; no meaning to the code.
+        operations: one for each of EDGES.
+    """
+
+    name: str
+    operations: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        where = f"genotype {self.name!r}"
+        if len(self.operations) != len(EDGES):
+            raise InputError(
+                f"{where}: {len(self.operations)} operations; a cell has {len(EDGES)} edges"
+            )
+        for (node, source), operation in zip(EDGES, self.operations, strict=True):
+            if operation not in CELL_OPERATIONS:
+                raise InputError(
+                    f"{where}, edge {source} to {node}: unknown operation {operation!r}; "
+                    f"known are {', '.join(CELL_OPERATIONS)}"
+                )
+
+    def __str__(self) -> str:
+        """The benchmark's written form, the inverse of `bench201_from_string`."""
+        terms = iter(self.operations)
+        return "+".join(
+            "|" + "".join(f"{next(terms)}~{source}|" for source in range(node))
+            for node in range(1, NODES)
+        )
+
+    @property
+    def number(self) -> int:
+        """The cell's place among all CELLS: its operations as digits, the first edge's first."""
+        number = 0
+        for operation in self.operations:
+            number = number * len(CELL_OPERATIONS) + CELL_OPERATIONS.index(operation)
+        return number
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dictionary, the inverse of `bench201_from_json`."""
+        return {"format": BENCH201_FORMAT, "name": self.name, "cell": str(self)}
+
+
+def bench201_from_string(
+    text: str, name: str = "unnamed", where: str = "genotype"
+) -> Bench201Genotype:
+    """Read a cell's written form.
+
+    Args:
+        where: what to call it in an error.
+
+    Raises:
+        InputError: not of the form, or an unknown operation.
+    """
+    terms = text.replace("|+|", "|").removeprefix("|").removesuffix("|").split("|")
+    operations = tuple(term.partition("~")[0] for term in terms)
+    if unknown := [operation for operation in operations if operation not in CELL_OPERATIONS]:
+        raise InputError(
+            f"{where}: unknown operation {unknown[0][:40]!r} in {text[:200]!r}; "
+            f"known are {', '.join(CELL_OPERATIONS)}"
+        )
+    if len(operations) == len(EDGES):
+        genotype = Bench201Genotype(name, operations)
+        if str(genotype) == text:
+            return genotype
+    raise InputError(f"{where}: {text[:200]!r} is not of the form {PATTERN}")
+
+
+def bench201_from_json(value: object, where: str = "genotype") -> Bench201Genotype:
+    """Check a decoded JSON value and build the genotype.
+
+    Args:
+        value: what `Bench201Genotype.to_json` returned, or anything else.
+        where: what to call it in an error, usually the file.
+
+    Raises:
+        InputError: a key is missing or unknown, or the cell is malformed.
+    """
+    if not isinstance(value, dict):
+        raise InputError(f"{where}: expected a JSON object with cell")
+    if value.get("format") != BENCH201_FORMAT:
+        raise InputError(
+            f"{where}: format is {value.get('format')!r}, expected {BENCH201_FORMAT!r}"
+        )
+    known = {"format", "name", "cell"}
+    if unknown := sorted(set(value) - known):
+        raise InputError(f"{where}: unknown key {unknown[0]!r}; known are {sorted(known)}")
+    name, cell = value.get("name", "unnamed"), value.get("cell")
+    if not isinstance(name, str):
+        raise InputError(f"{where}: name must be a string")
+    if not isinstance(cell, str):
+        raise InputError(f"{where}, cell: expected text of the form {PATTERN}")
+    return bench201_from_string(cell, name, f"{where}, cell")
+
+
+def bench201_cell(number: int, name: str | None = None) -> Bench201Genotype:
+    """The cell of a `number` from 0 to CELLS - 1, by default named after it.
+
+    Raises:
+        ValueError: there is no such cell.
+    """
+    if not 0 <= number < CELLS:
+        raise ValueError(f"cell {number}: there are cells 0 to {CELLS - 1}")
+    rest, operations = number, list[str]()
+    for _ in EDGES:
+        rest, k = divmod(rest, len(CELL_OPERATIONS))
+        operations.insert(0, CELL_OPERATIONS[k])
+    return Bench201Genotype(f"cell-{number}" if name is None else name, tuple(operations))
+
+
+def all_bench201_cells() -> Iterator[Bench201Genotype]:
+    """All 15,625 cells, by number."""
+    return (bench201_cell(number) for number in range(CELLS))
+
+
+def random_bench201_genotype(seed: int) -> Bench201Genotype:
+    """A cell drawn uniformly from all of them."""
+    rng = np.random.default_rng([seed, 0x9DA5])
+    return bench201_cell(int(rng.integers(CELLS)), f"random-{seed}")

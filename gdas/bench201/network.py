@@ -1,0 +1,211 @@
+"""The network of NAS-Bench-201 (Dong & Yang, ICLR 2020), searched or of one cell.
+
+A convolution to C channels, three stages of N cells with C, 2C and 4C channels, a residual block
+of stride 2 between stages, batch norm, ReLU, global average pooling, a linear layer. Layers are
+those of the authors' 2020 code.
+
+Decisions: a cell that is searched adds the terms of the operations that were drawn and nothing
+else; that code adds the bare gates of the others too, whose value is 0 but whose gradient is not.
+The searched convolutions have no bias: there it exists, and batch norm takes it away again.
+
+Shapes: B batch, C channels, H and W height and width, E edges, K operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from gdas.bench201.genotype import CELL_OPERATIONS, EDGES, NODES, Bench201Genotype
+from gdas.cnn.cell import sum_of
+from gdas.sampler import Pick
+
+CELL_TYPE = "cell"
+RESIDUAL = "residual"
+LOGIT_SCALE = 1e-3
+"""Standard deviation of the initial logits (authors' code)."""
+
+EVERYTHING = tuple((e, k) for e in range(len(EDGES)) for k in range(len(CELL_OPERATIONS)))
+
+
+def picks_of(genotype: Bench201Genotype) -> list[Pick]:
+    """A cell as picks: the operation of every edge."""
+    return [(e, CELL_OPERATIONS.index(name)) for e, name in enumerate(genotype.operations)]
+
+
+def relu_conv_norm(
+    c_in: int, c_out: int, kernel: int, *, stride: int = 1, affine: bool = True
+) -> nn.Sequential:
+    """ReLU, convolution without bias, batch norm."""
+    return nn.Sequential(
+        nn.ReLU(),
+        nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=False),
+        nn.BatchNorm2d(c_out, affine=affine),
+    )
+
+
+def build_cell_operation(name: str, channels: int, *, affine: bool) -> nn.Module:
+    """Build one of CELL_OPERATIONS other than `none`, which needs no module.
+
+    Raises:
+        ValueError: another name.
+    """
+    match name:
+        case "skip_connect":
+            return nn.Identity()
+        case "nor_conv_1x1":
+            return relu_conv_norm(channels, channels, 1, affine=affine)
+        case "nor_conv_3x3":
+            return relu_conv_norm(channels, channels, 3, affine=affine)
+        case "avg_pool_3x3":
+            return nn.AvgPool2d(3, 1, 1, count_include_pad=False)
+    raise ValueError(f"no module for operation {name!r}")
+
+
+class Cell(nn.Module):
+    """A node is the sum of its terms; the last node is the output.
+
+    Args:
+        held: the (edge, operation) pairs that can be run.
+        affine: batch norms learn scale and shift.
+    """
+
+    def __init__(self, channels: int, held: Sequence[Pick], *, affine: bool) -> None:
+        super().__init__()
+        self.held = list(held)
+        self.edges = nn.ModuleList(
+            nn.ModuleDict(
+                {
+                    CELL_OPERATIONS[k]: build_cell_operation(
+                        CELL_OPERATIONS[k], channels, affine=affine
+                    )
+                    for of_edge, k in self.held
+                    if of_edge == e and CELL_OPERATIONS[k] != "none"
+                }
+            )
+            for e in range(len(EDGES))
+        )
+
+    def forward(
+        self,
+        x_BCHW: Tensor,
+        picks: Sequence[Pick] | None = None,
+        gate_EK: Tensor | None = None,
+    ) -> Tensor:
+        """Run the picked operations only.
+
+        Args:
+            picks: (edge, operation) pairs, each among `held`; `none` and edges that are not
+                named add nothing. None: all that are held.
+            gate_EK: factors of the operations, on the images' device; None: 1.
+        """
+        states = [x_BCHW]
+        for node in range(1, NODES):
+            terms: list[Tensor] = []
+            for e, k in self.held if picks is None else picks:
+                of_node, source = EDGES[e]
+                if of_node != node or CELL_OPERATIONS[k] == "none":
+                    continue
+                out_BCHW = self.operation(e, k)(states[source])
+                terms.append(out_BCHW if gate_EK is None else out_BCHW * gate_EK[e, k])
+            states.append(sum_of(terms) if terms else torch.zeros_like(x_BCHW))
+        return states[-1]
+
+    def operation(self, edge: int, k: int) -> nn.Module:
+        """The module of a held operation other than `none`."""
+        module: nn.Module = self.edges[edge][CELL_OPERATIONS[k]]  # type: ignore[index]
+        return module
+
+
+class ResidualBlock(nn.Module):
+    """Halve the size: two 3 x 3 convolutions beside a 2 x 2 average pooling and a 1 x 1 one."""
+
+    def __init__(self, c_in: int, c_out: int) -> None:
+        super().__init__()
+        self.convolutions = nn.Sequential(
+            relu_conv_norm(c_in, c_out, 3, stride=2), relu_conv_norm(c_out, c_out, 3)
+        )
+        # Rounding up, so that an odd size becomes what the convolutions make of it.
+        self.shortcut = nn.Sequential(
+            nn.AvgPool2d(2, 2, ceil_mode=True, count_include_pad=False),
+            nn.Conv2d(c_in, c_out, 1, bias=False),
+        )
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        out: Tensor = self.convolutions(x_BCHW) + self.shortcut(x_BCHW)
+        return out
+
+
+class Network(nn.Module):
+    """The shared weights W of all cells, or the network of one.
+
+    Args:
+        classes: number of classes.
+        channels: C, 16 in the benchmark.
+        normals_per_block: N, 5 in the benchmark.
+        genotype: the one cell; its batch norms are affine. None: all operations on every edge,
+            batch norms of the searched cells without affine.
+
+    Attributes:
+        cell_types: for every member of `cells` CELL_TYPE, or RESIDUAL, which is not searched.
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        *,
+        channels: int = 16,
+        normals_per_block: int = 5,
+        genotype: Bench201Genotype | None = None,
+    ) -> None:
+        super().__init__()
+        held = EVERYTHING if genotype is None else picks_of(genotype)
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
+        )
+        self.cells = nn.ModuleList()
+        self.cell_types: list[str] = []
+        for stage in range(3):
+            width = channels * 2**stage
+            if stage:
+                self.cells.append(ResidualBlock(width // 2, width))
+                self.cell_types.append(RESIDUAL)
+            for _ in range(normals_per_block):
+                self.cells.append(Cell(width, held, affine=genotype is not None))
+                self.cell_types.append(CELL_TYPE)
+        self.last_activation = nn.Sequential(nn.BatchNorm2d(width), nn.ReLU())
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.classifier = nn.Linear(width, classes)
+
+    def forward(
+        self,
+        images_BCHW: Tensor,
+        picks: Sequence[Sequence[Pick]] | None = None,
+        gates: Sequence[Tensor | None] | None = None,
+    ) -> Tensor:
+        """Class scores.
+
+        Args:
+            picks: for every member of `cells` what it runs; None: all that it holds.
+            gates: for every member its gate_EK on the images' device.
+        """
+        x_BCHW = self.stem(images_BCHW)
+        for i, cell in enumerate(self.cells):
+            if isinstance(cell, Cell):
+                x_BCHW = cell(
+                    x_BCHW,
+                    None if picks is None else picks[i],
+                    None if gates is None else gates[i],
+                )
+            else:
+                x_BCHW = cell(x_BCHW)
+        scores: Tensor = self.classifier(self.pool(self.last_activation(x_BCHW)).flatten(1))
+        return scores
+
+    def initial_logits(self, generator: torch.Generator) -> dict[str, Tensor]:
+        """Logits A: E x K, normal with sd 0.001, on the CPU."""
+        shape = (len(EDGES), len(CELL_OPERATIONS))
+        a_EK = torch.randn(shape, generator=generator).mul_(LOGIT_SCALE).requires_grad_()
+        return {CELL_TYPE: a_EK}

@@ -1,0 +1,152 @@
+"""The search space of NAS-Bench-201, as Algorithm 1 sees it: a supernet and two halves of images.
+
+Shapes: E edges, K operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gdas.bench201.genotype import CELL_OPERATIONS, EDGES, Bench201Genotype
+from gdas.bench201.network import CELL_TYPE, Cell, Network, picks_of
+from gdas.checkpoint import State
+from gdas.cnn.space import ImageHalves, Score, score_picks
+from gdas.config import Bench201SearchConfig
+from gdas.data.arrow import Images
+from gdas.derive import DerivedCell, parameter_free
+from gdas.metrics import BatchLoss
+from gdas.randomness import initial_weights
+from gdas.sampler import Pick
+from gdas.search import Architecture
+
+
+def build_bench201_supernet(config: Bench201SearchConfig, classes: int) -> Network:
+    """The supernet of a configuration with its initial weights, on the CPU."""
+    with initial_weights(config.seed):
+        return Network(
+            classes, channels=config.channels, normals_per_block=config.normals_per_block
+        )
+
+
+class Bench201Space:
+    """A supernet on a training split; implements gdas.search.SearchSpace.
+
+    Raises:
+        InputError: the split is smaller than the settings ask for.
+    """
+
+    def __init__(self, config: Bench201SearchConfig, images: Images, device: torch.device) -> None:
+        self.config = config
+        self.device = device
+        self.halves = ImageHalves(config, images, device)
+        supernet = build_bench201_supernet(config, images.classes)
+        self.weights: nn.Module = self.halves.place(supernet)
+        self.cell_types: Sequence[str] = supernet.cell_types
+
+    @property
+    def supernet(self) -> Network:
+        assert isinstance(self.weights, Network)
+        return self.weights
+
+    def steps(self, epoch: int) -> int:
+        return self.halves.steps
+
+    def lr_scale(self, epoch: int, step: int) -> float:
+        return 1.0
+
+    def initial_logits(self, generator: torch.Generator) -> dict[str, Tensor]:
+        return self.supernet.initial_logits(generator)
+
+    def weight_loss(self, architecture: Architecture, epoch: int, step: int) -> BatchLoss:
+        return self.halves.weight_loss(self.weights, architecture, epoch, step)
+
+    def alpha_loss(self, architecture: Architecture, epoch: int, step: int) -> BatchLoss:
+        return self.halves.alpha_loss(self.weights, architecture, epoch, step)
+
+    def drawn_parameters(self, picks: Sequence[Sequence[Pick]]) -> Iterator[nn.Parameter]:
+        for cell, cell_picks in zip(self.supernet.cells, picks, strict=True):
+            if isinstance(cell, Cell):
+                for edge, k in cell_picks:
+                    if CELL_OPERATIONS[k] != "none":
+                        yield from cell.operation(edge, k).parameters()
+
+    def picks(self, genotype: Bench201Genotype) -> list[list[Pick]]:
+        """A cell as picks of the whole network."""
+        return [picks_of(genotype) if kind == CELL_TYPE else [] for kind in self.cell_types]
+
+    def derived(self, logits: dict[str, Tensor]) -> tuple[dict[str, float], dict[str, Any]]:
+        genotype, cell = derive_bench201_genotype(self.config, logits)
+        metrics = {
+            f"{CELL_TYPE}/entropy": cell.entropy,
+            f"{CELL_TYPE}/mean_margin": sum(cell.margins) / len(cell.margins),
+            f"{CELL_TYPE}/parameter_free": float(parameter_free(cell.edges)),
+        }
+        details = {
+            "genotype": genotype.to_json(),
+            "probabilities": {CELL_TYPE: list(cell.probabilities)},
+            "margins": {CELL_TYPE: list(cell.margins)},
+            "logits": {CELL_TYPE: logits[CELL_TYPE].detach().tolist()},
+        }
+        return metrics, details
+
+
+def derive_bench201_cell(logits_EK: Tensor) -> DerivedCell:
+    """The most probable operation of every edge, `none` among them (the benchmark's code).
+
+    Ties keep the earlier index.
+
+    Raises:
+        ValueError: the logits are not 6 edges by 5 operations.
+    """
+    shape = (len(EDGES), len(CELL_OPERATIONS))
+    if logits_EK.shape != shape:
+        raise ValueError(f"logits are {tuple(logits_EK.shape)}, expected {shape}")
+    p_EK = torch.softmax(logits_EK.detach().double(), dim=1)
+    rows: list[list[float]] = p_EK.tolist()
+    kept = [row.index(max(row)) for row in rows]
+    entropy_E = -(p_EK * p_EK.clamp_min(1e-300).log()).sum(1)
+    return DerivedCell(
+        edges=tuple(
+            (CELL_OPERATIONS[k], source) for k, (_, source) in zip(kept, EDGES, strict=True)
+        ),
+        probabilities=tuple(max(row) for row in rows),
+        margins=tuple(
+            row[k] - max(p for j, p in enumerate(row) if j != k)
+            for row, k in zip(rows, kept, strict=True)
+        ),
+        entropy=float(entropy_E.mean() / torch.tensor(float(shape[1])).log()),
+    )
+
+
+def derive_bench201_genotype(
+    config: Bench201SearchConfig, logits: dict[str, Tensor]
+) -> tuple[Bench201Genotype, DerivedCell]:
+    """The genotype that the logits stand for, and how decided the cell is."""
+    cell = derive_bench201_cell(logits[CELL_TYPE])
+    operations = tuple(operation for operation, _ in cell.edges)
+    return Bench201Genotype(f"searched-seed{config.seed}", operations), cell
+
+
+def score_with_shared_weights(
+    config: Bench201SearchConfig,
+    images: Images,
+    state: State,
+    genotypes: Sequence[Bench201Genotype],
+    device: torch.device,
+) -> list[Score]:
+    """Score cells on D_V with the supernet's weights, batch norm recalibrated on D_T for each.
+
+    With uniformly drawn cells this is the random search that shares the search's weights.
+
+    Args:
+        state: a segment's state; it is not changed.
+    """
+    space = Bench201Space(config, images, device)
+    space.weights.load_state_dict(state["weights"])
+    return [
+        score_picks(space.weights, space.halves, space.picks(genotype)) for genotype in genotypes
+    ]

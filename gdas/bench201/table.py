@@ -1,0 +1,229 @@
+"""The table of NAS-Bench-201: how good each of the 15,625 cells is, from the user's CSV file.
+
+A column `architecture` holds every cell once, in its written form; a column for each of ACCURACIES
+holds percent. The file's other columns are not read. In memory a cell is its number, so that the
+table is a few arrays.
+
+Shapes: N cells, ordered by their number.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gdas.bench201.genotype import CELLS, Bench201Genotype, bench201_cell, bench201_from_string
+from gdas.errors import InputError
+
+Accuracy = Literal[
+    "cifar10_test_200",
+    "cifar100_test_200",
+    "imagenet16_120_test_200",
+    "cifar10_valid_12",
+    "cifar10_test_12",
+]
+"""A column: data set, split, epochs of training."""
+
+ACCURACIES: tuple[Accuracy, ...] = get_args(Accuracy)
+ARCHITECTURE = "architecture"
+MAX_BYTES = 1 << 26
+
+
+class Standing(NamedTuple):
+    """A cell's place among all.
+
+    Attributes:
+        accuracy: percent.
+        rank: 1 and the number of better cells.
+        percentile: percent of all cells that are worse, half of the equal ones counted; a
+            uniformly drawn cell's is 50 on average.
+        regret: points to the best cell's accuracy.
+    """
+
+    accuracy: float
+    rank: int
+    percentile: float
+    regret: float
+
+
+class Reference(NamedTuple):
+    """What a search is measured against, in percent; exact, from the table alone.
+
+    Attributes:
+        uniform: mean accuracy of a uniformly drawn cell.
+        best_of: mean accuracy of the best of some uniformly drawn cells.
+        best: accuracy of the best cell.
+        best_cell: that cell, of equals the one of the lowest number.
+    """
+
+    uniform: float
+    best_of: float
+    best: float
+    best_cell: Bench201Genotype
+
+
+class Table:
+    """Accuracies of all cells.
+
+    Args:
+        accuracies: for every column N values.
+    """
+
+    def __init__(self, accuracies: dict[Accuracy, NDArray[np.float64]]) -> None:
+        self._accuracies = accuracies
+        self._sorted = {column: np.sort(values_N) for column, values_N in accuracies.items()}
+
+    def accuracies_N(self, column: Accuracy) -> NDArray[np.float64]:
+        """All accuracies, by cell number."""
+        return self._accuracies[column]
+
+    def standing(self, genotype: Bench201Genotype, column: Accuracy) -> Standing:
+        """Look a cell up."""
+        ordered_N = self._sorted[column]
+        accuracy = self._accuracies[column][genotype.number]
+        worse = int(np.searchsorted(ordered_N, accuracy, side="left"))
+        not_better = int(np.searchsorted(ordered_N, accuracy, side="right"))
+        return Standing(
+            float(accuracy),
+            CELLS - not_better + 1,
+            100.0 * (worse + not_better) / (2 * CELLS),
+            float(ordered_N[-1] - accuracy),
+        )
+
+    def reference(self, k: int, column: Accuracy) -> Reference:
+        """A uniformly drawn cell, the best of `k` such cells, the best of all.
+
+        Raises:
+            ValueError: `k` < 1.
+        """
+        best = bench201_cell(int(self._accuracies[column].argmax()))
+        return Reference(
+            self.expected_of_best(1, column),
+            self.expected_of_best(k, column),
+            float(self._sorted[column][-1]),
+            best,
+        )
+
+    def expected_of_best(
+        self, k: int, column: Accuracy, *, judged_by: Accuracy | None = None
+    ) -> float:
+        """Mean accuracy of the best of `k` independently, uniformly drawn cells, exactly.
+
+        Args:
+            k: 1 gives the mean over all cells.
+            judged_by: the column that says which is best; None: the same. Equal cells are chosen
+                with equal odds.
+
+        Raises:
+            ValueError: `k` < 1.
+        """
+        if k < 1:
+            raise ValueError(f"k={k}: must be 1 or more")
+        judge_N = self._accuracies[column if judged_by is None else judged_by]
+        _, group_N, counts_G = np.unique(judge_N, return_inverse=True, return_counts=True)
+        mean_G = np.bincount(group_N, weights=self._accuracies[column]) / counts_G
+        # The best is in group g or below where all k are.
+        below_G = (np.cumsum(counts_G) / CELLS) ** k
+        return float(np.diff(below_G, prepend=0.0) @ mean_G)
+
+    def correlation(
+        self, genotypes: Sequence[Bench201Genotype], scores: Sequence[float], column: Accuracy
+    ) -> float | None:
+        """Spearman's rank correlation of scores, higher is better, with the table's accuracies."""
+        accuracies = self._accuracies[column][[genotype.number for genotype in genotypes]]
+        return spearman(scores, accuracies.tolist())
+
+
+def spearman(a: Sequence[float], b: Sequence[float]) -> float | None:
+    """Spearman's rank correlation: Pearson's of the ranks, equal values sharing their mean rank.
+
+    None where it is not defined: all values of a side are equal.
+
+    Raises:
+        ValueError: the sides differ in length, or are empty.
+    """
+    if len(a) != len(b) or not a:
+        raise ValueError(f"{len(a)} and {len(b)} values: must be equally many, at least one")
+    ranks_a, ranks_b = (_mean_ranks(values) for values in (a, b))
+    centred_a, centred_b = ranks_a - ranks_a.mean(), ranks_b - ranks_b.mean()
+    spread = float(np.sqrt((centred_a @ centred_a) * (centred_b @ centred_b)))
+    return float(centred_a @ centred_b) / spread if spread > 0 else None
+
+
+def _mean_ranks(values: Sequence[float]) -> NDArray[np.float64]:
+    _, group_N, counts_G = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
+    last_G = np.cumsum(counts_G)
+    ranks_N: NDArray[np.float64] = (last_G - (counts_G - 1) / 2.0)[group_N]
+    return ranks_N
+
+
+def read_table(path: str | os.PathLike[str]) -> Table:
+    """Read and check the CSV file.
+
+    Raises:
+        InputError: it cannot be read, a column is missing, a value is none, a cell is unknown,
+            twice there or missing. Names file, line and column.
+    """
+    path = Path(path)
+    values = {column: np.empty(CELLS) for column in ACCURACIES}
+    line_of_N = np.zeros(CELLS, np.int64)
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise InputError(f"{path}: larger than {MAX_BYTES} bytes, not a NAS-Bench-201 table")
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            for line, row in _rows(file, path):
+                where = f"{path}, line {line}"
+                cell = bench201_from_string(row[ARCHITECTURE], where=f"{where}, {ARCHITECTURE}")
+                if line_of_N[cell.number]:
+                    raise InputError(
+                        f"{where}, {ARCHITECTURE}: {cell} is in line {line_of_N[cell.number]} too"
+                    )
+                line_of_N[cell.number] = line
+                for column in ACCURACIES:
+                    values[column][cell.number] = _percent(row[column], f"{where}, {column}")
+    except OSError as error:
+        raise InputError(f"{path}: cannot read the table ({error.strerror})") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: not a CSV file ({error})") from None
+    if not line_of_N.all():
+        first = bench201_cell(int(line_of_N.argmin()))
+        raise InputError(
+            f"{path}: {np.count_nonzero(line_of_N)} of the {CELLS} cells; the first that is "
+            f"missing is {first}"
+        )
+    return Table(values)
+
+
+def _rows(lines: Iterable[str], path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """(line, {column: text}) of every row under the header; empty lines are passed over."""
+    rows = csv.reader(lines)
+    header = next(rows, [])
+    for column in (ARCHITECTURE, *ACCURACIES):
+        if header.count(column) != 1:
+            count = "no" if column not in header else "more than one"
+            raise InputError(f"{path}, line 1: {count} column {column!r}")
+    for row in rows:
+        if not row:
+            continue
+        if len(row) != len(header):
+            raise InputError(
+                f"{path}, line {rows.line_num}: {len(row)} values for {len(header)} columns"
+            )
+        yield rows.line_num, dict(zip(header, row, strict=True))
+
+
+def _percent(text: str, where: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 100:
+        raise InputError(f"{where}: {text[:40]!r} is not a number from 0 to 100")
+    return value
