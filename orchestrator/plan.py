@@ -36,7 +36,9 @@ def standing(job: Job, store: Store) -> str:
         return "new"
     positions = sorted(store.folder(job).checkpoints.glob("*/manifest.json"))
     if positions:
-        return f"goes on after epoch {int(positions[-1].parent.name)}"
+        position = int(positions[-1].parent.name)
+        epoch = position / job.recipe["config"].get("segments_per_epoch", 1)
+        return f"goes on after epoch {epoch:.4g}"
     return "changed" if store.other_versions(job) else "new"
 
 

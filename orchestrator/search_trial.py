@@ -55,7 +55,7 @@ def run_search(path: str, on_record: Report = lambda record: None) -> Result:
 def _search_images(
     folder: JobFolder, config: SearchConfig, data: Path, device: torch.device, on_record: Report
 ) -> Result:
-    images = open_images(config.data.name, "train", data)
+    images = open_images(config.data, "train", data)
     space = ImageSpace(config, images, device)
     finished = run_to_end(folder, partial(search, config, space), on_record)
     genotype, cells = derive_genotype(config, finished.state["logits"])
@@ -113,7 +113,7 @@ def run_proxy(path: str, on_record: Report = lambda record: None) -> Result:
         network: torch.nn.Module
         if isinstance(config, TrainConfig):
             assert isinstance(genotype, Genotype)
-            images = open_images(config.data.name, "train", data)
+            images = open_images(config.data, "train", data)
             train_T, valid_V = search_split(searched, len(images))
             start = partial(
                 train_image,

@@ -14,13 +14,20 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import gdas
-from gdas.config import SearchConfig, TextSearchConfig, TextTrainConfig, TrainConfig
+from gdas.config import (
+    AnyImageData,
+    SearchConfig,
+    TextData,
+    TextSearchConfig,
+    TextTrainConfig,
+    TrainConfig,
+)
 from orchestrator.experiment import Experiment, FinalSpec, SearchSpec
 
 AnyConfig = SearchConfig | TextSearchConfig | TrainConfig | TextTrainConfig
 Kind = Literal["search", "proxy", "select", "train"]
-DataIdentity = Callable[[str, str, Any], str]
-"""(task, data set, split) to what the split's content is."""
+DataIdentity = Callable[[AnyImageData | TextData, Any], str]
+"""(data settings, split) to what the split's content is."""
 
 SPLITS = {"image": ("train",), "text": ("train", "valid")}
 """What a search and its proxies read."""
@@ -210,7 +217,7 @@ def _final(
 
 
 def _identities(config: AnyConfig, identity: DataIdentity, *splits: str) -> dict[str, str]:
-    return {split: identity(config.task, config.data.name, split) for split in splits}
+    return {split: identity(config.data, split) for split in splits}
 
 
 def _job(

@@ -112,8 +112,8 @@ Described = tuple[Loop, Callable[[Finished], dict[str, Any]]]
 
 
 def _images(config: TrainConfig, genotype: Any, data: Path, device: torch.device) -> Described:
-    images = open_images(config.data.name, "train", data)
-    test = open_images(config.data.name, "test", data)
+    images = open_images(config.data, "train", data)
+    test = open_images(config.data, "test", data)
     rows = subset(len(images), config.seed, config.train_images)
 
     def describe(finished: Finished) -> dict[str, Any]:
@@ -121,8 +121,9 @@ def _images(config: TrainConfig, genotype: Any, data: Path, device: torch.device
         scored = [r for r in finished.records if "test/top1" in r["metrics"]]
         best = max(scored, key=lambda r: float(r["metrics"]["test/top1"]))
         size = images.size
+        hits = {k: v for k, v in best["metrics"].items() if k in ("test/top1", "test/top5")}
         return {
-            "best": {"epoch": best["position"], "test/top1": best["metrics"]["test/top1"]},
+            "best": {"epoch": best["position"] // config.segments_per_epoch} | hits,
             "parameters": count_parameters(network),
             "multiply_adds": count_multiply_adds(network, torch.zeros(1, 3, size, size)),
             "train_images": len(rows),

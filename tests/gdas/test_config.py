@@ -183,7 +183,7 @@ NOT_FROM_A_SOURCE = {
     "seed",
     "precision",
     "channels_last",
-    "compile",
+    "compile", "segments_per_epoch",
     "recalibration_batches",
     "evaluate_every",
     "lr_decay",

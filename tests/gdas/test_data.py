@@ -187,7 +187,7 @@ def cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ],
         "test": [write_batch(base / "test_batch", batch(3)[0])],
     }
-    monkeypatch.setattr(gdas.data.images, "_cifar_files", files.__getitem__)
+    monkeypatch.setattr(gdas.data.images, "_cifar_files", lambda _, split: files[split])
     return tmp_path
 
 
@@ -246,7 +246,7 @@ def test_cifar_from_other_batches_is_not_taken_for_the_same_data(
     cifar: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     open_images("cifar10", "train", cifar)
-    monkeypatch.setattr(gdas.data.images, "_cifar_files", lambda split: [("x", "0" * 32)])
+    monkeypatch.setattr(gdas.data.images, "_cifar_files", lambda name, split: [("x", "0" * 32)])
     with pytest.raises(InputError, match="x: cannot read"):  # it is converted anew, from these
         open_images("cifar10", "train", cifar)
 
@@ -268,7 +268,7 @@ def test_a_batch_that_would_run_a_command_is_refused_and_runs_nothing(
     mark = tmp_path / "ran"
     content = pickle.dumps({"data": Payload(f"touch {mark}"), "labels": []}, protocol)
     files = [write_batch(tmp_path / "cifar-10-batches-py" / "data_batch_1", content)]
-    monkeypatch.setattr(gdas.data.images, "_cifar_files", lambda split: files)
+    monkeypatch.setattr(gdas.data.images, "_cifar_files", lambda name, split: files)
     with pytest.raises(InputError, match="system"):
         open_images("cifar10", "train", tmp_path)
     assert not mark.exists()
@@ -289,7 +289,7 @@ def test_a_folder_without_cifar_that_cannot_be_downloaded_says_so(
             raise OSError("no route to host")
 
     monkeypatch.setattr(torchvision.datasets, "CIFAR10", Offline)
-    monkeypatch.setattr(gdas.data.images, "_cifar_files", lambda split: [("x", "0" * 32)])
+    monkeypatch.setattr(gdas.data.images, "_cifar_files", lambda name, split: [("x", "0" * 32)])
     with pytest.raises(InputError, match="no route to host") as caught:
         open_images("cifar10", "train", tmp_path)
     assert str(tmp_path) in str(caught.value)

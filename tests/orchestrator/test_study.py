@@ -7,13 +7,14 @@ import dataclasses
 import pytest
 
 import gdas
+from gdas.config import AnyImageData, TextData
 from gdas.genotype import PUBLISHED
 from orchestrator.experiment import load_experiment
 from orchestrator.study import Study, build_study
 
 
-def identity(task: str, name: str, split: str) -> str:
-    return f"{task}-{name}-{split}"
+def identity(data: AnyImageData | TextData, split: str) -> str:
+    return f"{data.name}-{split}"
 
 
 def study(*overrides: str, name: str = "smoke") -> Study:
@@ -80,15 +81,15 @@ def test_the_algorithms_version_and_the_data_change_every_id(
 ) -> None:
     before = ids(study())
     everything = load_experiment("smoke", [])
-    other = build_study(everything, lambda t, n, s: f"other {n} {s}", {})
+    other = build_study(everything, lambda data, split: f"other {data.name} {split}", {})
     assert not set(ids(other).values()) & set(before.values())
     monkeypatch.setattr(gdas, "ALGORITHM_VERSION", gdas.ALGORITHM_VERSION + 1)
     assert not set(ids(study()).values()) & set(before.values())
 
 
 def test_a_search_does_not_depend_on_the_test_split() -> None:
-    def without_test(task: str, name: str, split: str) -> str:
-        return identity(task, name, split) if split != "test" else "gone"
+    def without_test(data: AnyImageData | TextData, split: str) -> str:
+        return identity(data, split) if split != "test" else "gone"
 
     found = build_study(load_experiment("smoke", []), without_test, {})
     before, after = ids(build_study(load_experiment("smoke", []), identity, {})), ids(found)
