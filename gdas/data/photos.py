@@ -152,7 +152,8 @@ class Photos:
         self._starts_G = torch.tensor(starts)
         self._groups: OrderedDict[int, Group] = OrderedDict()  # the last ones that were read
         self._reader = ThreadPoolExecutor(1, "photos")
-        self._decoders = ThreadPoolExecutor(threads, "decode")
+        torch.get_num_threads()  # this thread's number is settled before the decoders set theirs
+        self._decoders = ThreadPoolExecutor(threads, "decode", _compute_alone)
         self._ahead: tuple[Wanted, Future[Batch]] | None = None
 
     def __len__(self) -> int:
@@ -241,6 +242,12 @@ class Photos:
             self._groups.popitem(last=False)
         self._groups[group] = Group(table["image"].combine_chunks(), labels.tolist())
         return self._groups[group]
+
+
+def _compute_alone() -> None:
+    """A decoder computes in its own thread: many that share out their small work are slower, and
+    sums would depend on their number. The setting is this thread's."""
+    torch.set_num_threads(1)
 
 
 def _same(first: Wanted, second: Wanted) -> bool:
