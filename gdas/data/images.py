@@ -278,6 +278,7 @@ def _read_batch(path: Path, content: bytes, cifar: Cifar) -> Arrays:
 ARRAY_BUILDERS = (
     ("numpy.core.multiarray", "_reconstruct"),
     ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy._core.numeric", "_frombuffer"),
     ("numpy", "ndarray"),
     ("numpy", "dtype"),
     ("_codecs", "encode"),
@@ -290,9 +291,7 @@ class _ArrayUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in ARRAY_BUILDERS:
             raise InputError(f"it wants to load {module}.{name}")
-        if module.startswith("numpy.core"):
-            module = "numpy._core.multiarray"
-        return super().find_class(module, name)
+        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
 
 
 # scikit-learn's digits
