@@ -56,10 +56,11 @@ class Photo(NamedTuple):
     """A file of the source.
 
     Attributes:
+        path: as text; there may be millions.
         name: class and path below it; for the index and the shards only.
     """
 
-    path: Path
+    path: str
     name: str
     label: int
     bytes: int
@@ -114,7 +115,7 @@ def find_photos(source: Path, split: Split, classes: Sequence[str]) -> list[Phot
         found = sorted(_files(folder)) if folder.is_dir() else []
         if not found and split == "train":
             raise InputError(f"{folder}: no photos ({', '.join(EXTENSIONS)})")
-        photos += [_photo(path, f"{name}/{path.relative_to(folder)}", label) for path in found]
+        photos += [_photo(path, f"{name}{path[len(str(folder)) :]}", label) for path in found]
     if not photos:
         raise InputError(f"{source / FOLDERS[split]}: no photos")
     if split == "train":
@@ -123,7 +124,7 @@ def find_photos(source: Path, split: Split, classes: Sequence[str]) -> list[Phot
     return photos
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def _files(folder: Path) -> Iterator[str]:
     """Photos at any depth, through links too, but not in circles."""
     seen = set()
     for here, folders, files in os.walk(folder, followlinks=True):
@@ -131,12 +132,12 @@ def _files(folder: Path) -> Iterator[Path]:
             folders.clear()
             continue
         seen.add(real)
-        yield from (Path(here, file) for file in files if file.lower().endswith(EXTENSIONS))
+        yield from (f"{here}/{file}" for file in files if file.lower().endswith(EXTENSIONS))
 
 
-def _photo(path: Path, name: str, label: int) -> Photo:
+def _photo(path: str, name: str, label: int) -> Photo:
     try:
-        size = path.stat().st_size
+        size = Path(path).stat().st_size
     except OSError as error:
         raise InputError(f"{path}: cannot read ({error.strerror})") from None
     # Not every file name is text.
@@ -184,15 +185,24 @@ def convert(
             shards, missing = list[Shard](), list[str]()
             for number, part in enumerate(of_split):
                 expected = finished.splits[split].shards[number].sha256 if finished else None
-                started, written = time.monotonic(), _kept(part, expected)
-                kept = written is not None
-                if written is None:
+                started, written = time.monotonic(), _kept(part)
+                sha = sha256_of(part.path) if written else ""
+                kept = written is not None and expected in (None, sha)
+                if written is None or not kept:
                     written = _write(part, group_rows, pool, damaged, damaged_limit)
+                    sha = sha256_of(part.path)
+                if expected not in (None, sha):
+                    raise InputError(
+                        f"{part.path}: made anew it has SHA-256 {sha}, expected {expected}: the "
+                        "photos changed, or another version of Arrow wrote it; delete "
+                        f"{target} to convert everything anew"
+                    )
                 missing += [f"{FOLDERS[split]}/{name}" for name in written.damaged]
                 damaged += len(written.damaged)
                 if damaged > damaged_limit:
                     raise _too_many(missing[-1], damaged_limit)
-                shards.append(_shard(part, written, expected))
+                size = part.path.stat().st_size
+                shards.append(Shard(part.path, written.photos, size, sha))
                 rate = len(part.photos) / (time.monotonic() - started)
                 how = "there already" if kept else f"{rate:.0f} photos/s"
                 say(
@@ -276,14 +286,12 @@ def _finished(target: Path, plan: str) -> ShardIndex | None:
     return index
 
 
-def _kept(part: Part, expected: str | None) -> Written | None:
+def _kept(part: Part) -> Written | None:
     """What an earlier start left in a part's place, where that is what belongs there."""
     try:
         metadata = pq.read_metadata(part.path)
         about = json.loads(metadata.metadata[b"gdas"])
         if about["plan"] != part.plan:
-            return None
-        if expected is not None and sha256_of(part.path) != expected:
             return None
         return Written(metadata.num_rows, [str(name) for name in about["damaged"]])
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
@@ -319,7 +327,7 @@ def _write(
                 if encoded is None:
                     damaged.append(photo.name)
                     if before + len(damaged) > limit:
-                        raise _too_many(str(photo.path), limit)
+                        raise _too_many(photo.path, limit)
                 else:
                     group.append((encoded, photo))
                     count += 1
@@ -343,7 +351,7 @@ def _write(
 def _read(photo: Photo) -> bytes | None:
     """The file's bytes; None where they cannot be decoded."""
     try:
-        encoded = photo.path.read_bytes()
+        encoded = Path(photo.path).read_bytes()
     except OSError as error:
         raise InputError(f"{photo.path}: cannot read ({error.strerror})") from None
     try:
@@ -361,17 +369,6 @@ def _table(group: Iterable[tuple[bytes, Photo]]) -> pa.Table:
         pa.array([photo.name for photo in photos], pa.string()),
     ]
     return pa.table(columns, SCHEMA)
-
-
-def _shard(part: Part, written: Written, expected: str | None) -> Shard:
-    sha = sha256_of(part.path)
-    if expected not in (None, sha):
-        raise InputError(
-            f"{part.path}: made anew it has SHA-256 {sha}, expected {expected}: the photos "
-            "changed, or another version of Arrow wrote it; delete "
-            f"{part.path.parent.parent} to convert everything anew"
-        )
-    return Shard(part.path, written.photos, part.path.stat().st_size, sha)
 
 
 def _remove_others(target: Path, index: ShardIndex) -> None:

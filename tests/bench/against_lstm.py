@@ -60,7 +60,9 @@ class LSTMModel(nn.Module):
         return self.words.score(outputs_TBN, masks), outputs_TBN, state_B2N
 
 
-def build_lstm(config: TextTrainConfig, genotype: RecurrentGenotype, vocabulary: int) -> LSTMModel:
+def build_lstm(
+    config: TextTrainConfig, genotype: RecurrentGenotype, vocabulary: int
+) -> LSTMModel:
     """In place of gdas.train_text.build_language_model."""
     with initial_weights(config.seed):
         return LSTMModel(vocabulary, config.hidden)
