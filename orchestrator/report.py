@@ -21,11 +21,14 @@ from matplotlib.ticker import MaxNLocator
 
 from gdas.config import (
     DEVIATIONS,
+    PhotoData,
     SearchConfig,
     TextSearchConfig,
     TextTrainConfig,
     TrainConfig,
     differences,
+    image_search_preset,
+    image_train_preset,
     text_train_preset,
 )
 from gdas.derive import parameter_free
@@ -316,12 +319,17 @@ def _differences(experiment: Experiment) -> list[str]:
     ]
     rows = []
     for name, search in experiment.searches.items():
-        papers = SearchConfig() if search.recipe.task == "image" else TextSearchConfig()
+        papers: object = SearchConfig() if search.recipe.task == "image" else TextSearchConfig()
+        if isinstance(search.recipe.data, PhotoData):
+            papers = image_search_preset("paper", search.recipe.data.name)
         rows += _settings(f"search {name}", search.recipe, papers)
         if search.select_by != "proxy":
             rows.append([f"search {name}", "select_by", search.select_by, "proxy"])
     for name, final in experiment.finals.items():
-        if final.recipe.task == "image":
+        if isinstance(final.recipe.data, PhotoData):
+            papers = image_train_preset("paper", final.recipe.data.name)
+            rows += _settings(f"final {name}", final.recipe, papers)
+        elif final.recipe.task == "image":
             rows += _settings(f"final {name}", final.recipe, TrainConfig())
         else:
             papers_text = text_train_preset("paper", final.recipe.data.name)
