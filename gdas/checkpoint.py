@@ -31,11 +31,11 @@ State = dict[str, Any]
 
 @dataclass(frozen=True)
 class Segment:
-    """What a training loop yields: one epoch.
+    """What a training loop yields: an epoch, or a part of a long one.
 
     Attributes:
-        position: epochs done, counted from 1.
-        of: epochs in all.
+        position: segments done, counted from 1.
+        of: segments in all.
         metrics: numbers, by names such as "train/loss".
         details: anything else worth a record, ready for JSON (a genotype, say).
         state: what to save, to be used before the loop goes on; None on ranks above 0.

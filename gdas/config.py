@@ -9,6 +9,8 @@ its values are from.
 from __future__ import annotations
 
 import dataclasses
+import math
+import re
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -44,12 +46,15 @@ class ImageData:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
+    format: Literal["arrays"] = "arrays"
     name: str
     mean: tuple[float, float, float]  # of pixel values / 255
     std: tuple[float, float, float]
     crop_padding: int  # random crop after padding with zeros by this many pixels
     flip: bool  # horizontal, with probability 1/2
     cutout: int = 0  # side of the zeroed square, after normalising; may overhang; 0: off
+    # any: read CIFAR files whose checksum is not the published one.
+    checksum: Literal["published", "any"] = "published"
 
     def __post_init__(self) -> None:
         _require(self.crop_padding >= 0, f"crop_padding={self.crop_padding}: must be 0 or more")
@@ -57,16 +62,75 @@ class ImageData:
         _require(min(self.std) > 0, f"std={self.std}: every value must be positive")
 
 
+@dataclass(frozen=True, kw_only=True)
+class PhotoData:
+    """Photos of any size, a folder a class, converted to shards; and their augmentation.
+
+    The defaults are ImageNet's (authors' code): a crop of random area and shape resized to `size`,
+    flip, colour jitter in random order; for scoring, the centre of the resized photo.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    format: Literal["photos"] = "photos"
+    name: str  # the folder of the shards (gdas.data.shards), under the data folder
+    classes: int
+    size: int = 224  # side of what the network sees
+    resize: int = 256  # shorter side before the centre crop that is scored
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of pixel values / 255
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    crop_scale: tuple[float, float] = (0.08, 1.0)  # share of the photo's area
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)  # width / height
+    flip: bool = True  # horizontal, with probability 1/2
+    brightness: float = 0.4  # factor from 1 - this to 1 + this; 0: off
+    contrast: float = 0.4
+    saturation: float = 0.4
+    hue: float = 0.2  # turn of the colour circle, at most half of it
+    # Row groups that are shuffled together: photos are read as a stream (ours; it changes the
+    # order of training, not what is seen in an epoch).
+    window: int = 32
+
+    def __post_init__(self) -> None:
+        _require(
+            re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", self.name) is not None,
+            f"name={self.name!r}: must be a plain folder name",
+        )
+        _require(self.classes >= 2, f"classes={self.classes}: must be 2 or more")
+        _require(self.size >= 1, f"size={self.size}: must be 1 or more")
+        _require(self.resize >= self.size, f"resize={self.resize}: must be size or more")
+        _require(min(self.std) > 0, f"std={self.std}: every value must be positive")
+        low, high = self.crop_scale
+        _require(0 < low <= high <= 1, f"crop_scale={self.crop_scale}: must rise within (0, 1]")
+        low, high = self.crop_ratio
+        _require(
+            0 < low <= high < math.inf, f"crop_ratio={self.crop_ratio}: must rise and be positive"
+        )
+        for key in ("brightness", "contrast", "saturation"):
+            _require(getattr(self, key) >= 0, f"{key}={getattr(self, key)}: must be 0 or more")
+        _require(0 <= self.hue <= 0.5, f"hue={self.hue}: must be from 0 to 0.5")
+        _require(self.window >= 1, f"window={self.window}: must be 1 or more")
+
+
+AnyImageData = ImageData | PhotoData
+
+
 def _per_255(a: float, b: float, c: float) -> tuple[float, float, float]:
     return (a / 255, b / 255, c / 255)
 
 
 IMAGE_DATA = {
-    # Constants: authors' code.
+    # Constants of CIFAR: authors' code.
     "cifar10": ImageData(
         name="cifar10",
         mean=_per_255(125.3, 123.0, 113.9),
         std=_per_255(63.0, 62.1, 66.7),
+        crop_padding=4,
+        flip=True,
+    ),
+    "cifar100": ImageData(
+        name="cifar100",
+        mean=_per_255(129.3, 124.1, 112.4),
+        std=_per_255(68.2, 65.4, 70.4),
         crop_padding=4,
         flip=True,
     ),
@@ -80,6 +144,12 @@ IMAGE_DATA = {
         flip=False,
     ),
 }
+
+PHOTO_DATA = {"imagenet": PhotoData(name="imagenet", classes=1000)}
+"""Any other set of photos comes from settings alone."""
+
+# Read by pydantic: which of the two kinds of image data the settings are.
+_BY_FORMAT = {"discriminator": "format"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,7 +276,7 @@ class SearchConfig:
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     task: Literal["image"] = "image"
-    data: ImageData = IMAGE_DATA["cifar10"]
+    data: AnyImageData = field(default=IMAGE_DATA["cifar10"], metadata=_BY_FORMAT)
     seed: int = 0
     epochs: int = 240  # section 4.2
     batch_size: int = 128  # global; paper silent; 2019 scripts
@@ -243,7 +313,7 @@ class TrainConfig:
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     task: Literal["image"] = "image"
-    data: ImageData = IMAGE_DATA["cifar10"]
+    data: AnyImageData = field(default=IMAGE_DATA["cifar10"], metadata=_BY_FORMAT)
     seed: int = 0
     epochs: int = 600
     batch_size: int = 96  # global; not in the paper for CIFAR; 2019 config
@@ -266,12 +336,14 @@ class TrainConfig:
     drop_path: float = 0.2  # grows linearly from 0: drop_path * epoch / epochs
     label_smoothing: float = 0.0
     evaluate_every: int = 1  # epochs; the last is always evaluated
+    segments_per_epoch: int = 1  # checkpoints an epoch; the weights do not depend on it
     precision: Precision = "float32"
     channels_last: bool = True  # memory layout; faster on CPUs and with tensor cores
     compile: bool = False  # torch.compile
 
     def __post_init__(self) -> None:
-        for key in ("epochs", "channels", "normals_per_block", "evaluate_every"):
+        whole = ("epochs", "channels", "normals_per_block", "evaluate_every", "segments_per_epoch")
+        for key in whole:
             _require(getattr(self, key) >= 1, f"{key}={getattr(self, key)}: must be 1 or more")
         _check_even(self.channels, self.stem)
         _require(self.batch_size >= 2, f"batch_size={self.batch_size}: must be 2 or more")
@@ -490,6 +562,52 @@ TRAIN_PRESETS: dict[Preset, TrainConfig] = {
 }
 
 
+def image_search_preset(preset: Preset, data_name: str) -> SearchConfig:
+    """The search's settings; photos need the ImageNet stem (the paper searched CIFAR-10 only).
+
+    Args:
+        data_name: a name of IMAGE_DATA, else photos.
+    """
+    base = SEARCH_PRESETS[preset]
+    if data_name in IMAGE_DATA:
+        return dataclasses.replace(base, data=IMAGE_DATA[data_name])
+    network = dataclasses.replace(base.network, stem="imagenet")
+    return dataclasses.replace(base, data=PHOTO_DATA["imagenet"], network=network)
+
+
+def image_train_preset(preset: Preset, data_name: str) -> TrainConfig:
+    """The final training's settings, which differ between CIFAR and ImageNet.
+
+    Source: section 4.2 and the 2019 code; the 2020 code has no ImageNet recipe, of it remain the
+    macro network and the operations.
+
+    Args:
+        data_name: a name of IMAGE_DATA, else photos, which take ImageNet's recipe.
+    """
+    base = TRAIN_PRESETS[preset]
+    if data_name in IMAGE_DATA:
+        return dataclasses.replace(base, data=IMAGE_DATA[data_name])
+    return dataclasses.replace(
+        base,
+        data=PHOTO_DATA["imagenet"],
+        epochs=250,
+        batch_size=128,
+        channels=50,
+        normals_per_block=4,
+        stem="imagenet",
+        lr=0.1,
+        schedule="exponential",
+        lr_min=0.0,
+        lr_decay=0.97,
+        warmup_epochs=0,
+        nesterov=True,
+        weight_decay=3e-5,
+        auxiliary_weight=0.4,
+        drop_path=0.0,
+        label_smoothing=0.1,
+    )
+
+
 TEXT_DATA = ("ptb", "wikitext2", "prose")
 
 TEXT_SEARCH_PRESETS: dict[Preset, TextSearchConfig] = {
@@ -523,7 +641,7 @@ def differences(config: Any, base: Any, prefix: str = "") -> list[tuple[str, Any
     found = []
     for f in dataclasses.fields(base):
         ours, theirs = getattr(config, f.name), getattr(base, f.name)
-        if dataclasses.is_dataclass(theirs) and dataclasses.is_dataclass(ours):
+        if dataclasses.is_dataclass(theirs) and type(ours) is type(theirs):
             found += differences(ours, theirs, f"{prefix}{f.name}.")
         elif ours != theirs:
             found.append((f"{prefix}{f.name}", ours, theirs))

@@ -13,15 +13,17 @@ from typing import Any
 
 from gdas.config import (
     IMAGE_DATA,
-    SEARCH_PRESETS,
+    PHOTO_DATA,
     TEXT_SEARCH_PRESETS,
-    TRAIN_PRESETS,
-    ImageData,
+    AnyImageData,
+    PhotoData,
     Preset,
     SearchConfig,
     TextSearchConfig,
     TextTrainConfig,
     TrainConfig,
+    image_search_preset,
+    image_train_preset,
     text_train_preset,
 )
 from gdas.sources import (
@@ -94,13 +96,15 @@ def preset_for(name: Preset, config: Config) -> Config | None:
     """
     match config:
         case SearchConfig():
-            papers = SEARCH_PRESETS[name]
-            return dataclasses.replace(papers, data=_constants(config.data, papers.data))
+            papers = image_search_preset(name, config.data.name)
+            return dataclasses.replace(papers, data=_constants(config.data, "cifar10"))
         case TrainConfig():
-            train = TRAIN_PRESETS[name]
+            train = image_train_preset(name, config.data.name)
+            if isinstance(config.data, PhotoData):
+                return dataclasses.replace(train, data=_constants(config.data, "imagenet"))
             if name == "authors_2019" and not config.data.cutout:
                 train = dataclasses.replace(train, drop_path=0.3)  # their other configuration
-            return dataclasses.replace(train, data=_constants(config.data, train.data))
+            return dataclasses.replace(train, data=_constants(config.data, "cifar10"))
         case TextSearchConfig():
             return TEXT_SEARCH_PRESETS.get(name)
         case TextTrainConfig():
@@ -108,13 +112,17 @@ def preset_for(name: Preset, config: Config) -> Config | None:
             return text_train_preset(name, known) if name in TEXT_SEARCH_PRESETS else None
 
 
-def _constants(ours: ImageData, papers: ImageData) -> ImageData:
+def _constants(ours: AnyImageData, papers: str) -> AnyImageData:
     """The known constants of our images, under the name of the paper's."""
-    return dataclasses.replace(IMAGE_DATA.get(ours.name, papers), name=papers.name)
+    if isinstance(ours, PhotoData):
+        return dataclasses.replace(PHOTO_DATA.get(ours.name, ours), name=papers)
+    return dataclasses.replace(IMAGE_DATA.get(ours.name, IMAGE_DATA["cifar10"]), name=papers)
 
 
 def _line(source: Source, config: Config, job: str) -> Deviation | None:
     """The line of a setting, or None where ours is as its source says and the sources agree."""
+    if source.key.startswith("data.") and not hasattr(config.data, source.key[5:]):
+        return None  # photos have no cutout, arrays no colour jitter
     key, paper, ours = source.key, source.paper, value_of(config, source.key)
     settings = {name: preset_for(name, config) for name in PRESETS}
     values = {name: value_of(preset, key) for name, preset in settings.items() if preset}

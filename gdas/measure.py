@@ -21,12 +21,12 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from gdas.cnn.space import ImageSpace
 from gdas.config import SearchConfig
-from gdas.data.arrow import Images
+from gdas.data.source import ImageSource
 from gdas.search import SearchSteps
 
 
 def measure_iterations(
-    config: SearchConfig, images: Images, device: torch.device, iterations: int
+    config: SearchConfig, images: ImageSource, device: torch.device, iterations: int
 ) -> dict[str, dict[str, Any]]:
     """Cost of an iteration, "accelerated" and "all operations".
 

@@ -72,20 +72,28 @@ class BatchLoss(NamedTuple):
         samples: images or tokens.
         correct: hits, where the task classifies; None for language models.
         reported: the loss without regularisation, where it differs from `loss`.
+        correct5: hits among the five highest scores, where they are counted.
     """
 
     loss: Tensor
     samples: int
     correct: Tensor | None = None
     reported: Tensor | None = None
+    correct5: Tensor | None = None
 
 
 class EpochSums:
-    """Loss and hits of an epoch, summed on the device and read once, at its end."""
+    """Loss and hits of an epoch, summed on the device and read once, at its end.
 
-    def __init__(self) -> None:
+    Args:
+        top5: every batch counts `correct5` too.
+    """
+
+    def __init__(self, *, top5: bool = False) -> None:
+        self.top5 = top5
         self.loss: Tensor | float = 0.0
         self.correct: Tensor | int = 0
+        self.correct5: Tensor | int = 0
         self.classifies = True
         self.samples = 0
 
@@ -96,23 +104,28 @@ class EpochSums:
             self.classifies = False
         else:
             self.correct = self.correct + batch.correct
+        if batch.correct5 is not None:
+            self.correct5 = self.correct5 + batch.correct5
         self.samples += batch.samples
 
     def totals(self) -> Tensor:
-        """[sum of losses, hits, samples], float64, on the CPU: what workers add up."""
-        values = (float(self.loss), float(self.correct), float(self.samples))
+        """[sum of losses, hits, hits of five, samples], float64, on the CPU: workers add them."""
+        hits = (float(self.correct), float(self.correct5))
+        values = (float(self.loss), *hits, float(self.samples))
         return torch.tensor(values, dtype=torch.float64)
 
-    def metrics(self, split: str, totals_3: Tensor | None = None) -> dict[str, float]:
-        """Mean loss, and top-1 in percent or perplexity.
+    def metrics(self, split: str, totals_4: Tensor | None = None) -> dict[str, float]:
+        """Mean loss, and top-1 (and top-5) in percent or perplexity.
 
         Args:
-            totals_3: the sum of all workers' totals, where there are several.
+            totals_4: the sum of all workers' totals, where there are several.
         """
-        loss, correct, samples = (self.totals() if totals_3 is None else totals_3).tolist()
+        totals = self.totals() if totals_4 is None else totals_4
+        loss, correct, correct5, samples = totals.tolist()
         mean = loss / samples
         if self.classifies:
-            return {f"{split}/loss": mean, f"{split}/top1": 100.0 * correct / samples}
+            found = {f"{split}/loss": mean, f"{split}/top1": 100.0 * correct / samples}
+            return found | ({f"{split}/top5": 100.0 * correct5 / samples} if self.top5 else {})
         perplexity = math.exp(mean) if mean < 700 else math.inf
         return {f"{split}/loss": mean, f"{split}/perplexity": perplexity}
 

@@ -246,6 +246,8 @@ SOURCES: dict[type, tuple[Source, ...]] = {
 
 _TASK = "which kind of job it is"
 _CONSTANTS = "constants of the data set, which has a line of its own"
+_FORMAT = "how the images are stored"
+_CHECKSUM = "any: other files than the published ones; they have a name of their own in job ids"
 _SEED = "names the run; results are reported by seed"
 _ROUNDING = "where and how it is computed; only rounding differs"
 _PRECISION = "arithmetic of this machine; no source names one"
@@ -256,6 +258,8 @@ NOT_SOURCED: dict[type, dict[str, str]] = {
         "seed": _SEED,
         "data.mean": _CONSTANTS,
         "data.std": _CONSTANTS,
+        "data.format": _FORMAT,
+        "data.checksum": _CHECKSUM,
         "network.reduction": "which of the paper's two searches it is",
         "recalibration_batches": "our way to score a derived cell with shared weights",
         "precision": _PRECISION,
@@ -266,6 +270,9 @@ NOT_SOURCED: dict[type, dict[str, str]] = {
         "seed": _SEED,
         "data.mean": _CONSTANTS,
         "data.std": _CONSTANTS,
+        "data.format": _FORMAT,
+        "data.checksum": _CHECKSUM,
+        "segments_per_epoch": "where checkpoints fall; the weights do not depend on it",
         "evaluate_every": "how often is looked, not what is trained",
         "precision": _PRECISION,
         "channels_last": _ROUNDING,

@@ -1,15 +1,17 @@
 """The final trainings on images, and the short ones that score a cell (paper section 4.2).
 
-A generator, one segment an epoch. With several workers (torch.distributed initialised) every
-batch is shared out, every worker yields equally often, and only worker 0's segments carry state.
+A generator; a segment is an epoch, or a part of one where epochs are long. With several workers
+(torch.distributed initialised) every batch is shared out, every worker yields equally often, and
+only worker 0's segments carry state.
 
 Shapes: B batch, C channels, H and W height and width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
+from functools import partial
 from typing import Literal
 
 import torch
@@ -20,8 +22,8 @@ from gdas.checkpoint import Segment, State
 from gdas.cnn.network import Network, check_auxiliary_input, draw_drop_path
 from gdas.compute import autocast, memory_format
 from gdas.config import TrainConfig
-from gdas.data.arrow import Images
 from gdas.data.augment import augment, draw_moves, normalise
+from gdas.data.source import Batch, ImageSource, Wanted
 from gdas.distributed import Workers, unwrap, workers
 from gdas.errors import InputError
 from gdas.genotype import Genotype
@@ -30,6 +32,8 @@ from gdas.randomness import generator, initial_weights
 from gdas.search import cosine
 
 EVALUATION_BATCH = 500
+TOP5_CLASSES = 6
+"""With fewer classes, one of the five best is nearly always right."""
 
 
 def build_network(config: TrainConfig, genotype: Genotype, classes: int) -> Network:
@@ -71,16 +75,19 @@ def learning_rate(config: TrainConfig, epoch: int) -> float:
 def train_image(
     config: TrainConfig,
     genotype: Genotype,
-    train: Images,
+    train: ImageSource,
     train_rows: Tensor,
-    evaluation: Images,
+    evaluation: ImageSource,
     evaluation_rows: Tensor,
     *,
     evaluated_on: Literal["test", "valid"],
     device: torch.device,
     checkpoint: State | None = None,
 ) -> Iterator[Segment]:
-    """Train a genotype's network; yields a segment an epoch, whose state resumes exactly.
+    """Train a genotype's network; yields segments, whose states resume exactly.
+
+    Positions count segments, of which an epoch has `segments_per_epoch`. A segment's metrics are
+    of its own steps; rates go by the epoch; the last segment of an epoch evaluates.
 
     Args:
         train, train_rows: images and the indices of those that are trained on.
@@ -107,50 +114,82 @@ def train_image(
         weight_decay=config.weight_decay,
         nesterov=config.nesterov,
     )
-    position, history = 0, list[dict[str, float]]()
+    start, history = 0, list[dict[str, float]]()
     if checkpoint is not None:
         network.load_state_dict(checkpoint["weights"])
         # The optimiser keeps the tensors it is given: it gets copies.
         optimizer.load_state_dict(deepcopy(checkpoint["optimizer"]))
-        position, history = checkpoint["position"], checkpoint["history"]
+        start, history = checkpoint["position"], checkpoint["history"]
     replica = team.wrap(network)
     if config.compile:
         replica = torch.compile(replica)  # type: ignore[assignment]
     train = train.to(device)
     evaluation = evaluation.to(device)
-    for epoch in range(position, config.epochs):
+    segments = config.segments_per_epoch
+    batches: Sequence[Tensor] = ()
+    for position in range(start, config.epochs * segments):
+        epoch, part = divmod(position, segments)
+        if part == 0 or position == start:
+            batches = _batches(config, train, train_rows, epoch, team)
         lr = learning_rate(config, epoch)
         optimizer.param_groups[0]["lr"] = lr
         drop_path = config.drop_path * epoch / config.epochs
         replica.train()
         sums = EpochSums()
-        draw = generator(config.seed, "order", epoch)
-        order_T = train_rows[torch.randperm(len(train_rows), generator=draw)]
-        for step, rows_B in enumerate(order_T.split(config.batch_size)):
-            if len(rows_B) < 2 * team.size:
-                continue  # a last batch too small to share out and to normalise
-            sums.add(
-                _step(
-                    config, network, replica, optimizer, train, rows_B, epoch, step, drop_path, team
-                )
+        share = partial(_share, config, train.size, batches, epoch, team)
+        steps = range(part * len(batches) // segments, (part + 1) * len(batches) // segments)
+        for step in steps:
+            wanted, then = share(step), partial(share, step + 1) if step + 1 in steps else None
+            read = train.take(wanted, then)
+            batch = len(batches[step])
+            keep_DB = draw_drop_path(
+                network, batch, drop_path, generator(config.seed, "drop path", epoch, step)
             )
+            sums.add(_step(config, network, replica, optimizer, wanted, read, keep_DB, batch, team))
         metrics = {"lr": lr, "drop_path": drop_path}
         metrics |= sums.metrics("train", team.add_up(sums.totals()))
         require_finite(metrics, f"training of {genotype.name}, epoch {epoch + 1}")
         team.synchronise(network)
         last = epoch + 1 == config.epochs
-        if last or (epoch + 1) % config.evaluate_every == 0:
-            metrics |= _evaluate(config, network, evaluation, evaluation_rows, evaluated_on, team)
+        if part + 1 == segments and (last or (epoch + 1) % config.evaluate_every == 0):
+            metrics |= _evaluate(
+                config, network, evaluation, evaluation_rows, evaluated_on, team, device
+            )
         history = [*history, metrics]
         state = None
         if team.rank == 0:
             state = {
                 "weights": unwrap(network).state_dict(),
                 "optimizer": optimizer.state_dict(),
-                "position": epoch + 1,
+                "position": position + 1,
                 "history": history,
             }
-        yield Segment(epoch + 1, config.epochs, metrics, {}, state)
+        yield Segment(position + 1, config.epochs * segments, metrics, {}, state)
+
+
+def _batches(
+    config: TrainConfig, train: ImageSource, rows_T: Tensor, epoch: int, team: Workers
+) -> list[Tensor]:
+    """The rows of an epoch's global batches."""
+    order_T = train.order(rows_T, config.seed, "order", epoch)
+    # Without a last batch that is too small to share out and to normalise.
+    batches = [b for b in order_T.split(config.batch_size) if len(b) >= 2 * team.size]
+    if len(batches) < config.segments_per_epoch:
+        raise InputError(
+            f"segments_per_epoch={config.segments_per_epoch}: an epoch has only {len(batches)} "
+            "batches"
+        )
+    return batches
+
+
+def _share(
+    config: TrainConfig, size: int, batches: Sequence[Tensor], epoch: int, team: Workers, step: int
+) -> Wanted:
+    """This worker's rows of a step's global batch, and their augmentation."""
+    rows_B = batches[step]
+    share = team.share(len(rows_B))
+    draw = generator(config.seed, "augmentation", epoch, step)
+    return Wanted(rows_B[share], draw_moves(config.data, len(rows_B), size, draw).share(share))
 
 
 def _step(
@@ -158,28 +197,25 @@ def _step(
     network: Network,
     replica: nn.Module,
     optimizer: torch.optim.Optimizer,
-    train: Images,
-    rows_B: Tensor,
-    epoch: int,
-    step: int,
-    drop_path: float,
+    wanted: Wanted,
+    read: Batch,
+    keep_DB: Tensor | None,
+    batch: int,
     team: Workers,
 ) -> BatchLoss:
-    """One optimiser step on a global batch; returns this worker's share of it."""
-    device = train.images_NCHW.device
-    batch = len(rows_B)
-    share = team.share(batch)
-    moves = draw_moves(
-        config.data, batch, train.size, generator(config.seed, "augmentation", epoch, step)
-    ).share(share)
-    keep_DB = draw_drop_path(
-        network, batch, drop_path, generator(config.seed, "drop path", epoch, step)
-    )
+    """One optimiser step on a global batch; returns this worker's share of it.
+
+    Args:
+        wanted, read: this worker's share.
+        keep_DB: drop-path factors of the global batch.
+        batch: size of the global batch.
+    """
+    pixels_BCHW, labels_B = read
+    device = pixels_BCHW.device
     if keep_DB is not None:
-        keep_DB = keep_DB[:, share].to(device, non_blocking=True)
-    rows = rows_B[share].to(device, non_blocking=True)
-    labels_B = train.labels_N[rows]
-    images_BCHW = augment(train.images_NCHW[rows], config.data, moves)
+        keep_DB = keep_DB[:, team.share(batch)].to(device, non_blocking=True)
+    assert wanted.moves is not None
+    images_BCHW = augment(pixels_BCHW, config.data, wanted.moves)
     images_BCHW = images_BCHW.contiguous(memory_format=memory_format(config.channels_last))
     optimizer.zero_grad()
     with autocast(device, config.precision):
@@ -191,33 +227,37 @@ def _step(
                 auxiliary_BK, labels_B, label_smoothing=config.label_smoothing
             )
     # Workers' gradients are averaged: weigh each by its share, so that the mean is the batch's.
-    (total * (len(rows) * team.size / batch)).backward()
+    (total * (len(labels_B) * team.size / batch)).backward()
     nn.utils.clip_grad_norm_(network.parameters(), config.clip)
     optimizer.step()
-    return BatchLoss(loss, len(rows), correct_top_k(scores_BK.detach(), labels_B, 1))
+    return BatchLoss(loss, len(labels_B), correct_top_k(scores_BK.detach(), labels_B, 1))
 
 
 def _evaluate(
     config: TrainConfig,
     network: Network,
-    images: Images,
+    images: ImageSource,
     rows_N: Tensor,
     split: str,
     team: Workers,
+    device: torch.device,
 ) -> dict[str, float]:
-    """Loss and top-1 on images without augmentation, shared out among the workers."""
-    device = images.images_NCHW.device
+    """Loss, top-1 and top-5 on images without augmentation, shared out among the workers."""
     network.eval()
-    sums = EpochSums()
+    sums = EpochSums(top5=images.classes >= TOP5_CLASSES)
+    batches = images.reading_order(rows_N)[team.share(len(rows_N))].split(EVALUATION_BATCH)
     with torch.no_grad(), autocast(device, config.precision):
-        for rows_B in rows_N[team.share(len(rows_N))].to(device).split(EVALUATION_BATCH):
+        for i, rows_B in enumerate(batches):
             if len(rows_B) == 0:  # more workers than images
                 continue
-            labels_B = images.labels_N[rows_B]
-            images_BCHW = normalise(images.images_NCHW[rows_B], config.data)
+            then = partial(Wanted, batches[i + 1], None) if i + 1 < len(batches) else None
+            pixels_BCHW, labels_B = images.take(Wanted(rows_B, None), then)
+            images_BCHW = normalise(pixels_BCHW, config.data)
             scores_BK, _ = network(
                 images_BCHW.contiguous(memory_format=memory_format(config.channels_last))
             )
             loss = F.cross_entropy(scores_BK, labels_B)
-            sums.add(BatchLoss(loss, len(rows_B), correct_top_k(scores_BK, labels_B, 1)))
+            top1 = correct_top_k(scores_BK, labels_B, 1)
+            top5 = correct_top_k(scores_BK, labels_B, 5) if sums.top5 else None
+            sums.add(BatchLoss(loss, len(rows_B), top1, correct5=top5))
     return sums.metrics(split, team.add_up(sums.totals()))

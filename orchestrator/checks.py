@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import cast
 
 import gdas.genotype
 from gdas.bench201.genotype import Bench201Genotype
 from gdas.cnn.space import search_split
-from gdas.config import SearchConfig, TrainConfig
+from gdas.config import AnyImageData, ImageData, PhotoData, SearchConfig, TextData, TrainConfig
+from gdas.data.images import identity as image_identity
 from gdas.data.images import known, open_images, subset
+from gdas.data.shard_index import read_index
 from gdas.data.text import Split, known_text, open_tokens
 from gdas.errors import InputError
 from gdas.genotype import Genotype, RecurrentGenotype
 from gdas.train_image import check_training
 from orchestrator import paper
-from orchestrator.experiment import CellSource, Experiment, FinalSpec, SearchSpec
+from orchestrator.experiment import CellSource, Experiment, FinalSpec, SearchSpec, decode
 from orchestrator.store import Store
 from orchestrator.study import Job, Study
 
@@ -23,11 +26,15 @@ AnyGenotype = Genotype | RecurrentGenotype
 
 
 @cache
-def identity(task: str, name: str, split: Split) -> str:
-    """What a split's content is; it enters the id of every job that reads the split."""
-    if task == "text":
-        return known_text(name).identity(split)
-    return known(name).identity("train" if split == "train" else "test")
+def identity(folder: Path, data: AnyImageData | TextData, split: Split) -> str:
+    """What a split's content is; it enters the id of every job that reads the split.
+
+    Args:
+        folder: where data sets lie.
+    """
+    if isinstance(data, TextData):
+        return known_text(data.name).identity(split)
+    return image_identity(data, "train" if split == "train" else "test", folder)
 
 
 def fixed_cells(experiment: Experiment) -> dict[str, AnyGenotype]:
@@ -38,7 +45,7 @@ def fixed_cells(experiment: Experiment) -> dict[str, AnyGenotype]:
     """
     cells: dict[str, AnyGenotype] = {}
     for name, final in experiment.finals.items():
-        if final.cell.searched is None:
+        if not final.cell.tracks:
             cells[name] = _cell(final.cell, final.recipe.task, f"finals.{name}")
     return cells
 
@@ -64,16 +71,22 @@ def _cell(source: CellSource, task: str, where: str) -> AnyGenotype:
     return cell
 
 
-def check_experiment(experiment: Experiment, cells: dict[str, AnyGenotype]) -> None:
-    """All that can be known to be wrong without opening data or starting Ray."""
+def check_experiment(experiment: Experiment, cells: dict[str, AnyGenotype], folder: Path) -> None:
+    """All that can be known to be wrong without opening data or starting Ray.
+
+    Args:
+        folder: where data sets lie; of photos the index is read.
+    """
     for name, search in experiment.searches.items():
         try:
-            _check_search(search)
+            _check_search(search, folder)
         except InputError as problem:
             raise InputError(f"searches.{name}: {problem}") from None
     for name, final in experiment.finals.items():
+        if final.without_data == "leave_out" and not _at_hand(final, folder):
+            continue
         try:
-            _check_final(experiment, final, cells.get(name))
+            _check_final(experiment, final, cells.get(name), folder)
         except InputError as problem:
             raise InputError(f"finals.{name}: {problem}") from None
 
@@ -85,30 +98,82 @@ def _standing_in(search: SearchSpec) -> Genotype:
     return gdas.genotype.PUBLISHED["GDAS_F1" if fixed else "GDAS_V1"]
 
 
-def _check_search(search: SearchSpec) -> None:
+def _training_images(data: AnyImageData, folder: Path) -> tuple[int, int]:
+    """How many there are, and their side as the network sees them.
+
+    Raises:
+        InputError: an unknown data set, or photos that are not converted.
+    """
+    if isinstance(data, PhotoData):
+        index = read_index(folder / data.name)
+        if len(index.classes) != data.classes:
+            raise InputError(
+                f"data.classes={data.classes}: {index.folder} has {len(index.classes)} classes"
+            )
+        return index.splits["train"].photos, data.size
+    images = known(data.name)
+    return images.counts["train"], images.size
+
+
+def _at_hand(final: FinalSpec, folder: Path) -> bool:
+    """Whether a final's photos are converted; other data can be downloaded."""
+    if not isinstance(final.recipe.data, PhotoData):
+        return True
+    try:
+        read_index(folder / final.recipe.data.name)
+    except InputError:
+        return False
+    return True
+
+
+def _check_search(search: SearchSpec, folder: Path) -> None:
     if search.recipe.task != search.proxy.task:
         raise InputError("proxy.data: must be of the search's kind")
     if isinstance(search.recipe, SearchConfig):
-        images = known(search.recipe.data.name)
-        search_split(search.recipe, images.counts["train"])
+        count, size = _training_images(search.recipe.data, folder)
+        search_split(search.recipe, count)
         if search.select_by == "proxy" and isinstance(search.proxy, TrainConfig):
-            check_training(search.proxy, _standing_in(search), size=images.size)
+            if search.proxy.data.name != search.recipe.data.name:
+                raise InputError(
+                    f"proxy.data.name={search.proxy.data.name}: a proxy training is on the "
+                    f"search's own images, {search.recipe.data.name}"
+                )
+            _, size = _training_images(search.proxy.data, folder)
+            check_training(search.proxy, _standing_in(search), size=size)
 
 
-def _check_final(experiment: Experiment, final: FinalSpec, cell: AnyGenotype | None) -> None:
+def _expected(final: FinalSpec, searches: dict[str, SearchSpec]) -> Genotype:
+    """A published cell built like the one that a final's searches will find."""
+    if "searched" in searches:
+        return _standing_in(searches["searched"])
+    assert final.cell.combined is not None
+    fixed = final.cell.combined.reduce == "fixed"
+    return gdas.genotype.PUBLISHED["GDAS_GF" if fixed else "GDAS_V1"]
+
+
+def _check_final(
+    experiment: Experiment, final: FinalSpec, cell: AnyGenotype | None, folder: Path
+) -> None:
     if final.row is not None:
         paper.find_row(final.row.table, final.row.method, final.row.columns)
-    search = experiment.searches[final.cell.searched] if final.cell.searched else None
-    if search is not None and search.recipe.task != final.recipe.task:
+    searches = {key: experiment.searches[name] for key, name in final.cell.tracks.items()}
+    for key, search in searches.items():
+        if search.recipe.task != final.recipe.task:
+            raise InputError(
+                f"cell.{key}={final.cell.tracks[key]}: searches for cells of the other kind"
+            )
+    reduce = searches.get("combined.reduce")
+    recipe = reduce.recipe if reduce else None
+    if isinstance(recipe, SearchConfig) and recipe.network.reduction == "fixed":
         raise InputError(
-            f"cell.searched={final.cell.searched}: searches for cells of the other kind"
+            f"cell.combined.reduce={final.cell.tracks['combined.reduce']}: searches no "
+            "reduction cell; use fixed"
         )
     if isinstance(final.recipe, TrainConfig):
-        images = known(final.recipe.data.name)
-        subset(images.counts["train"], 0, final.recipe.train_images)
-        genotype = _standing_in(search) if search is not None else cell
-        assert isinstance(genotype, Genotype)
-        check_training(final.recipe, genotype, size=images.size)
+        count, size = _training_images(final.recipe.data, folder)
+        subset(count, 0, final.recipe.train_images)
+        assert cell is None or isinstance(cell, Genotype)
+        check_training(final.recipe, cell or _expected(final, searches), size=size)
     elif final.resources.workers > 1:
         raise InputError(
             f"resources.workers={final.resources.workers}: language models train with one worker"
@@ -121,17 +186,25 @@ def prepare_data(study: Study, store: Store, folder: Path) -> None:
     Raises:
         InputError: a data set is missing or damaged.
     """
-    needed = []
+    needed: dict[tuple[bool, str, str], tuple[AnyImageData | TextData, Split]] = {}
     for job in study:
         if job.kind != "select" and not store.done(job):
-            needed += [(*_data_of(job), split) for split in job.recipe["data"]]
-    for task, name, split in sorted(set(needed), key=lambda n: (n[2] == "test", n)):
-        if task == "text":
-            open_tokens(name, split, folder, verify=True)
+            data = _data_of(job)
+            for split, content in job.recipe["data"].items():
+                # Jobs may differ in their augmentation: the content is checked once.
+                key = (split == "test", data.name, content)
+                needed.setdefault(key, (data, cast(Split, split)))
+    for _, (data, split) in sorted(needed.items(), key=lambda item: item[0]):
+        if isinstance(data, TextData):
+            open_tokens(data.name, split, folder, verify=True)
         else:
-            open_images(name, "train" if split == "train" else "test", folder, verify=True)
+            open_images(data, "train" if split == "train" else "test", folder, verify=True)
 
 
-def _data_of(job: Job) -> tuple[str, str]:
+def _data_of(job: Job) -> AnyImageData | TextData:
     config = job.recipe["config"]
-    return config["task"], config["data"]["name"]
+    if config["task"] == "text":
+        return decode(TextData, config["data"], "data")
+    if config["data"]["format"] == "photos":
+        return decode(PhotoData, config["data"], "data")
+    return decode(ImageData, config["data"], "data")

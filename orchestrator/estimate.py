@@ -16,6 +16,7 @@ from gdas.cnn.network import Network
 from gdas.cnn.supernet import Supernet
 from gdas.config import SearchConfig, TrainConfig
 from gdas.data.images import known
+from gdas.data.shard_index import photos_in
 from gdas.derive import edge_list
 from gdas.genotype import OPERATIONS
 from gdas.metrics import count_multiply_adds
@@ -42,11 +43,11 @@ def estimated_seconds(job: Job) -> float:
         speed = CPU_FLOPS * r["threads"]
     if text:
         return _text_flops(job) / speed
-    data = known(job.recipe["config"]["data"]["name"])
+    count, size = _training_images(job)
     workers = r.get("workers", 1)
-    if job.kind == "search":
+    if job.kind in ("search", "measure"):
         config = decode(SearchConfig, job.recipe["config"], "recipe")
-        images = config.train_images or data.counts["train"] // 2
+        images = config.train_images or count // 2
         network = config.network
         per_image = _supernet_multiply_adds(
             network.channels,
@@ -54,18 +55,29 @@ def estimated_seconds(job: Job) -> float:
             network.nodes,
             network.reduction == "fixed",
             network.stem,
-            data.size,
+            size,
         )
         # One weight and one alpha pass an image.
-        return float(images * config.epochs * per_image * FLOPS * PASSES * 2 / speed)
+        per_image *= FLOPS * PASSES * 2
+        if job.kind == "measure":  # accelerated, and with all operations
+            iterations = job.recipe["iterations"] + 1
+            return float(iterations * config.batch_size * per_image * (1 + len(OPERATIONS)) / speed)
+        return float(images * config.epochs * per_image / speed)
     train = decode(TrainConfig, job.recipe["config"], "recipe")
-    images = train.train_images or data.counts["train"]
+    images = train.train_images or count
     if job.kind == "proxy":
-        images = job.recipe["search"]["train_images"] or data.counts["train"] // 2
-    per_image = _network_multiply_adds(
-        train.channels, train.normals_per_block, train.stem, data.size
-    )
+        images = job.recipe["search"]["train_images"] or count // 2
+    per_image = _network_multiply_adds(train.channels, train.normals_per_block, train.stem, size)
     return float(images * train.epochs * per_image * FLOPS * PASSES / (speed * workers))
+
+
+def _training_images(job: Job) -> tuple[int, int]:
+    """How many there are, and their side."""
+    data = job.recipe["config"]["data"]
+    if data["format"] == "photos":
+        return photos_in(job.recipe["data"]["train"]), data["size"]
+    images = known(data["name"])
+    return images.counts["train"], images.size
 
 
 def _text_flops(job: Job) -> float:

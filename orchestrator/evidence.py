@@ -20,12 +20,14 @@ from typing import Literal
 
 from gdas.config import (
     IMAGE_DATA,
+    PHOTO_DATA,
     TEXT_DATA,
     SearchConfig,
     TextSearchConfig,
     TextTrainConfig,
     TrainConfig,
     differences,
+    image_train_preset,
     text_train_preset,
 )
 from orchestrator import paper
@@ -347,6 +349,8 @@ def papers_final(table: int, row: paper.Row, data: str) -> TrainConfig | TextTra
     """
     if data in TEXT_DATA:
         return text_train_preset("paper", data)
+    if data in PHOTO_DATA:
+        return dataclasses.replace(image_train_preset("paper", data), channels=row["C"])
     cutout = row.get("cutout", table == 5 or "CutOut" in paper.name_of(row))
     images = dataclasses.replace(IMAGE_DATA[data], cutout=16 if cutout else 0)
     return dataclasses.replace(TrainConfig(), data=images)

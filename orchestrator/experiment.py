@@ -22,16 +22,21 @@ from pydantic import Field, TypeAdapter, ValidationError
 import gdas.genotype
 from gdas.config import (
     IMAGE_DATA,
+    PHOTO_DATA,
     SEARCH_PRESETS,
     STRICT,
     TEXT_DATA,
     TEXT_SEARCH_PRESETS,
-    TRAIN_PRESETS,
+    AnyImageData,
+    ImageData,
+    PhotoData,
     Preset,
     SearchConfig,
     TextSearchConfig,
     TextTrainConfig,
     TrainConfig,
+    image_search_preset,
+    image_train_preset,
     text_train_preset,
 )
 from gdas.errors import InputError
@@ -133,28 +138,51 @@ class SearchSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CombinedCell:
+    """The normal cell of one search's best seed and the reduction cell of another's (Table 5)."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    normal: str  # a name under `searches`
+    reduce: str  # a name under `searches`, or "fixed": the fixed reduction cell
+
+
+@dataclass(frozen=True, kw_only=True)
 class CellSource:
-    """Where a final's cell comes from; exactly one of the four."""
+    """Where a final's cell comes from; exactly one of the five."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     searched: str | None = None  # a name under `searches`: its best seed
+    combined: CombinedCell | None = None
     published: str | None = None  # a name of gdas.genotype.PUBLISHED
     file: str | None = None  # a genotype file
     random: int | None = None  # a seed
     fixed_reduction: bool = False  # of a random cell
 
+    @property
+    def tracks(self) -> dict[str, str]:
+        """The searches that the cell comes from, by the key that names them."""
+        if self.searched is not None:
+            return {"searched": self.searched}
+        if self.combined is None:
+            return {}
+        named = {"combined.normal": self.combined.normal, "combined.reduce": self.combined.reduce}
+        return {key: name for key, name in named.items() if name != "fixed"}
+
     def __post_init__(self) -> None:
         given = [
             key
-            for key in ("searched", "published", "file", "random")
+            for key in ("searched", "combined", "published", "file", "random")
             if getattr(self, key) is not None
         ]
         if len(given) != 1:
             raise InputError(
-                "cell: give exactly one of searched, published, file, random; "
+                "cell: give exactly one of searched, combined, published, file, random; "
                 f"got {', '.join(given) or 'none'}"
             )
+        if self.combined is not None and self.combined.normal == "fixed":
+            raise InputError("cell.combined.normal=fixed: only the reduction cell can be fixed")
         published = [*gdas.genotype.PUBLISHED, *gdas.genotype.PUBLISHED_RECURRENT]
         if self.published is not None and self.published not in published:
             raise InputError(
@@ -252,12 +280,12 @@ class Experiment:
             if other is not None and self.searches[other].recipe.task != search.recipe.task:
                 raise InputError(f"searches.{name}.against={other}: has cells of the other kind")
         for name, final in self.finals.items():
-            searched = final.cell.searched
-            if searched is not None and searched not in self.searches:
-                raise InputError(
-                    f"finals.{name}.cell.searched={searched}: no such search"
-                    f"{_suggestion(searched, list(self.searches))}"
-                )
+            for key, searched in final.cell.tracks.items():
+                if searched not in self.searches:
+                    raise InputError(
+                        f"finals.{name}.cell.{key}={searched}: no such search"
+                        f"{_suggestion(searched, list(self.searches))}"
+                    )
 
 
 def load_experiment(name: str, overrides: list[str]) -> Experiment:
@@ -367,7 +395,7 @@ def _search(own: Raw, shared: dict[str, Raw], where: str) -> Raw:
     recipe = _recipe("search", preset, spec.get("recipe"), f"{where}.recipe")
     # A proxy training is on the search's own data; DARTS trains 100 epochs on images, 300 on text.
     short = {
-        "data": {"name": recipe["data"]["name"]},
+        "data": _same_images(recipe["data"]),
         "epochs": 100 if recipe["task"] == "image" else 300,
     }
     own_proxy = _merge(
@@ -410,7 +438,8 @@ def _final(own: Raw, shared: dict[str, Raw], where: str, base: Path) -> Raw:
     if isinstance(cell.get("file"), str):
         cell["file"] = str((base / cell["file"]).resolve())
     recipe = _recipe("train", preset, spec.get("recipe"), f"{where}.recipe")
-    if preset == "authors_2019" and recipe["task"] == "image" and not recipe["data"]["cutout"]:
+    cifar = recipe["data"].get("format") == "arrays"
+    if preset == "authors_2019" and cifar and not recipe["data"]["cutout"]:
         # Their configuration without cutout drops more paths.
         recipe["drop_path"] = _mapping(spec.get("recipe"), where).get("drop_path", 0.3)
     return {
@@ -421,6 +450,13 @@ def _final(own: Raw, shared: dict[str, Raw], where: str, base: Path) -> Raw:
         "recipe": recipe,
         "resources": _mapping(spec.get("resources"), f"{where}.resources"),
     }
+
+
+def _same_images(data: Raw) -> Raw:
+    """The part of data settings that says what the images are; of photos all."""
+    if data.get("format") == "photos":
+        return data
+    return {key: value for key, value in data.items() if key in ("name", "checksum")}
 
 
 def _preset(spec: Raw, where: str) -> Preset:
@@ -435,7 +471,8 @@ def _preset(spec: Raw, where: str) -> Preset:
 def _recipe(stage: Literal["search", "train"], preset: Preset, own: object, where: str) -> Raw:
     """The preset, the data set's constants, then the recipe's own settings."""
     own = _mapping(own, where)
-    name = _mapping(own.get("data"), f"{where}.data").get("name", "cifar10")
+    data = _mapping(own.get("data"), f"{where}.data")
+    name = data.get("name", "cifar10")
     if name in TEXT_DATA:
         if preset not in TEXT_SEARCH_PRESETS:
             raise InputError(f"{where}: preset {preset} has no recurrent half; use paper")
@@ -444,16 +481,33 @@ def _recipe(stage: Literal["search", "train"], preset: Preset, own: object, wher
         else:
             base = text_train_preset(preset, name)
         constants: Any = {"name": name}
-    elif isinstance(name, str) and name in IMAGE_DATA:
-        base = (SEARCH_PRESETS if stage == "search" else TRAIN_PRESETS)[preset]
-        constants = dataclasses.asdict(IMAGE_DATA[name])
+    elif isinstance(name, str):
+        images = (IMAGE_DATA | PHOTO_DATA).get(name)
+        if images is not None:
+            constants = dataclasses.asdict(images)
+        elif data.get("format") == "photos":
+            constants = {"format": "photos"}
+        else:
+            known = [*IMAGE_DATA, *PHOTO_DATA, *TEXT_DATA]
+            raise InputError(
+                f"{where}.data.name={name}: unknown data set{_suggestion(name, known)} (or your "
+                "own photos: data.format=photos)"
+            )
+        if data.get("format", constants["format"]) != constants["format"]:
+            raise InputError(
+                f"{where}.data.format={data['format']}: {name} is of format {constants['format']}"
+            )
+        make = image_search_preset if stage == "search" else image_train_preset
+        base = make(preset, name)
     else:
-        known = [*IMAGE_DATA, *TEXT_DATA]
-        raise InputError(
-            f"{where}.data.name={name}: unknown data set{_suggestion(str(name), known)}"
-        )
-    _check_fields(own, type(base), f"{where}.")
-    return _merge(dataclasses.asdict(base) | {"data": constants}, own)
+        raise InputError(f"{where}.data.name={name!r}: must be a name")
+    merged = _merge(dataclasses.asdict(base) | {"data": constants}, own)
+    _check_fields(merged, type(base), f"{where}.")
+    return merged
+
+
+TAGS = ("image", "text", "arrays", "photos")
+"""What pydantic puts into a key's path to say which of several kinds it took."""
 
 
 def decode_search(recipe: object) -> SearchConfig | TextSearchConfig:
@@ -480,7 +534,7 @@ def decode(kind: type[T], value: object, where: str) -> T:
         return TypeAdapter(kind).validate_json(json.dumps(value))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        parts = [where, *(str(part) for part in first["loc"] if part not in ("image", "text"))]
+        parts = [where, *(str(part) for part in first["loc"] if part not in TAGS)]
         path = ".".join(part for part in parts if part)
         if first["type"] == "value_error":  # one of our own checks
             own = str(first["ctx"]["error"])
@@ -497,6 +551,9 @@ def _check_fields(value: Raw, kind: type, where: str) -> None:
     _check_keys(value, list(fields), where)
     for key, inner in value.items():
         hint = fields[key]
+        if hint == AnyImageData:
+            photos = isinstance(inner, dict) and inner.get("format") == "photos"
+            hint = PhotoData if photos else ImageData
         if dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(inner, dict):
             _check_fields(inner, hint, f"{where}{key}.")
 

@@ -26,6 +26,8 @@ def print_plan(study: Study, store: Store | None) -> None:
         print(
             f"{job.label:38} {state:12} {cost:16} {clock(seconds) if seconds else '-':>10}  {waits}"
         )
+    for name, reason in study.left_out.items():
+        print(f"{f'train-{name}':38} left out: {reason}")
 
 
 def standing(job: Job, store: Store) -> str:
@@ -36,12 +38,16 @@ def standing(job: Job, store: Store) -> str:
         return "new"
     positions = sorted(store.folder(job).checkpoints.glob("*/manifest.json"))
     if positions:
-        return f"goes on after epoch {int(positions[-1].parent.name)}"
+        position = int(positions[-1].parent.name)
+        epoch = position / job.recipe["config"].get("segments_per_epoch", 1)
+        return f"goes on after epoch {epoch:.4g}"
     return "changed" if store.other_versions(job) else "new"
 
 
 def say_standings(study: Study, store: Store) -> None:
     """The first lines of a command: which jobs are done, go on, are new or changed, and how."""
+    for name, reason in study.left_out.items():
+        print(f"train-{name}: left out: {reason}", flush=True)
     for job in study:
         state = standing(job, store)
         extra = f": {_changes(job, store)}" if state == "changed" else ""

@@ -12,6 +12,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -85,7 +86,7 @@ def _command(options: argparse.Namespace) -> int:
     name = names[0] if names else "smoke"
     experiment = load_experiment(name, [word for word in options.words if "=" in word])
     data = _data_folder(options.data)
-    study = _study(experiment, options.only)
+    study = _study(experiment, options.only, data)
     if options.dry_run:
         out = options.out or Path("runs") / experiment.name
         print_plan(study, Store(out) if out.exists() else None)
@@ -101,11 +102,11 @@ def _data_folder(named: Path | None) -> Path:
     return (named or Path("data")).resolve()
 
 
-def _study(experiment: Experiment, only: str | None) -> Study:
+def _study(experiment: Experiment, only: str | None, data: Path) -> Study:
     cells = fixed_cells(experiment)
-    check_experiment(experiment, cells)
+    check_experiment(experiment, cells, data)
     genotypes = {name: cell.to_json() for name, cell in cells.items()}
-    study = build_study(experiment, identity, genotypes)
+    study = build_study(experiment, partial(identity, data), genotypes)
     if only is None:
         return study
     try:

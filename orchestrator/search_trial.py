@@ -53,7 +53,7 @@ def run_search(path: str, on_record: Report = lambda record: None) -> Result:
 def _search_images(
     folder: JobFolder, config: SearchConfig, data: Path, device: torch.device, on_record: Report
 ) -> Result:
-    images = open_images(config.data.name, "train", data)
+    images = open_images(config.data, "train", data)
     space = ImageSpace(config, images, device)
     finished = run_to_end(folder, partial(search, config, space), on_record)
     genotype, cells = derive_genotype(config, finished.state["logits"])
@@ -115,7 +115,7 @@ def run_proxy(path: str, on_record: Report = lambda record: None) -> Result:
         if isinstance(config, TrainConfig):
             assert isinstance(genotype, Genotype)
             assert isinstance(searched, SearchConfig)
-            images = open_images(config.data.name, "train", data)
+            images = open_images(config.data, "train", data)
             train_T, valid_V = search_split(searched, len(images))
             start = partial(
                 train_image,
@@ -150,7 +150,7 @@ def run_measure(path: str) -> Result:
         config = decode(SearchConfig, settings["recipe"]["config"], "recipe")
         resources = settings["resources"]
         device = open_device(resources["device"], threads=resources["threads"])
-        images = open_images(config.data.name, "train", Path(settings["environment"]["data"]))
+        images = open_images(config.data, "train", Path(settings["environment"]["data"]))
         started = time.time()
         costs = measure_iterations(config, images, device, settings["recipe"]["iterations"])
         result = {

@@ -14,15 +14,22 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import gdas
-from gdas.config import SearchConfig, TextSearchConfig, TextTrainConfig, TrainConfig
+from gdas.config import (
+    AnyImageData,
+    SearchConfig,
+    TextData,
+    TextSearchConfig,
+    TextTrainConfig,
+    TrainConfig,
+)
 from gdas.errors import InputError
 from gdas.genotype import random_genotype, random_recurrent_genotype
 from orchestrator.experiment import Experiment, FinalSpec, MeasureSpec, SearchSpec
 
 AnyConfig = SearchConfig | TextSearchConfig | TrainConfig | TextTrainConfig
 Kind = Literal["search", "proxy", "select", "train", "measure"]
-DataIdentity = Callable[[str, str, Any], str]
-"""(task, data set, split) to what the split's content is."""
+DataIdentity = Callable[[AnyImageData | TextData, Any], str]
+"""(data settings, split) to what the split's content is."""
 
 SPLITS = {"image": ("train",), "text": ("train", "valid")}
 """What a search and its proxies read."""
@@ -261,6 +268,9 @@ def _final(
     if spec.cell.searched is not None:
         recipe["cell"] = {"source": "searched", "track": spec.cell.searched}
         needs = [selections[spec.cell.searched]]
+    elif spec.cell.combined is not None:
+        recipe["cell"] = {"source": "combined"} | dataclasses.asdict(spec.cell.combined)
+        needs = [selections[track] for track in dict.fromkeys(spec.cell.tracks.values())]
     else:
         sources = {
             "published": spec.cell.published,
@@ -279,7 +289,7 @@ def _final(
 
 
 def _identities(config: AnyConfig, identity: DataIdentity, *splits: str) -> dict[str, str]:
-    return {split: identity(config.task, config.data.name, split) for split in splits}
+    return {split: identity(config.data, split) for split in splits}
 
 
 def _job(

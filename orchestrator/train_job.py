@@ -21,6 +21,7 @@ from gdas.data.images import open_images, subset
 from gdas.data.text import open_tokens
 from gdas.distributed import workers
 from gdas.files import write_json
+from gdas.genotype import Genotype
 from gdas.metrics import count_multiply_adds, count_parameters
 from gdas.train_image import build_network, train_image
 from gdas.train_text import build_language_model, train_text
@@ -41,10 +42,7 @@ def settle_provenance(folder: JobFolder, settings: dict[str, Any], selections: P
     cell = settings["recipe"]["cell"]
     provenance: dict[str, Any] = {"source": cell["source"]}
     if cell["source"] == "searched":
-        path = selections / f"{cell['track']}.json"
-        record = json.loads(path.read_text())
-        if record["id"] not in settings["needs"]:
-            raise RuntimeError(f"{path}: the record of other settings; run the study again")
+        record = _selected(cell["track"], settings, selections)
         provenance |= {
             "selection": record["id"],
             "track": record["track"],
@@ -52,9 +50,31 @@ def settle_provenance(folder: JobFolder, settings: dict[str, Any], selections: P
             "seed": record["winner"]["seed"],
             "genotype": record["winner"]["genotype"],
         }
+    elif cell["source"] == "combined":
+        tracks = [cell["normal"], *([cell["reduce"]] if cell["reduce"] != "fixed" else [])]
+        records = [_selected(track, settings, selections) for track in tracks]
+        halves = [gdas.genotype.any_from_json(r["winner"]["genotype"]) for r in records]
+        normal, reduce = halves[0], halves[1] if len(halves) > 1 else None
+        assert isinstance(normal, Genotype) and (reduce is None or isinstance(reduce, Genotype))
+        name = f"{cell['normal']}-{cell['reduce']}"
+        combined = Genotype(name, normal.normal, reduce.reduce if reduce else None)
+        provenance |= {
+            "selections": [record["id"] for record in records],
+            "seeds": [record["winner"]["seed"] for record in records],
+            "genotype": combined.to_json(),
+        }
     else:
         provenance["genotype"] = cell["genotype"]
     write_json(folder.path / "provenance.json", provenance)
+
+
+def _selected(track: str, settings: dict[str, Any], selections: Path) -> dict[str, Any]:
+    """A track's selection record, which must be one that the job needs."""
+    path = selections / f"{track}.json"
+    record: dict[str, Any] = json.loads(path.read_text())
+    if record["id"] not in settings["needs"]:
+        raise RuntimeError(f"{path}: the record of other settings; run the study again")
+    return record
 
 
 def require_provenance(folder: JobFolder) -> dict[str, Any]:
@@ -112,8 +132,8 @@ Described = tuple[Loop, Callable[[Finished], dict[str, Any]]]
 
 
 def _images(config: TrainConfig, genotype: Any, data: Path, device: torch.device) -> Described:
-    images = open_images(config.data.name, "train", data)
-    test = open_images(config.data.name, "test", data)
+    images = open_images(config.data, "train", data)
+    test = open_images(config.data, "test", data)
     rows = subset(len(images), config.seed, config.train_images)
 
     def describe(finished: Finished) -> dict[str, Any]:
@@ -121,8 +141,9 @@ def _images(config: TrainConfig, genotype: Any, data: Path, device: torch.device
         scored = [r for r in finished.records if "test/top1" in r["metrics"]]
         best = max(scored, key=lambda r: float(r["metrics"]["test/top1"]))
         size = images.size
+        hits = {k: v for k, v in best["metrics"].items() if k in ("test/top1", "test/top5")}
         return {
-            "best": {"epoch": best["position"], "test/top1": best["metrics"]["test/top1"]},
+            "best": {"epoch": best["position"] // config.segments_per_epoch} | hits,
             "parameters": count_parameters(network),
             "multiply_adds": count_multiply_adds(network, torch.zeros(1, 3, size, size)),
             "train_images": len(rows),

@@ -16,6 +16,7 @@ PURE = (
 GDAS_MAY_IMPORT = {
     "torch",
     "torchvision",
+    "PIL",
     "numpy",
     "pyarrow",
     "matplotlib",

@@ -16,7 +16,7 @@ from gdas.bench201.network import CELL_TYPE, Cell, Network, picks_of
 from gdas.checkpoint import State
 from gdas.cnn.space import ImageHalves, Score, score_picks
 from gdas.config import Bench201SearchConfig
-from gdas.data.arrow import Images
+from gdas.data.source import ImageSource
 from gdas.derive import DerivedCell, parameter_free
 from gdas.metrics import BatchLoss
 from gdas.randomness import initial_weights
@@ -39,7 +39,9 @@ class Bench201Space:
         InputError: the split is smaller than the settings ask for.
     """
 
-    def __init__(self, config: Bench201SearchConfig, images: Images, device: torch.device) -> None:
+    def __init__(
+        self, config: Bench201SearchConfig, images: ImageSource, device: torch.device
+    ) -> None:
         self.config = config
         self.device = device
         self.halves = ImageHalves(config, images, device)
@@ -133,7 +135,7 @@ def derive_bench201_genotype(
 
 def score_with_shared_weights(
     config: Bench201SearchConfig,
-    images: Images,
+    images: ImageSource,
     state: State,
     genotypes: Sequence[Bench201Genotype],
     device: torch.device,

@@ -8,6 +8,7 @@ Shapes: B batch, C channels, H and W height and width.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -19,9 +20,9 @@ from gdas.cnn.cell import SearchCell
 from gdas.cnn.supernet import Supernet
 from gdas.compute import autocast, memory_format
 from gdas.config import ImageSearchConfig, SearchConfig
-from gdas.data.arrow import Images
 from gdas.data.augment import augment, draw_moves, normalise
 from gdas.data.images import split_indices
+from gdas.data.source import Batch, ImageSource, Wanted
 from gdas.derive import DerivedCell, derive_cell, parameter_free
 from gdas.errors import InputError
 from gdas.genotype import OPERATIONS, Genotype
@@ -65,10 +66,15 @@ class ImageHalves:
         InputError: the split is smaller than the settings ask for.
     """
 
-    def __init__(self, config: ImageSearchConfig, images: Images, device: torch.device) -> None:
+    def __init__(
+        self, config: ImageSearchConfig, images: ImageSource, device: torch.device
+    ) -> None:
         self.config = config
         self.device = device
         self.images = images.to(device)
+        # The same images; where they are read from disk, a stream of their own for each half.
+        self.valid_images = self.images.to(device)
+        self._orders: dict[str, tuple[int, Tensor]] = {}
         self.train_T, self.valid_V = search_split(config, len(images))
         if config.batch_size > min(len(self.train_T), len(self.valid_V)):
             raise InputError(
@@ -89,16 +95,30 @@ class ImageHalves:
     def weight_loss(
         self, weights: nn.Module, architecture: Architecture, epoch: int, step: int
     ) -> BatchLoss:
-        draw = generator(self.config.seed, "order", epoch)
-        order = torch.randperm(len(self.train_T), generator=draw)
-        rows_B = self.train_T[order.split(self.config.batch_size)[step]]
-        return self._loss(weights, architecture, rows_B, "weights", epoch, step)
+        then = partial(self._for_weights, epoch, step + 1) if step + 1 < self.steps else None
+        wanted = self._for_weights(epoch, step)
+        return self._loss(weights, architecture, wanted, self.images.take(wanted, then))
+
+    def _for_weights(self, epoch: int, step: int) -> Wanted:
+        order = self._order(self.images, self.train_T, "order", epoch)
+        return self._wanted(order.split(self.config.batch_size)[step], "weights", epoch, step)
 
     def alpha_loss(
         self, weights: nn.Module, architecture: Architecture, epoch: int, step: int
     ) -> BatchLoss:
-        rows_B = self._alpha_rows(epoch, step)
-        return self._loss(weights, architecture, rows_B, "alpha", epoch, step)
+        then = partial(self._for_alpha, epoch, step + 1) if step + 1 < self.steps else None
+        wanted = self._for_alpha(epoch, step)
+        return self._loss(weights, architecture, wanted, self.valid_images.take(wanted, then))
+
+    def _for_alpha(self, epoch: int, step: int) -> Wanted:
+        return self._wanted(self._alpha_rows(epoch, step), "alpha", epoch, step)
+
+    def _order(self, images: ImageSource, rows_N: Tensor, stream: str, position: int) -> Tensor:
+        """The order of a pass, made once."""
+        if stream not in self._orders or self._orders[stream][0] != position:
+            order_N = images.order(rows_N, self.config.seed, stream, position)
+            self._orders[stream] = position, order_N
+        return self._orders[stream][1]
 
     def _alpha_rows(self, epoch: int, step: int) -> Tensor:
         """The step's images of D_V: shuffled passes that do not end with the epoch, or draws."""
@@ -107,39 +127,37 @@ class ImageHalves:
             draw = generator(seed, "alpha images", epoch, step)
             return self.valid_V[torch.randint(len(self.valid_V), (size,), generator=draw)]
         passed, index = divmod(epoch * self.steps + step, -(-len(self.valid_V) // size))
-        draw = generator(seed, "alpha order", passed)
-        order = torch.randperm(len(self.valid_V), generator=draw)
-        return self.valid_V[order.split(size)[index]]
+        order = self._order(self.valid_images, self.valid_V, "alpha order", passed)
+        rows_B: Tensor = order.split(size)[index]
+        return rows_B
 
-    def _loss(
-        self,
-        weights: nn.Module,
-        architecture: Architecture,
-        rows_B: Tensor,
-        stream: str,
-        epoch: int,
-        step: int,
-    ) -> BatchLoss:
+    def _wanted(self, rows_B: Tensor, stream: str, epoch: int, step: int) -> Wanted:
         moves = draw_moves(
             self.config.data,
             len(rows_B),
             self.images.size,
             generator(self.config.seed, f"augmentation of {stream}", epoch, step),
         )
-        rows_B = rows_B.to(self.device, non_blocking=True)
-        labels_B = self.images.labels_N[rows_B]
-        images_BCHW = augment(self.images.images_NCHW[rows_B], self.config.data, moves)
+        return Wanted(rows_B, moves)
+
+    def _loss(
+        self, weights: nn.Module, architecture: Architecture, wanted: Wanted, batch: Batch
+    ) -> BatchLoss:
+        assert wanted.moves is not None
+        images_BCHW = augment(batch.pixels_BCHW, self.config.data, wanted.moves)
         images_BCHW = images_BCHW.contiguous(memory_format=self.layout)
+        labels_B = batch.labels_B
+        by_image = () if architecture.samples is None else (architecture.samples,)
         with autocast(self.device, self.config.precision):
-            by_image = () if architecture.samples is None else (architecture.samples,)
             scores_BK = weights(images_BCHW, architecture.picks, architecture.gates, *by_image)
             loss = F.cross_entropy(scores_BK, labels_B)
-        return BatchLoss(loss, len(rows_B), correct_top_k(scores_BK.detach(), labels_B, 1))
+        return BatchLoss(loss, len(labels_B), correct_top_k(scores_BK.detach(), labels_B, 1))
 
-    def plain(self, rows_B: Tensor) -> Tensor:
-        """Images as they are scored: normalised, not augmented."""
-        images_BCHW = self.images.images_NCHW[rows_B.to(self.device)]
-        return normalise(images_BCHW, self.config.data).contiguous(memory_format=self.layout)
+    def plain(self, rows_B: Tensor) -> Batch:
+        """Images as they are scored: normalised, not augmented; and their labels."""
+        pixels_BCHW, labels_B = self.images.take(Wanted(rows_B, None))
+        images_BCHW = normalise(pixels_BCHW, self.config.data)
+        return Batch(images_BCHW.contiguous(memory_format=self.layout), labels_B)
 
 
 class ImageSpace:
@@ -149,7 +167,7 @@ class ImageSpace:
         InputError: the split is smaller than the settings ask for.
     """
 
-    def __init__(self, config: SearchConfig, images: Images, device: torch.device) -> None:
+    def __init__(self, config: SearchConfig, images: ImageSource, device: torch.device) -> None:
         self.config = config
         self.device = device
         self.halves = ImageHalves(config, images, device)
@@ -224,7 +242,7 @@ class Score(NamedTuple):
 
 
 def score_with_shared_weights(
-    config: SearchConfig, images: Images, state: State, device: torch.device
+    config: SearchConfig, images: ImageSource, state: State, device: torch.device
 ) -> Score:
     """Score the derived cell on D_V with the supernet's weights, batch norm recalibrated on D_T.
 
@@ -257,17 +275,14 @@ def score_picks(weights: nn.Module, halves: ImageHalves, picks: Sequence[Sequenc
         norm.momentum = None  # a plain average over the batches
     with torch.no_grad(), autocast(device, config.precision):
         weights.train()
-        order = torch.randperm(
-            len(halves.train_T), generator=generator(config.seed, "recalibration")
-        )
-        rows_T = halves.train_T[order]
-        for batch in rows_T.split(config.batch_size)[: config.recalibration_batches]:
-            weights(halves.plain(batch), picks)
+        rows_T = halves.images.order(halves.train_T, config.seed, "recalibration")
+        for rows_B in rows_T.split(config.batch_size)[: config.recalibration_batches]:
+            weights(halves.plain(rows_B).pixels_BCHW, picks)
         weights.eval()
         loss, correct = 0.0, 0
-        for batch in halves.valid_V.split(config.batch_size):
-            labels_B = halves.images.labels_N[batch.to(device)]
-            scores_BK = weights(halves.plain(batch), picks)
+        for rows_B in halves.images.reading_order(halves.valid_V).split(config.batch_size):
+            images_BCHW, labels_B = halves.plain(rows_B)
+            scores_BK = weights(images_BCHW, picks)
             loss += float(F.cross_entropy(scores_BK, labels_B, reduction="sum"))
             correct += int(correct_top_k(scores_BK, labels_B, 1))
     count = len(halves.valid_V)

@@ -23,7 +23,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gdas.data.source import Batch, Wanted
 from gdas.errors import InputError
+from gdas.randomness import generator
 
 IMAGES = "gdas-images/1"
 
@@ -153,7 +155,7 @@ def _digest(parts: list[memoryview]) -> str:
 
 @dataclass(frozen=True)
 class Images:
-    """A split of a data set.
+    """A split of a data set in memory; implements gdas.data.source.ImageSource.
 
     Attributes:
         images_NCHW: uint8; a view of the memory-mapped file where it was read from one.
@@ -175,6 +177,17 @@ class Images:
     def to(self, device: torch.device) -> Images:
         """The same on `device`; nothing is copied where it is there already."""
         return Images(self.images_NCHW.to(device), self.labels_N.to(device), self.classes)
+
+    def order(self, rows_N: Tensor, seed: int, stream: str, *position: int) -> Tensor:
+        draw = generator(seed, stream, *position)
+        return rows_N[torch.randperm(len(rows_N), generator=draw)]
+
+    def reading_order(self, rows_N: Tensor) -> Tensor:
+        return rows_N
+
+    def take(self, wanted: Wanted, then: Callable[[], Wanted] | None = None) -> Batch:
+        rows_B = wanted.rows_B.to(self.images_NCHW.device, non_blocking=True)
+        return Batch(self.images_NCHW[rows_B], self.labels_N[rows_B])
 
 
 def content_digest(images_NCHW: NDArray[np.uint8], labels_N: NDArray[np.int64]) -> str:

@@ -4,9 +4,10 @@ Source: paper section 4.2 and the authors' code (flip, crop after padding, norma
 so that its square is zero after normalising and may overhang the border).
 
 All random numbers are drawn on the CPU for the whole global batch, from one generator; a worker
-takes its share of them, so that two workers see what one would.
+takes its share of them, so that two workers see what one would. Photos differ in size: they are
+cut and coloured one by one where they are decoded (gdas.data.photos), and only normalised here.
 
-Shapes: B batch, C channels, H and W height and width.
+Shapes: B batch, C channels, H and W height and width, U uniform numbers a photo.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from gdas.config import ImageData
+from gdas.config import AnyImageData, ImageData, PhotoData
 
 
 class Moves(NamedTuple):
@@ -32,8 +33,32 @@ class Moves(NamedTuple):
         return Moves(self.moves_B5[rows])
 
 
-def draw_moves(data: ImageData, batch: int, size: int, generator: Generator) -> Moves:
+class PhotoMoves(NamedTuple):
+    """What happens to each photo of a global batch, whatever its size turns out to be.
+
+    Attributes:
+        uniform_BU: float64 in [0, 1), on the CPU; gdas.data.photos says what each is for.
+    """
+
+    uniform_BU: Tensor
+
+    def share(self, rows: slice) -> PhotoMoves:
+        return PhotoMoves(self.uniform_BU[rows])
+
+
+AnyMoves = Moves | PhotoMoves
+
+CROP_ATTEMPTS = 10
+"""Crops that are tried in turn until one lies within the photo (torchvision's number)."""
+PHOTO_NUMBERS = 2 * CROP_ATTEMPTS + 2 + 1 + 4 + 4
+"""Area and ratio of every attempt, place, flip, strength of four colour operations, their order."""
+
+
+def draw_moves(data: AnyImageData, batch: int, size: int, generator: Generator) -> AnyMoves:
     """Draw the augmentation of a global batch of `batch` images of `size` x `size`."""
+    if isinstance(data, PhotoData):
+        shape = (batch, PHOTO_NUMBERS)
+        return PhotoMoves(torch.rand(shape, dtype=torch.float64, generator=generator))
 
     def integers(below: int) -> Tensor:
         return torch.randint(0, below, (batch,), generator=generator)
@@ -43,7 +68,7 @@ def draw_moves(data: ImageData, batch: int, size: int, generator: Generator) -> 
     return Moves(torch.stack(columns, dim=1))
 
 
-def normalise(images_BCHW: Tensor, data: ImageData) -> Tensor:
+def normalise(images_BCHW: Tensor, data: AnyImageData) -> Tensor:
     """uint8 images to float32 with the data set's mean and standard deviation."""
     device = images_BCHW.device
     scale = 1.0 / (255.0 * torch.tensor(data.std, device=device))
@@ -51,11 +76,18 @@ def normalise(images_BCHW: Tensor, data: ImageData) -> Tensor:
     return images_BCHW.float() * scale[:, None, None] - shift[:, None, None]
 
 
-def augment(images_BCHW: Tensor, data: ImageData, moves: Moves) -> Tensor:
+def augment(images_BCHW: Tensor, data: AnyImageData, moves: AnyMoves) -> Tensor:
     """uint8 images to augmented, normalised float32 images.
 
     Padding is black (0) before normalising, as with torchvision's RandomCrop on pixels.
     """
+    if isinstance(data, PhotoData):
+        return normalise(images_BCHW, data)
+    assert isinstance(moves, Moves)
+    return _augment_arrays(images_BCHW, data, moves)
+
+
+def _augment_arrays(images_BCHW: Tensor, data: ImageData, moves: Moves) -> Tensor:
     device = images_BCHW.device
     batch, _, height, width = images_BCHW.shape
     down, right, flip, row, column = moves.moves_B5.to(device, non_blocking=True).unbind(1)

@@ -3,7 +3,7 @@
 `open_images` converts a split once to Arrow and memory-maps it from then on. CIFAR comes from the
 official Python archives, whose MD5 sums torchvision knows, and is read by an unpickler that can
 build arrays and nothing else. The test split has a file of its own that nothing but a final
-training opens.
+training opens. Photos (PhotoData) are converted by hand, once: see gdas.data.shards.
 """
 
 from __future__ import annotations
@@ -13,19 +13,22 @@ import io
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from gdas.config import IMAGE_DATA, AnyImageData, ImageData, PhotoData
 from gdas.data.arrow import Images, content_digest, convert_once, read_images, write_images
+from gdas.data.shard_index import read_index
+from gdas.data.source import ImageSource, Split
 from gdas.errors import InputError
 from gdas.randomness import generator
 
-Split = Literal["train", "test"]
+Checksum = Literal["published", "any"]
 Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
 DIGITS_TEST = 360
@@ -34,21 +37,20 @@ DIGITS_TEST = 360
 
 @dataclass(frozen=True)
 class ImageSet:
-    """A known data set.
+    """A known data set of arrays.
 
     Attributes:
         classes, size: number of classes; side of an image in pixels.
         counts: images a split.
-        identity: what a split's content is, known without opening a file where a published
-            checksum says so; it enters the id of every job that reads the split.
-        read: (folder, split) to arrays, checked against that identity.
+        identity: what a split's content is; a published checksum says so without opening a file.
+        read: to arrays, checked.
     """
 
     classes: int
     size: int
     counts: dict[Split, int]
-    identity: Callable[[Split], str]
-    read: Callable[[Path, Split], Arrays]
+    identity: Callable[[Split, Path, Checksum], str]
+    read: Callable[[Split, Path, Checksum], Arrays]
 
 
 def known(name: str) -> ImageSet:
@@ -57,33 +59,63 @@ def known(name: str) -> ImageSet:
     Raises:
         InputError: unknown name.
     """
-    match name:
-        case "cifar10":
-            counts: dict[Split, int] = {"train": 50_000, "test": 10_000}
-            return ImageSet(10, 32, counts, _cifar_identity, _read_cifar10)
-        case "digits":
-            counts = {"train": 1797 - DIGITS_TEST, "test": DIGITS_TEST}
-            return ImageSet(10, 32, counts, _digits_identity, lambda _, split: _digits(split))
-    raise InputError(f"data.name={name}: unknown data set; known are cifar10, digits")
+    counts: dict[Split, int]
+    if name in CIFAR:
+        counts = {"train": 50_000, "test": 10_000}
+        identity, read = partial(_cifar_identity, name), partial(_read_cifar, name)
+        return ImageSet(CIFAR[name].classes, 32, counts, identity, read)
+    if name == "digits":
+        counts = {"train": 1797 - DIGITS_TEST, "test": DIGITS_TEST}
+        return ImageSet(10, 32, counts, lambda split, *_: _digits_identity(split), _read_digits)
+    raise InputError(f"data.name={name}: unknown data set; known are {', '.join(IMAGE_DATA)}")
 
 
-def open_images(name: str, split: Split, folder: Path, *, verify: bool = False) -> Images:
-    """Memory-map a split, converting it first where that has not been done.
+def identity(data: AnyImageData, split: Split, folder: Path) -> str:
+    """What a split's content is; it enters the id of every job that reads the split.
+
+    Raises:
+        InputError: it depends on files that are not there.
+    """
+    if isinstance(data, PhotoData):
+        return read_index(folder / data.name).identity(split)
+    return known(data.name).identity(split, folder, data.checksum)
+
+
+@overload
+def open_images(
+    data: str | ImageData, split: Split, folder: Path, *, verify: bool = False
+) -> Images: ...
+@overload
+def open_images(
+    data: AnyImageData, split: Split, folder: Path, *, verify: bool = False
+) -> ImageSource: ...
+def open_images(
+    data: str | AnyImageData, split: Split, folder: Path, *, verify: bool = False
+) -> ImageSource:
+    """Open a split: memory-map it, converting it first where that has not been done; or photos.
 
     Args:
+        data: the settings, or the name of a known data set of arrays.
         folder: where data sets lie; `folder`/arrow holds the converted files.
         verify: compare the whole content with its checksum.
 
     Raises:
         InputError: the source is missing and cannot be downloaded, or damaged.
     """
-    data = known(name)
+    if isinstance(data, PhotoData):
+        # Here, because torchvision's transforms take a second to import.
+        from gdas.data.photos import open_photos
+
+        return open_photos(data, split, folder, verify=verify)
+    name = data if isinstance(data, str) else data.name
+    checksum: Checksum = "published" if isinstance(data, str) else data.checksum
+    source = known(name)
     path = folder / "arrow" / f"{name}-{split}.arrow"
-    identity = data.identity(split)
+    identity = source.identity(split, folder, checksum)
 
     def convert() -> None:
-        images, labels = data.read(folder, split)
-        write_images(path, images, labels, classes=data.classes, identity=identity)
+        images, labels = source.read(split, folder, checksum)
+        write_images(path, images, labels, classes=source.classes, identity=identity)
 
     convert_once(path, identity, convert)
     return read_images(path, identity=identity, verify=verify)
@@ -125,62 +157,128 @@ def subset(total: int, seed: int, count: int | None) -> torch.Tensor:
 # CIFAR
 
 
-def _cifar_files(split: Split) -> list[tuple[str, str]]:
+class Cifar(NamedTuple):
+    """What differs between CIFAR-10 and CIFAR-100."""
+
+    name: str
+    title: str  # also, without the hyphen, torchvision's class
+    classes: int
+    labels: str  # key in a batch
+
+
+CIFAR = {
+    "cifar10": Cifar("cifar10", "CIFAR-10", 10, "labels"),
+    "cifar100": Cifar("cifar100", "CIFAR-100", 100, "fine_labels"),
+}
+
+
+def _torchvision_class(name: str) -> Any:
+    from torchvision import datasets
+
+    return getattr(datasets, CIFAR[name].title.replace("-", ""))
+
+
+def _cifar_files(name: str, split: Split) -> list[tuple[str, str]]:
     """(file, MD5) of a split, as torchvision publishes them."""
-    from torchvision.datasets import CIFAR10
-
-    files = CIFAR10.train_list if split == "train" else CIFAR10.test_list
-    return [(str(name), str(md5)) for name, md5 in files]
-
-
-def _cifar_identity(split: Split) -> str:
-    md5s = "".join(md5 for _, md5 in _cifar_files(split))
-    return "cifar10-" + hashlib.sha256(md5s.encode()).hexdigest()[:16]
+    of = _torchvision_class(name)
+    files = of.train_list if split == "train" else of.test_list
+    return [(str(file), str(md5)) for file, md5 in files]
 
 
-def _read_cifar10(folder: Path, split: Split) -> Arrays:
-    from torchvision.datasets import CIFAR10
+def _cifar_identity(name: str, split: Split, folder: Path, checksum: Checksum) -> str:
+    """By the published checksums; other files that are there, where wanted, by their content."""
+    files = _cifar_files(name, split)
+    published = hashlib.sha256("".join(md5 for _, md5 in files).encode()).hexdigest()[:16]
+    base = folder / _torchvision_class(name).base_folder
+    if checksum == "any" and base.is_dir():
+        contents = [_content(base / file) for file, _ in files]
+        if [_md5(content) for content in contents] != [md5 for _, md5 in files]:
+            digest = hashlib.sha256()
+            for content in contents:
+                digest.update(hashlib.sha256(content).digest())
+            return f"{name}-unpublished-{digest.hexdigest()[:16]}"
+    return f"{name}-{published}"
 
-    base = folder / CIFAR10.base_folder
+
+def _read_cifar(name: str, split: Split, folder: Path, checksum: Checksum) -> Arrays:
+    base = folder / _torchvision_class(name).base_folder
     if not base.is_dir():
-        _download_cifar10(folder)
+        _download_cifar(name, folder)
     images, labels = [], []
-    for name, md5 in _cifar_files(split):
-        path = base / name
-        try:
-            content = path.read_bytes()
-        except OSError as error:
+    for file, md5 in _cifar_files(name, split):
+        path = base / file
+        content = _content(path)
+        if checksum == "published" and (found := _md5(content)) != md5:
             raise InputError(
-                f"{path}: cannot read ({error.strerror}); delete {base} to download it again"
-            ) from None
-        found = hashlib.md5(content, usedforsecurity=False).hexdigest()
-        if found != md5:
-            raise InputError(
-                f"{path}: damaged, MD5 {found}, expected {md5}; "
-                f"delete {base} to download it again, or put the official file there"
+                f"{path}: damaged or not the official file, MD5 {found}, expected {md5}; delete "
+                f"{base} to download it again, put the official file there, or set "
+                "data.checksum=any to read it as it is"
             )
-        batch = _ArrayUnpickler(io.BytesIO(content), encoding="latin1").load()
-        images.append(np.asarray(batch["data"], np.uint8))
-        labels.append(np.asarray(batch["labels"], np.int64))
-    return np.concatenate(images).reshape(-1, 3, 32, 32), np.concatenate(labels)
+        batch_images, batch_labels = _read_batch(path, content, CIFAR[name])
+        images.append(batch_images)
+        labels.append(batch_labels)
+    return np.concatenate(images), np.concatenate(labels)
 
 
-def _download_cifar10(folder: Path) -> None:
-    from torchvision.datasets import CIFAR10
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot read ({error.strerror}); delete {path.parent} to download it again"
+        ) from None
 
+
+def _md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+def _download_cifar(name: str, folder: Path) -> None:
+    of, title = _torchvision_class(name), CIFAR[name].title
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        CIFAR10(str(folder), download=True)  # checks the archive's MD5
+        of(str(folder), download=True)  # checks the archive's MD5
     except (OSError, RuntimeError) as error:
         raise InputError(
-            f"CIFAR-10 is not in {folder} (no {CIFAR10.base_folder}) and could not be downloaded "
+            f"{title} is not in {folder} (no {of.base_folder}) and could not be downloaded "
             f"({error}); name the folder that holds it with --data"
         ) from None
+
+
+def _read_batch(path: Path, content: bytes, cifar: Cifar) -> Arrays:
+    """The images and labels of one file, whatever else it holds left aside.
+
+    Raises:
+        InputError: it is no such file; names it.
+    """
+    try:
+        batch = _ArrayUnpickler(io.BytesIO(content), encoding="latin1").load()
+        images, labels = batch["data"], np.asarray(batch[cifar.labels])
+    except Exception as error:  # a damaged pickle can raise anything
+        what = error if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+        raise InputError(f"{path}: not a {cifar.title} batch ({what})") from None
+    if type(images) is not np.ndarray or images.dtype != np.uint8:
+        raise InputError(f"{path}: not a {cifar.title} batch (its data are not an array of bytes)")
+    if images.ndim != 2 or images.shape[1] != 3072 or len(images) == 0:
+        raise InputError(
+            f"{path}: not a {cifar.title} batch (its data are {images.shape}, expected N x 3072)"
+        )
+    if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
+        raise InputError(
+            f"{path}: not a {cifar.title} batch ({cifar.labels} must be {len(images)} integers)"
+        )
+    if labels.min() < 0 or labels.max() >= cifar.classes:
+        raise InputError(
+            f"{path}: {cifar.labels} from {labels.min()} to {labels.max()}, "
+            f"expected 0 to {cifar.classes - 1}"
+        )
+    return images.reshape(-1, 3, 32, 32), labels.astype(np.int64)
 
 
 ARRAY_BUILDERS = (
     ("numpy.core.multiarray", "_reconstruct"),
     ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy._core.numeric", "_frombuffer"),
     ("numpy", "ndarray"),
     ("numpy", "dtype"),
     ("_codecs", "encode"),
@@ -192,10 +290,8 @@ class _ArrayUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in ARRAY_BUILDERS:
-            raise InputError(f"data file wants to load {module}.{name}: not a CIFAR batch")
-        if module.startswith("numpy.core"):
-            module = "numpy._core.multiarray"
-        return super().find_class(module, name)
+            raise InputError(f"it wants to load {module}.{name}")
+        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
 
 
 # scikit-learn's digits
@@ -212,6 +308,10 @@ def _digits(split: Split) -> Arrays:
     labels = digits.target.astype(np.int64)
     rows = slice(None, -DIGITS_TEST) if split == "train" else slice(-DIGITS_TEST, None)
     return images[rows], labels[rows]
+
+
+def _read_digits(split: Split, folder: Path, checksum: Checksum) -> Arrays:
+    return _digits(split)
 
 
 def _digits_identity(split: Split) -> str:

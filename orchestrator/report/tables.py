@@ -152,11 +152,11 @@ def _not_the_papers(spec: FinalSpec, experiment: Experiment, row: paper.Row) -> 
     assert spec.row is not None
     data = next(iter(paper.MEASURES[spec.row.table][c].data for c in spec.row.columns))
     found = size_differences(spec.recipe, papers_final(spec.row.table, row, data))
-    if spec.cell.searched is not None:
-        search = experiment.searches[spec.cell.searched]
+    for track in dict.fromkeys(spec.cell.tracks.values()):
+        search = experiment.searches[track]
         differing = size_differences(search.recipe, papers_search(search.recipe))
         if search.cells == "searched":
-            found += [f"search.{key}" for key in differing]
+            found += [f"search {track} {key}" for key in differing]
     return found
 
 
@@ -210,6 +210,8 @@ def _cell(spec: FinalSpec) -> str:
     c = spec.cell
     if c.searched is not None:
         return f"search {c.searched}"
+    if c.combined is not None:
+        return f"normal cell of {c.combined.normal}, reduction cell {c.combined.reduce}"
     return f"random cell {c.random}" if c.random is not None else str(c.published or c.file)
 
 
@@ -217,6 +219,8 @@ def _provenance(provenance: dict[str, Any]) -> str:
     match provenance["source"]:
         case "searched":
             return f"{provenance['track']}, seed {provenance['seed']}, by {provenance['by']}"
+        case "combined":
+            return f"combined: {provenance['genotype']['name']}"
         case source:
             return f"{source} {provenance['genotype']['name']}"
 

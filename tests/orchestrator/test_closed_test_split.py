@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import gdas.data.images
-from gdas.data.images import known
 from gdas.errors import InputError
-from orchestrator.checks import prepare_data
+from orchestrator.checks import identity, prepare_data
 from orchestrator.experiment import Experiment, load_experiment
 from orchestrator.scheduler import Scheduler
 from orchestrator.search_trial import run_search
@@ -49,7 +49,7 @@ def cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (base / name).write_bytes(content)
         split = "test" if name == "test_batch" else "train"
         files[split].append((name, hashlib.md5(content).hexdigest()))
-    monkeypatch.setattr(gdas.data.images, "_cifar_files", lambda split: files[split])
+    monkeypatch.setattr(gdas.data.images, "_cifar_files", lambda _, split: files[split])
     return base.parent
 
 
@@ -61,9 +61,7 @@ def experiment(tmp_path: Path) -> Experiment:
 
 def search_and_select(tmp_path: Path, name: str, data: Path) -> tuple[list[str], dict[str, object]]:
     """Digests of the searches and what was selected, without Ray."""
-    found = build_study(
-        experiment(tmp_path), lambda task, n, split: known(n).identity(split), {}
-    ).only(["select-"])
+    found = build_study(experiment(tmp_path), partial(identity, data), {}).only(["select-"])
     store = Store(tmp_path / name)
     prepare_data(found, store, data)
     scheduler = Scheduler(found, store, {"CPU": 1.0}, lambda line: None)
@@ -91,6 +89,6 @@ def test_a_final_without_the_test_file_is_refused_before_anything_starts(
     tmp_path: Path, cifar: Path
 ) -> None:
     (cifar / "cifar-10-batches-py" / "test_batch").unlink()
-    found = build_study(experiment(tmp_path), lambda task, n, split: known(n).identity(split), {})
+    found = build_study(experiment(tmp_path), partial(identity, cifar), {})
     with pytest.raises(InputError, match="test_batch: cannot read"):
         prepare_data(found, Store(tmp_path / "out"), cifar)

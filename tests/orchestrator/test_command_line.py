@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import gdas.data.images
+from gdas.errors import InputError
 from orchestrator import estimate, plan
+from orchestrator.checks import fixed_cells
 from orchestrator.experiment import load_experiment
 from orchestrator.reproduce_paper import main
 from orchestrator.study import build_study
@@ -86,7 +89,7 @@ def test_a_damaged_data_file(
     found = hashlib.md5(b"not what it claims").hexdigest()
     line = refused(capsys, "laptop", "--data", str(tmp_path))
     assert "data_batch_1: damaged" in line and found in line
-    assert gdas.data.images._cifar_files("train")[0][1] in line
+    assert gdas.data.images._cifar_files("cifar10", "train")[0][1] in line
 
 
 def test_shapes_that_cannot_be_built(capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,9 +125,18 @@ def test_an_incompatible_output_folder(capsys: pytest.CaptureFixture[str], tmp_p
     assert "incompatible version" in refused(capsys, "--out", str(tmp_path))
 
 
+def at_hand(data: Any, split: str) -> str:
+    """No ImageNet."""
+    if data.name == "imagenet":
+        raise InputError("no ImageNet")
+    return identity(data, split)
+
+
 def test_rough_times_order_the_experiments_sensibly() -> None:
     def hours(name: str, *overrides: str) -> float:
-        study = build_study(load_experiment(name, list(overrides)), identity, {})
+        experiment = load_experiment(name, list(overrides))
+        cells = {name: cell.to_json() for name, cell in fixed_cells(experiment).items()}
+        study = build_study(experiment, at_hand, cells)
         return sum(estimate.estimated_seconds(job) for job in study) / 3600
 
     assert hours("smoke") < 0.5 < hours("laptop") < 5 < hours("headline") < hours("paper")

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from gdas.config import (
+    PHOTO_DATA,
     SEARCH_PRESETS,
+    ImageData,
+    PhotoData,
     SearchConfig,
     TextSearchConfig,
     TextTrainConfig,
     TrainConfig,
     differences,
 )
+from gdas.data.shard_index import Shard, ShardIndex, Shards
 from gdas.errors import InputError
-from orchestrator.experiment import EXPERIMENTS, load_experiment
+from orchestrator.checks import check_experiment, fixed_cells, identity
+from orchestrator.estimate import estimated_seconds
+from orchestrator.experiment import EXPERIMENTS, Experiment, load_experiment
+from orchestrator.study import build_study
 
 SHIPPED = sorted(EXPERIMENTS.glob("*.yaml"))
 
@@ -77,6 +87,138 @@ def test_the_data_sets_own_augmentation_comes_with_its_name() -> None:
     assert not recipe.data.flip, "mirrored digits are not digits"
 
 
+PHOTO_STUDY = """
+search: {select_by: shared_weights}
+searches:
+  photos: {recipe: {data: {name: imagenet}}}
+  proxied: {select_by: proxy, recipe: {data: {name: flowers, format: photos, classes: 5, size: 64}}}
+  digits: {recipe: {data: {name: digits}}}
+finals:
+  v1: {cell: {published: GDAS_V1}, recipe: {data: {name: imagenet, hue: 0.0}}}
+  small:
+    cell: {random: 1}
+    recipe: {data: {name: flowers, format: photos, classes: 5}, stem: cifar}
+"""
+
+
+def photo_study(tmp_path: Path, *overrides: str) -> Experiment:
+    path = tmp_path / "photos.yaml"
+    path.write_text(PHOTO_STUDY)
+    return load_experiment(str(path), list(overrides))
+
+
+def test_photos_take_the_imagenet_recipe_and_their_own_settings(tmp_path: Path) -> None:
+    experiment = photo_study(tmp_path)
+    search = experiment.searches["photos"].recipe
+    assert search.data == PHOTO_DATA["imagenet"]
+    assert search.network.stem == "imagenet"
+    assert experiment.searches["digits"].recipe.network.stem == "cifar"
+    v1, small = (experiment.finals[name].recipe for name in ("v1", "small"))
+    assert isinstance(v1, TrainConfig) and isinstance(small, TrainConfig)
+    assert v1.data == dataclasses.replace(PHOTO_DATA["imagenet"], hue=0.0)
+    # Spec: the authors' ImageNet training.
+    assert (v1.stem, v1.channels, v1.normals_per_block) == ("imagenet", 50, 4)
+    assert (v1.epochs, v1.batch_size, v1.lr, v1.schedule, v1.lr_decay) == (
+        *(250, 128, 0.1, "exponential"),
+        0.97,
+    )
+    assert (v1.momentum, v1.nesterov, v1.weight_decay, v1.clip) == (0.9, True, 3e-5, 5.0)
+    assert (v1.drop_path, v1.label_smoothing, v1.auxiliary_weight) == (0.0, 0.1, 0.4)
+    assert small.data == PhotoData(name="flowers", classes=5)
+    assert (small.stem, small.epochs) == ("cifar", 250)
+    proxied = experiment.searches["proxied"]
+    assert (
+        proxied.proxy.data == proxied.recipe.data == PhotoData(name="flowers", classes=5, size=64)
+    )
+
+
+def test_a_proxy_reads_what_its_search_reads() -> None:
+    overrides = ["searches.gdas.recipe.data.checksum=any"]
+    search = load_experiment("paper", overrides).searches["gdas"]
+    assert isinstance(search.proxy.data, ImageData)
+    assert search.proxy.data.checksum == "any"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("finals.v1.recipe.data.name=flowers", "name=flowers: unknown data set.*format=photos"),
+        ("finals.v1.recipe.data.cutout=16", r"v1\.recipe\.data\.cutout: unknown key"),
+        ("finals.v1.recipe.data.format=arrays", "format=arrays: imagenet is of format photos"),
+        ("finals.v1.recipe.data.hue=0.7", r"v1\.recipe\.data: hue=0\.7: must be from 0 to 0\.5"),
+        ("finals.small.recipe.data.name=../x", "must be a plain folder name"),
+        ("finals.small.recipe.data.name=..", "must be a plain folder name"),
+        ("finals.small.recipe.data.clases=3", "clases: unknown key; did you mean classes"),
+        (
+            "finals.small.recipe.data={name: x, format: photos}",
+            r"recipe\.data\.classes: is missing",
+        ),
+        ("finals.v1.recipe.segments_per_epoch=0", "segments_per_epoch=0: must be 1 or more"),
+        ("searches.digits.recipe.data.checksum=none", "checksum='none'"),
+    ],
+)
+def test_bad_settings_of_photos_are_refused(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        photo_study(tmp_path, override)
+
+
+def test_photos_that_are_not_converted_are_refused_with_the_command(tmp_path: Path) -> None:
+    experiment = photo_study(tmp_path)
+    with pytest.raises(InputError) as caught:
+        check_experiment(experiment, fixed_cells(experiment), tmp_path / "data")
+    text = str(caught.value)
+    assert text.startswith(
+        f"searches.photos: {tmp_path / 'data' / 'imagenet'}: no converted photos"
+    )
+    assert f"python -m gdas.data.shards IMAGEFOLDER {tmp_path / 'data' / 'imagenet'}" in text
+
+
+def converted(folder: Path, classes: int, photos: int) -> None:
+    """The index of a conversion; what a check reads."""
+    folder.mkdir(parents=True)
+    splits = {
+        split: Shards((Shard(folder / "x", photos, 1, split),), 64, ())
+        for split in ("train", "test")
+    }
+    index = ShardIndex(folder, "plan", tuple(f"c{i}" for i in range(classes)), splits)
+    (folder / "index.json").write_text(json.dumps(index.to_json()))
+
+
+def test_converted_photos_are_counted_and_identified_by_their_index(tmp_path: Path) -> None:
+    converted(tmp_path / "imagenet", 1000, 5000)
+    converted(tmp_path / "flowers", 5, 300)
+    experiment = photo_study(tmp_path, "finals.small.recipe.auxiliary_weight=0")
+    cells = fixed_cells(experiment)
+    with pytest.raises(InputError, match=r"64 x 64 .* set auxiliary_weight to 0"):
+        check_experiment(experiment, cells, tmp_path)
+    override = [
+        "finals.small.recipe.auxiliary_weight=0",
+        "searches.proxied.proxy.auxiliary_weight=0",
+    ]
+    experiment = photo_study(tmp_path, *override)
+    check_experiment(experiment, cells, tmp_path)
+    study = build_study(
+        experiment,
+        partial(identity, tmp_path),
+        {name: cell.to_json() for name, cell in cells.items()},
+    )
+    (final,) = study.final("small")
+    assert final.recipe["data"]["train"] != final.recipe["data"]["test"]
+    hours = [estimated_seconds(job) / 3600 for job in study if job.label in ("train-v1",)]
+    # 250 epochs of 5,000 photos at 0.58 G multiply-adds, forward and backward, 8 GFLOP/s.
+    assert hours == [pytest.approx(250 * 5000 * 0.58e9 * 6 / 8e9 / 3600, rel=0.02)]
+    with pytest.raises(InputError, match="train_images=301: the training split has only 300"):
+        check_experiment(
+            photo_study(tmp_path, *override, "finals.small.recipe.train_images=301"),
+            cells,
+            tmp_path,
+        )
+    with pytest.raises(InputError, match=r"classes=6: .*flowers has 5 classes"):
+        check_experiment(
+            photo_study(tmp_path, *override, "finals.small.recipe.data.classes=6"), cells, tmp_path
+        )
+
+
 BAD = [
     (["searches.gdas-rnn.select_by=shared_weights"], r"recurrent cells are selected by proxy"),
     (["searches.gdas-rnn.preset=authors_2020"], r"authors_2020 has no recurrent half"),
@@ -100,7 +242,10 @@ BAD = [
         r"^finals\.gdas-frc-digits\.cell\.searched=gdas: no such search; did",
     ),
     (["finals.x.cell.published=GDAS_V2"], r"published=GDAS_V2: unknown; did you mean GDAS_V1"),
-    (["finals.x.cell={}"], r"give exactly one of searched, published, file, random; got none"),
+    (
+        ["finals.x.cell={}"],
+        r"give exactly one of searched, combined, published, file, random; got none",
+    ),
     (["finals.X.cell.random=1"], r"name 'X': use lower-case"),
     (["search.recipe.epochs"], r"expected key=value"),
     (["retries=-1"], r"retries=-1: must be 0 or more"),

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 
 import gdas
+from gdas.config import AnyImageData, TextData
+from gdas.errors import InputError
 from gdas.genotype import PUBLISHED
 from orchestrator.experiment import load_experiment
 from orchestrator.study import Study, build_study
 
 
-def identity(task: str, name: str, split: str) -> str:
-    return f"{task}-{name}-{split}"
+def identity(data: AnyImageData | TextData, split: str) -> str:
+    return f"{data.name}-{split}"
 
 
 def study(*overrides: str, name: str = "smoke") -> Study:
@@ -23,6 +26,7 @@ def study(*overrides: str, name: str = "smoke") -> Study:
         experiment,
         searches={k: v for k, v in experiment.searches.items() if v.recipe.task == "image"},
         finals={k: v for k, v in experiment.finals.items() if v.recipe.task == "image"},
+        measures={},
     )
     return build_study(images, identity, {})
 
@@ -80,15 +84,15 @@ def test_the_algorithms_version_and_the_data_change_every_id(
 ) -> None:
     before = ids(study())
     everything = load_experiment("smoke", [])
-    other = build_study(everything, lambda t, n, s: f"other {n} {s}", {})
+    other = build_study(everything, lambda data, split: f"other {data.name} {split}", {})
     assert not set(ids(other).values()) & set(before.values())
     monkeypatch.setattr(gdas, "ALGORITHM_VERSION", gdas.ALGORITHM_VERSION + 1)
     assert not set(ids(study()).values()) & set(before.values())
 
 
 def test_a_search_does_not_depend_on_the_test_split() -> None:
-    def without_test(task: str, name: str, split: str) -> str:
-        return identity(task, name, split) if split != "test" else "gone"
+    def without_test(data: AnyImageData | TextData, split: str) -> str:
+        return identity(data, split) if split != "test" else "gone"
 
     found = build_study(load_experiment("smoke", []), without_test, {})
     before, after = ids(build_study(load_experiment("smoke", []), identity, {})), ids(found)
@@ -121,3 +125,64 @@ def test_only_keeps_what_is_named_and_what_it_needs() -> None:
     assert [job.kind for job in found.only(["search-"])] == ["search"] * 4
     with pytest.raises(KeyError, match="nothing"):
         found.only(["nothing"])
+
+
+def test_random_cells_are_scored_and_selected_without_a_search() -> None:
+    overrides = [
+        "search.select_by=proxy",
+        "searches.drawn.cells=random",
+        "searches.drawn.recipe.network.reduction=fixed",
+        "searches.gdas-frc.against=drawn",
+        "finals.best-drawn.cell.searched=drawn",
+    ]
+    found = study(*overrides)
+    scored = found.scored("drawn")
+    assert [job.kind for job in scored] == ["proxy"] * 4
+    assert found.searches("drawn") == []
+    assert all(job.needs == () for job in scored)
+    cells = [job.recipe["genotype"] for job in scored]
+    assert len({str(cell) for cell in cells}) == 4
+    # The same halves of the data and the same budget as the searched cells of the same seed.
+    for drawn, searched in zip(scored, found.scored("gdas-frc"), strict=True):
+        assert drawn.recipe["search"]["seed"] == searched.recipe["search"]["seed"]
+        assert drawn.recipe["config"] == searched.recipe["config"]
+    (final,) = found.final("best-drawn")
+    assert final.needs == (found.selections["drawn"],)
+
+
+def test_a_final_may_be_repeated_with_other_seeds() -> None:
+    (once,) = study().final("gdas-frc-digits")
+    repeated = study("finals.gdas-frc-digits.seeds=[0, 1, 2]").final("gdas-frc-digits")
+    assert [job.recipe["config"]["seed"] for job in repeated] == [0, 1, 2]
+    assert repeated[0].id == once.id, "what was trained stays trained"
+
+
+def test_a_combined_cell_waits_for_both_of_its_searches_and_table_5_shares_jobs() -> None:
+    experiment = load_experiment("paper", [])
+    cells = {"darts-cutout-cifar100": PUBLISHED["DARTS_V2"].to_json()}
+    found = build_study(experiment, identity, cells)
+    (mixed,) = found.final("normal-frc-reduction-gdas")
+    assert set(mixed.needs) == {found.selections["gdas"], found.selections["gdas-frc"]}
+    assert found.final("normal-gdas-reduction-gdas") == found.final("gdas-cutout-cifar10")
+    assert found.final("normal-frc-reduction-fixed") == found.final("gdas-frc-cutout-cifar10")
+    (fixed,) = found.final("normal-gdas-reduction-fixed")
+    assert fixed.needs == (found.selections["gdas"],)
+
+
+def test_a_final_without_its_data_is_left_out_where_the_settings_say_so() -> None:
+    def no_photos(data: Any, split: str) -> str:
+        if data.name == "imagenet":
+            raise InputError("no ImageNet at data/imagenet")
+        return f"{data.name}-{split}"
+
+    experiment = load_experiment("paper", [])
+    cells = {"darts-cutout-cifar100": PUBLISHED["DARTS_V2"].to_json()}
+    found = build_study(experiment, no_photos, cells)
+    assert found.left_out == {
+        "gdas-imagenet": "no ImageNet at data/imagenet",
+        "gdas-frc-imagenet": "no ImageNet at data/imagenet",
+    }
+    assert found.final("gdas-imagenet") == []
+    refusing = load_experiment("paper", ["finals.gdas-imagenet.without_data=refuse"])
+    with pytest.raises(InputError, match="no ImageNet"):
+        build_study(refusing, no_photos, cells)
