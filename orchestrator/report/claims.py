@@ -58,7 +58,7 @@ def _acceleration(experiment: Experiment, study: Study, store: Store) -> list[st
         table(header, rows),
         "\nOne W step and one alpha step; the median. Memory: what the backward pass keeps of the "
         "forward pass; on a GPU the allocator's peak. The stem and the cells' preprocessing run "
-        "once either way, so that less than 8 is to be expected.\n",
+        "once either way. Time is wall-clock: jobs beside it on the same machine disturb it.\n",
     ]
 
 
