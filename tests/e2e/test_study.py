@@ -44,12 +44,15 @@ def test_the_winner_is_the_best_by_validation_and_is_what_was_trained(undisturbe
 def test_the_report_has_our_number_beside_the_papers(undisturbed: Path) -> None:
     report = (undisturbed / "report" / "report.md").read_text()
     final = driving.result(driving.folders(undisturbed)["train-frc-digits"])
-    row = next(line for line in report.splitlines() if line.startswith("| frc-digits | Table 1"))
-    assert "2.82 %" in row
-    assert f"{100 - final['metrics']['test/top1']:.2f} %" in row
-    assert "not comparable" in row, "digits are not CIFAR-10"
+    lines = report.splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("| **ours**: frc-digits"))
+    assert lines[at - 1].startswith("| GDAS (FRC) + CutOut | 2.82 |"), "under the paper's row"
+    assert f"| {100 - final['metrics']['test/top1']:.2f} [" in lines[at]
+    assert "on digits" in lines[at], "digits are not CIFAR-10"
+    verdict = next(line for line in lines if line.startswith("| final frc-digits"))
+    assert "| 2.82 | run too small to compare |" in verdict
     html = (undisturbed / "report" / "report.html").read_text()
-    assert html.count('src="data:image/png;base64,') == 3
+    assert html.count('src="data:image/png;base64,') == 4
     assert 'src="http' not in html and ".png" not in html, "self-contained"
 
 
