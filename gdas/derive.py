@@ -8,12 +8,14 @@ distinct sources, which is the default here. Both are settings.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from gdas.genotype import EDGES_PER_NODE, OPERATIONS, Edge
+from gdas.genotype import EDGES_PER_NODE, OPERATIONS, AnyGenotype, Edge, RecurrentGenotype
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,8 @@ class DerivedCell:
     """A derived cell and how decided the logits were.
 
     Attributes:
-        edges: two (operation, source) pairs a node, most important first.
+        edges: the kept (operation, source) pairs; of an image cell two a node, most important
+            first; of a recurrent cell (function, predecessor) of states 1, 2, ...
         probabilities: of each kept operation under softmax(logits).
         margins: that probability minus the next best eligible operation's on the same edge.
         entropy: mean entropy of the edges' distributions, divided by log K: 1 is undecided.
@@ -71,7 +74,6 @@ def derive_cell(
             ranked = sorted((-float(p_EK[e, k]), e, k) for k in range(first, len(OPERATIONS)))
             candidates += ranked[:1] if distinct_sources else ranked
         kept += [(e, k) for _, e, k in sorted(candidates)[:EDGES_PER_NODE]]
-    entropy_E = -(p_EK * p_EK.clamp_min(1e-300).log()).sum(1)
     return DerivedCell(
         edges=tuple((OPERATIONS[k], edges[e][1]) for e, k in kept),
         probabilities=tuple(float(p_EK[e, k]) for e, k in kept),
@@ -79,8 +81,37 @@ def derive_cell(
             float(p_EK[e, k]) - max(float(p_EK[e, j]) for j in range(first, 8) if j != k)
             for e, k in kept
         ),
-        entropy=float(entropy_E.mean() / torch.tensor(float(len(OPERATIONS))).log()),
+        entropy=relative_entropy(p_EK),
     )
+
+
+def relative_entropy(p_EK: Tensor) -> float:
+    """Mean entropy of the edges' distributions, divided by log K."""
+    entropy_E = -(p_EK * p_EK.clamp_min(1e-300).log()).sum(1)
+    return float(entropy_E.mean() / torch.tensor(float(p_EK.shape[1])).log())
+
+
+def describe(
+    genotype: AnyGenotype, cells: Mapping[str, DerivedCell], logits: Mapping[str, Tensor]
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """Metrics and details of a derived genotype, as gdas.search.SearchSpace.derived returns them.
+
+    Args:
+        cells: by cell type.
+    """
+    metrics = {}
+    for kind, cell in cells.items():
+        metrics[f"{kind}/entropy"] = cell.entropy
+        metrics[f"{kind}/mean_margin"] = sum(cell.margins) / len(cell.margins)
+        if not isinstance(genotype, RecurrentGenotype):  # a function never has parameters
+            metrics[f"{kind}/parameter_free"] = float(parameter_free(cell.edges))
+    details = {
+        "genotype": genotype.to_json(),
+        "probabilities": {kind: list(cell.probabilities) for kind, cell in cells.items()},
+        "margins": {kind: list(cell.margins) for kind, cell in cells.items()},
+        "logits": {kind: a.detach().tolist() for kind, a in logits.items()},
+    }
+    return metrics, details
 
 
 def parameter_free(edges: tuple[Edge, ...]) -> int:

@@ -1,11 +1,15 @@
-"""Files that are never seen half-written."""
+"""Files that are never seen half-written, and JSON objects that are not trusted."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+from gdas.errors import InputError
 
 
 def write_text(path: Path, text: str) -> None:
@@ -30,3 +34,29 @@ def sha256_of(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def named_object(
+    value: object, form: str, keys: Sequence[str], where: str, *, optional: Sequence[str] = ()
+) -> tuple[str, dict[str, Any]]:
+    """Check a decoded JSON value that says what it is; returns its name and itself.
+
+    Args:
+        form: what its `format` must be.
+        keys, optional: what else it may have, beside `name`; the values are not looked at.
+        where: what to call it in an error, usually the file.
+
+    Raises:
+        InputError: no object, of another format, an unknown key, or a name that is not text.
+    """
+    if not isinstance(value, dict):
+        raise InputError(f"{where}: expected a JSON object with {' and '.join(keys)}")
+    if value.get("format") != form:
+        raise InputError(f"{where}: format is {value.get('format')!r}, expected {form!r}")
+    known = {"format", "name", *keys, *optional}
+    if unknown := sorted(set(value) - known):
+        raise InputError(f"{where}: unknown key {unknown[0]!r}; known are {sorted(known)}")
+    name = value.get("name", "unnamed")
+    if not isinstance(name, str):
+        raise InputError(f"{where}: name must be a string")
+    return name, value

@@ -26,6 +26,7 @@ import numpy as np
 
 from gdas.bench201.genotype import BENCH201_FORMAT, Bench201Genotype, bench201_from_json
 from gdas.errors import InputError
+from gdas.files import named_object
 
 OPERATIONS = (
     "none",
@@ -167,21 +168,12 @@ def from_json(value: object, where: str = "genotype") -> Genotype:
     Raises:
         InputError: a key is missing or unknown, or a cell is malformed.
     """
-    if not isinstance(value, dict):
-        raise InputError(f"{where}: expected a JSON object with normal and reduce")
-    if value.get("format") != FORMAT:
-        raise InputError(f"{where}: format is {value.get('format')!r}, expected {FORMAT!r}")
-    known = {"format", "name", "normal", "reduce"}
-    if unknown := sorted(set(value) - known):
-        raise InputError(f"{where}: unknown key {unknown[0]!r}; known are {sorted(known)}")
-    name = value.get("name", "unnamed")
-    if not isinstance(name, str):
-        raise InputError(f"{where}: name must be a string")
-    reduce = value.get("reduce")
+    name, fields = named_object(value, FORMAT, ("normal", "reduce"), where)
+    reduce = fields.get("reduce")
     try:
         return Genotype(
             name=name,
-            normal=_edges(value.get("normal"), f"{where}, normal"),
+            normal=_edges(fields.get("normal"), f"{where}, normal"),
             reduce=None if reduce == "fixed" else _edges(reduce, f"{where}, reduce"),
         )
     except InputError as error:
@@ -212,22 +204,13 @@ def recurrent_from_json(value: object, where: str = "genotype") -> RecurrentGeno
     Raises:
         InputError: a key is missing or unknown, or the cell is malformed.
     """
-    if not isinstance(value, dict):
-        raise InputError(f"{where}: expected a JSON object with recurrent")
-    if value.get("format") != RECURRENT_FORMAT:
-        raise InputError(
-            f"{where}: format is {value.get('format')!r}, expected {RECURRENT_FORMAT!r}"
-        )
-    known = {"format", "name", "recurrent", "concat"}
-    if unknown := sorted(set(value) - known):
-        raise InputError(f"{where}: unknown key {unknown[0]!r}; known are {sorted(known)}")
-    name = value.get("name", "unnamed")
-    if not isinstance(name, str):
-        raise InputError(f"{where}: name must be a string")
-    recurrent = _edges(value.get("recurrent"), f"{where}, recurrent")
+    name, fields = named_object(
+        value, RECURRENT_FORMAT, ("recurrent",), where, optional=("concat",)
+    )
+    recurrent = _edges(fields.get("recurrent"), f"{where}, recurrent")
     concat: tuple[int, ...] = ()
-    if "concat" in value:
-        states = value["concat"]
+    if "concat" in fields:
+        states = fields["concat"]
         if not isinstance(states, list) or not states or any(type(s) is not int for s in states):
             raise InputError(f"{where}, concat: expected a list of states, got {states!r}")
         concat = tuple(states)

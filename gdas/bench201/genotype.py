@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from gdas.errors import InputError
+from gdas.files import named_object
 
 CELL_OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 """The operations, in the order of the authors' code (the columns of the logits)."""
@@ -109,18 +110,8 @@ def bench201_from_json(value: object, where: str = "genotype") -> Bench201Genoty
     Raises:
         InputError: a key is missing or unknown, or the cell is malformed.
     """
-    if not isinstance(value, dict):
-        raise InputError(f"{where}: expected a JSON object with cell")
-    if value.get("format") != BENCH201_FORMAT:
-        raise InputError(
-            f"{where}: format is {value.get('format')!r}, expected {BENCH201_FORMAT!r}"
-        )
-    known = {"format", "name", "cell"}
-    if unknown := sorted(set(value) - known):
-        raise InputError(f"{where}: unknown key {unknown[0]!r}; known are {sorted(known)}")
-    name, cell = value.get("name", "unnamed"), value.get("cell")
-    if not isinstance(name, str):
-        raise InputError(f"{where}: name must be a string")
+    name, fields = named_object(value, BENCH201_FORMAT, ("cell",), where)
+    cell = fields.get("cell")
     if not isinstance(cell, str):
         raise InputError(f"{where}, cell: expected text of the form {PATTERN}")
     return bench201_from_string(cell, name, f"{where}, cell")

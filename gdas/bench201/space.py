@@ -17,7 +17,7 @@ from gdas.checkpoint import State
 from gdas.cnn.space import ImageHalves, Score, score_picks
 from gdas.config import Bench201SearchConfig
 from gdas.data.source import ImageSource
-from gdas.derive import DerivedCell, parameter_free
+from gdas.derive import DerivedCell, describe, relative_entropy
 from gdas.metrics import BatchLoss
 from gdas.randomness import initial_weights
 from gdas.sampler import Pick
@@ -82,18 +82,7 @@ class Bench201Space:
 
     def derived(self, logits: dict[str, Tensor]) -> tuple[dict[str, float], dict[str, Any]]:
         genotype, cell = derive_bench201_genotype(self.config, logits)
-        metrics = {
-            f"{CELL_TYPE}/entropy": cell.entropy,
-            f"{CELL_TYPE}/mean_margin": sum(cell.margins) / len(cell.margins),
-            f"{CELL_TYPE}/parameter_free": float(parameter_free(cell.edges)),
-        }
-        details = {
-            "genotype": genotype.to_json(),
-            "probabilities": {CELL_TYPE: list(cell.probabilities)},
-            "margins": {CELL_TYPE: list(cell.margins)},
-            "logits": {CELL_TYPE: logits[CELL_TYPE].detach().tolist()},
-        }
-        return metrics, details
+        return describe(genotype, {CELL_TYPE: cell}, logits)
 
 
 def derive_bench201_cell(logits_EK: Tensor) -> DerivedCell:
@@ -110,7 +99,6 @@ def derive_bench201_cell(logits_EK: Tensor) -> DerivedCell:
     p_EK = torch.softmax(logits_EK.detach().double(), dim=1)
     rows: list[list[float]] = p_EK.tolist()
     kept = [row.index(max(row)) for row in rows]
-    entropy_E = -(p_EK * p_EK.clamp_min(1e-300).log()).sum(1)
     return DerivedCell(
         edges=tuple(
             (CELL_OPERATIONS[k], source) for k, (_, source) in zip(kept, EDGES, strict=True)
@@ -120,7 +108,7 @@ def derive_bench201_cell(logits_EK: Tensor) -> DerivedCell:
             row[k] - max(p for j, p in enumerate(row) if j != k)
             for row, k in zip(rows, kept, strict=True)
         ),
-        entropy=float(entropy_E.mean() / torch.tensor(float(shape[1])).log()),
+        entropy=relative_entropy(p_EK),
     )
 
 

@@ -23,7 +23,7 @@ from gdas.config import ImageSearchConfig, SearchConfig
 from gdas.data.augment import augment, draw_moves, normalise
 from gdas.data.images import split_indices
 from gdas.data.source import Batch, ImageSource, Wanted
-from gdas.derive import DerivedCell, derive_cell, parameter_free
+from gdas.derive import DerivedCell, derive_cell, describe
 from gdas.errors import InputError
 from gdas.genotype import OPERATIONS, Genotype
 from gdas.metrics import BatchLoss, correct_top_k
@@ -203,18 +203,7 @@ class ImageSpace:
 
     def derived(self, logits: dict[str, Tensor]) -> tuple[dict[str, float], dict[str, Any]]:
         genotype, cells = derive_genotype(self.config, logits)
-        metrics = {}
-        for kind, cell in cells.items():
-            metrics[f"{kind}/entropy"] = cell.entropy
-            metrics[f"{kind}/mean_margin"] = sum(cell.margins) / len(cell.margins)
-            metrics[f"{kind}/parameter_free"] = float(parameter_free(cell.edges))
-        details = {
-            "genotype": genotype.to_json(),
-            "probabilities": {kind: list(cell.probabilities) for kind, cell in cells.items()},
-            "margins": {kind: list(cell.margins) for kind, cell in cells.items()},
-            "logits": {kind: a.detach().tolist() for kind, a in logits.items()},
-        }
-        return metrics, details
+        return describe(genotype, cells, logits)
 
 
 def derive_genotype(

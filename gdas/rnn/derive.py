@@ -5,29 +5,11 @@ Shapes: E edges (step by step, then by predecessor), K operations.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
+from gdas.derive import DerivedCell, relative_entropy
 from gdas.genotype import RECURRENT_OPERATIONS, Edge
-
-
-@dataclass(frozen=True)
-class DerivedRecurrent:
-    """A derived cell and how decided the logits were.
-
-    Attributes:
-        steps: (function, predecessor) of states 1, 2, ...
-        probabilities: of each kept function under softmax(logits).
-        margins: that probability minus the next best eligible function's on the same edge.
-        entropy: mean entropy of the edges' distributions, divided by log K: 1 is undecided.
-    """
-
-    steps: tuple[Edge, ...]
-    probabilities: tuple[float, ...]
-    margins: tuple[float, ...]
-    entropy: float
 
 
 def first_edge(step: int) -> int:
@@ -42,7 +24,7 @@ def edge_count(steps: int) -> int:
 
 def derive_recurrent(
     logits_EK: Tensor, *, steps: int = 8, exclude_none: bool = True
-) -> DerivedRecurrent:
+) -> DerivedCell:
     """Keep for every step its most important predecessor and there the most probable function.
 
     Args:
@@ -66,10 +48,9 @@ def derive_recurrent(
         kept.append((RECURRENT_OPERATIONS[first + operation], predecessor))
         probabilities.append(row[operation])
         margins.append(row[operation] - max(p for k, p in enumerate(row) if k != operation))
-    entropy_E = -(p_EK * p_EK.clamp_min(1e-300).log()).sum(1)
-    return DerivedRecurrent(
-        steps=tuple(kept),
+    return DerivedCell(
+        edges=tuple(kept),
         probabilities=tuple(probabilities),
         margins=tuple(margins),
-        entropy=float(entropy_E.mean() / torch.tensor(float(shape[1])).log()),
+        entropy=relative_entropy(p_EK),
     )

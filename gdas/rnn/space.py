@@ -18,10 +18,11 @@ from torch.nn import functional as F
 from gdas.compute import autocast
 from gdas.config import TextSearchConfig
 from gdas.data.text import Tokens, batch_tokens, bptt_lengths
+from gdas.derive import DerivedCell, describe
 from gdas.genotype import RecurrentGenotype
 from gdas.metrics import BatchLoss
 from gdas.randomness import generator, initial_weights
-from gdas.rnn.derive import DerivedRecurrent, derive_recurrent
+from gdas.rnn.derive import derive_recurrent
 from gdas.rnn.regularisation import draw_masks, temporal_penalty
 from gdas.rnn.supernet import CELL_TYPE, RecurrentSupernet
 from gdas.sampler import Pick
@@ -135,22 +136,12 @@ class TextSpace:
 
     def derived(self, logits: dict[str, Tensor]) -> tuple[dict[str, float], dict[str, Any]]:
         genotype, cell = derive_recurrent_genotype(self.config, logits)
-        metrics = {
-            f"{CELL_TYPE}/entropy": cell.entropy,
-            f"{CELL_TYPE}/mean_margin": sum(cell.margins) / len(cell.margins),
-        }
-        details = {
-            "genotype": genotype.to_json(),
-            "probabilities": {CELL_TYPE: list(cell.probabilities)},
-            "margins": {CELL_TYPE: list(cell.margins)},
-            "logits": {kind: a.detach().tolist() for kind, a in logits.items()},
-        }
-        return metrics, details
+        return describe(genotype, {CELL_TYPE: cell}, logits)
 
 
 def derive_recurrent_genotype(
     config: TextSearchConfig, logits: dict[str, Tensor]
-) -> tuple[RecurrentGenotype, DerivedRecurrent]:
+) -> tuple[RecurrentGenotype, DerivedCell]:
     """The genotype that the logits stand for, and how decided the cell is."""
     cell = derive_recurrent(logits[CELL_TYPE], steps=config.steps, exclude_none=config.exclude_none)
-    return RecurrentGenotype(f"searched-seed{config.seed}", cell.steps), cell
+    return RecurrentGenotype(f"searched-seed{config.seed}", cell.edges), cell

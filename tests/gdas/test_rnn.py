@@ -167,11 +167,11 @@ def test_a_step_keeps_its_most_probable_function_of_all_predecessors() -> None:
     logits_EK[1, 1], logits_EK[2, 4] = 1.0, 2.0  # step 2: predecessor 1
     logits_EK[3, 2], logits_EK[4, 0], logits_EK[5, 1] = 1.0, 5.0, 0.5  # step 3: `none` is loud
     derived = derive_recurrent(logits_EK, steps=3)
-    assert derived.steps == (("sigmoid", 0), ("identity", 1), ("relu", 0))
+    assert derived.edges == (("sigmoid", 0), ("identity", 1), ("relu", 0))
     assert derived.margins[0] == pytest.approx((math.e - 1) / (math.e + 4))
-    assert derive_recurrent(logits_EK, steps=3, exclude_none=False).steps[2] == ("none", 1)
+    assert derive_recurrent(logits_EK, steps=3, exclude_none=False).edges[2] == ("none", 1)
     undecided = derive_recurrent(torch.zeros(36, 5))
-    assert undecided.steps == (("tanh", 0),) * 8
+    assert undecided.edges == (("tanh", 0),) * 8
     assert undecided.entropy == pytest.approx(1.0)
 
 
