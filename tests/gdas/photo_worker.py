@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import sys
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import torch.distributed as dist
 
 from gdas.checkpoint import Segment, digest, save
 from tests.gdas.photo_folder import photo_training
+from tests.gdas.team import joined
 from tests.gdas.tiny import latest
 from tests.gdas.worker import no_batch_norm
 
@@ -25,31 +25,22 @@ def note(segment: Segment) -> Any:
 
 
 def main(rank: int, size: int, data_folder: Path, out: Path) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{out / 'meeting'}",
-        rank=rank,
-        world_size=size,
-        timeout=timedelta(seconds=60),
-    )
-    whole = [note(segment) for segment in photo_training(data_folder)]
-    first = next(photo_training(data_folder))  # half an epoch
-    interrupted = [note(first)]
-    if first.state is not None:
-        save(out / "checkpoints", first, [])
-    dist.barrier()
-    state = latest(out / "checkpoints").state
-    interrupted += [note(segment) for segment in photo_training(data_folder, checkpoint=state)]
-    with no_batch_norm():
-        *_, last = photo_training(data_folder)
-    if last.state is not None:
-        torch.save(last.state, out / "without_norm.pt")
-    (out / f"worker{rank}.json").write_text(
-        json.dumps({"whole": whole, "interrupted": interrupted, "without norm": last.metrics})
-    )
-    dist.barrier()
-    dist.destroy_process_group()
+    with joined(rank, size, out):
+        whole = [note(segment) for segment in photo_training(data_folder)]
+        first = next(photo_training(data_folder))  # half an epoch
+        interrupted = [note(first)]
+        if first.state is not None:
+            save(out / "checkpoints", first, [])
+        dist.barrier()
+        state = latest(out / "checkpoints").state
+        interrupted += [note(segment) for segment in photo_training(data_folder, checkpoint=state)]
+        with no_batch_norm():
+            *_, last = photo_training(data_folder)
+        if last.state is not None:
+            torch.save(last.state, out / "without_norm.pt")
+        (out / f"worker{rank}.json").write_text(
+            json.dumps({"whole": whole, "interrupted": interrupted, "without norm": last.metrics})
+        )
 
 
 if __name__ == "__main__":

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import json
-import subprocess
-import sys
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -50,10 +47,9 @@ from tests.gdas.photo_folder import (
     photo_training,
     scene,
 )
+from tests.gdas.team import run_team
 from tests.gdas.tiny import CPU, latest, search_config, seen, train_config, until
 from tests.gdas.worker import no_batch_norm
-
-ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding and encoding")
 
@@ -645,25 +641,7 @@ def test_a_search_on_photos_resumes_exactly_and_is_scored(folder: Path, tmp_path
 def team(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Any], Any]:
     """What two workers found, each in a process of its own; and a state without batch norm."""
     out = tmp_path_factory.mktemp("team")
-    command = [sys.executable, "-m", "tests.gdas.photo_worker"]
-    started = [
-        subprocess.Popen(
-            [*command, str(rank), "2", str(folder), str(out)],
-            cwd=ROOT,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        for process in started:
-            _, errors = process.communicate(timeout=180)
-            assert process.returncode == 0, errors
-    finally:
-        for process in started:
-            process.kill()
-    found = [json.loads((out / f"worker{rank}.json").read_text()) for rank in range(2)]
-    return found, torch.load(out / "without_norm.pt", weights_only=True)
+    return run_team("tests.gdas.photo_worker", folder, out)
 
 
 def test_two_workers_interrupted_within_an_epoch_end_as_two_uninterrupted_ones(

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,9 +14,8 @@ from gdas.checkpoint import State
 from gdas.data.arrow import Images
 from gdas.distributed import Workers, workers
 from gdas.errors import InputError
+from tests.gdas.team import run_team
 from tests.gdas.worker import CONFIG, run_whole, run_without_norm, tagged, training
-
-ROOT = Path(__file__).parents[2]
 
 
 class Team(NamedTuple):
@@ -33,25 +29,7 @@ class Team(NamedTuple):
 def team(digits: Images, data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Team:
     """Two processes run every scenario once; `digits` has been converted before they start."""
     out = tmp_path_factory.mktemp("team")
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.gdas.worker", str(rank), "2", data_folder, out],
-            cwd=ROOT,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        for process in started:
-            _, errors = process.communicate(timeout=180)
-            assert process.returncode == 0, errors
-    finally:
-        for process in started:
-            process.kill()
-    found = [json.loads((out / f"worker{rank}.json").read_text()) for rank in range(2)]
-    state = torch.load(out / "without_norm.pt", weights_only=True)
-    return Team(found, state)
+    return Team(*run_team("tests.gdas.worker", data_folder, out))
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from gdas.data.arrow import Images
 from gdas.data.augment import Moves
 from gdas.data.images import open_images
 from gdas.genotype import PUBLISHED
+from tests.gdas.team import joined
 from tests.gdas.tiny import CPU, latest, train_config
 
 TRAIN_ROWS, EVALUATION_ROWS = 50, 33
@@ -167,27 +167,18 @@ def run_diverging(images: Images, rank: int) -> str:
 
 
 def main(rank: int, size: int, data_folder: Path, out: Path) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{out / 'meeting'}",
-        rank=rank,
-        world_size=size,
-        timeout=timedelta(seconds=60),
-    )
-    images = tagged(open_images("digits", "train", data_folder))
-    without_norm, weights = run_without_norm(images)
-    found = {
-        "whole": run_whole(images),
-        "interrupted": run_interrupted(images, out / "checkpoints"),
-        "without norm": without_norm,
-        "diverging": run_diverging(images, rank),
-    }
-    if weights is not None:
-        torch.save(weights, out / "without_norm.pt")
-    (out / f"worker{rank}.json").write_text(json.dumps(found))
-    dist.barrier()
-    dist.destroy_process_group()
+    with joined(rank, size, out):
+        images = tagged(open_images("digits", "train", data_folder))
+        without_norm, weights = run_without_norm(images)
+        found = {
+            "whole": run_whole(images),
+            "interrupted": run_interrupted(images, out / "checkpoints"),
+            "without norm": without_norm,
+            "diverging": run_diverging(images, rank),
+        }
+        if weights is not None:
+            torch.save(weights, out / "without_norm.pt")
+        (out / f"worker{rank}.json").write_text(json.dumps(found))
 
 
 if __name__ == "__main__":
