@@ -82,9 +82,12 @@ def deviations(config: Config, *, job: str = "") -> list[Deviation]:
     """
     if type(config) not in SOURCES:
         raise TypeError(f"{type(config).__name__}: has no entry in gdas.sources.SOURCES")
-    lines = [_line(source, config, job) for source in SOURCES[type(config)]]
+    presets = {name: preset for name in PRESETS if (preset := preset_for(name, config))}
+    lines = [_line(source, config, presets, job) for source in SOURCES[type(config)]]
     return [line for line in lines if line] + [
-        _fixed(entry, config, job) for entry in NOT_SETTINGS if _matters(entry, config)
+        _fixed(entry, config, covered="authors_2020" in presets, job=job)
+        for entry in NOT_SETTINGS
+        if _matters(entry, config)
     ]
 
 
@@ -119,13 +122,14 @@ def _constants(ours: AnyImageData, papers: str) -> AnyImageData:
     return dataclasses.replace(IMAGE_DATA.get(ours.name, IMAGE_DATA["cifar10"]), name=papers)
 
 
-def _line(source: Source, config: Config, job: str) -> Deviation | None:
+def _line(
+    source: Source, config: Config, presets: dict[Preset, Config], job: str
+) -> Deviation | None:
     """The line of a setting, or None where ours is as its source says and the sources agree."""
     if source.key.startswith("data.") and not hasattr(config.data, source.key[5:]):
         return None  # photos have no cutout, arrays no colour jitter
     key, paper, ours = source.key, source.paper, value_of(config, source.key)
-    settings = {name: preset_for(name, config) for name in PRESETS}
-    values = {name: value_of(preset, key) for name, preset in settings.items() if preset}
+    values = {name: value_of(preset, key) for name, preset in presets.items()}
     letter = values["paper"] if paper is PRESET else paper.value
     given = paper is PRESET or paper.value is not None
     codes = [name for name in PRESETS[1:] if name in values and values[name] == ours]
@@ -159,8 +163,12 @@ def _matters(entry: NotASetting, config: Config) -> bool:
     return bool(value_of(config, key) == value)
 
 
-def _fixed(entry: NotASetting, config: Config, job: str) -> Deviation:
-    covered = preset_for("authors_2020", config) is not None
+def _fixed(entry: NotASetting, config: Config, *, covered: bool, job: str) -> Deviation:
+    """The line of what has no setting.
+
+    Args:
+        covered: whether the 2020 code has such a job.
+    """
     code_2019, code_2020 = entry.code_2019 or entry.ours, entry.code_2020 or entry.ours
     codes = [
         name
@@ -218,11 +226,3 @@ def _text(value: object) -> str:
             return ", ".join(map(_text, value))
         case _:
             return str(value)
-
-
-DEFAULTS = (SearchConfig(), TrainConfig(), TextSearchConfig(), TextTrainConfig())
-
-DEVIATIONS = tuple(
-    {line.key: line for config in DEFAULTS for line in deviations(config) if line.differs}.values()
-)
-"""What is not as its source says in every run of this project, unless set otherwise."""

@@ -9,16 +9,23 @@ from typing import cast
 import gdas.genotype
 from gdas.bench201.genotype import Bench201Genotype
 from gdas.cnn.space import search_split
-from gdas.config import AnyImageData, ImageData, PhotoData, SearchConfig, TextData, TrainConfig
+from gdas.config import AnyImageData, PhotoData, SearchConfig, TextData, TrainConfig
 from gdas.data.images import identity as image_identity
 from gdas.data.images import known, open_images, subset
-from gdas.data.shard_index import read_index
+from gdas.data.shard_index import open_index, read_index
 from gdas.data.text import Split, known_text, open_tokens
 from gdas.errors import InputError
 from gdas.genotype import Genotype, RecurrentGenotype
 from gdas.train_image import check_training
 from orchestrator import paper
-from orchestrator.experiment import CellSource, Experiment, FinalSpec, SearchSpec, decode
+from orchestrator.experiment import (
+    CellSource,
+    Experiment,
+    FinalSpec,
+    SearchSpec,
+    decode_search,
+    decode_train,
+)
 from orchestrator.store import Store
 from orchestrator.study import Job, Study
 
@@ -105,12 +112,7 @@ def _training_images(data: AnyImageData, folder: Path) -> tuple[int, int]:
         InputError: an unknown data set, or photos that are not converted.
     """
     if isinstance(data, PhotoData):
-        index = read_index(folder / data.name)
-        if len(index.classes) != data.classes:
-            raise InputError(
-                f"data.classes={data.classes}: {index.folder} has {len(index.classes)} classes"
-            )
-        return index.splits["train"].photos, data.size
+        return open_index(data, folder).splits["train"].photos, data.size
     images = known(data.name)
     return images.counts["train"], images.size
 
@@ -202,9 +204,5 @@ def prepare_data(study: Study, store: Store, folder: Path) -> None:
 
 
 def _data_of(job: Job) -> AnyImageData | TextData:
-    config = job.recipe["config"]
-    if config["task"] == "text":
-        return decode(TextData, config["data"], "data")
-    if config["data"]["format"] == "photos":
-        return decode(PhotoData, config["data"], "data")
-    return decode(ImageData, config["data"], "data")
+    decode = decode_search if job.kind in ("search", "measure") else decode_train
+    return decode(job.recipe["config"]).data

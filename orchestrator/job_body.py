@@ -61,17 +61,7 @@ def run_to_end(
     digest, state = (checkpoint.digest, checkpoint.state) if checkpoint else ("", {})
     started = time.time()
     for segment in start(checkpoint=checkpoint.state if checkpoint else None):
-        now = time.time()
-        record = {
-            "position": segment.position,
-            "of": segment.of,
-            "metrics": segment.metrics,
-            "details": segment.details,
-            "started": started,
-            "time": now,
-            "seconds": now - started,
-            **where_and_who(),
-        }
+        record = record_of(segment.position, segment.of, segment.metrics, segment.details, started)
         records.append(record)
         digest = save(folder.checkpoints, segment, records)
         folder.append_record(record)
@@ -79,6 +69,23 @@ def run_to_end(
         on_record(record)
         started = time.time()
     return Finished(digest, records, state)
+
+
+def record_of(
+    position: int, of: int, metrics: dict[str, float], details: dict[str, Any], started: float
+) -> Record:
+    """The record of a segment that ends now, in this process."""
+    now = time.time()
+    return {
+        "position": position,
+        "of": of,
+        "metrics": metrics,
+        "details": details,
+        "started": started,
+        "time": now,
+        "seconds": now - started,
+        **where_and_who(),
+    }
 
 
 @contextmanager

@@ -26,9 +26,9 @@ from gdas.rnn.space import TextSpace
 from gdas.search import search
 from gdas.train_image import build_network, train_image
 from gdas.train_text import build_language_model, train_text
-from orchestrator.experiment import decode, decode_search, decode_train
-from orchestrator.job_body import Finished, Loop, failure_recorded, open_job, run_to_end
-from orchestrator.store import JobFolder, Record, where_and_who
+from orchestrator.experiment import decode_search, decode_train
+from orchestrator.job_body import Finished, Loop, failure_recorded, open_job, record_of, run_to_end
+from orchestrator.store import JobFolder, Record
 
 Report = Callable[[Record], None]
 Result = dict[str, Any]
@@ -147,23 +147,21 @@ def run_measure(path: str) -> Result:
     """Measure one search iteration, accelerated and not."""
     folder, settings = open_job(path)
     with failure_recorded(folder):
-        config = decode(SearchConfig, settings["recipe"]["config"], "recipe")
+        config = decode_search(settings["recipe"]["config"])
+        assert isinstance(config, SearchConfig)
         resources = settings["resources"]
         device = open_device(resources["device"], threads=resources["threads"])
         images = open_images(config.data, "train", Path(settings["environment"]["data"]))
         started = time.time()
         costs = measure_iterations(config, images, device, settings["recipe"]["iterations"])
+        metrics = {f"{how}/{key}": v for how, cost in costs.items() for key, v in cost.items()}
+        record = record_of(1, 1, metrics, {}, started)
+        folder.rewrite_records([record])
         result = {
-            "metrics": {
-                f"{how}/{key}": value
-                for how, cost in costs.items()
-                for key, value in cost.items()
-                if isinstance(value, float)
-            },
+            "metrics": metrics,
             "iterations": costs,
-            "seconds": time.time() - started,
+            "seconds": record["seconds"],
             "device": str(device),
-            **where_and_who(),
         }
         folder.write_result(result)
         return result

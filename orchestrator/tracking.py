@@ -119,9 +119,6 @@ class Tracker:
             if "genotype" in result:  # not of a measurement
                 self.client.log_dict(run_id, result["genotype"], "genotype.json")
                 self._picture(run_id, result["genotype"])
-            else:
-                when = (folder.path / "result.json").stat().st_mtime
-                self._log(run_id, [result | {"time": when, "position": 1}])
             self.client.set_terminated(run_id, "FINISHED")
             self.closed.add(job.id)
 

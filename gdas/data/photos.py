@@ -31,7 +31,7 @@ from torchvision.transforms.v2 import functional as F
 from gdas.config import PhotoData
 from gdas.data.augment import CROP_ATTEMPTS, PhotoMoves
 from gdas.data.decode import decode
-from gdas.data.shard_index import Shards, mend, read_index
+from gdas.data.shard_index import Shards, mend, open_index
 from gdas.data.source import Batch, Split, Wanted
 from gdas.errors import InputError
 from gdas.randomness import generator
@@ -265,11 +265,7 @@ def open_photos(data: PhotoData, split: Split, folder: Path, *, verify: bool) ->
         InputError: not converted yet, other classes than the settings say, a shard is missing or
             damaged.
     """
-    index = read_index(folder / data.name)
-    if len(index.classes) != data.classes:
-        raise InputError(
-            f"data.classes={data.classes}: {index.folder} has {len(index.classes)} classes"
-        )
+    index = open_index(data, folder)
     threads = torch.get_num_threads()
     index.check(split, verify=verify, threads=threads)
     return Photos(

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gdas.config import PhotoData
 from gdas.data.source import Split
 from gdas.errors import InputError
 from gdas.files import sha256_of
@@ -169,6 +170,23 @@ def read_index(folder: Path) -> ShardIndex:
         raise InputError(
             f"{path}: damaged ({type(error).__name__}: {error}); {mend(folder)}"
         ) from None
+
+
+def open_index(data: PhotoData, folder: Path) -> ShardIndex:
+    """The index of DATA/NAME, which must have as many classes as the settings say.
+
+    Args:
+        folder: where data sets lie.
+
+    Raises:
+        InputError: as `read_index`, or other classes.
+    """
+    index = read_index(folder / data.name)
+    if len(index.classes) != data.classes:
+        raise InputError(
+            f"data.classes={data.classes}: {index.folder} has {len(index.classes)} classes"
+        )
+    return index
 
 
 def _shards(found: dict[str, Any], folder: Path, split: Split) -> Shards:

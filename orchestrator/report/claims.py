@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from gdas.config import SearchConfig
+from orchestrator import paper
 from orchestrator.experiment import Experiment
 from orchestrator.report.markup import NOT_RUN, duration, table
 from orchestrator.store import Store
 from orchestrator.study import Job, Study
-
-SEARCH_DAYS = {"both": 0.21, "fixed": 0.17, "text": 0.4}
-"""Device-days on one V100: Table 1 (5 hours; under 4 hours), Table 3."""
 
 
 def claims(experiment: Experiment, study: Study, store: Store) -> list[str]:
@@ -68,9 +66,10 @@ def _cost(experiment: Experiment, study: Study, store: Store) -> list[str]:
         if spec.cells == "random":
             continue
         if isinstance(spec.recipe, SearchConfig):
-            key = "fixed" if spec.recipe.network.reduction == "fixed" else "both"
+            fixed = spec.recipe.network.reduction == "fixed"
+            printed = paper.find_row(1, "GDAS (FRC)" if fixed else "GDAS", ())["search_days"]
         else:
-            key = "text"
+            printed = paper.find_row(3, "GDAS", ())["search_gpu_days"]
         shares = spec.resources.gpus % 1 != 0
         jobs = study.searches(name)
         results = [store.folder(job).result() for job in jobs]
@@ -86,7 +85,7 @@ def _cost(experiment: Experiment, study: Study, store: Store) -> list[str]:
             ours = (
                 f"{days:.3f} ({duration(sum(seconds) / len(seconds))} a seed, n = {len(seconds)})"
             )
-        rows.append([name, f"{SEARCH_DAYS[key]}", ours])
+        rows.append([name, str(printed), ours])
     if not rows:
         return []
     return [

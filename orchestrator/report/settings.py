@@ -51,14 +51,13 @@ def times(study: Study, store: Store) -> list[str]:
         if job.kind == "select":
             continue
         records = store.folder(job).records()
-        result = store.folder(job).result() or {}
-        spent = sum(record["seconds"] for record in records) or result.get("seconds", 0.0)
-        hosts = {record["host"] for record in records} | {result.get("host", "")} - {""}
+        spent = sum(record["seconds"] for record in records)
+        hosts = {record["host"] for record in records}
         rows.append(
             [
                 f"{TITLES[job.kind]} {job.name}",
-                str(len(records) or ""),
-                duration(spent) if spent else NOT_RUN,
+                str(len(records)),
+                duration(spent) if records else NOT_RUN,
                 ", ".join(sorted(hosts)),
             ]
         )

@@ -72,10 +72,13 @@ def _table(
         name = paper.name_of(row)
         printed = [_printed(row.get(column), number) for column in measures]
         rows.append([name, *printed, *(_printed(row.get(column)) for column in counted), "paper"])
-        for final, spec in finals.items():
-            if spec.row is not None and spec.row.method == name:
-                rows.append(_ours(final, spec, row, experiment, study, store, verdicts))
-        beside = [s for s in finals.values() if s.row is not None and s.row.method == name]
+        beside = {
+            final: spec
+            for final, spec in finals.items()
+            if spec.row is not None and spec.row.method == name
+        }
+        for final, spec in beside.items():
+            rows.append(_ours(final, spec, row, experiment, study, store, verdicts))
         if not beside and (why := paper.not_run(number, row)):
             rows.append(
                 [f"**ours**: {why}", *[NOT_RUN] * len(measures), *[NOT_RUN] * len(counted), "ours"]
