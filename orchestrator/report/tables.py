@@ -85,7 +85,7 @@ def _table(
             )
     header = [
         "architecture",
-        *(measure.title for measure in measures.values()),
+        *(", ".join(filter(None, (m.title, m.unit))) for m in measures.values()),
         *(paper.COUNTS[column].title for column in counted),
         "",
     ]
