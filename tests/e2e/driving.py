@@ -72,6 +72,17 @@ def wait_for_records(out: Path, label: str, count: int) -> None:
     )
 
 
+def wait_for_search_records(out: Path, count: int) -> None:
+    """Until the searches have left `count` records between them."""
+
+    def left() -> int:
+        return sum(
+            len(records(path)) for label, path in folders(out).items() if label.startswith("search-")
+        )
+
+    wait_for(lambda: left() >= count, f"{count} records of the searches")
+
+
 def kill(process: subprocess.Popen[str]) -> None:
     """SIGKILL the driver alone; Ray's processes notice and end."""
     os.kill(process.pid, signal.SIGKILL)
