@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from gdas.cnn.operations import FactorizedReduce, Style, build_operation, relu_conv_norm
+from gdas.cnn.rearrange import dense_gradient
 from gdas.derive import edge_list
 from gdas.errors import InputError
 from gdas.genotype import EDGES_PER_NODE, OPERATIONS, Edge
@@ -103,7 +104,7 @@ class SearchCell(nn.Module):
                     continue
                 out_BCHW: Tensor = self.edges[e][k](states[source])  # type: ignore[index]
                 terms.append(out_BCHW if gate_EK is None else out_BCHW * gate_EK[e, k])
-            states.append(sum_of(terms) if terms else self._zero(states[0]))
+            states.append(dense_gradient(sum_of(terms)) if terms else self._zero(states[0]))
         return torch.cat(states[2:], dim=1)
 
     def _zero(self, input_BCHW: Tensor) -> Tensor:
@@ -113,9 +114,11 @@ class SearchCell(nn.Module):
 
 def sum_of(terms: Sequence[Tensor]) -> Tensor:
     """Their sum, without the zero that `sum` starts from."""
-    total = terms[0]
-    for term in terms[1:]:
-        total = total + term
+    if len(terms) == 1:
+        return terms[0]
+    total = terms[0] + terms[1]
+    for term in terms[2:]:
+        total += term
     return total
 
 
@@ -166,7 +169,7 @@ class DerivedCell(nn.Module):
                 out_BCHW = self.operations[i](states[self.sources[i]])
                 keep_B = next(masks) if masks is not None and self.dropped[i] else None
                 terms.append(drop_path(out_BCHW, keep_B))
-            states.append(sum_of(terms))
+            states.append(dense_gradient(sum_of(terms)))
         return torch.cat(states[2:], dim=1)
 
 
@@ -215,9 +218,11 @@ class FixedReductionCell(nn.Module):
             drop_path(convolution(state), mask)
             for convolution, state, mask in zip(self.convolutions, states, masks[:2], strict=True)
         )
+        x0, x1 = dense_gradient(x0), dense_gradient(x1)
         x2 = self.poolings[0](states[0] if self.wiring == "figure" else x0 + x1)
         x3 = self.poolings[1](states[1])
-        return torch.cat([x0, x1, drop_path(x2, masks[2]), drop_path(x3, masks[3])], dim=1)
+        x2, x3 = dense_gradient(drop_path(x2, masks[2])), dense_gradient(drop_path(x3, masks[3]))
+        return torch.cat([x0, x1, x2, x3], dim=1)
 
 
 def _reducing_convolution(channels: int, style: Style) -> nn.Sequential:

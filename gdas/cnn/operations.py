@@ -14,6 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gdas.cnn.rearrange import (
+    alternate_pixels,
+    depthwise,
+    join_phases,
+    rearranged,
+    split_phases,
+)
+
 
 @dataclass(frozen=True)
 class Style:
@@ -81,8 +89,7 @@ class FactorizedReduce(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         height, width = x_BCHW.shape[2:]
-        even_BCHW = F.relu(x_BCHW[:, :, ::2, ::2])
-        odd_BCHW = F.relu(x_BCHW[:, :, 1::2, 1::2])
+        even_BCHW, odd_BCHW = map(F.relu, alternate_pixels(x_BCHW))
         if height % 2 or width % 2:  # the shifted image ends in a row and a column of zeros
             odd_BCHW = F.pad(odd_BCHW, (0, width % 2, 0, height % 2))
         out: Tensor = self.norm(torch.cat([self.even(even_BCHW), self.odd(odd_BCHW)], dim=1))
@@ -98,15 +105,41 @@ def relu_conv_norm(c_in: int, c_out: int, style: Style) -> nn.Sequential:
     )
 
 
+class Depthwise(nn.Conv2d):
+    """A depthwise convolution, with an odd kernel and dilation 1 or 2.
+
+    With dilation 2 a pixel meets only pixels of its own phase (even or odd row, even or odd
+    column), so that every phase is convolved without dilation as an image of its own; with
+    stride 2 only the even phase is read. On CPUs, backward of a dilated convolution costs 5 to 20
+    times that of a plain one.
+    """
+
+    def __init__(self, channels: int, kernel: int, stride: int, dilation: int) -> None:
+        padding = dilation * (kernel - 1) // 2
+        super().__init__(
+            channels, channels, kernel, stride, padding, dilation, groups=channels, bias=False
+        )
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        if not rearranged(x_BCHW) or (self.dilation == (1, 1) and self.stride == (2, 2)):
+            return super().forward(x_BCHW)
+        if self.dilation == (1, 1):
+            return depthwise(x_BCHW, self.weight)
+        if self.stride == (2, 2):
+            return depthwise(alternate_pixels(x_BCHW)[0], self.weight)
+        height, width = x_BCHW.shape[2:]
+        if height % 2 or width % 2:  # the zeros beyond the edge are the convolution's own padding
+            x_BCHW = F.pad(x_BCHW, (0, width % 2, 0, height % 2))
+        out_BCHW = join_phases(depthwise(split_phases(x_BCHW), self.weight))
+        return out_BCHW[:, :, :height, :width]
+
+
 def _separable_pass(
     channels: int, kernel: int, stride: int, dilation: int, style: Style
 ) -> list[nn.Module]:
-    padding = dilation * (kernel - 1) // 2
     return [
         nn.ReLU(),
-        nn.Conv2d(
-            channels, channels, kernel, stride, padding, dilation, groups=channels, bias=False
-        ),
+        Depthwise(channels, kernel, stride, dilation),
         nn.Conv2d(channels, channels, 1, bias=style.bias),
         nn.BatchNorm2d(channels, affine=style.affine),
     ]
