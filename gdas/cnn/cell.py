@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from gdas.cnn.operations import FactorizedReduce, Style, build_operation, relu_conv_norm
-from gdas.cnn.rearrange import dense_gradient
+from gdas.cnn.rearrange import concatenate
 from gdas.derive import edge_list
 from gdas.errors import InputError
 from gdas.genotype import EDGES_PER_NODE, OPERATIONS, Edge
@@ -104,8 +104,8 @@ class SearchCell(nn.Module):
                     continue
                 out_BCHW: Tensor = self.edges[e][k](states[source])  # type: ignore[index]
                 terms.append(out_BCHW if gate_EK is None else out_BCHW * gate_EK[e, k])
-            states.append(dense_gradient(sum_of(terms)) if terms else self._zero(states[0]))
-        return torch.cat(states[2:], dim=1)
+            states.append(sum_of(terms) if terms else self._zero(states[0]))
+        return concatenate(states[2:])
 
     def _zero(self, input_BCHW: Tensor) -> Tensor:
         stride = 2 if self.reduction else 1
@@ -169,8 +169,8 @@ class DerivedCell(nn.Module):
                 out_BCHW = self.operations[i](states[self.sources[i]])
                 keep_B = next(masks) if masks is not None and self.dropped[i] else None
                 terms.append(drop_path(out_BCHW, keep_B))
-            states.append(dense_gradient(sum_of(terms)))
-        return torch.cat(states[2:], dim=1)
+            states.append(sum_of(terms))
+        return concatenate(states[2:])
 
 
 class FixedReductionCell(nn.Module):
@@ -218,11 +218,9 @@ class FixedReductionCell(nn.Module):
             drop_path(convolution(state), mask)
             for convolution, state, mask in zip(self.convolutions, states, masks[:2], strict=True)
         )
-        x0, x1 = dense_gradient(x0), dense_gradient(x1)
         x2 = self.poolings[0](states[0] if self.wiring == "figure" else x0 + x1)
         x3 = self.poolings[1](states[1])
-        x2, x3 = dense_gradient(drop_path(x2, masks[2])), dense_gradient(drop_path(x3, masks[3]))
-        return torch.cat([x0, x1, x2, x3], dim=1)
+        return concatenate([x0, x1, drop_path(x2, masks[2]), drop_path(x3, masks[3])])
 
 
 def _reducing_convolution(channels: int, style: Style) -> nn.Sequential:

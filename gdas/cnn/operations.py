@@ -135,10 +135,10 @@ class Depthwise(nn.Conv2d):
 
 
 def _separable_pass(
-    channels: int, kernel: int, stride: int, dilation: int, style: Style
+    channels: int, kernel: int, stride: int, dilation: int, style: Style, *, inplace: bool = False
 ) -> list[nn.Module]:
     return [
-        nn.ReLU(),
+        nn.ReLU(inplace),
         Depthwise(channels, kernel, stride, dilation),
         nn.Conv2d(channels, channels, 1, bias=style.bias),
         nn.BatchNorm2d(channels, affine=style.affine),
@@ -148,7 +148,7 @@ def _separable_pass(
 def _separable(channels: int, kernel: int, stride: int, style: Style) -> nn.Sequential:
     return nn.Sequential(
         *_separable_pass(channels, kernel, stride, 1, style),
-        *_separable_pass(channels, kernel, 1, 1, style),
+        *_separable_pass(channels, kernel, 1, 1, style, inplace=True),
     )
 
 
