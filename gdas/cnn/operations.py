@@ -14,13 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gdas.cnn.rearrange import (
-    alternate_pixels,
-    depthwise,
-    join_phases,
-    rearranged,
-    split_phases,
-)
+from gdas.cnn.rearrange import alternate_pixels, depthwise
 
 
 @dataclass(frozen=True)
@@ -106,13 +100,7 @@ def relu_conv_norm(c_in: int, c_out: int, style: Style) -> nn.Sequential:
 
 
 class Depthwise(nn.Conv2d):
-    """A depthwise convolution, with an odd kernel and dilation 1 or 2.
-
-    With dilation 2 a pixel meets only pixels of its own phase (even or odd row, even or odd
-    column), so that every phase is convolved without dilation as an image of its own; with
-    stride 2 only the even phase is read. On CPUs, backward of a dilated convolution costs 5 to 20
-    times that of a plain one.
-    """
+    """A depthwise convolution with an odd kernel; see gdas.cnn.rearrange.depthwise."""
 
     def __init__(self, channels: int, kernel: int, stride: int, dilation: int) -> None:
         padding = dilation * (kernel - 1) // 2
@@ -121,17 +109,7 @@ class Depthwise(nn.Conv2d):
         )
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        if not rearranged(x_BCHW) or (self.dilation == (1, 1) and self.stride == (2, 2)):
-            return super().forward(x_BCHW)
-        if self.dilation == (1, 1):
-            return depthwise(x_BCHW, self.weight)
-        if self.stride == (2, 2):
-            return depthwise(alternate_pixels(x_BCHW)[0], self.weight)
-        height, width = x_BCHW.shape[2:]
-        if height % 2 or width % 2:  # the zeros beyond the edge are the convolution's own padding
-            x_BCHW = F.pad(x_BCHW, (0, width % 2, 0, height % 2))
-        out_BCHW = join_phases(depthwise(split_phases(x_BCHW), self.weight))
-        return out_BCHW[:, :, :height, :width]
+        return depthwise(x_BCHW, self.weight, self.stride[0], self.dilation[0])
 
 
 def _separable_pass(

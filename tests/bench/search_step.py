@@ -116,10 +116,10 @@ Step = Callable[[int], object]
 
 
 def search_contenders(
-    *, channels: int, normals: int, batch: int
+    *, channels: int, normals: int, batch: int, steps: int
 ) -> dict[str, tuple[Step, Step]]:
-    """For each contender its steps: of W, of alpha."""
-    images = random_images(max(8 * batch, 64))
+    """For each contender its steps, of W and of alpha, to be taken `steps` times at the most."""
+    images = random_images(2 * steps * batch)
     config = search_settings(channels=channels, normals=normals, batch=batch)
     space = ImageSpace(config, images, CPU)
     plain_config = search_settings(
@@ -260,7 +260,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         torch.set_num_threads(threads)
         if args.only != "train":
             size = {"channels": args.channels, "normals": args.normals, "batch": args.batch}
-            result = compare(search_contenders(**size), repeats=args.repeats, warm_up=args.warm_up)
+            contenders = search_contenders(**size, steps=args.warm_up + args.repeats)
+            result = compare(contenders, repeats=args.repeats, warm_up=args.warm_up)
             results.append({"name": "search step", **size, **result})
             show(f"search step, {_words(size)}", ("W step", "alpha step"), results[-1])
         if args.only != "search":
