@@ -9,7 +9,7 @@ Shapes: B batch, C channels, H and W height and width, E edges, K operations, D 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -93,18 +93,28 @@ class SearchCell(nn.Module):
             picks: (edge, operation) pairs, at most one draw's: 14 of them in a sampled pass, 8 in
                 a derived cell. `none` and edges that are not named add nothing.
             gate_EK: the draw's gate on the images' device; given in the alpha step only, where
-                its gradient is the point. Its value is 1 at every pick.
+                its gradient is the point. In a hard draw its value is 1 at every pick.
         """
         states = self.preprocess(s0_BCHW, s1_BCHW)
+        hard = len({e for e, _ in picks}) == len(picks)
         for node in range(self.nodes):
             terms: list[Tensor] = []
+            gates: list[Tensor] = []
             for e, k in picks:
                 of_node, source = self.edge_list[e]
                 if of_node != node or k == NONE:
                     continue
-                out_BCHW: Tensor = self.edges[e][k](states[source])  # type: ignore[index]
-                terms.append(out_BCHW if gate_EK is None else out_BCHW * gate_EK[e, k])
-            states.append(sum_of(terms) if terms else self._zero(states[0]))
+                terms.append(self.edges[e][k](states[source]))  # type: ignore[index]
+                if gate_EK is not None:
+                    gates.append(gate_EK[e, k])
+            if not terms:
+                states.append(self._zero(states[0]))
+            elif not gates:
+                states.append(sum_of(terms))
+            elif hard:
+                states.append(sum_through_gates(torch.stack(gates), terms))
+            else:
+                states.append(sum_of([term * gate for term, gate in zip(terms, gates, strict=True)]))
         return concatenate(states[2:])
 
     def _zero(self, input_BCHW: Tensor) -> Tensor:
@@ -120,6 +130,29 @@ def sum_of(terms: Sequence[Tensor]) -> Tensor:
     for term in terms[2:]:
         total += term
     return total
+
+
+class _SumThroughGates(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gates_T: Tensor, *terms_BCHW: Tensor) -> Tensor:
+        ctx.save_for_backward(gates_T, *terms_BCHW)
+        return sum_of(terms_BCHW) if len(terms_BCHW) > 1 else terms_BCHW[0].clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient_BCHW: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        gates_T, *terms_BCHW = ctx.saved_tensors
+        products = [(gradient_BCHW * term).sum(dtype=gates_T.dtype) for term in terms_BCHW]
+        return torch.stack(products), *[gradient_BCHW] * len(terms_BCHW)
+
+
+def sum_through_gates(gates_T: Tensor, terms_BCHW: Sequence[Tensor]) -> Tensor:
+    """Sum of gate times term where every gate's value is exactly 1, and gradients follow Eq. 7.
+
+    So neither the products nor the terms' gradients need a pass of their own over the tensors; a
+    gate's gradient is the inner product of its term and the node's gradient.
+    """
+    out: Tensor = _SumThroughGates.apply(gates_T, *terms_BCHW)  # type: ignore[no-untyped-call]
+    return out
 
 
 def drop_path(x_BCHW: Tensor, keep_B: Tensor | None) -> Tensor:
