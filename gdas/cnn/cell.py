@@ -1,7 +1,7 @@
 """The search cell, the derived cell and the fixed reduction cell (paper Eq. 1, 3, 5; Fig. 3).
 
-Every cell maps the outputs of the two cells before it, s0 (two back) and s1 (one back), to
-`multiplier * channels` channels, at half the size if it is a reduction.
+Every cell maps the outputs of the two cells before it after a ReLU, s0 (two back) and s1 (one
+back), to `multiplier * channels` channels, at half the size if it is a reduction.
 
 Shapes: B batch, C channels, H and W height and width, E edges, K operations, D drop-path sites.
 """
@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from gdas.cnn.operations import FactorizedReduce, Style, build_operation, relu_conv_norm
+from gdas.cnn.operations import FactorizedReduce, Style, build_operation, conv_norm
 from gdas.cnn.rearrange import concatenate
 from gdas.derive import edge_list
 from gdas.errors import InputError
@@ -25,7 +25,11 @@ NONE = OPERATIONS.index("none")
 
 
 class Preprocess(nn.Module):
-    """Bring s0 and s1 to the cell's channels, and s0 to s1's size after a reduction."""
+    """Bring s0 and s1 to the cell's channels, and s0 to s1's size after a reduction.
+
+    Its layers begin with a ReLU in the paper's and the authors' terms. Here they are given s0 and
+    s1 after it: every cell's output is read by two cells, and one ReLU serves both.
+    """
 
     def __init__(
         self,
@@ -39,10 +43,10 @@ class Preprocess(nn.Module):
         super().__init__()
         self.s0: nn.Module
         if last_reduced:
-            self.s0 = FactorizedReduce(c_before_last, channels, style)
+            self.s0 = FactorizedReduce(c_before_last, channels, style, activate=False)
         else:
-            self.s0 = relu_conv_norm(c_before_last, channels, style)
-        self.s1 = relu_conv_norm(c_last, channels, style)
+            self.s0 = conv_norm(c_before_last, channels, style)
+        self.s1 = conv_norm(c_last, channels, style)
 
     def forward(self, s0_BCHW: Tensor, s1_BCHW: Tensor) -> list[Tensor]:
         return [self.s0(s0_BCHW), self.s1(s1_BCHW)]

@@ -621,8 +621,8 @@ def test_the_logits_gradient_is_that_of_running_every_operation_under_the_one_ho
             else:
                 assert isinstance(cell, SearchCell)
                 out = dense_cell(cell, s0, s1, gate_EK, through_all=through_all)
-            s0, s1 = s1, out
-        return supernet.classifier(supernet.pool(s1).flatten(1))  # type: ignore[no-any-return]
+            s0, s1 = s1, out.relu()
+        return supernet.classifier(supernet.pool(out).flatten(1))  # type: ignore[no-any-return]
 
     def gradient(scores: Tensor) -> list[Tensor]:
         loss = F.cross_entropy(scores, labels)
