@@ -118,7 +118,9 @@ class SearchCell(nn.Module):
             elif hard:
                 states.append(sum_through_gates(torch.stack(gates), terms))
             else:
-                states.append(sum_of([term * gate for term, gate in zip(terms, gates, strict=True)]))
+                states.append(
+                    sum_of([term * gate for term, gate in zip(terms, gates, strict=True)])
+                )
         return concatenate(states[2:])
 
     def _zero(self, input_BCHW: Tensor) -> Tensor:
@@ -143,7 +145,7 @@ class _SumThroughGates(torch.autograd.Function):
         return sum_of(terms_BCHW) if len(terms_BCHW) > 1 else terms_BCHW[0].clone()
 
     @staticmethod
-    def backward(ctx: Any, gradient_BCHW: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient_BCHW: Tensor) -> tuple[Tensor | None, ...]:
         gates_T, *terms_BCHW = ctx.saved_tensors
         products = [(gradient_BCHW * term).sum(dtype=gates_T.dtype) for term in terms_BCHW]
         return torch.stack(products), *[gradient_BCHW] * len(terms_BCHW)
@@ -155,7 +157,7 @@ def sum_through_gates(gates_T: Tensor, terms_BCHW: Sequence[Tensor]) -> Tensor:
     So neither the products nor the terms' gradients need a pass of their own over the tensors; a
     gate's gradient is the inner product of its term and the node's gradient.
     """
-    out: Tensor = _SumThroughGates.apply(gates_T, *terms_BCHW)  # type: ignore[no-untyped-call]
+    out: Tensor = _SumThroughGates.apply(gates_T, *terms_BCHW)
     return out
 
 

@@ -23,8 +23,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 DEPTHWISE_ON = ("cpu",)
-"""Device types whose depthwise convolutions go back by another way than PyTorch's. GPUs' own kernels
-have no such weak spots, and there the copies would only cost."""
+"""Device types whose depthwise convolutions go back by another way than PyTorch's. The weak spots
+are oneDNN's; CUDA has kernels of its own, where the copies might only cost (not measured)."""
 WIDEST = 3
 """Columns of a depthwise kernel up to which oneDNN computes its gradient quickly."""
 
@@ -43,13 +43,13 @@ class _DenseGradient(torch.autograd.Function):
         return x_BCHW.view_as(x_BCHW)
 
     @staticmethod
-    def backward(ctx: Any, gradient_BCHW: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient_BCHW: Tensor) -> Tensor:
         return gradient_BCHW.contiguous(memory_format=ctx.layout)
 
 
 def concatenate(parts_BCHW: Sequence[Tensor]) -> Tensor:
     """Concatenate channels; every part's gradient is dense in the part's layout, not a slice."""
-    dense = [_DenseGradient.apply(part) for part in parts_BCHW]  # type: ignore[no-untyped-call]
+    dense = [_DenseGradient.apply(part) for part in parts_BCHW]
     return torch.cat(dense, dim=1)
 
 
@@ -63,7 +63,7 @@ class _Alternate(torch.autograd.Function):
         return even_BCHW, odd_BCHW
 
     @staticmethod
-    def backward(ctx: Any, even_BCHW: Tensor, odd_BCHW: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, even_BCHW: Tensor, odd_BCHW: Tensor) -> Tensor:
         return _spread(ctx.shape, ctx.layout, even_BCHW, odd_BCHW)
 
 
@@ -72,7 +72,7 @@ def alternate_pixels(x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
 
     As plain slices they would each send back a whole image of zeros, in another layout at times.
     """
-    return _Alternate.apply(x_BCHW)  # type: ignore[no-any-return,no-untyped-call]
+    return _Alternate.apply(x_BCHW)  # type: ignore[no-any-return]
 
 
 def _spread(shape: torch.Size, layout: torch.memory_format, *parts_BCHW: Tensor) -> Tensor:
@@ -128,7 +128,7 @@ class _Depthwise(torch.autograd.Function):
         )
 
     @staticmethod
-    def backward(  # type: ignore[override]
+    def backward(
         ctx: Any, gradient_BCHW: Tensor
     ) -> tuple[Tensor | None, Tensor | None, None, None]:
         x_BCHW, weight_C1kk = ctx.saved_tensors
@@ -218,7 +218,5 @@ def depthwise(x_BCHW: Tensor, weight_C1kk: Tensor, stride: int, dilation: int) -
     if torch.is_autocast_enabled(x_BCHW.device.type):  # the saved tensors must be those of use
         dtype = torch.get_autocast_dtype(x_BCHW.device.type)
         x_BCHW, weight_C1kk = x_BCHW.to(dtype), weight_C1kk.to(dtype)
-    out: Tensor = _Depthwise.apply(  # type: ignore[no-untyped-call]
-        x_BCHW, weight_C1kk, stride, dilation
-    )
+    out: Tensor = _Depthwise.apply(x_BCHW, weight_C1kk, stride, dilation)
     return out

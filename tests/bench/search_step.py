@@ -230,14 +230,16 @@ def compare(
 def show(title: str, parts: Sequence[str], result: dict[str, Any]) -> None:
     """Print a table and the line that is the point of it."""
     print(f"\n{title}; threads {result['threads']}, {result['repeats']} repeats, medians")
-    print("".join(f"{head:>16}" for head in ("", *[f"{p} (CPU s)" for p in parts], "CPU s", "wall s")))
+    print(
+        "".join(f"{head:>16}" for head in ("", *[f"{p} (CPU s)" for p in parts], "CPU s", "wall s"))
+    )
     for name in ("plain", "ours"):
         row = result[name]
         figures = [*row["cpu_seconds_of_parts"], row["cpu_seconds"], row["wall_seconds"]]
         print(f"{name:>16}" + "".join(f"{figure:16.3f}" for figure in figures))
     lowest, highest = result["ratio_lowest"], result["ratio_highest"]
     print(f"ratio of the repeats from {lowest:.2f} to {highest:.2f}")
-    print(f"{result['name']}: {result['ratio']:.1f}× less CPU time than the plain baseline")
+    print(f"{result['name']}: {result['ratio']:.1f}× less CPU time than the plain baseline")  # noqa: RUF001
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
