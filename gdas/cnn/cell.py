@@ -147,8 +147,9 @@ class _SumThroughGates(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient_BCHW: Tensor) -> tuple[Tensor | None, ...]:
         gates_T, *terms_BCHW = ctx.saved_tensors
-        products = [(gradient_BCHW * term).sum(dtype=gates_T.dtype) for term in terms_BCHW]
-        return torch.stack(products), *[gradient_BCHW] * len(terms_BCHW)
+        dtype = torch.promote_types(gates_T.dtype, gradient_BCHW.dtype)
+        products = [(gradient_BCHW * term).sum(dtype=dtype) for term in terms_BCHW]
+        return torch.stack(products).to(gates_T.dtype), *[gradient_BCHW] * len(terms_BCHW)
 
 
 def sum_through_gates(gates_T: Tensor, terms_BCHW: Sequence[Tensor]) -> Tensor:
