@@ -145,7 +145,22 @@ IMAGE_DATA = {
     ),
 }
 
-PHOTO_DATA = {"imagenet": PhotoData(name="imagenet", classes=1000)}
+PHOTO_DATA = {
+    "imagenet": PhotoData(name="imagenet", classes=1000),
+    # The digits again, as JPEG files of many sizes (gdas.data.digit_photos): no download.
+    "digit-photos": PhotoData(
+        name="digit-photos",
+        classes=10,
+        size=32,
+        resize=36,
+        mean=(0.3054, 0.3054, 0.3054),
+        std=(0.3228, 0.3228, 0.3228),
+        crop_scale=(0.6, 1.0),
+        crop_ratio=(0.9, 1.1),
+        flip=False,
+        hue=0.0,
+    ),
+}
 """Any other set of photos comes from settings alone."""
 
 # Read by pydantic: which of the two kinds of image data the settings are.
