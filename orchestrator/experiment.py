@@ -246,6 +246,7 @@ class MlflowSpec:
 
     tracking_uri: str | None = None  # None: sqlite under the output folder
     experiment: str = "gdas"
+    unreachable: Literal["error", "warn"] = "error"  # at the start; later it is always waited for
 
 
 @dataclass(frozen=True, kw_only=True)
