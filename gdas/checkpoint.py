@@ -210,7 +210,7 @@ def _read_manifest(target: Path) -> dict[str, Any]:
         raise ValueError(f"damaged {MANIFEST} ({type(error).__name__}: {error})") from None
     if (found := _check(manifest)) != check:
         raise ValueError(f"damaged {MANIFEST}, SHA-256 {found}, expected {check}")
-    if f"{position:06}" != target.name:
+    if type(position) is not int or f"{position:06}" != target.name:
         raise ValueError(f"damaged {MANIFEST} (of position {position!r})")
     if not isinstance(records, list):
         raise ValueError(f"damaged {MANIFEST} (its records are no list)")

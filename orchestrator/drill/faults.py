@@ -44,11 +44,12 @@ def kill_driver(scene: Scene, running: Running, place: str) -> Struck:
 
 def by_themselves_or_not(scene: Scene, struck: Struck, family: list[Process]) -> None:
     """Jobs must end by themselves within seconds; Ray's own agents may linger and are ended."""
-    jobs = [member for member in family if member.title().startswith("ray::")]
+    titles = {member: member.title() for member in family}
+    jobs = [m for m, title in titles.items() if title.startswith("ray::") and "Agent" not in title]
     end = time.monotonic() + 30
     while any(member.alive() for member in jobs) and time.monotonic() < end:
         time.sleep(0.1)
-    if left := [member.title() for member in jobs if member.alive()]:
+    if left := [titles[member] for member in jobs if member.alive()]:
         struck.wrong.append(f"30 s after the driver's death still there: {', '.join(left)}")
     for member in family:
         member.kill()
