@@ -77,7 +77,9 @@ def run_fault(number: int, kind: str, seed: int, out: Path, data: Path) -> Row:
             "equal": False,
             "differences": [traceback.format_exc()],
         }
-    row |= {"commands": scene.commands, "seconds": round(time.monotonic() - began, 1)}
+    finally:
+        scene.end()
+    row |= {"commands": len(scene.started), "seconds": round(time.monotonic() - began, 1)}
     if row["equal"] is not False:
         _remove(folder)  # kept where there is something to look at
     return row

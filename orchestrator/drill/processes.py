@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 COMMAND = (sys.executable, "-m", "orchestrator.reproduce_paper")
 QUIET = {"RAY_AUTH_MODE": "disabled"}
-ENDS_WITHIN_S = 540.0
+ENDS_WITHIN_S = 900.0
 
 
 class Process(NamedTuple):

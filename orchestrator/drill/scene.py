@@ -34,7 +34,7 @@ class Scene:
     data: Path
     rng: random.Random
     words: list[str] = field(default_factory=list)
-    commands: int = 0
+    started: list[Running] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -48,10 +48,19 @@ class Scene:
         return served if served.exists() else self.out / "mlflow.db"
 
     def start(self, *words: str) -> Running:
-        self.commands += 1
         arguments = ["drill", "--out", str(self.out), "--data", str(self.data)]
         log = self.folder / "commands.log"
-        return start(log, [*arguments, *self.words, *words], self.environment)
+        running = start(log, [*arguments, *self.words, *words], self.environment)
+        self.started.append(running)
+        return running
+
+    def end(self) -> None:
+        """End every command that still runs, and all that it started."""
+        for running in self.started:
+            if running.process.poll() is None:
+                for member in running.family():
+                    member.kill()
+                running.process.wait()
 
     def jobs(self) -> dict[str, JobFolder]:
         """By label."""
