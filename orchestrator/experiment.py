@@ -246,6 +246,7 @@ class MlflowSpec:
 
     tracking_uri: str | None = None  # None: sqlite under the output folder
     experiment: str = "gdas"
+    unreachable: Literal["error", "warn"] = "error"  # at the start; later it is always waited for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -306,8 +307,10 @@ def load_experiment(name: str, overrides: list[str]) -> Experiment:
             f"known are {', '.join(names)}"
         )
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        if path.stat().st_size > MAX_BYTES:
+            raise InputError(f"{path}: larger than {MAX_BYTES} bytes, not an experiment")
+        raw = _plain(path.read_text(encoding="utf-8"), str(path))
+    except (UnicodeDecodeError, OSError) as error:
         raise InputError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from None
     if not isinstance(raw, dict):
         raise InputError(f"{path}: expected a mapping with searches and finals")
@@ -315,6 +318,10 @@ def load_experiment(name: str, overrides: list[str]) -> Experiment:
     for override in overrides:
         _apply(raw, override)
     return resolve(raw, base=path.parent)
+
+
+MAX_BYTES = 1 << 20
+MAX_VALUES = 20_000
 
 
 class _Loader(yaml.SafeLoader):
@@ -328,6 +335,36 @@ _Loader.add_implicit_resolver(
 )
 
 
+def _plain(text: str, where: str) -> Any:
+    """Decode YAML that is nothing but mappings with text keys, lists, and plain values.
+
+    Raises:
+        InputError: anything else; or more than `MAX_VALUES` values, counted where they are
+            repeated by reference, too.
+    """
+    try:
+        value = yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        said = " ".join(str(error).split())[:500]
+        raise InputError(f"{where}: not a YAML file ({said})") from None
+    waiting, seen = [value], 0
+    while waiting:
+        inner = waiting.pop()
+        seen += 1
+        if seen > MAX_VALUES:
+            raise InputError(f"{where}: more than {MAX_VALUES} values, not an experiment")
+        if isinstance(inner, dict):
+            if odd := [key for key in inner if not isinstance(key, str)]:
+                raise InputError(f"{where}: the key {odd[0]!r} is no text; put it in quotes")
+            waiting += inner.values()
+        elif isinstance(inner, list):
+            waiting += inner
+        elif not isinstance(inner, str | int | float | None):
+            kind = type(inner).__name__
+            raise InputError(f"{where}: {str(inner)[:40]!r} is read as a {kind}; put it in quotes")
+    return value
+
+
 def _apply(raw: Raw, override: str) -> None:
     key, separator, value = override.partition("=")
     if not separator or not key:
@@ -339,9 +376,9 @@ def _apply(raw: Raw, override: str) -> None:
         if not isinstance(here, dict):
             raise InputError(f"{key}: {parent} is a value, it has no keys below it")
     try:
-        here[last] = yaml.load(value, Loader=_Loader)
-    except yaml.YAMLError:
-        raise InputError(f"{key}={value}: not a YAML value") from None
+        here[last] = _plain(value, key)
+    except InputError:
+        raise InputError(f"{key}={value[:200]}: not a YAML value") from None
 
 
 SHARED = ("search", "proxy", "final", "text_search", "text_proxy", "text_final")

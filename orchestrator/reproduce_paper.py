@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import errno
 import json
 import sys
 import time
@@ -26,6 +27,8 @@ from orchestrator.checks import (
 from orchestrator.console import Console, clock, error
 from orchestrator.estimate import Estimator
 from orchestrator.experiment import Experiment, load_experiment
+from orchestrator.job_body import NO_SPACE
+from orchestrator.mending import mend
 from orchestrator.plan import confirm, print_plan, say_standings
 from orchestrator.process import repeatedly, terminate_as_interrupt
 from orchestrator.report import write_report
@@ -94,6 +97,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         error("interrupted")
         return 130
+    except OSError as problem:
+        if problem.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f"{problem.filename}: " if problem.filename else ""
+        error(f"{where}{NO_SPACE}; nothing that was written is harmed, run the same command again")
+        return 1
 
 
 def _command(options: argparse.Namespace) -> int:
@@ -140,6 +149,8 @@ def _drive(
 ) -> int:
     """Run what is open, write the report, say what came of it; returns the exit code."""
     started = time.time()
+    for line in mend(study, store):
+        print(line, flush=True)
     prepare_data(study, store, data)
     store.write_study(study, json.loads(json.dumps(dataclasses.asdict(experiment))), _versions())
     say_standings(study, store)
@@ -157,14 +168,12 @@ def _drive(
                     ray_cluster(options.address) as scheduler.budget,
                     terminate_as_interrupt() as seen,
                 ):
-                    refuse_impossible(study, store, scheduler.budget)
+                    refuse_impossible(study, store)
                     confirm(study, store, scheduler.budget, yes=options.yes)
                     tracker = Tracker(study, store, experiment)
+                    tracker.start()
                     console.start(scheduler.board)
-                    with (
-                        repeatedly(console.update, 1.0, "console"),
-                        repeatedly(tracker.sync, 2.0, "tracking"),
-                    ):
+                    with repeatedly(console.update, 1.0, "console"):
                         environment = {
                             "data": str(data),
                             "selections": str(store.out / "selections"),
@@ -180,7 +189,7 @@ def _drive(
         interrupted = interrupted or scheduler.board.open()
         report = write_report(experiment, study, store)
         if tracker is not None:
-            tracker.finish(scheduler.board)
+            tracker.finish(scheduler.board, 3.0 if interrupted else 300.0)
         _conclude(scheduler, report, tracker, interrupted=interrupted)
         if interrupted:
             return 143 if seen["terminated"] else 130

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,13 @@ from ray import tune  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402
 
 from gdas.errors import InputError  # noqa: E402
-from orchestrator.scheduler import Scheduler  # noqa: E402
+from orchestrator.job_body import MEMORY_ADVICE, NO_SPACE, describe  # noqa: E402
+from orchestrator.scheduler import Scheduler, missing  # noqa: E402
 from orchestrator.store import JobFolder, Store  # noqa: E402
 from orchestrator.study import Job, Study  # noqa: E402
+
+FULL_BYTES = 1 << 20
+"""A disk with less room than this is full: a job that died without a word died of that."""
 
 
 class StudySearcher(Searcher):  # type: ignore[misc]  # Tune has no other way to be asked for the next trial
@@ -54,13 +59,18 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Tune has no other way to
         self.job_of_trial: dict[str, Job] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        job = self.scheduler.next_job()
-        if job is None:
-            # None while nothing runs would block Tune without looking at Ctrl-C.
-            running = "running" in self.scheduler.board.states.values()
-            return None if running else Searcher.FINISHED
-        folder = self.scheduler.store.prepare(job, self.environment)
-        (folder.path / "failure.json").unlink(missing_ok=True)
+        while True:
+            job = self.scheduler.next_job()
+            if job is None:
+                # None while nothing runs would block Tune without looking at Ctrl-C.
+                running = "running" in self.scheduler.board.states.values()
+                return None if running else Searcher.FINISHED
+            try:
+                folder = self.scheduler.store.prepare(job, self.environment)
+            except OSError as error:  # a raise here would end the whole experiment
+                self.scheduler.failed(job, describe(error))
+                continue
+            break
         self.job_of_trial[trial_id] = job
         return {
             "folder": str(folder.path),
@@ -103,10 +113,25 @@ class Failures(tune.Callback):  # type: ignore[misc]
 
     def _say(self, trial: Any, then: str) -> None:
         folder = JobFolder(Path(trial.config["folder"]))
-        why = folder.failure() or "its process died without a word"
-        job_id, failures = folder.settings()["id"], self.scheduler.board.failures
-        failures[job_id] = failures.get(job_id, 0) + 1
+        job_id = folder.path.name.rpartition("-")[2]
+        board = self.scheduler.board
+        why = folder.failure() or _word_of_ray(trial, folder.path)
+        board.failures[job_id] = board.failures.get(job_id, 0) + 1
+        board.notes[job_id] = why
         self.scheduler.announce(f"{trial.config['label']}: failed ({why}); {then}")
+
+
+def _word_of_ray(trial: Any, folder: Path) -> str:
+    """Why a trial failed that could leave no word of its own."""
+    try:
+        text = str(trial.get_error() or "")
+    except Exception:  # Ray's file of it may be torn or missing
+        text = ""
+    if "OutOfMemoryError" in text:
+        return f"out of memory on its machine (Ray ended its process); {MEMORY_ADVICE}"
+    if "No space left on device" in text or shutil.disk_usage(folder).free < FULL_BYTES:
+        return NO_SPACE
+    return "its process died without a word (out of memory, or killed)"
 
 
 def run_study(scheduler: Scheduler, environment: dict[str, Any], *, retries: int) -> None:
@@ -163,6 +188,7 @@ def run_trial(config: dict[str, Any]) -> None:
     """The one trainable, for every kind of job."""
     from orchestrator.search_trial import run_measure, run_proxy, run_search
 
+    JobFolder(Path(config["folder"])).forget_failure()
     match config["kind"]:
         case "search":
             run_search(config["folder"], lambda record: tune.report(record["metrics"]))
@@ -206,9 +232,21 @@ def _launch_training(config: dict[str, Any]) -> None:
         ).fit()
     except Exception as error:
         if folder.failure() is None:  # a worker that died left no word
-            folder.write_failure(f"a training worker died ({type(error).__name__})", str(error))
+            with suppress(OSError):
+                folder.write_failure(_of_a_worker(error), str(error))
         raise
     tune.report((folder.result() or {})["metrics"])
+
+
+def _of_a_worker(error: Exception) -> str:
+    """Why a final failed whose workers left no word of their own."""
+    causes = getattr(error, "worker_failures", {}).values()
+    for cause in causes:
+        if "OutOfMemoryError" in type(cause).__name__ or "OutOfMemoryError" in str(cause)[:500]:
+            return f"out of memory in a training worker; {MEMORY_ADVICE}"
+        if "No space left on device" in str(cause):
+            return NO_SPACE
+    return f"a training worker died ({type(error).__name__})"
 
 
 def _train_loop(config: dict[str, Any]) -> None:
@@ -248,21 +286,20 @@ def ray_cluster(address: str | None) -> Iterator[dict[str, float]]:
         ray.shutdown()
 
 
-def refuse_impossible(study: Study, store: Store, budget: dict[str, float]) -> None:
-    """Raise InputError where an open job needs more than the whole cluster has."""
+def refuse_impossible(study: Study, store: Store) -> None:
+    """Raise InputError where an open job can never run on the cluster that is connected."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     for job in study:
-        if store.done(job):
+        if job.kind == "select" or store.done(job):
             continue
-        for resource, needed in job.cost.items():
-            if needed > budget[resource] + 1e-9:
-                where = "finals" if job.kind == "train" else "searches"
-                keys = (
-                    "workers, cpus_per_worker or gpus_per_worker"
-                    if job.kind == "train"
-                    else "cpus or gpus"
-                )
-                raise InputError(
-                    f"{job.label} needs {needed:g} {resource}s and the cluster has "
-                    f"{budget[resource]:g}: give it less ({where}.<name>.resources: {keys}; "
-                    "device=cpu where there is no GPU), or name a larger cluster with --address"
-                )
+        if lack := missing(job, nodes):
+            where = "finals" if job.kind == "train" else "searches"
+            keys = (
+                "workers, cpus_per_worker or gpus_per_worker"
+                if job.kind == "train"
+                else "cpus or gpus"
+            )
+            raise InputError(
+                f"{job.label} {lack}: give it less ({where}.<name>.resources: {keys}; "
+                "device=cpu where there is no GPU), or name a larger cluster with --address"
+            )

@@ -107,12 +107,48 @@ class Scheduler:
         if self.store.done(job):
             self.board.states[job.id] = "done"
         else:
-            self.board.states[job.id] = "failed"
-            self.board.notes[job.id] = self.store.folder(job).failure() or (
-                "its process died without a word (out of memory, or killed)"
+            self.failed(
+                job,
+                self.store.folder(job).failure()
+                or self.board.notes.get(job.id)
+                or "its process died without a word (out of memory, or killed)",
             )
         self.settle()
+
+    def failed(self, job: Job, why: str) -> None:
+        """Give a job up."""
+        self.board.states[job.id] = "failed"
+        self.board.notes[job.id] = why
 
     def _ready(self, job: Job) -> bool:
         states = self.board.states
         return states[job.id] == "waiting" and all(states[need] == "done" for need in job.needs)
+
+
+Resources = dict[str, float]
+
+
+def missing(job: Job, nodes: list[Resources]) -> str | None:
+    """What a cluster of these nodes lacks to ever run a job, in words; None where it can.
+
+    A trial, and each worker of a final, needs its share on one node.
+    """
+    count = job.resources["workers"] if job.kind == "train" else 1
+    for resource, needed in job.cost.items():
+        total = sum(node.get(resource, 0.0) for node in nodes)
+        if needed > total + 1e-9:
+            return f"needs {needed:g} {resource}s and the cluster has {total:g}"
+    share = {resource: cost / count for resource, cost in job.cost.items() if cost}
+    if not share:
+        return None
+    places = sum(
+        min(int((node.get(resource, 0.0) + 1e-9) / cost) for resource, cost in share.items())
+        for node in nodes
+    )
+    if places >= count:
+        return None
+    each = " and ".join(f"{cost:g} {resource}s" for resource, cost in share.items())
+    return (
+        f"needs {count} x {each}, each on one machine, and the cluster's {len(nodes)} machines "
+        f"have room for {places}"
+    )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from pathlib import Path
 
 import pytest
 
 from gdas.genotype import PUBLISHED
-from orchestrator.scheduler import Scheduler
+from orchestrator.scheduler import Scheduler, missing
 from orchestrator.store import Store
 from orchestrator.study import Job
 from tests.orchestrator.test_study import study as image_study
@@ -129,3 +131,34 @@ def test_a_process_that_dies_without_a_word_is_a_failure(cluster: Cluster) -> No
     cluster.scheduler.finished(cluster.job("search-gdas-frc-seed0"))
     note = cluster.scheduler.board.notes[cluster.job("search-gdas-frc-seed0").id]
     assert "without a word" in note
+
+
+@pytest.mark.parametrize(
+    ("nodes", "lack"),
+    [
+        ([{"CPU": 2.0}], None),
+        ([{"CPU": 1.0}, {"CPU": 1.0}], None),
+        ([{"CPU": 1.0}], "needs 2 CPUs and the cluster has 1"),
+        (
+            [{"CPU": 0.5}] * 4,
+            r"needs 2 x 1 CPUs, each on one machine, .* 4 machines have room for 0",
+        ),
+        ([{"CPU": 1.5}, {"CPU": 0.9}], r"2 machines have room for 1"),
+    ],
+)
+def test_what_a_cluster_can_never_hold_is_said(
+    cluster: Cluster, nodes: list[dict[str, float]], lack: str | None
+) -> None:
+    final = cluster.job("train-gdas-frc-digits")
+    resources = final.resources | {"workers": 2, "cpus_per_worker": 1.0, "gpus_per_worker": 0.0}
+    said = missing(dataclasses.replace(final, resources=resources), nodes)
+    assert said is None if lack is None else re.search(lack, str(said))
+
+
+def test_a_search_needs_its_gpu_on_a_machine_with_enough_cpus(cluster: Cluster) -> None:
+    search = cluster.job("search-gdas-frc-seed0")
+    search = dataclasses.replace(search, resources=search.resources | {"cpus": 4.0, "gpus": 0.5})
+    apart = [{"CPU": 8.0}, {"CPU": 2.0, "GPU": 1.0}]
+    assert "have room for 0" in str(missing(search, apart))
+    assert missing(search, [*apart, {"CPU": 4.0, "GPU": 1.0}]) is None
+    assert missing(search, [{"CPU": 8.0}]) == "needs 0.5 GPUs and the cluster has 0"

@@ -20,10 +20,11 @@ from tests.orchestrator.test_study import identity
 
 def test_a_torn_last_record_is_left_out(tmp_path: Path) -> None:
     folder = JobFolder(tmp_path)
-    folder.append_record({"position": 1})
+    record = {"position": 1, "of": 2, "metrics": {"loss": 0.5}, "time": 9.0, "seconds": 1.0}
+    folder.append_record(record)
     with (tmp_path / "records.jsonl").open("a") as file:
         file.write('{"position": 2, "met')
-    assert folder.records() == [{"position": 1}]
+    assert folder.records() == [record]
 
 
 def test_a_torn_result_is_no_result(tmp_path: Path) -> None:
