@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -18,7 +19,14 @@ from pathlib import Path
 
 from gdas.errors import InputError
 from orchestrator.checks import check_experiment, fixed_cells, identity, prepare_data
-from orchestrator.console import Console, clock, error
+from orchestrator.console import (
+    Console,
+    clock,
+    failure_lines,
+    run_command,
+    saved_lines,
+    say_next,
+)
 from orchestrator.experiment import Experiment, load_experiment
 from orchestrator.plan import confirm, print_plan, say_standings
 from orchestrator.process import repeatedly, terminate_as_interrupt
@@ -69,14 +77,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     options = parse(arguments)
-    try:
-        return _command(options)
-    except InputError as problem:
-        error(str(problem))
-        return 2
-    except KeyboardInterrupt:
-        error("interrupted")
-        return 130
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    options.command = shlex.join(["python", "-m", "orchestrator.reproduce_paper", *words])
+    return run_command(lambda: _command(options))
 
 
 def _command(options: argparse.Namespace) -> int:
@@ -90,6 +93,7 @@ def _command(options: argparse.Namespace) -> int:
     if options.dry_run:
         out = options.out or Path("runs") / experiment.name
         print_plan(study, Store(out) if out.exists() else None)
+        say_next(options.command.replace(" --dry-run", ""))
         return 0
     store = Store(options.out or Path("runs") / experiment.name)
     with lease(store):
@@ -122,7 +126,8 @@ def _drive(
     """Run what is open, write the report, say what came of it; returns the exit code."""
     started = time.time()
     prepare_data(study, store, data)
-    store.write_study(study, json.loads(json.dumps(dataclasses.asdict(experiment))), _versions())
+    settings = json.loads(json.dumps(dataclasses.asdict(experiment)))
+    store.write_study(study, settings, _versions(), options.command)
     say_standings(study, store)
     console = Console(study, store)
     scheduler = Scheduler(study, store, {}, console.say)
@@ -163,23 +168,25 @@ def _drive(
         if tracker is not None:
             tracker.finish(scheduler.board)
         _conclude(scheduler, report, tracker, interrupted=interrupted)
+        done = not interrupted and scheduler.board.all_done()
+        if done:
+            print(f"all done in {clock(time.time() - started)}")
+        say_next(f"python -m orchestrator.status {store.out}" if done else options.command)
         if interrupted:
             return 143 if seen["terminated"] else 130
-        if not scheduler.board.all_done():
-            return 1
-        print(f"all done in {clock(time.time() - started)}")
-        return 0
+        return 0 if done else 1
 
 
 def _conclude(
     scheduler: Scheduler, report: Path, tracker: Tracker | None, *, interrupted: bool
 ) -> None:
     """Say which jobs did not finish and why, where the results are, and how to go on."""
-    board = scheduler.board
-    for job in scheduler.study:
-        if board.states[job.id] in ("failed", "blocked"):
-            word = "failed" if board.states[job.id] == "failed" else "could not run"
-            print(f"{job.label}: {word}: {board.notes.get(job.id, '')}")
+    study, store, board = scheduler.study, scheduler.store, scheduler.board
+    for line in failure_lines(study, store, board):
+        print(line)
+    if interrupted:
+        for line in saved_lines(study, store, board):
+            print(line)
     print(f"report: {report}")
     if tracker is not None:
         print(f"MLflow: mlflow ui --backend-store-uri {tracker.uri}")

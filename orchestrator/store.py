@@ -138,8 +138,10 @@ class Store:
             ) from None
         return study if isinstance(study, dict) else {"format": "unknown"}
 
-    def write_study(self, study: Study, settings: dict[str, Any], versions: dict[str, str]) -> None:
-        """Write the resolved settings, every job's id and needs, and the versions."""
+    def write_study(
+        self, study: Study, settings: dict[str, Any], versions: dict[str, str], command: str = ""
+    ) -> None:
+        """Write the resolved settings, every job's id and needs, the versions and the command."""
         key = self.study().get("key") or os.urandom(8).hex()
         write_json(
             self.out / "study.json",
@@ -148,6 +150,7 @@ class Store:
                 "key": key,
                 "settings": settings,
                 "versions": versions,
+                "command": command,
                 "jobs": [
                     {"label": job.label, "id": job.id, "needs": list(job.needs)} for job in study
                 ],
