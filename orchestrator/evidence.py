@@ -314,6 +314,8 @@ IGNORED = {
     "evaluate_every": "how often is looked, not what is trained",
     "segments_per_epoch": "where checkpoints fall",
     "recalibration_batches": "scores a derived cell only; no source has it",
+    "compared_cells": "scores cells after the search; no source has it",
+    "compared_images": "scores cells after the search; no source has it",
     "restarts": "whether a run that diverged may go on",
 }
 """Settings that do not change what a result means, and why; all others do."""
