@@ -98,12 +98,17 @@ def _jobs(what: str, out: Path, *, yes: bool) -> int:
 
 
 def old_folders(store: Store, study: Study) -> list[Old]:
-    """Job folders of ids that neither the last start nor the study's whole settings have.
+    """Job folders of ids that the study's whole settings do not have.
 
     Raises:
         InputError: what the settings need cannot be known, so nothing is safe to remove.
     """
-    kept = {job.id for job in study} | {job.id for job in whole_plan(store, study)}
+    kept = {job.id for job in whole_plan(store, study)}
+    if any(job.id not in kept for job in study):
+        raise InputError(
+            f"{store.out / 'study.json'}: of another version of the algorithm; run the study again "
+            "first, so that it is known which folders are needed"
+        )
     old = []
     for path in sorted((store.out / "jobs").iterdir()):
         if path.is_dir() and not path.is_symlink() and path.name.rpartition("-")[2] not in kept:

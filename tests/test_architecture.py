@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PURE = (
     *("experiment", "estimate", "study", "selection", "store", "scheduler"),
     *("process", "paper", "report", "console", "plan", "checks", "evidence", "search_health"),
+    *("recorded", "status", "compare", "cell", "jobs", "doctor", "memory"),
 )
 GDAS_MAY_IMPORT = {
     "torch",
