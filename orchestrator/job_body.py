@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from gdas.checkpoint import Segment, State, newest, save
-from orchestrator.store import JobFolder, Record, where_and_who
+from orchestrator.store import NO_SPACE, JobFolder, Record, where_and_who
 
 
 class Loop(Protocol):
@@ -113,8 +113,6 @@ def describe(error: Exception) -> str:
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "Cannot allocate memory")
 """What PyTorch, CUDA and Linux say."""
-
-NO_SPACE = "No space left on device: make room, it goes on from its last checkpoint"
 
 MEMORY_ADVICE = (
     "give it a larger device, let fewer jobs share one (resources: cpus or gpus), or lower "

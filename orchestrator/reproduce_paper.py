@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import errno
 import json
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -18,16 +18,17 @@ from importlib.metadata import version
 from pathlib import Path
 
 from gdas.errors import InputError
-from orchestrator.checks import (
-    check_experiment,
-    fixed_cells,
-    identity,
-    prepare_data,
+from orchestrator.checks import check_experiment, fixed_cells, identity, prepare_data
+from orchestrator.console import (
+    Console,
+    clock,
+    failure_lines,
+    run_command,
+    saved_lines,
+    say_next,
 )
-from orchestrator.console import Console, clock, error
 from orchestrator.estimate import Estimator
 from orchestrator.experiment import Experiment, load_experiment
-from orchestrator.job_body import NO_SPACE
 from orchestrator.mending import mend
 from orchestrator.plan import confirm, print_plan, say_standings
 from orchestrator.process import repeatedly, terminate_as_interrupt
@@ -89,20 +90,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     options = parse(arguments)
-    try:
-        return _command(options)
-    except InputError as problem:
-        error(str(problem))
-        return 2
-    except KeyboardInterrupt:
-        error("interrupted")
-        return 130
-    except OSError as problem:
-        if problem.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        where = f"{problem.filename}: " if problem.filename else ""
-        error(f"{where}{NO_SPACE}; nothing that was written is harmed, run the same command again")
-        return 1
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    options.command = shlex.join(["python", "-m", "orchestrator.reproduce_paper", *words])
+    return run_command(lambda: _command(options))
 
 
 def _command(options: argparse.Namespace) -> int:
@@ -118,6 +108,7 @@ def _command(options: argparse.Namespace) -> int:
         found = Store(out) if out.exists() else None
         estimator = Estimator(found, data if options.calibrate else None)
         print_plan(study, found, estimator, options.price)
+        say_next(options.command.replace(" --dry-run", ""))
         return 0
     store = Store(options.out or Path("runs") / experiment.name)
     with lease(store):
@@ -152,7 +143,8 @@ def _drive(
     for line in mend(study, store):
         print(line, flush=True)
     prepare_data(study, store, data)
-    store.write_study(study, json.loads(json.dumps(dataclasses.asdict(experiment))), _versions())
+    settings = json.loads(json.dumps(dataclasses.asdict(experiment)))
+    store.write_study(study, settings, _versions(), options.command)
     say_standings(study, store)
     console = Console(study, store)
     scheduler = Scheduler(study, store, {}, console.say)
@@ -191,23 +183,25 @@ def _drive(
         if tracker is not None:
             tracker.finish(scheduler.board, 3.0 if interrupted else 300.0)
         _conclude(scheduler, report, tracker, interrupted=interrupted)
+        done = not interrupted and scheduler.board.all_done()
+        if done:
+            print(f"all done in {clock(time.time() - started)}")
+        say_next(f"python -m orchestrator.status {store.out}" if done else options.command)
         if interrupted:
             return 143 if seen["terminated"] else 130
-        if not scheduler.board.all_done():
-            return 1
-        print(f"all done in {clock(time.time() - started)}")
-        return 0
+        return 0 if done else 1
 
 
 def _conclude(
     scheduler: Scheduler, report: Path, tracker: Tracker | None, *, interrupted: bool
 ) -> None:
     """Say which jobs did not finish and why, where the results are, and how to go on."""
-    board = scheduler.board
-    for job in scheduler.study:
-        if board.states[job.id] in ("failed", "blocked"):
-            word = "failed" if board.states[job.id] == "failed" else "could not run"
-            print(f"{job.label}: {word}: {board.notes.get(job.id, '')}")
+    study, store, board = scheduler.study, scheduler.store, scheduler.board
+    for line in failure_lines(study, store, board):
+        print(line)
+    if interrupted:
+        for line in saved_lines(study, store, board):
+            print(line)
     print(f"report: {report}")
     if tracker is not None:
         print(f"MLflow: mlflow ui --backend-store-uri {tracker.uri}")

@@ -35,9 +35,9 @@ from ray import tune  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402
 
 from gdas.errors import InputError  # noqa: E402
-from orchestrator.job_body import MEMORY_ADVICE, NO_SPACE, describe  # noqa: E402
+from orchestrator.job_body import MEMORY_ADVICE, describe  # noqa: E402
 from orchestrator.scheduler import Scheduler, missing  # noqa: E402
-from orchestrator.store import JobFolder, Store  # noqa: E402
+from orchestrator.store import NO_SPACE, JobFolder, Store  # noqa: E402
 from orchestrator.study import Job, Study  # noqa: E402
 
 FULL_BYTES = 1 << 20

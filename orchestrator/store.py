@@ -28,6 +28,7 @@ from orchestrator.study import Job, Study
 FORMAT = "gdas-study/1"
 HEARTBEAT_S = 5.0
 DEAD_AFTER_S = 60.0
+NO_SPACE = "No space left on device: make room, it goes on from its last checkpoint"
 LEASE_BYTES = 512
 
 Record = dict[str, Any]
@@ -159,8 +160,10 @@ class Store:
             ) from None
         return study if isinstance(study, dict) else {"format": "unknown"}
 
-    def write_study(self, study: Study, settings: dict[str, Any], versions: dict[str, str]) -> None:
-        """Write the resolved settings, every job's id and needs, and the versions."""
+    def write_study(
+        self, study: Study, settings: dict[str, Any], versions: dict[str, str], command: str = ""
+    ) -> None:
+        """Write the resolved settings, every job's id and needs, the versions and the command."""
         key = self.study().get("key") or os.urandom(8).hex()
         write_json(
             self.out / "study.json",
@@ -169,6 +172,7 @@ class Store:
                 "key": key,
                 "settings": settings,
                 "versions": versions,
+                "command": command,
                 "jobs": [
                     {"label": job.label, "id": job.id, "needs": list(job.needs)} for job in study
                 ],

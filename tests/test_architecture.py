@@ -13,6 +13,7 @@ PURE = (
     *("experiment", "estimate", "study", "selection", "store", "scheduler"),
     *("process", "paper", "report", "console", "plan", "checks", "evidence", "search_health"),
     *("mending", "drill"),
+    *("recorded", "status", "compare", "cell", "jobs", "doctor", "memory"),
 )
 GDAS_MAY_IMPORT = {
     "torch",

@@ -13,6 +13,7 @@ from orchestrator.evidence import compare, paired_p, summary
 from orchestrator.experiment import Experiment, SearchSpec
 from orchestrator.report.figures import curves, draw
 from orchestrator.report.markup import NOT_RUN, table
+from orchestrator.report.probabilities import probability_figure
 from orchestrator.report.tables import results_of
 from orchestrator.search_health import edge_figure, search_health
 from orchestrator.selection import SCORES
@@ -46,15 +47,39 @@ def track(name: str, spec: SearchSpec, study: Study, store: Store, folder: Path)
         figure = f"edges-{name}.png"
         if edge_figure(folder / figure, histories):
             parts.append(f"\n![Entropy of every edge of {name}]({figure})\n")
+        parts += _probabilities(name, spec, study, store, folder)
         parts += _alarms(spec, histories)
     parts += _drawn_against_uniform(name, study, store)
     select = study.selection(name)
     record = store.selection(select) if select else None
     if record is not None:
-        figure = f"cell-{name}.png"
+        figure = f"cell-{name}.svg"
         draw(record["winner"]["genotype"], folder / figure)
         parts.append(f"\nThe selected cell (seed {record['winner']['seed']}):\n")
         parts.append(f"\n![The cell selected from {name}]({figure})\n")
+    return parts
+
+
+def _probabilities(
+    name: str, spec: SearchSpec, study: Study, store: Store, folder: Path
+) -> list[str]:
+    """Heat maps of the selected seed, or of the first one while nothing is selected."""
+    select = study.selection(name)
+    record = store.selection(select) if select else None
+    winner = record["winner"]["seed"] if record else None
+    jobs = {job.recipe["config"]["seed"]: job for job in study.searches(name)}
+    seed = winner if winner in jobs else next(iter(jobs), None)
+    parts: list[str] = []
+    if seed is None:
+        return parts
+    records = store.folder(jobs[seed]).records()
+    for kind in ("normal", "reduce") if spec.recipe.task == "image" else ("recurrent",):
+        figure = f"probabilities-{name}-{kind}.png"
+        if probability_figure(folder / figure, records, kind):
+            word = "reduction" if kind == "reduce" else kind
+            which = f"the {word} cell's edges over the epochs, seed {seed}"
+            parts.append(f"\nProbabilities of {which} (in blue: what the derived cell keeps):\n")
+            parts.append(f"\n![Probabilities of {which}, of {name}]({figure})\n")
     return parts
 
 
