@@ -107,7 +107,7 @@ class SearchCell(nn.Module):
                 if operation_BE is not None:
                     rows = (operation_BE[: len(s0_BCHW), e] == k).nonzero().flatten()
                     if len(rows):
-                        terms.append(_on_rows(operation, states[source], rows, gate_EK, e, k))
+                        terms.append(on_rows(operation, states[source], rows, gate_EK, e, k))
                     continue
                 out_BCHW: Tensor = operation(states[source])
                 terms.append(out_BCHW if gate_EK is None else out_BCHW * gate_EK[e, k])
@@ -119,7 +119,7 @@ class SearchCell(nn.Module):
         return torch.zeros_like(input_BCHW[:, :, ::stride, ::stride])
 
 
-def _on_rows(
+def on_rows(
     operation: nn.Module, state_BCHW: Tensor, rows: Tensor, gate_BEK: Tensor | None, e: int, k: int
 ) -> Tensor:
     """An operation on some images of a batch, zero for the others; its batch norm sees those."""

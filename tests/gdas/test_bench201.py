@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gdas.bench201.genotype import (
+    ACCURACIES,
     CELL_OPERATIONS,
     CELLS,
     EDGES,
@@ -33,7 +34,7 @@ from gdas.bench201.space import (
     derive_bench201_genotype,
     score_with_shared_weights,
 )
-from gdas.bench201.table import ACCURACIES, Table, read_table, spearman
+from gdas.bench201.table import Table, read_table, spearman
 from gdas.checkpoint import Segment, State, digest
 from gdas.cnn.space import search_split
 from gdas.config import (
