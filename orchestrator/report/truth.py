@@ -33,8 +33,8 @@ LOWEST_SHOWN = 1 / 20
 
 RELAXATIONS = {
     "hard": "hard draws, as GDAS",
-    "soft": "all operations, relaxed samples",
-    "softmax": "all operations, softmax weights, as DARTS",
+    "soft": "relaxed samples",
+    "softmax": "softmax weights, as DARTS",
 }
 
 
@@ -242,9 +242,9 @@ def _no_path(specs: dict[str, SearchSpec], study: Study, store: Store) -> list[s
     none = 100 * cells.count(False) / len(cells)
     return [
         "\n### Draws in which no path reaches the output\n",
-        "With `none` on the wrong edges the output does not depend on the image: the W step then "
-        f"moves the classifier's bias alone, the alpha step nothing. Of all cells {none:.1f} % "
-        "are so; a network whose cells draw apart is cut where any of them is.\n",
+        "With `none` on the wrong edges the output does not depend on the image, and the step "
+        f"learns nothing of it. Of all cells {none:.1f} % are so; a network whose cells draw apart "
+        "is cut where any of them is.\n",
         table(["search", "W steps", "alpha steps"], rows),
     ]
 
