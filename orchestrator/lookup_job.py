@@ -109,8 +109,8 @@ def run_lookup(path: str, on_record: Report = lambda record: None) -> Result:
             **_metrics("best_of", result["best_of"]),
             **({} if result["correlation"] is None else {"correlation": result["correlation"]}),
         }
-        for record in records[:-1]:
-            record["seconds"] = 0.0  # the time is one, and of the last
+        for record in records:  # the time is one for all
+            record["seconds"] = (records[-1]["time"] - started) / len(records)
         folder.rewrite_records(records)
         on_record(records[-1])
         result |= {"metrics": records[-1]["metrics"], "seconds": time.time() - started}
