@@ -161,7 +161,6 @@ def _nonzero(**resources: float) -> dict[str, float]:
 
 def run_trial(config: dict[str, Any]) -> None:
     """The one trainable, for every kind of job."""
-    from orchestrator.lookup_job import run_lookup
     from orchestrator.search_trial import run_measure, run_proxy, run_search
 
     match config["kind"]:
@@ -170,6 +169,8 @@ def run_trial(config: dict[str, Any]) -> None:
         case "proxy":
             run_proxy(config["folder"], lambda record: tune.report(record["metrics"]))
         case "lookup":
+            from orchestrator.lookup_job import run_lookup  # a search never brings it along
+
             run_lookup(config["folder"], lambda record: tune.report(record["metrics"]))
         case "measure":
             tune.report(run_measure(config["folder"])["metrics"])
