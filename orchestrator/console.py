@@ -16,7 +16,10 @@ from orchestrator.scheduler import Board
 from orchestrator.store import NO_SPACE, Record, Store
 from orchestrator.study import TITLES, Job, Study
 
-SHOWN = ("valid/top1", "test/top1", "train/top1", "valid/perplexity", "train/perplexity")
+SHOWN = (
+    *("valid/top1", "test/top1", "train/top1", "valid/perplexity", "train/perplexity"),
+    "derived/accuracy",
+)
 """The first of these that a record has is the metric shown."""
 
 COLOURS = {"running": "cyan", "done": "green", "failed": "bold red", "blocked": "red"}

@@ -194,6 +194,10 @@ def run_trial(config: dict[str, Any]) -> None:
             run_search(config["folder"], lambda record: tune.report(record["metrics"]))
         case "proxy":
             run_proxy(config["folder"], lambda record: tune.report(record["metrics"]))
+        case "lookup":
+            from orchestrator.lookup_job import run_lookup  # a search never brings it along
+
+            run_lookup(config["folder"], lambda record: tune.report(record["metrics"]))
         case "measure":
             tune.report(run_measure(config["folder"])["metrics"])
         case "train":
