@@ -46,6 +46,7 @@ class Tracker:
         for noisy in ("mlflow", "alembic", "urllib3"):
             logging.getLogger(noisy).setLevel(logging.ERROR)
         self.store = store
+        self.name = experiment.name
         self.jobs = [job for job in study if job.kind != "select"]
         self.names = experiment.mlflow.experiment, experiment.name
         self.uri = experiment.mlflow.tracking_uri or f"sqlite:///{store.out / 'mlflow.db'}"
@@ -241,6 +242,7 @@ class Tracker:
                     failed = board.states[job.id] == "failed"
                     self.client.set_terminated(self.runs[job.id], "FAILED" if failed else "KILLED")
                 self._tag_selected(job)
+                self._model(job)
             self.client.log_artifacts(self.parent, str(self.store.out / "report"), "report")
             self.client.log_artifact(self.parent, str(self.store.out / "study.json"))
             status = "KILLED" if board.open() else "FINISHED" if board.all_done() else "FAILED"
@@ -249,6 +251,19 @@ class Tracker:
             self._complain(error)
             return False
         return True
+
+    def _model(self, job: Job) -> None:
+        """Log and register a finished final's network; a failure here fails nothing else."""
+        if job.kind != "train" or job.id not in self.closed:
+            return
+        from orchestrator.models import log_final
+
+        name, folder = f"{self.name}-{job.name}", self.store.folder(job)
+        try:
+            log_final(self.client, self.runs[job.id], folder, name)
+        except Exception as error:
+            text = " ".join(str(error).split())[:200]
+            print(f"{job.label}: its model is not in MLflow ({text})", file=sys.stderr)
 
     def _tag_selected(self, job: Job) -> None:
         if job.kind != "search" or job.id not in self.runs:
