@@ -17,7 +17,8 @@ class Served(PythonModel):  # type: ignore[misc]  # MLflow has no other way to c
     def load_context(self, context: Any) -> None:
         self.final = load_final(Path(context.artifacts["final"]))
 
-    def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> Any:
+    # MLflow would read type hints here as a schema and complain of arrays.
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         return self.final.predict(model_input)
 
 
