@@ -62,13 +62,13 @@ of the wrong type or out of range, is refused before anything starts.
 """
 
 RECIPES: tuple[tuple[str, type, dict[str, Any]], ...] = (
-    ("A search on images: `searches.NAME.recipe`", SearchConfig, dict(SEARCH_PRESETS)),
+    ("A search on images: `searches.NAME.recipe`", SearchConfig, {**SEARCH_PRESETS}),
     (
         "A training on images: `finals.NAME.recipe`, `searches.NAME.proxy`",
         TrainConfig,
         {name: image_train_preset(name, "cifar10") for name in SEARCH_PRESETS},
     ),
-    ("A search on text: `searches.NAME.recipe`", TextSearchConfig, dict(TEXT_SEARCH_PRESETS)),
+    ("A search on text: `searches.NAME.recipe`", TextSearchConfig, {**TEXT_SEARCH_PRESETS}),
     (
         "A training on text: `finals.NAME.recipe`, `searches.NAME.proxy`",
         TextTrainConfig,
