@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +62,14 @@ and the command line changes any of it by its dotted key:
 of the wrong type or out of range, is refused before anything starts.
 """
 
-RECIPES: tuple[tuple[str, type, dict[str, Any]], ...] = (
-    ("A search on images: `searches.NAME.recipe`", SearchConfig, {**SEARCH_PRESETS}),
+RECIPES: tuple[tuple[str, type, Mapping[Any, Any]], ...] = (
+    ("A search on images: `searches.NAME.recipe`", SearchConfig, SEARCH_PRESETS),
     (
         "A training on images: `finals.NAME.recipe`, `searches.NAME.proxy`",
         TrainConfig,
         {name: image_train_preset(name, "cifar10") for name in SEARCH_PRESETS},
     ),
-    ("A search on text: `searches.NAME.recipe`", TextSearchConfig, {**TEXT_SEARCH_PRESETS}),
+    ("A search on text: `searches.NAME.recipe`", TextSearchConfig, TEXT_SEARCH_PRESETS),
     (
         "A training on text: `finals.NAME.recipe`, `searches.NAME.proxy`",
         TextTrainConfig,
@@ -123,7 +124,7 @@ def _opening(path: Path) -> str:
     return "\n".join(line.replace("   python", "    python", 1) for line in lines)
 
 
-def _recipe(config: type, presets: dict[str, Any]) -> str:
+def _recipe(config: type, presets: Mapping[Any, Any]) -> str:
     sources = {source.key: source for source in SOURCES.get(config, ())}
     without = NOT_SOURCED.get(config, {})
     meaning = comments(config)
