@@ -271,8 +271,8 @@ def jobs(experiment: Experiment, data: Path) -> Iterator[Finding]:
         (torch.cuda.get_device_name(i), torch.cuda.get_device_properties(i).total_memory)
         for i in range(torch.cuda.device_count())
     ]
-    shown = ", ".join(f"{name} ({size / GIB:.0f} GiB)" for name, size in devices) or "no GPU"
-    yield Finding("ok", f"this machine: {cores} cores, {memory / GIB:.1f} GiB memory, {shown}")
+    gpus = ", ".join(f"{name} ({size / GIB:.0f} GiB)" for name, size in devices) or "no GPU"
+    yield Finding("ok", f"this machine: {cores} cores, {memory / GIB:.1f} GiB memory, {gpus}")
     try:
         study = _study(experiment, data)
     except InputError as problem:
@@ -281,9 +281,8 @@ def jobs(experiment: Experiment, data: Path) -> Iterator[Finding]:
     groups: dict[tuple[str, ...], list[Job]] = {}
     for job in study:
         if job.kind != "select":
-            groups.setdefault((job.kind, str(job.cost), f"{estimated_bytes(job):.2g}"), []).append(
-                job
-            )
+            shown = (f"{estimated_bytes(job):.2g}", clock(estimated_seconds(job)))
+            groups.setdefault((job.kind, str(job.cost), *shown), []).append(job)
     for alike in groups.values():
         yield _job(alike, cores, memory, devices)
 
