@@ -13,12 +13,11 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 from gdas.errors import InputError
-from orchestrator.checks import check_experiment, fixed_cells, identity, prepare_data
+from orchestrator.checks import checked_study, prepare_data
 from orchestrator.console import (
     Console,
     clock,
@@ -28,14 +27,14 @@ from orchestrator.console import (
     say_next,
 )
 from orchestrator.estimate import Estimator
-from orchestrator.experiment import Experiment, load_experiment
+from orchestrator.experiment import Experiment, experiment_of
 from orchestrator.mending import mend
 from orchestrator.plan import confirm, print_plan, say_standings
 from orchestrator.process import repeatedly, terminate_as_interrupt
 from orchestrator.report import write_report
 from orchestrator.scheduler import Scheduler
 from orchestrator.store import Store, lease
-from orchestrator.study import Study, build_study
+from orchestrator.study import Study
 from orchestrator.tracking import Tracker
 
 EPILOG = """examples:
@@ -96,11 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _command(options: argparse.Namespace) -> int:
-    names = [word for word in options.words if "=" not in word]
-    if len(names) > 1:
-        raise InputError(f"one experiment at a time, got {' and '.join(names)}")
-    name = names[0] if names else "smoke"
-    experiment = load_experiment(name, [word for word in options.words if "=" in word])
+    experiment = experiment_of(options.words)
     data = _data_folder(options.data)
     study = _study(experiment, options.only, data)
     if options.dry_run:
@@ -122,10 +117,7 @@ def _data_folder(named: Path | None) -> Path:
 
 
 def _study(experiment: Experiment, only: str | None, data: Path) -> Study:
-    cells = fixed_cells(experiment)
-    check_experiment(experiment, cells, data)
-    genotypes = {name: cell.to_json() for name, cell in cells.items()}
-    study = build_study(experiment, partial(identity, data), genotypes)
+    study = checked_study(experiment, data)
     if only is None:
         return study
     try:

@@ -36,7 +36,7 @@ from ray.tune.search import Searcher  # noqa: E402
 
 from gdas.errors import InputError  # noqa: E402
 from orchestrator.job_body import MEMORY_ADVICE, describe  # noqa: E402
-from orchestrator.scheduler import Scheduler, missing  # noqa: E402
+from orchestrator.scheduler import WITHOUT_A_WORD, Scheduler, missing  # noqa: E402
 from orchestrator.store import NO_SPACE, JobFolder, Store  # noqa: E402
 from orchestrator.study import Job, Study  # noqa: E402
 
@@ -131,7 +131,7 @@ def _word_of_ray(trial: Any, folder: Path) -> str:
         return f"out of memory on its machine (Ray ended its process); {MEMORY_ADVICE}"
     if "No space left on device" in text or shutil.disk_usage(folder).free < FULL_BYTES:
         return NO_SPACE
-    return "its process died without a word (out of memory, or killed)"
+    return WITHOUT_A_WORD
 
 
 def run_study(scheduler: Scheduler, environment: dict[str, Any], *, retries: int) -> None:

@@ -7,12 +7,14 @@ by narrow searches. Selections cost nothing and run here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.selection import select
 from orchestrator.store import Store
 from orchestrator.study import Job, Study
+
+WITHOUT_A_WORD = "its process died without a word (out of memory, or killed)"
 
 State = str
 """waiting, running, done, failed or blocked."""
@@ -91,15 +93,10 @@ class Scheduler:
         """The head of the queue, if it fits what is free."""
         self.settle()
         ready = [job for job in self.study if self._ready(job) and job.kind != "select"]
-        if not ready:
-            return None
-        head = min(ready, key=lambda job: job.kind != "train")  # finals first, then study order
         running = [job for job in self.study if self.board.states[job.id] == "running"]
-        for resource, total in self.budget.items():
-            held = sum(job.cost[resource] for job in running)
-            if running and held + head.cost[resource] > total + 1e-9:
-                return None
-        self.board.states[head.id] = "running"
+        head = head_that_fits(ready, running, self.budget)
+        if head is not None:
+            self.board.states[head.id] = "running"
         return head
 
     def finished(self, job: Job) -> None:
@@ -109,9 +106,7 @@ class Scheduler:
         else:
             self.failed(
                 job,
-                self.store.folder(job).failure()
-                or self.board.notes.get(job.id)
-                or "its process died without a word (out of memory, or killed)",
+                self.store.folder(job).failure() or self.board.notes.get(job.id) or WITHOUT_A_WORD,
             )
         self.settle()
 
@@ -123,6 +118,24 @@ class Scheduler:
     def _ready(self, job: Job) -> bool:
         states = self.board.states
         return states[job.id] == "waiting" and all(states[need] == "done" for need in job.needs)
+
+
+def head_that_fits(
+    ready: Sequence[Job], running: Sequence[Job], budget: Mapping[str, float]
+) -> Job | None:
+    """The first in the queue, finals before others, if it fits beside what runs.
+
+    Args:
+        ready: jobs whose needs are done, in the study's order.
+    """
+    head = min(ready, key=lambda job: job.kind != "train", default=None)
+    if head is None or not running:
+        return head
+    for resource, total in budget.items():
+        held = sum(job.cost[resource] for job in running)
+        if held + head.cost[resource] > total + 1e-9:
+            return None
+    return head
 
 
 Resources = dict[str, float]
