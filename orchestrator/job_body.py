@@ -16,7 +16,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import torch
+
 from gdas.checkpoint import Segment, State, newest, save
+from gdas.compute import open_device
 from orchestrator.store import NO_SPACE, JobFolder, Record, where_and_who
 
 
@@ -120,7 +123,35 @@ MEMORY_ADVICE = (
 )
 
 
-def open_job(path: str) -> tuple[JobFolder, dict[str, Any]]:
-    """A job's folder and settings, from a trial's configuration."""
+class OpenJob(NamedTuple):
+    """A job that runs in this process.
+
+    Attributes:
+        settings: what `Store.prepare` wrote.
+        data: the folder of the data sets.
+    """
+
+    folder: JobFolder
+    settings: dict[str, Any]
+    device: torch.device
+    data: Path
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        recipe: dict[str, Any] = self.settings["recipe"]
+        return recipe
+
+    def needed(self) -> JobFolder:
+        """The folder of the first job that it needs."""
+        return JobFolder(self.folder.path.parent / self.settings["needs"][0])
+
+
+@contextmanager
+def open_job(path: str) -> Iterator[OpenJob]:
+    """Set this process up for the job in the folder `path`; an error inside is left there."""
     folder = JobFolder(Path(path))
-    return folder, folder.settings()
+    settings = folder.settings()
+    with failure_recorded(folder):
+        resources = settings["resources"]
+        device = open_device(resources["device"], threads=resources["threads"])
+        yield OpenJob(folder, settings, device, Path(settings["environment"]["data"]))

@@ -15,7 +15,6 @@ import torch
 
 import gdas.genotype
 from gdas.checkpoint import newest
-from gdas.compute import open_device
 from gdas.config import TextTrainConfig, TrainConfig
 from gdas.data.images import open_images, subset
 from gdas.data.text import open_tokens
@@ -26,7 +25,7 @@ from gdas.metrics import count_multiply_adds, count_parameters
 from gdas.train_image import build_network, train_image
 from gdas.train_text import build_language_model, train_text
 from orchestrator.experiment import decode_train
-from orchestrator.job_body import Finished, Loop, failure_recorded, open_job, run_to_end
+from orchestrator.job_body import Finished, Loop, open_job, run_to_end
 from orchestrator.store import JobFolder, Record
 
 
@@ -97,24 +96,21 @@ def train_worker(path: str, on_record: Callable[[Record], None] = lambda record:
 
     Works without Ray too: one worker where torch.distributed is not initialised.
     """
-    folder, settings = open_job(path)
-    with failure_recorded(folder):
-        config = decode_train(settings["recipe"]["config"])
-        resources, data = settings["resources"], Path(settings["environment"]["data"])
-        device = open_device(resources["device"], threads=resources["threads"])
-        provenance = require_provenance(folder)
+    with open_job(path) as job:
+        config = decode_train(job.recipe["config"])
+        provenance = require_provenance(job.folder)
         genotype = gdas.genotype.any_from_json(provenance["genotype"])
         if isinstance(config, TrainConfig):
-            start, describe = _images(config, genotype, data, device)
+            start, describe = _images(config, genotype, job.data, job.device)
         else:
-            start, describe = _text(config, genotype, data, device)
+            start, describe = _text(config, genotype, job.data, job.device)
         if workers().rank > 0:
-            checkpoint, _ = newest(folder.checkpoints)
+            checkpoint, _ = newest(job.folder.checkpoints)
             for _ in start(checkpoint=checkpoint.state if checkpoint else None):
                 pass
             return
-        finished = run_to_end(folder, start, on_record)
-        folder.write_result(
+        finished = run_to_end(job.folder, start, on_record)
+        job.folder.write_result(
             {
                 "digest": finished.digest,
                 "genotype": genotype.to_json(),
