@@ -18,7 +18,7 @@ from gdas.config import SamplerConfig
 from gdas.genotype import OPERATIONS, PUBLISHED
 from gdas.search import draw_architecture
 from tests.bench.plain import PlainNetwork, PlainSupernet
-from tests.bench.search_step import main
+
 
 SIZE: dict[str, Any] = {"channels": 4, "normals_per_block": 1}
 LABELS = torch.tensor([1, 2, 3, 4])
