@@ -34,7 +34,9 @@ def _times(x: Tensor, mask: Tensor | None) -> Tensor:
     return x if mask is None else x * mask
 
 
-def _input_state(x_BN: Tensor, s_BN: Tensor, w: Tensor, mx: Tensor | None, mh: Tensor | None) -> Tensor:
+def _input_state(
+    x_BN: Tensor, s_BN: Tensor, w: Tensor, mx: Tensor | None, mh: Tensor | None
+) -> Tensor:
     both = torch.cat([_times(x_BN, mx), _times(s_BN, mh)], dim=1)
     c_BN, h_BN = (both @ w).chunk(2, dim=1)
     return s_BN + torch.sigmoid(c_BN) * (torch.tanh(h_BN) - s_BN)

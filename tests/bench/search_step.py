@@ -50,9 +50,7 @@ def random_images(count: int, size: int = 32) -> Images:
     return Images(images_NCHW, torch.randint(CLASSES, (count,), generator=draw), CLASSES)
 
 
-def search_settings(
-    *, channels: int, normals: int, batch: int
-) -> SearchConfig:
+def search_settings(*, channels: int, normals: int, batch: int) -> SearchConfig:
     """The logits stand still (rate 0), so that both contenders' draws are the same throughout."""
     return SearchConfig(
         batch_size=batch,
@@ -65,13 +63,14 @@ class PlainSearch:
     """Algorithm 1's two steps in the authors' manner.
 
     Args:
-        space: with a plain network as its weights.
+        plain: takes the place of the space's own network.
     """
 
-    def __init__(self, config: AnySearchConfig, space: SearchSpace) -> None:
+    def __init__(self, config: AnySearchConfig, space: SearchSpace, plain: nn.Module) -> None:
         self.config = config
         self.space = space
         self.logits = space.initial_logits(generator(config.seed, "logits"))
+        space.weights = plain
         w, a = config.weights, config.alpha
         self.weight_optimizer = torch.optim.SGD(
             space.weights.parameters(), lr=w.lr, momentum=w.momentum, weight_decay=w.weight_decay
@@ -122,12 +121,11 @@ def search_contenders(
     plain_space = ImageSpace(plain_config, images, CPU)
     plain = PlainSupernet(CLASSES, channels=channels, normals_per_block=normals)
     plain.load_state_dict(space.weights.state_dict())
-    plain_space.weights = plain
     whole_config = dataclasses.replace(
         config, sampler=dataclasses.replace(config.sampler, acceleration=False)
     )
     contenders: dict[str, tuple[Step, Step]] = {}
-    contenders["plain"] = steps_of(PlainSearch(plain_config, plain_space))
+    contenders["plain"] = steps_of(PlainSearch(plain_config, plain_space, plain))
     contenders["ours"] = steps_of_search(SearchSteps(config, space))
     whole = SearchSteps(whole_config, ImageSpace(whole_config, images, CPU))
     contenders["every operation"] = steps_of_search(whole)

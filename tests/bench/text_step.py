@@ -74,5 +74,5 @@ def recurrent_contenders(
     space, plain_space = (TextSpace(config, text, text, CPU) for _ in range(2))
     plain_space.supernet.cell = PlainSearchCell(plain_space.supernet.cell)  # type: ignore[assignment]
     ours = SearchSteps(config, space)
-    plain = PlainSearch(config, plain_space)
+    plain = PlainSearch(config, plain_space, plain_space.weights)
     return {"plain": steps_of(plain), "ours": steps_of_search(ours)}
