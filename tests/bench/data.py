@@ -113,9 +113,7 @@ def write_folder(shards: Path, folder: Path) -> int:
 
 def _from_parquet(shards: Path) -> Iterator[Any]:
     for shard in read_index(shards).splits["train"].shards:
-        with pq.ParquetFile(
-            shard.path, memory_map=True, page_checksum_verification=True
-        ) as file:
+        with pq.ParquetFile(shard.path, memory_map=True, page_checksum_verification=True) as file:
             for group in range(file.num_row_groups):
                 yield from file.read_row_group(group, columns=["image", "label"])["image"]
 

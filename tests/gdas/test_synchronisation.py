@@ -1,8 +1,11 @@
-"""A W step never waits for the device, an alpha step once: for the logits' gradient.
+"""A W step never waits for a value of the device, an alpha step once: for the logits' gradient.
 
 The weights and images are on the meta device, which computes nothing: whoever wants to know a
 value there has to wait. A dispatch mode sees every operation, those of the backward pass too, and
-counts what brings a value to the CPU, and copies to the device for which the CPU waits.
+counts what brings a value to the CPU; also copies to the device that are not marked non-blocking.
+
+It does not see what torch.tensor(..., device=...) and indices that are lists copy to the device,
+for which CUDA may wait as well; that takes a GPU and torch.cuda.set_sync_debug_mode.
 """
 
 from __future__ import annotations
@@ -80,6 +83,26 @@ def count(take: Callable[[], object]) -> Waits:
     with Waits() as waits:
         take()
     return waits
+
+
+READS: dict[str, Callable[[Tensor], object]] = {
+    "item": lambda x: x.sum().item(),
+    "bool": lambda x: bool((x > 0).all()),
+    "cpu": lambda x: x.cpu(),
+    "tolist": lambda x: x.tolist(),
+    "copy_": lambda x: torch.zeros(3).copy_(x),
+}
+
+
+@pytest.mark.parametrize("kind", list(READS))
+def test_the_count_sees_every_way_to_read_a_value(kind: str) -> None:
+    assert len(count(lambda: READS[kind](torch.ones(3, device=META) * 2)).reads) == 1
+
+
+def test_the_count_sees_a_blocking_copy_to_the_device_and_no_other() -> None:
+    here = torch.ones(3)
+    assert len(count(lambda: here.to(META)).blocking_writes) == 1
+    assert count(lambda: here.to(META, non_blocking=True)).blocking_writes == []
 
 
 def image_steps(**changes: Any) -> SearchSteps:
