@@ -74,7 +74,8 @@ def measure(base: Size, *, factors: Sequence[float] = (2.0, 4.0), repeats: int) 
     every = range(1, repeats + 1)  # step 0 warms up
     steps = {}
     for number, (_, size) in enumerate(sizes):
-        steps[str(number)] = search_contenders(**size, steps=repeats + 1)["ours"]
+        built = search_contenders(**size, steps=repeats + 1, of=("ours",))
+        steps[str(number)] = built["ours"]
     times = compare(steps, repeats=repeats, warm_up=1)
     rows = []
     for number, (key, size) in enumerate(sizes):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
+
+# The profiler's own messages, such as that there is no GPU, are not for a benchmark's output.
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
 from torch.profiler import ProfilerActivity, profile
 

@@ -24,6 +24,10 @@ from gdas.files import write_json
 from tests.bench.threads import WAYS
 from tests.bench.timing import headline, words
 
+INTRODUCTION = (
+    "Written by `make bench`; every figure, of every repeat, is in `results.json` beside this "
+    "page. What was not measured is not here."
+)
 TRIAL = (
     "**Not a measurement**: sizes to try the benchmark out. `make bench` writes this page with "
     "figures that mean something."
@@ -64,8 +68,7 @@ def keep(path: Path, part: str, content: dict[str, Any]) -> dict[str, Any]:
 
 def render(parts: dict[str, Any]) -> str:
     """The page."""
-    blocks = ["# Benchmarks", "Written by `make bench`; every figure, of every repeat, is in"]
-    blocks[1] += " `results.json` beside this page. What was not measured is not here."
+    blocks = ["# Benchmarks", INTRODUCTION]
     sections = {
         "search": _steps,
         "train": _steps,
@@ -75,11 +78,11 @@ def render(parts: dict[str, Any]) -> str:
         "threads": _threads,
         "growth": _growth,
     }
-    if any(content["size_name"] == "tiny" for content in parts.values()):
-        blocks.append(TRIAL)
     for part, section in sections.items():
         if part in parts:
-            blocks += [f"## {part}", _about(parts[part]["machine"]), *section(parts[part])]
+            content = parts[part]
+            trial = [TRIAL] if content["size_name"] == "tiny" else []
+            blocks += [f"## {part}", *trial, _about(content["machine"]), *section(content)]
     return "\n\n".join(blocks) + "\n"
 
 

@@ -10,7 +10,7 @@ have the same weights, images, draws and drop-path masks.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -107,28 +107,34 @@ class PlainSearch:
 
 
 def search_contenders(
-    *, channels: int, normals: int, batch: int, steps: int
+    *,
+    channels: int,
+    normals: int,
+    batch: int,
+    steps: int,
+    of: Sequence[str] = ("plain", "ours"),
 ) -> dict[str, tuple[Step, Step]]:
     """For each contender its steps, of W and of alpha, to be taken `steps` times at the most.
 
-    "every operation" is ours with the paper's acceleration undone: all operations of every edge
-    run and all keep what their backward pass needs.
+    Args:
+        of: whom to build. "every operation" is ours with the paper's acceleration undone: all
+            operations of every edge run and all keep what their backward pass needs.
     """
     images = random_images(2 * steps * batch)
     config = search_settings(channels=channels, normals=normals, batch=batch)
-    space = ImageSpace(config, images, CPU)
-    plain_config = dataclasses.replace(config, channels_last=False)
-    plain_space = ImageSpace(plain_config, images, CPU)
-    plain = PlainSupernet(CLASSES, channels=channels, normals_per_block=normals)
-    plain.load_state_dict(space.weights.state_dict())
-    whole_config = dataclasses.replace(
-        config, sampler=dataclasses.replace(config.sampler, acceleration=False)
-    )
     contenders: dict[str, tuple[Step, Step]] = {}
-    contenders["plain"] = steps_of(PlainSearch(plain_config, plain_space, plain))
-    contenders["ours"] = steps_of_search(SearchSteps(config, space))
-    whole = SearchSteps(whole_config, ImageSpace(whole_config, images, CPU))
-    contenders["every operation"] = steps_of_search(whole)
+    if "plain" in of:
+        own = dataclasses.replace(config, channels_last=False)
+        space = ImageSpace(own, images, CPU)
+        plain = PlainSupernet(CLASSES, channels=channels, normals_per_block=normals)
+        plain.load_state_dict(space.weights.state_dict())
+        contenders["plain"] = steps_of(PlainSearch(own, space, plain))
+    for name, acceleration in (("ours", True), ("every operation", False)):
+        if name in of:
+            sampler = dataclasses.replace(config.sampler, acceleration=acceleration)
+            own = dataclasses.replace(config, sampler=sampler)
+            run = SearchSteps(own, ImageSpace(own, images, CPU))
+            contenders[name] = steps_of_search(run)
     return contenders
 
 

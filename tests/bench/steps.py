@@ -21,14 +21,15 @@ class Kind:
     """A step that is measured.
 
     Attributes:
-        build: (size, steps that will be taken at the most) to contenders.
+        build: (size, steps that will be taken at the most, whom to build) to contenders; there
+            may be others among them.
         parts: what a repeat consists of.
         sizes: by name.
         memory: the contenders whose peak memory is measured.
     """
 
     title: str
-    build: Callable[[Size, int], Mapping[str, Sequence[Step]]]
+    build: Callable[[Size, int, Sequence[str]], Mapping[str, Sequence[Step]]]
     parts: tuple[str, ...]
     sizes: dict[SizeName, Size]
     memory: tuple[str, ...] = ("plain", "ours")
@@ -45,20 +46,20 @@ def _text(hidden: int, vocabulary: int, batch: int, bptt: int) -> Size:
 KINDS = {
     "search step": Kind(
         "a search step on CIFAR's images",
-        lambda size, steps: search_step.search_contenders(**size, steps=steps),
+        lambda size, steps, of: search_step.search_contenders(**size, steps=steps, of=of),
         ("W step", "alpha step"),
         {"tiny": _image(4, 1, 2), "default": _image(16, 2, 64), "paper": _image(16, 2, 64)},
         memory=("plain", "ours", "every operation"),
     ),
     "training step": Kind(
         "a training step of GDAS_V1 on CIFAR's images",
-        lambda size, steps: search_step.train_contenders(**size),
+        lambda size, steps, of: search_step.train_contenders(**size),
         ("step",),
         {"tiny": _image(4, 1, 2), "default": _image(16, 2, 64), "paper": _image(36, 6, 96)},
     ),
     "ImageNet step": Kind(
         "a training step of GDAS_V1 on ImageNet's images",
-        lambda size, steps: search_step.imagenet_contenders(**size),
+        lambda size, steps, of: search_step.imagenet_contenders(**size),
         ("step",),
         {
             "tiny": {**_image(4, 1, 2), "side": 64},
@@ -68,7 +69,7 @@ KINDS = {
     ),
     "language-model step": Kind(
         "a training step of the published recurrent cell's language model",
-        lambda size, steps: text_step.language_contenders(**size, steps=steps),
+        lambda size, steps, of: text_step.language_contenders(**size, steps=steps),
         ("step",),
         {
             "tiny": _text(8, 50, 2, 8),
@@ -78,7 +79,7 @@ KINDS = {
     ),
     "recurrent search step": Kind(
         "a search step for a recurrent cell",
-        lambda size, steps: text_step.recurrent_contenders(**size, steps=steps),
+        lambda size, steps, of: text_step.recurrent_contenders(**size, steps=steps),
         ("W step", "alpha step"),
         {
             "tiny": _text(8, 50, 2, 4),
@@ -101,7 +102,7 @@ def measure(
     """Time one kind of step beside its baseline; with one thread also memory and a profile."""
     kind = KINDS[name]
     torch.set_num_threads(threads)
-    built = kind.build(size, warm_up + repeats + 1)
+    built = kind.build(size, warm_up + repeats + 1, ("plain", "ours"))
     contenders = {of: built[of] for of in ("plain", "ours")}
     result: dict[str, Any] = {"name": name, "title": f"{kind.title}: {words(size)}", "size": size}
     result |= {"parts": kind.parts}

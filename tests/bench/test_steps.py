@@ -55,7 +55,7 @@ def test_the_plain_search_cell_has_the_same_outputs_and_gradients_of_gates_and_w
 def test_text_contenders_take_the_same_steps(name: str) -> None:
     """After three steps of each the losses of all parts are equal."""
     size = KINDS[name].sizes["tiny"]
-    contenders = KINDS[name].build(size, 3)
+    contenders = KINDS[name].build(size, 3, ("plain", "ours"))
     losses: dict[str, list[float]] = {}
     for contender in ("plain", "ours"):
         losses[contender] = []
@@ -75,31 +75,28 @@ def test_every_kind_of_step_is_measured(name: str) -> None:
     threads = torch.get_num_threads()
     try:
         size = KINDS[name].sizes["tiny"]
-        result = measure(name, size, threads=1, repeats=2, memory=name == "search step")
+        result = measure(name, size, threads=1, repeats=2, memory=False)
     finally:
         torch.set_num_threads(threads)
     assert result["ratio"] > 0 and len(result["ours"]["cpu_seconds_of_repeats"]) == 2
     assert len(result["ours"]["cpu_seconds_of_parts"]) == len(KINDS[name].parts)
     shares = [share for _, share in result["top"]]
     assert len(shares) == 5 and 0 < sum(shares) <= 1 and shares == sorted(shares, reverse=True)
-    if name == "search step":
-        for contender in ("plain", "ours", "every operation"):
-            memory = result[contender]["memory"]
-            assert 0 < memory["step_mib"] < memory["peak_mib"]
 
 
 def test_memory_is_that_of_a_process_of_its_own() -> None:
     """What this process holds does not count, what a step takes does."""
-    held = torch.ones(300 * 2**18)
+    held = torch.ones(1500 * 2**18)
     size = KINDS["search step"].sizes["tiny"]
-    ours = memory_of("search step", "ours", size)
-    assert ours["peak_mib"] < resident_mib(peak=False)
+    whole = memory_of("search step", "every operation", size)
+    assert 0 < whole["step_mib"] < whole["peak_mib"] < resident_mib(peak=False)
     del held
+    more = resident_mib(peak=True) - resident_mib(peak=False) + 200  # above any earlier peak
 
     def step(index: int) -> object:
-        return torch.ones(600 * 2**18).sum()
+        return torch.ones(int(more * 2**18)).sum()
 
-    assert 250 < step_memory([step], 1)["step_mib"] < 1000
+    assert step_memory([step], 1)["step_mib"] == pytest.approx(more, abs=50)
 
 
 def test_a_profile_names_what_takes_the_time() -> None:

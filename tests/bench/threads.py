@@ -29,7 +29,7 @@ Process = subprocess.Popen[str]
 def take_turns(size: Size, threads: int) -> None:
     """Take a search step for every line on standard input, and answer with its seconds of CPU."""
     torch.set_num_threads(threads)
-    weight_step, alpha_step = search_contenders(**size, steps=1)["ours"]
+    weight_step, alpha_step = search_contenders(**size, steps=1, of=("ours",))["ours"]
     print("ready", flush=True)
     for _ in sys.stdin:
         began = time.process_time()

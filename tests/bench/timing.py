@@ -85,13 +85,13 @@ def show(result: Result) -> None:
     parts = result["parts"]
     print(f"\n{result['title']}; threads {result['threads']}, {result['repeats']} repeats, medians")
     heads = ["", *[f"{p} (CPU s)" for p in parts], "CPU s", "wall s", "peak MiB", "of the step"]
-    print("".join(f"{head:>16}" for head in heads))
+    print("".join(f"{head:>20}" for head in heads))
     for name in ("plain", "ours"):
         row = result[name]
         figures = [*row["cpu_seconds_of_parts"], row["cpu_seconds"], row["wall_seconds"]]
         memory = row.get("memory")
-        peaks = [f"{memory[key]:16.0f}" for key in ("peak_mib", "step_mib")] if memory else []
-        print(f"{name:>16}" + "".join([f"{figure:16.3f}" for figure in figures] + peaks))
+        peaks = [f"{memory[key]:20.0f}" for key in ("peak_mib", "step_mib")] if memory else []
+        print(f"{name:>20}" + "".join([f"{figure:20.3f}" for figure in figures] + peaks))
     lowest, highest = result["ratio_lowest"], result["ratio_highest"]
     print(f"ratio of the repeats from {lowest:.2f} to {highest:.2f}")
     print(headline(result), flush=True)
