@@ -82,6 +82,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="N",
         help="with --dry-run: what a device-hour costs (of a GPU, or of a core without GPUs)",
     )
+    parser.add_argument(
+        "--report",
+        action="store_true",
+        help="write the report of what OUT has by now, start nothing; also while it runs",
+    )
     parser.add_argument("--yes", action="store_true", help="do not ask before a run of days")
     return parser.parse_intermixed_args(arguments)
 
@@ -98,16 +103,27 @@ def _command(options: argparse.Namespace) -> int:
     experiment = experiment_of(options.words)
     data = _data_folder(options.data)
     study = _study(experiment, options.only, data)
+    out = options.out or Path("runs") / experiment.name
     if options.dry_run:
-        out = options.out or Path("runs") / experiment.name
         found = Store(out) if out.exists() else None
         estimator = Estimator(found, data if options.calibrate else None)
         print_plan(study, found, estimator, options.price)
         say_next(options.command.replace(" --dry-run", ""))
         return 0
-    store = Store(options.out or Path("runs") / experiment.name)
+    if options.report:
+        return _report(experiment, study, out)
+    store = Store(out)
     with lease(store):
         return _drive(experiment, study, store, data, options)
+
+
+def _report(experiment: Experiment, study: Study, out: Path) -> int:
+    """Write the report of what there is; returns the exit code."""
+    if not (out / "study.json").is_file():
+        raise InputError(f"{out}: no study there yet (no study.json); start it first")
+    print(f"report: {write_report(experiment, study, Store(out))}")
+    say_next(f"python -m orchestrator.status {out}")
+    return 0
 
 
 def _data_folder(named: Path | None) -> Path:
@@ -171,7 +187,8 @@ def _drive(
         finally:
             console.stop()
         interrupted = interrupted or scheduler.board.open()
-        report = write_report(experiment, study, store)
+        # Its figures take seconds, and who interrupts waits.
+        report = None if interrupted else write_report(experiment, study, store)
         if tracker is not None:
             tracker.finish(scheduler.board, 3.0 if interrupted else 300.0)
         _conclude(scheduler, report, tracker, interrupted=interrupted)
@@ -185,16 +202,20 @@ def _drive(
 
 
 def _conclude(
-    scheduler: Scheduler, report: Path, tracker: Tracker | None, *, interrupted: bool
+    scheduler: Scheduler, report: Path | None, tracker: Tracker | None, *, interrupted: bool
 ) -> None:
-    """Say which jobs did not finish and why, where the results are, and how to go on."""
+    """Say which jobs did not finish and why, where the results are, and how to go on.
+
+    Args:
+        report: None where none was written.
+    """
     study, store, board = scheduler.study, scheduler.store, scheduler.board
     for line in failure_lines(study, store, board):
         print(line)
     if interrupted:
         for line in saved_lines(study, store, board):
             print(line)
-    print(f"report: {report}")
+    print(f"report: {report or 'not written now; --report writes it of what is there'}")
     if tracker is not None:
         print(f"MLflow: mlflow ui --backend-store-uri {tracker.uri}")
     if interrupted:

@@ -245,7 +245,8 @@ class Tracker:
                     self.client.set_terminated(self.runs[job.id], "FAILED" if failed else "KILLED")
                 self._tag_selected(job)
                 self._model(job)
-            self.client.log_artifacts(self.parent, str(self.store.out / "report"), "report")
+            if (self.store.out / "report").is_dir():  # not after an interruption
+                self.client.log_artifacts(self.parent, str(self.store.out / "report"), "report")
             self.client.log_artifact(self.parent, str(self.store.out / "study.json"))
             status = "KILLED" if board.open() else "FINISHED" if board.all_done() else "FAILED"
             self.client.set_terminated(self.parent, status)
