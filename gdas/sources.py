@@ -253,46 +253,40 @@ _ROUNDING = "where and how it is computed; only rounding differs"
 _COMPARED = "our own comparison after the search; the search does not depend on it"
 _PRECISION = "arithmetic of this machine; no source names one"
 
+_OF_IMAGES = {
+    "task": _TASK,
+    "seed": _SEED,
+    "data.mean": _CONSTANTS,
+    "data.std": _CONSTANTS,
+    "data.format": _FORMAT,
+    "data.checksum": _CHECKSUM,
+    "precision": _PRECISION,
+    "channels_last": _ROUNDING,
+}
+_OF_TEXT = {"task": _TASK, "seed": _SEED, "precision": _PRECISION}
+
 NOT_SOURCED: dict[type, dict[str, str]] = {
-    SearchConfig: {
-        "task": _TASK,
-        "seed": _SEED,
-        "data.mean": _CONSTANTS,
-        "data.std": _CONSTANTS,
-        "data.format": _FORMAT,
-        "data.checksum": _CHECKSUM,
+    SearchConfig: _OF_IMAGES
+    | {
         "network.reduction": "which of the paper's two searches it is",
         "recalibration_batches": "our way to score a derived cell with shared weights",
         "compared_cells": _COMPARED,
         "compared_images": _COMPARED,
-        "precision": _PRECISION,
-        "channels_last": _ROUNDING,
     },
-    TrainConfig: {
-        "task": _TASK,
-        "seed": _SEED,
-        "data.mean": _CONSTANTS,
-        "data.std": _CONSTANTS,
-        "data.format": _FORMAT,
-        "data.checksum": _CHECKSUM,
+    TrainConfig: _OF_IMAGES
+    | {
         "segments_per_epoch": "where checkpoints fall; the weights do not depend on it",
         "evaluate_every": "how often is looked, not what is trained",
-        "precision": _PRECISION,
-        "channels_last": _ROUNDING,
         "compile": _ROUNDING,
     },
-    TextSearchConfig: {
-        "task": _TASK,
-        "seed": _SEED,
+    TextSearchConfig: _OF_TEXT
+    | {
         "alpha.images": "of image searches; a recurrent search reads the validation text in order",
         "sampler.scope": "a recurrent network has one cell, so all scopes are the same",
-        "precision": _PRECISION,
     },
-    TextTrainConfig: {
-        "task": _TASK,
-        "seed": _SEED,
+    TextTrainConfig: _OF_TEXT
+    | {
         "restarts": "acts only where a run has diverged; the authors' code has no limit",
-        "precision": _PRECISION,
         "compile": _ROUNDING,
     },
 }

@@ -39,6 +39,7 @@ from gdas.train_image import build_network
 from gdas.train_text import build_language_model
 from orchestrator.experiment import decode_train
 from orchestrator.store import JobFolder
+from orchestrator.workload import image_side
 
 ABOUT, WEIGHTS = "final.json", "weights.pt"
 BATCH = 256
@@ -142,7 +143,5 @@ def example(about: dict[str, Any], size: int) -> NDArray[Any]:
 
 def image_size(about: dict[str, Any]) -> int:
     """Side of the images, in pixels; 0 for a language model."""
-    data = about["config"]["data"]
-    if about["config"]["task"] != "image":
-        return 0
-    return int(data["size"]) if data["format"] == "photos" else known(data["name"]).size
+    config = about["config"]
+    return image_side(config["data"]) if config["task"] == "image" else 0
