@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,7 +36,7 @@ from orchestrator.report import write_report
 from orchestrator.reproduce_paper import main
 from orchestrator.scheduler import Scheduler
 from orchestrator.search_trial import run_search
-from orchestrator.store import Store
+from orchestrator.store import JobFolder, Store
 from orchestrator.study import Study, build_study
 
 YAML = Path(__file__).parent.parent / "e2e" / "bench201.yaml"
@@ -200,6 +201,25 @@ def test_records_of_a_lookup_are_the_epochs_of_its_search(ran: Ran) -> None:
     accuracies = [epoch["accuracy"] for epoch in result["epochs"]]
     assert [r["metrics"]["derived/accuracy"] for r in records] == accuracies
     assert result["metrics"]["uniform/percentile"] == result["uniform"]["percentile"]
+
+
+def test_a_lookup_killed_before_its_result_is_done_again_to_the_same_figures(
+    ran: Ran, tmp_path: Path
+) -> None:
+    lookup, search = ran.study.lookups_of("gdas")[0], ran.study.searches("gdas")[0]
+    for job in (lookup, search):
+        shutil.copytree(ran.store.folder(job).path, tmp_path / ran.store.folder(job).path.name)
+    folder = JobFolder(tmp_path / ran.store.folder(lookup).path.name)
+    before, records = folder.result(), folder.records()
+    (folder.path / "result.json").unlink()
+    run_lookup(str(folder.path))
+    after = folder.result()
+    assert before is not None and after is not None
+    times = {"seconds", "best_of_seconds"}
+    assert {k: v for k, v in after.items() if k not in times} == {
+        k: v for k, v in before.items() if k not in times
+    }
+    assert [r["metrics"] for r in folder.records()] == [r["metrics"] for r in records]
 
 
 def test_cells_are_scored_with_the_weights_that_the_search_left(ran: Ran, data: Path) -> None:
