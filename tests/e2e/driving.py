@@ -77,7 +77,9 @@ def wait_for_search_records(out: Path, count: int) -> None:
 
     def left() -> int:
         return sum(
-            len(records(path)) for label, path in folders(out).items() if label.startswith("search-")
+            len(records(path))
+            for label, path in folders(out).items()
+            if label.startswith("search-")
         )
 
     wait_for(lambda: left() >= count, f"{count} records of the searches")
