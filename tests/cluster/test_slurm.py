@@ -26,7 +26,11 @@ def slurm(tmp_path: Path) -> dict[str, str]:
     """An environment as a Slurm job of two nodes has it; everything asked for is in `log`."""
     bin_ = tmp_path / "bin"
     log = tmp_path / "log"
-    stub(bin_, "scontrol", f'echo "scontrol $*" >> {log}; test "$1" = show && printf "n1\\nn2\\n"')
+    stub(
+        bin_,
+        "scontrol",
+        f'echo "scontrol $*" >> {log}; if [ "$1" = show ]; then printf "n1\\nn2\\n"; fi',
+    )
     stub(bin_, "getent", 'echo "127.0.0.1 STREAM n1"; echo "10.0.0.7 STREAM n1"')
     # srun runs the rest of its line, here as on every node.
     stub(
