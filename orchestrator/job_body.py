@@ -7,15 +7,15 @@ history replaces the records on resume.
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from gdas.checkpoint import Segment, State, newest, save
+from gdas.checkpoint import Checkpoint, Segment, State, newest, save
 from orchestrator.store import JobFolder, Record, where_and_who
 
 
@@ -53,9 +53,8 @@ def run_to_end(
         start: the loop.
         on_record: told of every segment once it is on disk.
     """
-    checkpoint, damaged = newest(folder.checkpoints)
-    for line in damaged:
-        print(line, file=sys.stderr)
+    folder.claim()
+    checkpoint = newest_checkpoint(folder)
     records = list(checkpoint.records) if checkpoint else []
     folder.rewrite_records(records)
     digest, state = (checkpoint.digest, checkpoint.state) if checkpoint else ("", {})
@@ -64,11 +63,26 @@ def run_to_end(
         record = record_of(segment.position, segment.of, segment.metrics, segment.details, started)
         records.append(record)
         digest = save(folder.checkpoints, segment, records)
+        folder.commit_checkpoint(segment.position)
         folder.append_record(record)
         state = segment.state or {}
         on_record(record)
         started = time.time()
     return Finished(digest, records, state)
+
+
+def newest_checkpoint(folder: JobFolder) -> Checkpoint | None:
+    """The newest whole checkpoint of a job; damaged ones are passed over and named."""
+    position = None
+    while True:
+        if folder.remote is not None:
+            position = folder.fetch_checkpoint(below=position)
+        checkpoint, damaged = newest(folder.checkpoints)
+        for line in damaged:
+            print(line, file=sys.stderr)
+        if checkpoint is not None or position is None:
+            return checkpoint
+        shutil.rmtree(folder.checkpoints / f"{position:06d}")
 
 
 def record_of(
@@ -101,5 +115,5 @@ def failure_recorded(folder: JobFolder) -> Iterator[None]:
 
 def open_job(path: str) -> tuple[JobFolder, dict[str, Any]]:
     """A job's folder and settings, from a trial's configuration."""
-    folder = JobFolder(Path(path))
+    folder = JobFolder.open(path)
     return folder, folder.settings()

@@ -20,10 +20,12 @@ from gdas.errors import InputError
 from orchestrator.checks import check_experiment, fixed_cells, identity, prepare_data
 from orchestrator.console import Console, clock, error
 from orchestrator.experiment import Experiment, load_experiment
+from orchestrator.node_data import fetched, publish, refuse_unchecked
 from orchestrator.plan import confirm, print_plan, say_standings
 from orchestrator.process import repeatedly, terminate_as_interrupt
 from orchestrator.report import write_report
 from orchestrator.scheduler import Scheduler
+from orchestrator.storage import is_address, open_storage
 from orchestrator.store import Store, lease
 from orchestrator.study import Study, build_study
 from orchestrator.tracking import Tracker
@@ -51,13 +53,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="EXPERIMENT or key=value",
         help="a name in experiments/ or a YAML file (default: smoke), and settings to change",
     )
-    parser.add_argument("--out", type=Path, help="output folder (default: runs/EXPERIMENT)")
+    parser.add_argument(
+        "--out", help="output folder, or s3://BUCKET/PREFIX (default: runs/EXPERIMENT)"
+    )
     parser.add_argument(
         "--data",
-        type=Path,
         default=None,
         help="folder with the data sets, such as cifar-10-batches-py (default: data, made and "
-        "filled by download as needed)",
+        "filled by download as needed), or s3://BUCKET/PREFIX",
     )
     parser.add_argument("--address", help="of a running Ray cluster (default: this machine)")
     parser.add_argument("--only", metavar="JOB,...", help="these jobs and what they need")
@@ -85,21 +88,38 @@ def _command(options: argparse.Namespace) -> int:
         raise InputError(f"one experiment at a time, got {' and '.join(names)}")
     name = names[0] if names else "smoke"
     experiment = load_experiment(name, [word for word in options.words if "=" in word])
-    data = _data_folder(options.data)
+    data = _data_folder(options.data, experiment)
     study = _study(experiment, options.only, data)
     if options.dry_run:
-        out = options.out or Path("runs") / experiment.name
-        print_plan(study, Store(out) if out.exists() else None)
+        out = options.out or f"runs/{experiment.name}"
+        print_plan(study, Store(out) if is_address(out) or Path(out).exists() else None)
         return 0
-    store = Store(options.out or Path("runs") / experiment.name)
+    store = Store(options.out or f"runs/{experiment.name}")
     with lease(store):
         return _drive(experiment, study, store, data, options)
 
 
-def _data_folder(named: Path | None) -> Path:
-    if named is not None and not named.is_dir():
+def _data_folder(named: str | None, experiment: Experiment) -> Path:
+    """The data folder on this machine; what is on an object store is fetched."""
+    if named is not None and is_address(named):
+        try:
+            return fetched(named, _data_sets(experiment))
+        except OSError as problem:
+            text = " ".join(str(problem).split())[:200]
+            raise InputError(f"--data {named}: cannot be read ({text})") from None
+    if named is not None and not Path(named).is_dir():
         raise InputError(f"--data {named}: no such folder; make it, or name the one with the data")
-    return (named or Path("data")).resolve()
+    return Path(named or "data").resolve()
+
+
+def _data_sets(experiment: Experiment) -> list[str]:
+    recipes = [
+        *(search.recipe for search in experiment.searches.values()),
+        *(search.proxy for search in experiment.searches.values()),
+        *(final.recipe for final in experiment.finals.values()),
+        *(measure.recipe for measure in experiment.measures.values()),
+    ]
+    return sorted({recipe.data.name for recipe in recipes})
 
 
 def _study(experiment: Experiment, only: str | None, data: Path) -> Study:
@@ -122,10 +142,11 @@ def _drive(
     """Run what is open, write the report, say what came of it; returns the exit code."""
     started = time.time()
     prepare_data(study, store, data)
+    data_address = _published_data(study, store, data, options.data)
     store.write_study(study, json.loads(json.dumps(dataclasses.asdict(experiment))), _versions())
     say_standings(study, store)
     console = Console(study, store)
-    scheduler = Scheduler(study, store, {}, console.say)
+    scheduler = Scheduler(study, store, {}, console.say, experiment.retries)
     tracker: Tracker | None = None
     with terminate_as_interrupt() as seen:
         interrupted = False
@@ -143,14 +164,15 @@ def _drive(
                     tracker = Tracker(study, store, experiment)
                     console.start(scheduler.board)
                     with (
+                        repeatedly(store.refresh_quietly, 2.0, "store"),
                         repeatedly(console.update, 1.0, "console"),
                         repeatedly(tracker.sync, 2.0, "tracking"),
                     ):
                         environment = {
-                            "data": str(data),
-                            "selections": str(store.out / "selections"),
+                            "data": data_address,
+                            "selections": store.selections_address,
                         }
-                        run_study(scheduler, environment, retries=experiment.retries)
+                        run_study(scheduler, environment)
             else:
                 tracker = Tracker(study, store, experiment)
             scheduler.settle()
@@ -171,6 +193,27 @@ def _drive(
         return 0
 
 
+def _published_data(study: Study, store: Store, folder: Path, named: str | None) -> str:
+    """Where jobs find their data on any node: the folder, or what is put on an object store."""
+    if named is not None and is_address(named):
+        storage = open_storage(named, option="--data")
+    elif store.remote is not None:
+        storage = store.remote.under("data")
+    else:
+        return str(folder)
+    configs = [
+        job.recipe["config"] for job in study if job.kind != "select" and not store.done(job)
+    ]
+    for config in configs:
+        refuse_unchecked(config["data"], "data")
+    try:
+        publish(folder, storage, sorted({str(config["data"]["name"]) for config in configs}))
+    except OSError as problem:
+        text = " ".join(str(problem).split())[:200]
+        raise InputError(f"{storage.address}: cannot be written to ({text})") from None
+    return storage.address
+
+
 def _conclude(
     scheduler: Scheduler, report: Path, tracker: Tracker | None, *, interrupted: bool
 ) -> None:
@@ -180,7 +223,9 @@ def _conclude(
         if board.states[job.id] in ("failed", "blocked"):
             word = "failed" if board.states[job.id] == "failed" else "could not run"
             print(f"{job.label}: {word}: {board.notes.get(job.id, '')}")
-    print(f"report: {report}")
+    remote = scheduler.store.remote
+    where = remote.under("report/report.html").address if remote else report
+    print(f"report: {where}")
     if tracker is not None:
         print(f"MLflow: mlflow ui --backend-store-uri {tracker.uri}")
     if interrupted:

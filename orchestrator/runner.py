@@ -11,7 +11,6 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 QUIET = {
@@ -26,6 +25,11 @@ QUIET = {
 }
 """Ray settings that keep its own output off and its scheduling prompt."""
 
+BUDGET_EVERY_S = 5.0  # machines come and go
+NOTICED_AFTER_S = 40.0
+BROKEN = ("RuntimeError", "DistBackendError", "DistNetworkError", "ConnectionError")
+"""How failures begin that may be a lost partner's."""
+
 os.environ.update({key: value for key, value in QUIET.items() if key not in os.environ})
 
 import ray  # noqa: E402  (Ray reads some of these when it is imported)
@@ -35,12 +39,14 @@ from ray.tune.search import Searcher  # noqa: E402
 
 from gdas.errors import InputError  # noqa: E402
 from orchestrator.scheduler import Scheduler  # noqa: E402
-from orchestrator.store import JobFolder, Store  # noqa: E402
+from orchestrator.store import Store, selection_records  # noqa: E402
 from orchestrator.study import Job, Study  # noqa: E402
 
 
 class StudySearcher(Searcher):  # type: ignore[misc]  # Tune has no other way to be asked for the next trial
     """The study as a search algorithm: every trial that Tune asks for is a job.
+
+    A job that failed is handed out again, as another trial, as often as the scheduler says.
 
     Args:
         scheduler: decides which.
@@ -52,18 +58,23 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Tune has no other way to
         self.scheduler = scheduler
         self.environment = environment
         self.job_of_trial: dict[str, Job] = {}
+        self.nodes_of_trial: dict[str, set[str]] = {}  # the cluster's when it started
+        self.budget_of = time.monotonic()
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        if time.monotonic() - self.budget_of > BUDGET_EVERY_S:
+            self.scheduler.budget, self.budget_of = cluster_budget(), time.monotonic()
         job = self.scheduler.next_job()
         if job is None:
             # None while nothing runs would block Tune without looking at Ctrl-C.
             running = "running" in self.scheduler.board.states.values()
             return None if running else Searcher.FINISHED
         folder = self.scheduler.store.prepare(job, self.environment)
-        (folder.path / "failure.json").unlink(missing_ok=True)
+        folder.clear_failure()
         self.job_of_trial[trial_id] = job
+        self.nodes_of_trial[trial_id] = living_nodes()
         return {
-            "folder": str(folder.path),
+            "folder": folder.address,
             "kind": job.kind,
             "label": job.label,
             "resources": job.resources,
@@ -73,8 +84,14 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Tune has no other way to
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         job = self.job_of_trial.pop(trial_id, None)
-        if job is not None:
-            self.scheduler.finished(job)
+        if job is None:
+            return
+        try:
+            self.scheduler.store.refresh()
+        except OSError as problem:  # a raise here would end the whole experiment
+            self.scheduler.announce(f"{self.scheduler.store.address} does not answer ({problem})")
+        lost = self.nodes_of_trial.pop(trial_id) - living_nodes()
+        self.scheduler.finished(job, node_lost=error and bool(lost))
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its searcher; the job folders are the memory
@@ -86,35 +103,11 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Tune has no other way to
         raise RuntimeError("a study is never restored: it starts anew over its job folders")
 
 
-class Failures(tune.Callback):  # type: ignore[misc]
-    """Says that a job failed, why, and whether it is tried again."""
-
-    def __init__(self, scheduler: Scheduler) -> None:
-        self.scheduler = scheduler
-
-    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        self._say(trial, "tried again from its newest checkpoint")
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        self._say(trial, "given up")
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}
-
-    def _say(self, trial: Any, then: str) -> None:
-        folder = JobFolder(Path(trial.config["folder"]))
-        why = folder.failure() or "its process died without a word"
-        job_id, failures = folder.settings()["id"], self.scheduler.board.failures
-        failures[job_id] = failures.get(job_id, 0) + 1
-        self.scheduler.announce(f"{trial.config['label']}: failed ({why}); {then}")
-
-
-def run_study(scheduler: Scheduler, environment: dict[str, Any], *, retries: int) -> None:
+def run_study(scheduler: Scheduler, environment: dict[str, Any]) -> None:
     """Run all open jobs on the Ray cluster that is connected; returns when none is left.
 
     Args:
         environment: what trials need to know beside their recipe ("data", "selections").
-        retries: of a failed job.
 
     Ctrl-C ends it early, with jobs still running on the scheduler's board.
     """
@@ -129,7 +122,7 @@ def run_study(scheduler: Scheduler, environment: dict[str, Any], *, retries: int
         tune.with_resources(run_trial, _bundles),
         tune_config=tune.TuneConfig(
             search_alg=StudySearcher(scheduler, environment),
-            num_samples=open_jobs,
+            num_samples=-1,  # until the study says that it is finished: retries are trials too
             trial_name_creator=_trial_name,
             trial_dirname_creator=_trial_name,
         ),
@@ -137,8 +130,7 @@ def run_study(scheduler: Scheduler, environment: dict[str, Any], *, retries: int
             name=f"study-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}",
             storage_path=str(store.out / "ray"),
             verbose=0,
-            callbacks=[Failures(scheduler)],
-            failure_config=tune.FailureConfig(max_failures=retries),
+            failure_config=tune.FailureConfig(max_failures=0),  # the scheduler tries again
         ),
     ).fit()
 
@@ -178,14 +170,14 @@ def _launch_training(config: dict[str, Any]) -> None:
     """Start the workers of a final training with Ray Train and wait for them."""
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    from orchestrator.job_body import failure_recorded
+    from orchestrator.job_body import failure_recorded, open_job
     from orchestrator.train_job import settle_provenance
 
-    folder = JobFolder(Path(config["folder"]))
-    settings = folder.settings()
+    folder, settings = open_job(config["folder"])
     with failure_recorded(folder):
-        settle_provenance(folder, settings, Path(settings["environment"]["selections"]))
-    r = config["resources"]
+        selections = selection_records(settings["environment"]["selections"])
+        settle_provenance(folder, settings, selections)
+    r, nodes = config["resources"], living_nodes()
     try:
         TorchTrainer(
             _train_loop,
@@ -205,10 +197,32 @@ def _launch_training(config: dict[str, Any]) -> None:
             ),
         ).fit()
     except Exception as error:
-        if folder.failure() is None:  # a worker that died left no word
-            folder.write_failure(f"a training worker died ({type(error).__name__})", str(error))
+        folder.refresh()
+        said = folder.failure()
+        if _lost_a_node(nodes, said):
+            folder.write_failure("a worker's machine was lost", str(error), "node")
+        elif said is None:  # a worker that died left no word
+            word = f"a training worker died ({type(error).__name__})"
+            folder.write_failure(word, str(error), "process")
         raise
+    folder.refresh()
     tune.report((folder.result() or {})["metrics"])
+
+
+def _lost_a_node(before: set[str], said: str | None) -> bool:
+    """Whether a machine is why a training failed. Its partners notice a lost one within a second,
+    as a broken connection; Ray only when it misses its health checks."""
+    end = time.monotonic() + NOTICED_AFTER_S
+    while not before - living_nodes():
+        if (said and not said.startswith(BROKEN)) or time.monotonic() > end:
+            return False
+        time.sleep(0.5)
+    return True
+
+
+def living_nodes() -> set[str]:
+    """The ids of the cluster's machines that answer."""
+    return {str(node["NodeID"]) for node in ray.nodes() if node["Alive"]}
 
 
 def _train_loop(config: dict[str, Any]) -> None:
@@ -221,6 +235,15 @@ def _train_loop(config: dict[str, Any]) -> None:
 
         torch.cuda.set_device(get_device())
     train_worker(config["folder"])
+
+
+def cluster_budget() -> dict[str, float]:
+    """CPUs and GPUs that jobs may hold: what there is, or what an autoscaling cluster may be."""
+    from ray._private.state import state  # no public way; Ray Train asks the same
+
+    total = ray.cluster_resources()
+    largest = state.get_max_resources_from_cluster_config() or {}
+    return {key: max(total.get(key, 0.0), float(largest.get(key, 0))) for key in ("CPU", "GPU")}
 
 
 @contextmanager
@@ -242,8 +265,7 @@ def ray_cluster(address: str | None) -> Iterator[dict[str, float]]:
         text = " ".join(str(error).split())
         raise InputError(f"--address {address}: no Ray cluster answers there ({text})") from None
     try:
-        total = ray.cluster_resources()
-        yield {"CPU": total.get("CPU", 0.0), "GPU": total.get("GPU", 0.0)}
+        yield cluster_budget()
     finally:
         ray.shutdown()
 

@@ -28,6 +28,7 @@ from gdas.train_image import build_network, train_image
 from gdas.train_text import build_language_model, train_text
 from orchestrator.experiment import decode_search, decode_train
 from orchestrator.job_body import Finished, Loop, failure_recorded, open_job, record_of, run_to_end
+from orchestrator.node_data import data_on_this_node
 from orchestrator.store import JobFolder, Record
 
 Report = Callable[[Record], None]
@@ -41,7 +42,7 @@ def run_search(path: str, on_record: Report = lambda record: None) -> Result:
         config = decode_search(settings["recipe"]["config"])
         resources = settings["resources"]
         device = open_device(resources["device"], threads=resources["threads"])
-        data = Path(settings["environment"]["data"])
+        data = data_on_this_node(settings)
         if isinstance(config, SearchConfig):
             result = _search_images(folder, config, data, device, on_record)
         else:
@@ -103,9 +104,9 @@ def run_proxy(path: str, on_record: Report = lambda record: None) -> Result:
         searched = decode_search(settings["recipe"]["search"])
         resources = settings["resources"]
         device = open_device(resources["device"], threads=resources["threads"])
-        data = Path(settings["environment"]["data"])
+        data = data_on_this_node(settings)
         if settings["needs"]:
-            result_of_search = JobFolder(folder.path.parent / settings["needs"][0]).result()
+            result_of_search = folder.beside(settings["needs"][0]).result()
             assert result_of_search is not None, "a proxy training runs after its search"
             genotype = gdas.genotype.any_from_json(result_of_search["genotype"])
         else:
@@ -151,7 +152,7 @@ def run_measure(path: str) -> Result:
         assert isinstance(config, SearchConfig)
         resources = settings["resources"]
         device = open_device(resources["device"], threads=resources["threads"])
-        images = open_images(config.data, "train", Path(settings["environment"]["data"]))
+        images = open_images(config.data, "train", data_on_this_node(settings))
         started = time.time()
         costs = measure_iterations(config, images, device, settings["recipe"]["iterations"])
         metrics = {f"{how}/{key}": v for how, cost in costs.items() for key, v in cost.items()}

@@ -47,7 +47,9 @@ class Tracker:
             logging.getLogger(noisy).setLevel(logging.WARNING)
         self.store = store
         self.jobs = [job for job in study if job.kind != "select"]
-        self.uri = experiment.mlflow.tracking_uri or f"sqlite:///{store.out / 'mlflow.db'}"
+        self.uri = (
+            experiment.mlflow.tracking_uri or f"sqlite:///{store.tracking_folder / 'mlflow.db'}"
+        )
         self.key = str(store.study()["key"])
         self.runs: dict[str, str] = {}  # job id -> run id
         self.sent: dict[str, int] = {}  # job id -> records sent
@@ -71,7 +73,7 @@ class Tracker:
         if found is not None:
             return str(found.experiment_id)
         local = self.uri.startswith("sqlite:")
-        location = (self.store.out / "mlruns").as_uri() if local else None
+        location = (self.store.tracking_folder / "mlruns").as_uri() if local else None
         return str(self.client.create_experiment(name, artifact_location=location))
 
     def _run(self, key: str, name: str, tags: dict[str, str]) -> str:

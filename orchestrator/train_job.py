@@ -14,7 +14,6 @@ from typing import Any
 import torch
 
 import gdas.genotype
-from gdas.checkpoint import newest
 from gdas.compute import open_device
 from gdas.config import TextTrainConfig, TrainConfig
 from gdas.data.images import open_images, subset
@@ -26,7 +25,15 @@ from gdas.metrics import count_multiply_adds, count_parameters
 from gdas.train_image import build_network, train_image
 from gdas.train_text import build_language_model, train_text
 from orchestrator.experiment import decode_train
-from orchestrator.job_body import Finished, Loop, failure_recorded, open_job, run_to_end
+from orchestrator.job_body import (
+    Finished,
+    Loop,
+    failure_recorded,
+    newest_checkpoint,
+    open_job,
+    run_to_end,
+)
+from orchestrator.node_data import data_on_this_node
 from orchestrator.store import JobFolder, Record
 
 
@@ -66,6 +73,7 @@ def settle_provenance(folder: JobFolder, settings: dict[str, Any], selections: P
     else:
         provenance["genotype"] = cell["genotype"]
     write_json(folder.path / "provenance.json", provenance)
+    folder.publish("provenance.json")
 
 
 def _selected(track: str, settings: dict[str, Any], selections: Path) -> dict[str, Any]:
@@ -100,7 +108,7 @@ def train_worker(path: str, on_record: Callable[[Record], None] = lambda record:
     folder, settings = open_job(path)
     with failure_recorded(folder):
         config = decode_train(settings["recipe"]["config"])
-        resources, data = settings["resources"], Path(settings["environment"]["data"])
+        resources, data = settings["resources"], data_on_this_node(settings)
         device = open_device(resources["device"], threads=resources["threads"])
         provenance = require_provenance(folder)
         genotype = gdas.genotype.any_from_json(provenance["genotype"])
@@ -109,7 +117,7 @@ def train_worker(path: str, on_record: Callable[[Record], None] = lambda record:
         else:
             start, describe = _text(config, genotype, data, device)
         if workers().rank > 0:
-            checkpoint, _ = newest(folder.checkpoints)
+            checkpoint = newest_checkpoint(folder)
             for _ in start(checkpoint=checkpoint.state if checkpoint else None):
                 pass
             return

@@ -11,7 +11,7 @@ from typing import Any
 import boto3
 import pytest
 
-from tests.cluster.conftest import REGION, Server
+from tests.cloud import REGION, Server
 from tests.cluster.test_yaml import CLUSTER, load
 
 
