@@ -84,7 +84,7 @@ class Console:
             self.live.update(self._table())
             return
         for job in self.study:
-            records = self.store.folder(job).records()
+            records = self.store.records(job)
             for i in range(min(self.shown[job.id], len(records)), len(records)):
                 p = progress(records[: i + 1])
                 print(
@@ -111,7 +111,7 @@ class Console:
             table.add_column(column)
         for job in self.study:
             state = self.board.states[job.id]
-            p: dict[str, Any] = progress(self.store.folder(job).records())
+            p: dict[str, Any] = progress(self.store.records(job))
             left = p["left"] if state == "running" else ""
             table.add_row(job.label, state, p["epoch"], p["metric"], p["elapsed"], left)
         return table

@@ -25,7 +25,7 @@ from orchestrator.plan import confirm, print_plan, say_standings
 from orchestrator.process import repeatedly, terminate_as_interrupt
 from orchestrator.report import write_report
 from orchestrator.scheduler import Scheduler
-from orchestrator.storage import is_address, open_storage
+from orchestrator.storage import cache_folder, is_address, open_storage
 from orchestrator.store import Store, lease
 from orchestrator.study import Study, build_study
 from orchestrator.tracking import Tracker
@@ -88,7 +88,7 @@ def _command(options: argparse.Namespace) -> int:
         raise InputError(f"one experiment at a time, got {' and '.join(names)}")
     name = names[0] if names else "smoke"
     experiment = load_experiment(name, [word for word in options.words if "=" in word])
-    data = _data_folder(options.data, experiment)
+    data = _data_folder(options, experiment)
     study = _study(experiment, options.only, data)
     if options.dry_run:
         out = options.out or f"runs/{experiment.name}"
@@ -99,8 +99,9 @@ def _command(options: argparse.Namespace) -> int:
         return _drive(experiment, study, store, data, options)
 
 
-def _data_folder(named: str | None, experiment: Experiment) -> Path:
+def _data_folder(options: argparse.Namespace, experiment: Experiment) -> Path:
     """The data folder on this machine; what is on an object store is fetched."""
+    named: str | None = options.data
     if named is not None and is_address(named):
         try:
             return fetched(named, _data_sets(experiment))
@@ -109,6 +110,8 @@ def _data_folder(named: str | None, experiment: Experiment) -> Path:
             raise InputError(f"--data {named}: cannot be read ({text})") from None
     if named is not None and not Path(named).is_dir():
         raise InputError(f"--data {named}: no such folder; make it, or name the one with the data")
+    if named is None and is_address(options.out or ""):
+        return cache_folder() / "data" / "downloaded"  # a cluster's job starts anywhere
     return Path(named or "data").resolve()
 
 

@@ -59,6 +59,39 @@ SMALL = ("settings.json", "provenance.json", "records.jsonl", "result.json", "fa
 OWNER = "owner.json"
 
 
+class Tail:
+    """The records of a file that grows at its end, or is replaced by another."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.inode, self.offset = 0, 0
+        self.found: list[Record] = []
+
+    def records(self) -> list[Record]:
+        try:
+            with self.path.open("rb") as file:
+                now = os.fstat(file.fileno())
+                if now.st_ino != self.inode or now.st_size < self.offset:
+                    self.inode, self.offset, self.found = now.st_ino, 0, []
+                file.seek(self.offset)
+                lines = file.read().splitlines(keepends=True)
+        except FileNotFoundError:
+            self.inode, self.offset, self.found = 0, 0, []
+            return []
+        fresh = list(self.found)
+        for line in lines:
+            try:
+                fresh.append(json.loads(line))
+            except ValueError:
+                break
+            if not line.endswith(b"\n"):
+                fresh.pop()  # torn, or still being written
+                break
+            self.offset += len(line)
+        self.found = fresh
+        return fresh
+
+
 @dataclass(frozen=True)
 class JobFolder:
     """One job's folder.
@@ -254,6 +287,9 @@ class Store:
         self.remote = open_storage(str(out)) if is_address(out) else None
         self.stamps: dict[str, Stamp] = {}
         self.refreshing = threading.Lock()
+        self.paths: dict[str, Path] = {}  # of job folders that were found, by job id
+        self.tails: dict[Path, Tail] = {}
+        self.reading = threading.Lock()
         self.out = work_folder() if self.remote else Path(out).resolve()
         self.address = str(out) if self.remote else str(self.out)
         try:
@@ -362,11 +398,25 @@ class Store:
 
     def folder(self, job: Job) -> JobFolder:
         """The job's folder, whether it exists or not; found by its id, whatever its name was."""
+        # Asked for every job every second: looking through the folder each time would be quadratic.
+        if job.id in self.paths and self.paths[job.id].is_dir():
+            return self._job(self.paths[job.id])
         existing = sorted((self.out / "jobs").glob(f"*-{job.id}"))
+        if existing:
+            self.paths[job.id] = existing[0]
         return self._job(existing[0] if existing else self.out / "jobs" / f"{job.label}-{job.id}")
 
     def _job(self, path: Path) -> JobFolder:
         return JobFolder(path, self.remote and self.remote.under(f"jobs/{path.name}"))
+
+    def records(self, job: Job) -> list[Record]:
+        """The records so far, as `JobFolder.records`, reading only what is new since the last call.
+
+        Not to be changed by the caller.
+        """
+        path = self.folder(job).path / "records.jsonl"
+        with self.reading:
+            return self.tails.setdefault(path, Tail(path)).records()
 
     def other_versions(self, job: Job) -> list[JobFolder]:
         """Folders of jobs of the same kind and name but other settings."""

@@ -22,6 +22,7 @@ from orchestrator.study import TITLES, Job, Study, flat
 KEY = "gdas.key"
 PARENT = "mlflow.parentRunId"
 BATCH = 900  # metrics a call; MLflow takes 1,000
+PARAMS = 90  # parameters a call; MLflow takes 100
 
 
 class Tracker:
@@ -104,7 +105,7 @@ class Tracker:
         folder = self.store.folder(job)
         if not folder.path.is_dir():
             return
-        records = folder.records()
+        records = self.store.records(job)
         result = folder.result()
         if not records and result is None:
             return
@@ -125,6 +126,8 @@ class Tracker:
             self.closed.add(job.id)
 
     def _start(self, job: Job) -> str:
+        from mlflow.entities import Param
+
         config = job.recipe["config"]
         tags = {
             "stage": TITLES[job.kind],
@@ -135,8 +138,9 @@ class Tracker:
         seed = job.recipe.get("search", config)["seed"]
         tags["seed"] = str(seed)
         run_id = self._run(f"{self.key}/{job.id}", job.label.replace("-", " ", 1), tags)
-        for name, value in flat(config).items():
-            self.client.log_param(run_id, name, value)
+        params = [Param(name, str(value)) for name, value in flat(config).items()]
+        for start in range(0, len(params), PARAMS):
+            self.client.log_batch(run_id, params=params[start : start + PARAMS])
         return run_id
 
     def _log(self, run_id: str, records: list[Record]) -> None:

@@ -1,3 +1,4 @@
 from tests.cloud import aws, stubs
+from tests.e2e.conftest import undisturbed
 
-__all__ = ["aws", "stubs"]
+__all__ = ["aws", "stubs", "undisturbed"]

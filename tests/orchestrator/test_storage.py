@@ -219,7 +219,7 @@ def test_the_driver_sees_what_jobs_leave_and_keeps_no_more_than_that(out: str) -
 
 def test_a_store_that_does_not_answer_is_named_at_once(out: str) -> None:
     began = time.monotonic()
-    with pytest.raises(InputError, match="s3://nowhere/x.*does not answer"):
+    with pytest.raises(InputError, match=r"s3://nowhere/x.*does not answer"):
         Store("s3://nowhere/x?endpoint_override=127.0.0.1:9&scheme=http&region=x")
     assert time.monotonic() - began < 30
 

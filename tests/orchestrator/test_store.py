@@ -104,3 +104,26 @@ def test_a_living_driver_on_another_host_is_refused_by_its_heartbeat(tmp_path: P
     (tmp_path / "lease.json").write_text(json.dumps(holder))
     with lease(store):
         pass
+
+
+def test_records_are_read_from_where_the_last_reading_ended(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    job = next(iter(build_study(load_experiment("smoke", []), identity, {})))
+    assert store.records(job) == []
+    folder = store.prepare(job, {})
+    folder.append_record({"position": 1})
+    assert store.records(job) == [{"position": 1}]
+    path = folder.path / "records.jsonl"
+    content = path.read_bytes()
+    # The same file, its beginning no longer readable: only what is new is looked at.
+    with path.open("r+b") as file:
+        file.write(b"x" * len(content))
+    with path.open("a") as file:
+        file.write('{"position": 2}\n{"position": 3, "me')
+    assert store.records(job) == [{"position": 1}, {"position": 2}]
+    with path.open("a") as file:
+        file.write('trics": {}}\n')
+    assert store.records(job)[2:] == [{"position": 3, "metrics": {}}]
+    # Replaced, as a resume does.
+    folder.rewrite_records([{"position": 1}, {"position": 9}])
+    assert store.records(job) == folder.records() == [{"position": 1}, {"position": 9}]
