@@ -1,5 +1,6 @@
 # make reproduce   the smoke experiment, from nothing to its report
 # make test        the tests; make test-all adds the slow ones; make check: lint, format, types
+# make bench       CPU time of a search step and a training step beside plain PyTorch, in minutes
 #
 # VENV=DIR         use or make the environment there (default .venv)
 # TORCH_INDEX=URL  where to get PyTorch, such as https://download.pytorch.org/whl/cpu
@@ -11,7 +12,7 @@ PY := $(VENV)/bin/python
 # Installed once for this checkout and this pyproject.toml.
 STAMP = $(CURDIR) $$(cksum < pyproject.toml)
 
-.PHONY: install reproduce test test-all check clean
+.PHONY: install reproduce test test-all check bench clean
 
 install:
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
@@ -38,6 +39,9 @@ check: install
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+
+bench: install
+	$(PY) -m tests.bench
 
 clean:
 	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -145,7 +145,22 @@ IMAGE_DATA = {
     ),
 }
 
-PHOTO_DATA = {"imagenet": PhotoData(name="imagenet", classes=1000)}
+PHOTO_DATA = {
+    "imagenet": PhotoData(name="imagenet", classes=1000),
+    # The digits again, as JPEG files of many sizes (gdas.data.digit_photos): no download.
+    "digit-photos": PhotoData(
+        name="digit-photos",
+        classes=10,
+        size=32,
+        resize=36,
+        mean=(0.3054, 0.3054, 0.3054),
+        std=(0.3228, 0.3228, 0.3228),
+        crop_scale=(0.6, 1.0),
+        crop_ratio=(0.9, 1.1),
+        flip=False,
+        hue=0.0,
+    ),
+}
 """Any other set of photos comes from settings alone."""
 
 # Read by pydantic: which of the two kinds of image data the settings are.
@@ -291,6 +306,10 @@ class SearchConfig:
     derivation: Derivation = field(default_factory=Derivation)
     # Scoring the derived cell with the shared weights: batches of D_T that refill batch norm.
     recalibration_batches: int = 20
+    # After the search, cells drawn from the final logits beside as many drawn uniformly, all with
+    # the shared weights, on so many images of D_V. Costs a forward pass of each image for each.
+    compared_cells: int = 8
+    compared_images: int = 1000
     precision: Precision = "float32"
     channels_last: bool = True  # memory layout; faster on CPUs and with tensor cores
 
@@ -300,6 +319,12 @@ class SearchConfig:
         for key in ("train_images", "valid_images"):
             size = getattr(self, key)
             _require(size is None or size >= 2, f"{key}={size}: must be 2 or more, or null")
+        _require(
+            self.compared_cells >= 0, f"compared_cells={self.compared_cells}: must be 0 or more"
+        )
+        _require(
+            self.compared_images >= 2, f"compared_images={self.compared_images}: must be 2 or more"
+        )
         _require(
             self.recalibration_batches >= 1,
             f"recalibration_batches={self.recalibration_batches}: must be 1 or more",

@@ -250,6 +250,7 @@ _FORMAT = "how the images are stored"
 _CHECKSUM = "any: other files than the published ones; they have a name of their own in job ids"
 _SEED = "names the run; results are reported by seed"
 _ROUNDING = "where and how it is computed; only rounding differs"
+_COMPARED = "our own comparison after the search; the search does not depend on it"
 _PRECISION = "arithmetic of this machine; no source names one"
 
 NOT_SOURCED: dict[type, dict[str, str]] = {
@@ -262,6 +263,8 @@ NOT_SOURCED: dict[type, dict[str, str]] = {
         "data.checksum": _CHECKSUM,
         "network.reduction": "which of the paper's two searches it is",
         "recalibration_batches": "our way to score a derived cell with shared weights",
+        "compared_cells": _COMPARED,
+        "compared_images": _COMPARED,
         "precision": _PRECISION,
         "channels_last": _ROUNDING,
     },

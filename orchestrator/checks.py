@@ -10,9 +10,9 @@ import gdas.genotype
 from gdas.bench201.genotype import Bench201Genotype
 from gdas.cnn.space import search_split
 from gdas.config import AnyImageData, PhotoData, SearchConfig, TextData, TrainConfig
+from gdas.data.images import DIGIT_PHOTOS, known, open_images, subset
 from gdas.data.images import identity as image_identity
-from gdas.data.images import known, open_images, subset
-from gdas.data.shard_index import open_index, read_index
+from gdas.data.shard_index import open_index, photos_in
 from gdas.data.text import Split, known_text, open_tokens
 from gdas.errors import InputError
 from gdas.genotype import Genotype, RecurrentGenotype
@@ -112,7 +112,9 @@ def _training_images(data: AnyImageData, folder: Path) -> tuple[int, int]:
         InputError: an unknown data set, or photos that are not converted.
     """
     if isinstance(data, PhotoData):
-        return open_index(data, folder).splits["train"].photos, data.size
+        if data.name != DIGIT_PHOTOS:
+            open_index(data, folder)  # refuses other classes than the settings say
+        return photos_in(image_identity(data, "train", folder)), data.size
     images = known(data.name)
     return images.counts["train"], images.size
 
@@ -122,7 +124,7 @@ def _at_hand(final: FinalSpec, folder: Path) -> bool:
     if not isinstance(final.recipe.data, PhotoData):
         return True
     try:
-        read_index(folder / final.recipe.data.name)
+        image_identity(final.recipe.data, "train", folder)
     except InputError:
         return False
     return True
@@ -196,6 +198,10 @@ def prepare_data(study: Study, store: Store, folder: Path) -> None:
                 # Jobs may differ in their augmentation: the content is checked once.
                 key = (split == "test", data.name, content)
                 needed.setdefault(key, (data, cast(Split, split)))
+    if any(data.name == DIGIT_PHOTOS for data, _ in needed.values()):
+        from gdas.data.digit_photos import make_digit_photos  # decoders take a second to import
+
+        make_digit_photos(folder)
     for _, (data, split) in sorted(needed.items(), key=lambda item: item[0]):
         if isinstance(data, TextData):
             open_tokens(data.name, split, folder, verify=True)

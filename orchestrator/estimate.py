@@ -1,15 +1,21 @@
-"""How long a job may take: rough, from its multiply-adds, to warn before days are spent.
+"""How long a job may take: from records of its like, from a few steps timed here, or a guess.
 
-Measured on two CPU cores: 5 to 13 GFLOP/s a thread. On a GPU of 2018, the authors' 22.4 hours for a
-training are 0.9 TFLOP/s and the paper's 4 hours for a search 0.27; text is a guess. A backward pass
-costs two forward passes.
+The guess is rough, from multiply-adds, to warn before days are spent. Measured on two CPU cores: 5
+to 13 GFLOP/s a thread. On a GPU of 2018, the authors' 22.4 hours for a training are 0.9 TFLOP/s and
+the paper's 4 hours for a search 0.27; text is a guess. A backward pass costs two forward passes.
 """
 
 from __future__ import annotations
 
+import json
+import statistics
+from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 import gdas.genotype
 from gdas.cnn.network import Network
@@ -20,7 +26,9 @@ from gdas.data.shard_index import photos_in
 from gdas.derive import edge_list
 from gdas.genotype import OPERATIONS
 from gdas.metrics import count_multiply_adds
+from orchestrator.calibrate import timed_seconds
 from orchestrator.experiment import decode
+from orchestrator.store import JobFolder, Store
 from orchestrator.study import Job
 
 CPU_FLOPS = 8e9  # a thread
@@ -31,8 +39,85 @@ PASSES = 3  # forward and backward, in forward passes
 FLOPS = 2  # of a multiply-add
 
 
+RECORDED, TIMED, GUESSED = "recorded", "timed here", "guess"
+
+
+class Estimate(NamedTuple):
+    """Seconds of work that a job still has, without its start; and how that is known."""
+
+    seconds: float
+    source: str
+
+
+@dataclass
+class Estimator:
+    """Estimates the jobs of a study; every kind of job is timed once.
+
+    Args:
+        store: whose jobs' records may tell, where there is one.
+        calibrate: the data folder, to time steps here where no record tells; None: guess.
+    """
+
+    store: Store | None = None
+    calibrate: Path | None = None
+    _paces: dict[str, float] = field(default_factory=dict)
+    _timed: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.store is not None:
+            self._paces = recorded_paces(self.store)
+
+    def estimate(self, job: Job) -> Estimate:
+        if job.kind == "select" or (self.store is not None and self.store.done(job)):
+            return Estimate(0.0, RECORDED)
+        key = likeness(job.kind, job.recipe, job.resources)
+        of, passed = self._segments(job)
+        if key in self._paces:
+            return Estimate((of - passed) * self._paces[key], RECORDED)
+        whole, source = estimated_seconds(job), GUESSED
+        if self.calibrate is not None and _device_is_here(job):
+            own = f"{key} {job.recipe['config'].get('epochs')}"
+            if own not in self._timed:
+                self._timed[own] = timed_seconds(job, self.calibrate)
+            whole, source = self._timed[own], TIMED
+        return Estimate(whole * (of - passed) / of, source)
+
+    def _segments(self, job: Job) -> tuple[int, int]:
+        """How many segments the job has, and how many are behind it."""
+        config = job.recipe["config"]
+        of = 1 if job.kind == "measure" else config["epochs"] * config.get("segments_per_epoch", 1)
+        passed = len(self.store.folder(job).records()) if self.store is not None else 0
+        return of, min(passed, of)
+
+
+def likeness(kind: str, recipe: dict[str, Any], resources: dict[str, Any]) -> str:
+    """What two jobs share whose segments take equally long."""
+    config = {k: v for k, v in recipe["config"].items() if k not in ("seed", "epochs")}
+    held = {k: resources.get(k) for k in ("device", "threads", "workers")}
+    size = recipe.get("search", {}).get("train_images")  # of a proxy training
+    return json.dumps([kind, config, size, held], sort_keys=True)
+
+
+def recorded_paces(store: Store) -> dict[str, float]:
+    """Seconds a segment, by likeness, of the jobs in an output folder."""
+    seconds: dict[str, list[float]] = {}
+    for path in sorted((store.out / "jobs").iterdir()):
+        folder = JobFolder(path)
+        try:
+            settings = folder.settings()
+            key = likeness(settings["kind"], settings["recipe"], settings["resources"])
+            seconds.setdefault(key, []).extend(r["seconds"] for r in folder.records())
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # a damaged folder tells nothing; the job itself will say so
+    return {key: statistics.median(values) for key, values in seconds.items() if values}
+
+
+def _device_is_here(job: Job) -> bool:
+    return bool(job.resources["device"] == "cpu" or torch.cuda.is_available())
+
+
 def estimated_seconds(job: Job) -> float:
-    """Wall-clock seconds of a job on the device of its settings; 0 for a selection."""
+    """Seconds of work of a job on the device of its settings, guessed; 0 for a selection."""
     if job.kind == "select":
         return 0.0
     r = job.resources
@@ -98,8 +183,7 @@ def _text_flops(job: Job) -> float:
 def _supernet_multiply_adds(
     channels: int, normals: int, nodes: int, fixed: bool, stem: str, size: int
 ) -> float:
-    """Of one sampled pass: all operations' cost, an eighth of it on average, found by running
-    every edge with each operation in turn."""
+    """Of one sampled pass, roughly."""
     with torch.device("meta"):
         net = Supernet(
             10,
@@ -110,12 +194,11 @@ def _supernet_multiply_adds(
             stem="imagenet" if stem == "imagenet" else "cifar",
         )
         image = torch.zeros(1, 3, size, size)
+    _without_norms(net)  # they count nothing and take most of the time
     edges = range(len(edge_list(nodes)))
-    totals = [
-        count_multiply_adds(net, image, [[(e, k) for e in edges]] * len(net.cells))
-        for k in range(len(OPERATIONS))
-    ]
-    return sum(totals) / len(totals)
+    # Every operation about as often as every other, over the edges and cells.
+    picks = [[(e, (e + cell) % len(OPERATIONS)) for e in edges] for cell in range(len(net.cells))]
+    return float(count_multiply_adds(net, image, picks))
 
 
 @cache
@@ -129,4 +212,12 @@ def _network_multiply_adds(channels: int, normals: int, stem: str, size: int) ->
             normals_per_block=normals,
             stem="imagenet" if stem == "imagenet" else "cifar",
         )
+        _without_norms(net)
         return float(count_multiply_adds(net, torch.zeros(1, 3, size, size)))
+
+
+def _without_norms(net: nn.Module) -> None:
+    for module in list(net.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.BatchNorm2d):
+                setattr(module, name, nn.Identity())

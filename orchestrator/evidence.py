@@ -188,7 +188,12 @@ class Comparison:
     sentence: str
 
 
-def compare(searched: Sequence[float], random: Sequence[float], better: Better) -> Comparison:
+def compare(
+    searched: Sequence[float],
+    random: Sequence[float],
+    better: Better,
+    names: tuple[str, str] = ("search", "random cells"),
+) -> Comparison:
     """Compare the results of searched cells with those of random cells.
 
     Args:
@@ -205,7 +210,7 @@ def compare(searched: Sequence[float], random: Sequence[float], better: Better) 
     low, high = _welch(a, b, difference)
     p = permutation_p(searched, random, better)
     smallest = 1 / math.comb(a.n + b.n, a.n)
-    sentence = _sentence(a, b, difference, p, smallest)
+    sentence = _sentence(a, b, difference, p, smallest, names)
     return Comparison(a, b, difference, low, high, p, smallest, sentence)
 
 
@@ -220,7 +225,15 @@ def _welch(a: Summary, b: Summary, difference: float) -> tuple[float | None, flo
     return difference - half, difference + half
 
 
-def _sentence(a: Summary, b: Summary, difference: float, p: float, smallest: float) -> str:
+def _sentence(
+    a: Summary,
+    b: Summary,
+    difference: float,
+    p: float,
+    smallest: float,
+    names: tuple[str, str],
+) -> str:
+    one, other = names
     means = f"mean {a.mean:.2f} (n = {a.n}) against {b.mean:.2f} (n = {b.n})"
     few = (
         f"n too small: with {a.n} and {b.n} cells no p below {LEVEL} is possible (the smallest is "
@@ -228,18 +241,15 @@ def _sentence(a: Summary, b: Summary, difference: float, p: float, smallest: flo
     )
     if difference <= 0:
         also = f"; {few}" if smallest >= LEVEL else f", p = {p:.3f}"
-        return f"search is not better than random cells here: {means}{also}."
+        return f"{one} is not better than {other} here: {means}{also}."
     if smallest >= LEVEL:
         return f"{few}; {means}, better by {difference:.2f}, p = {p:.3f}."
     if p >= LEVEL:
         return (
-            f"search is not better than random cells here: {means}, better by {difference:.2f}, "
+            f"{one} is not better than {other} here: {means}, better by {difference:.2f}, "
             f"no more than chance alone gives (p = {p:.3f})."
         )
-    return (
-        f"search is better than random cells here: {means}, better by {difference:.2f}, "
-        f"p = {p:.3f}."
-    )
+    return f"{one} is better than {other} here: {means}, better by {difference:.2f}, p = {p:.3f}."
 
 
 VERDICT_RULE = (
@@ -314,6 +324,8 @@ IGNORED = {
     "evaluate_every": "how often is looked, not what is trained",
     "segments_per_epoch": "where checkpoints fall",
     "recalibration_batches": "scores a derived cell only; no source has it",
+    "compared_cells": "scores cells after the search; no source has it",
+    "compared_images": "scores cells after the search; no source has it",
     "restarts": "whether a run that diverged may go on",
 }
 """Settings that do not change what a result means, and why; all others do."""

@@ -17,8 +17,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 from gdas.errors import InputError
-from orchestrator.checks import check_experiment, fixed_cells, identity, prepare_data
+from orchestrator.checks import (
+    check_experiment,
+    fixed_cells,
+    identity,
+    prepare_data,
+)
 from orchestrator.console import Console, clock, error
+from orchestrator.estimate import Estimator
 from orchestrator.experiment import Experiment, load_experiment
 from orchestrator.node_data import fetched, publish, refuse_unchecked
 from orchestrator.plan import confirm, print_plan, say_standings
@@ -65,6 +71,17 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--address", help="of a running Ray cluster (default: this machine)")
     parser.add_argument("--only", metavar="JOB,...", help="these jobs and what they need")
     parser.add_argument("--dry-run", action="store_true", help="show the jobs, start nothing")
+    parser.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="with --dry-run: time a few real steps of every kind of job here, half a minute",
+    )
+    parser.add_argument(
+        "--price",
+        type=float,
+        metavar="N",
+        help="with --dry-run: what a device-hour costs (of a GPU, or of a core without GPUs)",
+    )
     parser.add_argument("--yes", action="store_true", help="do not ask before a run of days")
     return parser.parse_intermixed_args(arguments)
 
@@ -92,7 +109,9 @@ def _command(options: argparse.Namespace) -> int:
     study = _study(experiment, options.only, data)
     if options.dry_run:
         out = options.out or f"runs/{experiment.name}"
-        print_plan(study, Store(out) if is_address(out) or Path(out).exists() else None)
+        found = Store(out) if is_address(out) or Path(out).exists() else None
+        estimator = Estimator(found, data if options.calibrate else None)
+        print_plan(study, found, estimator, options.price)
         return 0
     store = Store(options.out or f"runs/{experiment.name}")
     with lease(store):

@@ -14,7 +14,13 @@ from typing import Any
 import torch
 
 import gdas.genotype
-from gdas.cnn.space import ImageSpace, derive_genotype, score_with_shared_weights, search_split
+from gdas.cnn.space import (
+    ImageSpace,
+    compare_drawn_with_uniform,
+    derive_genotype,
+    score_with_shared_weights,
+    search_split,
+)
 from gdas.compute import open_device
 from gdas.config import SearchConfig, TextSearchConfig, TrainConfig
 from gdas.data.images import open_images
@@ -59,11 +65,13 @@ def _search_images(
     finished = run_to_end(folder, partial(search, config, space), on_record)
     genotype, cells = derive_genotype(config, finished.state["logits"])
     score = score_with_shared_weights(config, images, finished.state, device)
+    pairs = compare_drawn_with_uniform(config, images, finished.state, device)
     return _summary(finished, space.weights) | {
         "genotype": genotype.to_json(),
         "entropy": {kind: cell.entropy for kind, cell in cells.items()},
         "margins": {kind: cell.margins for kind, cell in cells.items()},
         "shared_weights": {"valid/loss": score.loss, "valid/top1": score.top1},
+        "drawn_against_uniform": pairs,
     }
 
 

@@ -1,7 +1,7 @@
 """The search cell, the derived cell and the fixed reduction cell (paper Eq. 1, 3, 5; Fig. 3).
 
-Every cell maps the outputs of the two cells before it, s0 (two back) and s1 (one back), to
-`multiplier * channels` channels, at half the size if it is a reduction.
+Every cell maps the outputs of the two cells before it after a ReLU, s0 (two back) and s1 (one
+back), to `multiplier * channels` channels, at half the size if it is a reduction.
 
 Shapes: B batch, C channels, H and W height and width, E edges, K operations, D drop-path sites.
 """
@@ -9,12 +9,13 @@ Shapes: B batch, C channels, H and W height and width, E edges, K operations, D 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from gdas.cnn.operations import FactorizedReduce, Style, build_operation, relu_conv_norm
+from gdas.cnn.operations import FactorizedReduce, Style, build_operation, conv_norm
+from gdas.cnn.rearrange import concatenate
 from gdas.derive import edge_list
 from gdas.errors import InputError
 from gdas.genotype import EDGES_PER_NODE, OPERATIONS, Edge
@@ -24,7 +25,11 @@ NONE = OPERATIONS.index("none")
 
 
 class Preprocess(nn.Module):
-    """Bring s0 and s1 to the cell's channels, and s0 to s1's size after a reduction."""
+    """Bring s0 and s1 to the cell's channels, and s0 to s1's size after a reduction.
+
+    Its layers begin with a ReLU in the paper's and the authors' terms. Here they are given s0 and
+    s1 after it: every cell's output is read by two cells, and one ReLU serves both.
+    """
 
     def __init__(
         self,
@@ -38,10 +43,10 @@ class Preprocess(nn.Module):
         super().__init__()
         self.s0: nn.Module
         if last_reduced:
-            self.s0 = FactorizedReduce(c_before_last, channels, style)
+            self.s0 = FactorizedReduce(c_before_last, channels, style, activate=False)
         else:
-            self.s0 = relu_conv_norm(c_before_last, channels, style)
-        self.s1 = relu_conv_norm(c_last, channels, style)
+            self.s0 = conv_norm(c_before_last, channels, style)
+        self.s1 = conv_norm(c_last, channels, style)
 
     def forward(self, s0_BCHW: Tensor, s1_BCHW: Tensor) -> list[Tensor]:
         return [self.s0(s0_BCHW), self.s1(s1_BCHW)]
@@ -93,12 +98,14 @@ class SearchCell(nn.Module):
             picks: (edge, operation) pairs, at most one draw's: 14 of them in a sampled pass, 8 in
                 a derived cell. `none` and edges that are not named add nothing.
             gate_EK: the draw's gate on the images' device; given in the alpha step only, where
-                its gradient is the point. Its value is 1 at every pick.
+                its gradient is the point. In a hard draw its value is 1 at every pick.
             operation_BE: what each image runs, on the CPU; then the gate is gate_BEK.
         """
         states = self.preprocess(s0_BCHW, s1_BCHW)
+        hard = len({e for e, _ in picks}) == len(picks)
         for node in range(self.nodes):
             terms: list[Tensor] = []
+            gates: list[Tensor] = []
             for e, k in picks:
                 of_node, source = self.edge_list[e]
                 if of_node != node or k == NONE:
@@ -109,10 +116,20 @@ class SearchCell(nn.Module):
                     if len(rows):
                         terms.append(_on_rows(operation, states[source], rows, gate_EK, e, k))
                     continue
-                out_BCHW: Tensor = operation(states[source])
-                terms.append(out_BCHW if gate_EK is None else out_BCHW * gate_EK[e, k])
-            states.append(sum_of(terms) if terms else self._zero(states[0]))
-        return torch.cat(states[2:], dim=1)
+                terms.append(operation(states[source]))
+                if gate_EK is not None:
+                    gates.append(gate_EK[e, k])
+            if not terms:
+                states.append(self._zero(states[0]))
+            elif not gates:
+                states.append(sum_of(terms))
+            elif hard:
+                states.append(sum_through_gates(torch.stack(gates), terms))
+            else:
+                states.append(
+                    sum_of([term * gate for term, gate in zip(terms, gates, strict=True)])
+                )
+        return concatenate(states[2:])
 
     def _zero(self, input_BCHW: Tensor) -> Tensor:
         stride = 2 if self.reduction else 1
@@ -133,10 +150,36 @@ def _on_rows(
 
 def sum_of(terms: Sequence[Tensor]) -> Tensor:
     """Their sum, without the zero that `sum` starts from."""
-    total = terms[0]
-    for term in terms[1:]:
-        total = total + term
+    if len(terms) == 1:
+        return terms[0]
+    total = terms[0] + terms[1]
+    for term in terms[2:]:
+        total += term
     return total
+
+
+class _SumThroughGates(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gates_T: Tensor, *terms_BCHW: Tensor) -> Tensor:
+        ctx.save_for_backward(gates_T, *terms_BCHW)
+        return sum_of(terms_BCHW) if len(terms_BCHW) > 1 else terms_BCHW[0].clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient_BCHW: Tensor) -> tuple[Tensor | None, ...]:
+        gates_T, *terms_BCHW = ctx.saved_tensors
+        dtype = torch.promote_types(gates_T.dtype, gradient_BCHW.dtype)
+        products = [(gradient_BCHW * term).sum(dtype=dtype) for term in terms_BCHW]
+        return torch.stack(products).to(gates_T.dtype), *[gradient_BCHW] * len(terms_BCHW)
+
+
+def sum_through_gates(gates_T: Tensor, terms_BCHW: Sequence[Tensor]) -> Tensor:
+    """Sum of gate times term where every gate's value is exactly 1, and gradients follow Eq. 7.
+
+    So neither the products nor the terms' gradients need a pass of their own over the tensors; a
+    gate's gradient is the inner product of its term and the node's gradient.
+    """
+    out: Tensor = _SumThroughGates.apply(gates_T, *terms_BCHW)
+    return out
 
 
 def drop_path(x_BCHW: Tensor, keep_B: Tensor | None) -> Tensor:
@@ -187,7 +230,7 @@ class DerivedCell(nn.Module):
                 keep_B = next(masks) if masks is not None and self.dropped[i] else None
                 terms.append(drop_path(out_BCHW, keep_B))
             states.append(sum_of(terms))
-        return torch.cat(states[2:], dim=1)
+        return concatenate(states[2:])
 
 
 class FixedReductionCell(nn.Module):
@@ -237,7 +280,7 @@ class FixedReductionCell(nn.Module):
         )
         x2 = self.poolings[0](states[0] if self.wiring == "figure" else x0 + x1)
         x3 = self.poolings[1](states[1])
-        return torch.cat([x0, x1, drop_path(x2, masks[2]), drop_path(x3, masks[3])], dim=1)
+        return concatenate([x0, x1, drop_path(x2, masks[2]), drop_path(x3, masks[3])])
 
 
 def _reducing_convolution(channels: int, style: Style) -> nn.Sequential:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 Stem = Literal["cifar", "imagenet"]
 Macro = Literal["3n+2", "3n"]
@@ -43,7 +44,10 @@ def cell_places(channels: int, normals_per_block: int, macro: Macro, stem: Stem)
 
 
 class CifarStem(nn.Module):
-    """3 x 3 convolution to 3C channels and batch norm; its output is both s0 and s1."""
+    """3 x 3 convolution to 3C channels and batch norm; its output is both s0 and s1.
+
+    Both stems' outputs are after the ReLU with which all that reads them begins.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -52,7 +56,7 @@ class CifarStem(nn.Module):
         self.norm = nn.BatchNorm2d(self.out_channels)
 
     def forward(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        out_BCHW = self.norm(self.conv(images_BCHW))
+        out_BCHW = F.relu(self.norm(self.conv(images_BCHW)), inplace=True)
         return out_BCHW, out_BCHW
 
 
@@ -70,14 +74,14 @@ class ImageNetStem(nn.Module):
             nn.BatchNorm2d(channels),
         )
         self.stem1 = nn.Sequential(
-            nn.ReLU(),
+            nn.Identity(),  # where the ReLU was: the layers after it are named by their numbers
             nn.Conv2d(channels, channels, 3, stride=2, padding=1, bias=False),
             nn.BatchNorm2d(channels),
         )
 
     def forward(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        s0_BCHW = self.stem0(images_BCHW)
-        return s0_BCHW, self.stem1(s0_BCHW)
+        s0_BCHW = F.relu(self.stem0(images_BCHW), inplace=True)
+        return s0_BCHW, F.relu(self.stem1(s0_BCHW), inplace=True)
 
 
 def build_stem(stem: Stem, channels: int) -> CifarStem | ImageNetStem:

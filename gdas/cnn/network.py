@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from gdas.cnn.cell import DerivedCell, FixedReductionCell
 from gdas.cnn.layout import Macro, Stem, build_stem, cell_places
@@ -122,14 +123,17 @@ class Network(nn.Module):
         s0_BCHW, s1_BCHW = self.stem(images_BCHW)
         auxiliary_scores = None
         site = 0
+        out_BCHW = s1_BCHW
         for i, cell in enumerate(self.cells):
+            if i:  # in place: concatenation keeps nothing of its result
+                s0_BCHW, s1_BCHW = s1_BCHW, F.relu(out_BCHW, inplace=True)
             sites = int(cell.drop_sites)  # type: ignore[arg-type]
             keep = None if keep_DB is None else keep_DB[site : site + sites]
-            s0_BCHW, s1_BCHW = s1_BCHW, cell(s0_BCHW, s1_BCHW, keep)
+            out_BCHW = cell(s0_BCHW, s1_BCHW, keep)
             site += sites
             if i == self.auxiliary_after and self.auxiliary is not None and self.training:
-                auxiliary_scores = self.auxiliary(s1_BCHW)
-        pooled_BC = self.pool(self.last_activation(s1_BCHW)).flatten(1)
+                auxiliary_scores = self.auxiliary(out_BCHW)
+        pooled_BC = self.pool(self.last_activation(out_BCHW)).flatten(1)
         return self.classifier(pooled_BC), auxiliary_scores
 
 

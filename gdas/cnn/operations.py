@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gdas.cnn.rearrange import alternate_pixels, depthwise
+
 
 @dataclass(frozen=True)
 class Style:
@@ -64,15 +66,19 @@ class Pool(nn.Module):
 
 
 class FactorizedReduce(nn.Module):
-    """Halve the size: two 1 x 1 stride-2 convolutions, the second one pixel down and right.
+    """Halve the size: ReLU, two 1 x 1 stride-2 convolutions, the second one pixel down and right.
 
     A 1 x 1 convolution of stride 2 reads every other pixel, so those are taken first: the same
     result for a quarter of the ReLU. (On CPUs, oneDNN also damages memory in the backward pass of
     a strided 1 x 1 convolution of fewer than 8 or 16 channels in channels-last layout.)
+
+    Args:
+        activate: False where the input has been through a ReLU already.
     """
 
-    def __init__(self, c_in: int, c_out: int, style: Style) -> None:
+    def __init__(self, c_in: int, c_out: int, style: Style, *, activate: bool = True) -> None:
         super().__init__()
+        self.activate = activate
         if c_out % 2:
             raise ValueError(f"FactorizedReduce needs an even number of channels, got {c_out}")
         self.even = nn.Conv2d(c_in, c_out // 2, 1, bias=style.bias)
@@ -81,32 +87,43 @@ class FactorizedReduce(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         height, width = x_BCHW.shape[2:]
-        even_BCHW = F.relu(x_BCHW[:, :, ::2, ::2])
-        odd_BCHW = F.relu(x_BCHW[:, :, 1::2, 1::2])
+        even_BCHW, odd_BCHW = alternate_pixels(x_BCHW)
+        if self.activate:
+            even_BCHW, odd_BCHW = F.relu(even_BCHW), F.relu(odd_BCHW)
         if height % 2 or width % 2:  # the shifted image ends in a row and a column of zeros
             odd_BCHW = F.pad(odd_BCHW, (0, width % 2, 0, height % 2))
         out: Tensor = self.norm(torch.cat([self.even(even_BCHW), self.odd(odd_BCHW)], dim=1))
         return out
 
 
-def relu_conv_norm(c_in: int, c_out: int, style: Style) -> nn.Sequential:
-    """ReLU, 1 x 1 convolution, batch norm: the preprocessing of a cell's input."""
+def conv_norm(c_in: int, c_out: int, style: Style) -> nn.Sequential:
+    """1 x 1 convolution and batch norm of an input that has been through a ReLU already."""
     return nn.Sequential(
-        nn.ReLU(),
+        nn.Identity(),  # where the ReLU was: the layers after it are named by their numbers
         nn.Conv2d(c_in, c_out, 1, bias=style.bias),
         nn.BatchNorm2d(c_out, affine=style.affine),
     )
 
 
-def _separable_pass(
-    channels: int, kernel: int, stride: int, dilation: int, style: Style
-) -> list[nn.Module]:
-    padding = dilation * (kernel - 1) // 2
-    return [
-        nn.ReLU(),
-        nn.Conv2d(
+class Depthwise(nn.Conv2d):
+    """A depthwise convolution with an odd kernel; see gdas.cnn.rearrange.depthwise."""
+
+    def __init__(self, channels: int, kernel: int, stride: int, dilation: int) -> None:
+        padding = dilation * (kernel - 1) // 2
+        super().__init__(
             channels, channels, kernel, stride, padding, dilation, groups=channels, bias=False
-        ),
+        )
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return depthwise(x_BCHW, self.weight, self.stride[0], self.dilation[0])
+
+
+def _separable_pass(
+    channels: int, kernel: int, stride: int, dilation: int, style: Style, *, inplace: bool = False
+) -> list[nn.Module]:
+    return [
+        nn.ReLU(inplace),
+        Depthwise(channels, kernel, stride, dilation),
         nn.Conv2d(channels, channels, 1, bias=style.bias),
         nn.BatchNorm2d(channels, affine=style.affine),
     ]
@@ -115,7 +132,7 @@ def _separable_pass(
 def _separable(channels: int, kernel: int, stride: int, style: Style) -> nn.Sequential:
     return nn.Sequential(
         *_separable_pass(channels, kernel, stride, 1, style),
-        *_separable_pass(channels, kernel, 1, 1, style),
+        *_separable_pass(channels, kernel, 1, 1, style, inplace=True),
     )
 
 

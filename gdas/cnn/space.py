@@ -19,7 +19,7 @@ from gdas.checkpoint import State
 from gdas.cnn.cell import SearchCell
 from gdas.cnn.supernet import Supernet
 from gdas.compute import autocast, memory_format
-from gdas.config import ImageSearchConfig, SearchConfig
+from gdas.config import ImageSearchConfig, SamplerConfig, SearchConfig
 from gdas.data.augment import augment, draw_moves, normalise
 from gdas.data.images import split_indices
 from gdas.data.source import Batch, ImageSource, Wanted
@@ -29,7 +29,7 @@ from gdas.genotype import OPERATIONS, Genotype
 from gdas.metrics import BatchLoss, correct_top_k
 from gdas.randomness import generator, initial_weights
 from gdas.sampler import Pick
-from gdas.search import Architecture
+from gdas.search import Architecture, draw_architecture
 
 
 def build_supernet(config: SearchConfig, classes: int) -> Supernet:
@@ -245,7 +245,41 @@ def score_with_shared_weights(
     return score_picks(space.weights, space.halves, picks)
 
 
-def score_picks(weights: nn.Module, halves: ImageHalves, picks: Sequence[Sequence[Pick]]) -> Score:
+def compare_drawn_with_uniform(
+    config: SearchConfig, images: ImageSource, state: State, device: torch.device
+) -> list[tuple[float, float]]:
+    """Cells drawn from a search's final logits beside cells drawn uniformly, in pairs.
+
+    Both of a pair come from the same Gumbel noise and are scored by the same shared weights on the
+    same images of D_V, so that what differs is the logits alone.
+
+    Args:
+        state: the search's last segment's state; it is not changed.
+
+    Returns:
+        `compared_cells` pairs: top-1 of the drawn cell and of the uniform one, percent.
+    """
+    space = ImageSpace(config, images, device)
+    space.weights.load_state_dict(state["weights"])
+    uniform = {kind: torch.zeros_like(a) for kind, a in state["logits"].items()}
+    pairs = []
+    for i in range(config.compared_cells):
+        drawn_and_uniform = []
+        for logits in (state["logits"], uniform):
+            noise = generator(config.seed, "compared cells", i)
+            one = draw_architecture(logits, space.cell_types, SamplerConfig(), 1.0, noise)
+            score = score_picks(space.weights, space.halves, one.picks, config.compared_images)
+            drawn_and_uniform.append(score.top1)
+        pairs.append((drawn_and_uniform[0], drawn_and_uniform[1]))
+    return pairs
+
+
+def score_picks(
+    weights: nn.Module,
+    halves: ImageHalves,
+    picks: Sequence[Sequence[Pick]],
+    images: int | None = None,
+) -> Score:
     """Score one architecture on D_V with shared weights, batch norm recalibrated on D_T.
 
     The search's batch-norm statistics are averages over many drawn nets and fit no single one, so
@@ -256,6 +290,7 @@ def score_picks(weights: nn.Module, halves: ImageHalves, picks: Sequence[Sequenc
         weights: a supernet; its batch-norm statistics are lost, so that architectures may be
             scored one after the other.
         picks: for every cell what it runs.
+        images: so many of D_V, the first ones; None: all.
     """
     config, device = halves.config, halves.device
     norms = [m for m in weights.modules() if isinstance(m, nn.BatchNorm2d)]
@@ -269,12 +304,13 @@ def score_picks(weights: nn.Module, halves: ImageHalves, picks: Sequence[Sequenc
             weights(halves.plain(rows_B).pixels_BCHW, picks)
         weights.eval()
         loss, correct = 0.0, 0
-        for rows_B in halves.images.reading_order(halves.valid_V).split(config.batch_size):
+        rows_V = halves.valid_V[:images]
+        for rows_B in halves.images.reading_order(rows_V).split(config.batch_size):
             images_BCHW, labels_B = halves.plain(rows_B)
             scores_BK = weights(images_BCHW, picks)
             loss += float(F.cross_entropy(scores_BK, labels_B, reduction="sum"))
             correct += int(correct_top_k(scores_BK, labels_B, 1))
-    count = len(halves.valid_V)
+    count = len(rows_V)
     return Score(loss / count, 100.0 * correct / count)
 
 

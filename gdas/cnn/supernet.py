@@ -10,6 +10,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from gdas.cnn.cell import FixedReductionCell, SearchCell
 from gdas.cnn.layout import Macro, Stem, build_stem, cell_places
@@ -119,15 +120,17 @@ class Supernet(nn.Module):
             samples: for every cell what each image runs, where images differ.
         """
         s0_BCHW, s1_BCHW = self.stem(images_BCHW)
+        out_BCHW = s1_BCHW
         for i, cell in enumerate(self.cells):
+            if i:  # in place: concatenation keeps nothing of its result
+                s0_BCHW, s1_BCHW = s1_BCHW, F.relu(out_BCHW, inplace=True)
             if self.kinds[i] == "fixed":
                 out_BCHW = cell(s0_BCHW, s1_BCHW, None)
             else:
                 gate = None if gates is None else gates[i]
                 sample = None if samples is None else samples[i]
                 out_BCHW = cell(s0_BCHW, s1_BCHW, picks[i], gate, sample)
-            s0_BCHW, s1_BCHW = s1_BCHW, out_BCHW
-        pooled_BC = self.pool(self.last_activation(s1_BCHW)).flatten(1)
+        pooled_BC = self.pool(self.last_activation(out_BCHW)).flatten(1)
         scores: Tensor = self.classifier(pooled_BC)
         return scores
 

@@ -31,6 +31,9 @@ from gdas.randomness import generator
 Checksum = Literal["published", "any"]
 Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
+DIGIT_PHOTOS = "digit-photos"
+"""The name of the photos that need no download: see gdas.data.digit_photos."""
+
 DIGITS_TEST = 360
 """The last images of scikit-learn's digits, by other writers than the first, are the test split."""
 
@@ -76,6 +79,9 @@ def identity(data: AnyImageData, split: Split, folder: Path) -> str:
     Raises:
         InputError: it depends on files that are not there.
     """
+    if data.name == DIGIT_PHOTOS:  # known before they are made
+        images, _ = digits(split)
+        return f"photos-{len(images)}-of-{_digits_identity(split)}"
     if isinstance(data, PhotoData):
         return read_index(folder / data.name).identity(split)
     return known(data.name).identity(split, folder, data.checksum)
@@ -298,21 +304,22 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 @cache
-def _digits(split: Split) -> Arrays:
+def digits(split: Split) -> Arrays:
+    """The handwritten digits at 32 x 32: images_NCHW, three equal channels, and labels_N."""
     from sklearn.datasets import load_digits
 
-    digits = load_digits()
-    small = torch.from_numpy(digits.images).float()[:, None] * (255.0 / 16.0)
+    loaded = load_digits()
+    small = torch.from_numpy(loaded.images).float()[:, None] * (255.0 / 16.0)
     large = torch.nn.functional.interpolate(small, size=32, mode="bilinear", align_corners=False)
     images = large.round().to(torch.uint8).expand(-1, 3, -1, -1).contiguous().numpy()
-    labels = digits.target.astype(np.int64)
+    labels = loaded.target.astype(np.int64)
     rows = slice(None, -DIGITS_TEST) if split == "train" else slice(-DIGITS_TEST, None)
     return images[rows], labels[rows]
 
 
 def _read_digits(split: Split, folder: Path, checksum: Checksum) -> Arrays:
-    return _digits(split)
+    return digits(split)
 
 
 def _digits_identity(split: Split) -> str:
-    return "digits-" + content_digest(*_digits(split))[:16]
+    return "digits-" + content_digest(*digits(split))[:16]

@@ -28,6 +28,7 @@ def write_report(experiment: Experiment, study: Study, store: Store) -> Path:
     parts = [f"# {experiment.name}: GDAS (CVPR 2019), ours beside the paper's\n"]
     if experiment.note:
         parts.append(f"> {' '.join(experiment.note.split())}\n")
+    parts += _unpublished(study)
     parts += papers_tables(experiment, study, store)
     parts += comparisons(experiment, study, store)
     parts += claims(experiment, study, store)
@@ -42,3 +43,19 @@ def write_report(experiment: Experiment, study: Study, store: Store) -> Path:
     write_text(folder / "report.html", html_page(experiment.name, markdown, folder))
     store.publish("report")
     return folder / "report.html"
+
+
+def _unpublished(study: Study) -> list[str]:
+    """A warning where data are not the published ones."""
+    contents = {
+        (job.recipe["config"]["data"]["name"], content)
+        for job in study
+        if job.kind != "select"
+        for content in job.recipe["data"].values()
+    }
+    names = sorted({name for name, content in contents if "-unpublished-" in content})
+    return [
+        f"> **Warning.** The files of {name} are not the published ones: their checksums differ "
+        "(data.checksum=any). No figure measured on them compares with the paper's.\n"
+        for name in names
+    ]

@@ -47,7 +47,7 @@ def track(name: str, spec: SearchSpec, study: Study, store: Store, folder: Path)
         if edge_figure(folder / figure, histories):
             parts.append(f"\n![Entropy of every edge of {name}]({figure})\n")
         parts += _alarms(spec, histories)
-        parts += _drawn_against_uniform(name, study, store)
+    parts += _drawn_against_uniform(name, study, store)
     select = study.selection(name)
     record = store.selection(select) if select else None
     if record is not None:
@@ -179,12 +179,20 @@ def _size(spec: SearchSpec) -> str:
 
 
 def comparisons(experiment: Experiment, study: Study, store: Store) -> list[str]:
-    """Searched cells against random ones, where the experiment has both."""
-    parts: list[str] = []
+    """Searched cells against random ones, and searches against others, where there are both."""
+    random: list[str] = []
+    others: list[str] = []
     for name, spec in experiment.searches.items():
         if spec.against is not None:
-            parts += _comparison(name, spec.against, experiment, study, store)
-    return ["## Is searching better than drawing at random?\n", *parts] if parts else []
+            drawn = experiment.searches[spec.against].cells == "random"
+            part = _comparison(name, spec.against, experiment, study, store)
+            (random if drawn else others).extend(part)
+    parts: list[str] = []
+    if random:
+        parts += ["## Is searching better than drawing at random?\n", *random]
+    if others:
+        parts += ["## One way of searching against another\n", *others]
+    return parts
 
 
 def _comparison(
@@ -193,7 +201,9 @@ def _comparison(
     task = experiment.searches[name].recipe.task
     metric, best = SCORES[task]
     ours, theirs = (_scores(which, task, study, store) for which in (name, other))
-    found = compare(ours, theirs, "higher" if best == "highest" else "lower")
+    drawn = experiment.searches[other].cells == "random"
+    names = ("search", "random cells") if drawn else (name, other)
+    found = compare(ours, theirs, "higher" if best == "highest" else "lower", names)
     rows = []
     for which, scores, side in ((name, ours, found.searched), (other, theirs, found.random)):
         values = ", ".join(f"{value:.2f}" for value in scores) or NOT_RUN

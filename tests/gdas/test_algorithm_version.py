@@ -4,6 +4,10 @@ A change that moves a number here changes results: raise gdas.ALGORITHM_VERSION,
 jobs are not mistaken for ones of the new kind, and write the new numbers down. Integers are exact.
 Networks run in float64, where processors, threads and memory layouts agree to many digits; in
 float32 a ReLU that flips on a digit's flat background is enough to part two runs.
+
+Version 2: backward passes of depthwise convolutions, concatenations and gates are computed in
+another order (gdas.cnn.rearrange), which changes the last bits of float32 and so the digests of
+weights. The numbers here, float64 to six digits, stayed what they were in version 1.
 """
 
 from __future__ import annotations
@@ -51,8 +55,8 @@ SEARCHES: dict[str, dict[str, float]] = {
 TRAINING = {"lr": 0.0125, "drop_path": 0.15, "train/loss": 2.30317893, "valid/loss": 2.30304761}
 
 
-def test_these_numbers_belong_to_version_one() -> None:
-    assert gdas.ALGORITHM_VERSION == 1
+def test_these_numbers_belong_to_version_two() -> None:
+    assert gdas.ALGORITHM_VERSION == 2
 
 
 def test_seeds_of_the_streams_are_what_they_were() -> None:

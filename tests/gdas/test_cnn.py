@@ -586,6 +586,20 @@ def dense_cell(
     return torch.cat(states[2:], dim=1)
 
 
+def test_a_soft_gate_weighs_every_operation_of_every_edge() -> None:
+    torch.manual_seed(0)
+    cell = SearchCell(4, 4, 4, SEARCH_STYLE, nodes=2, reduction=True, last_reduced=False)
+    cell = cell.double().eval()
+    stir(cell, 1)
+    gate_EK = torch.rand(5, 8, generator=seeded(0), dtype=torch.float64).requires_grad_()
+    s = torch.randn(2, 4, 6, 6, generator=seeded(1), dtype=torch.float64)
+    soft = cell(s, s, [(e, k) for e in range(5) for k in range(8)], gate_EK)
+    dense = dense_cell(cell, s, s, gate_EK, through_all=True)
+    torch.testing.assert_close(soft, dense)
+    ours, expected = (torch.autograd.grad(out.sin().sum(), gate_EK)[0] for out in (soft, dense))
+    torch.testing.assert_close(ours, expected)
+
+
 @pytest.mark.parametrize("fixed", [False, True])
 @pytest.mark.parametrize("scope", ["cell_instance", "cell_type"])
 def test_the_logits_gradient_is_that_of_running_every_operation_under_the_one_hot_gate(
@@ -621,8 +635,8 @@ def test_the_logits_gradient_is_that_of_running_every_operation_under_the_one_ho
             else:
                 assert isinstance(cell, SearchCell)
                 out = dense_cell(cell, s0, s1, gate_EK, through_all=through_all)
-            s0, s1 = s1, out
-        return supernet.classifier(supernet.pool(s1).flatten(1))  # type: ignore[no-any-return]
+            s0, s1 = s1, out.relu()
+        return supernet.classifier(supernet.pool(out).flatten(1))  # type: ignore[no-any-return]
 
     def gradient(scores: Tensor) -> list[Tensor]:
         loss = F.cross_entropy(scores, labels)

@@ -23,11 +23,12 @@ import gdas.data.photos
 import gdas.data.shards
 from gdas.checkpoint import digest
 from gdas.cnn.space import ImageSpace, score_with_shared_weights
-from gdas.config import AlphaUpdate, PhotoData
+from gdas.config import PHOTO_DATA, AlphaUpdate, PhotoData
 from gdas.data.arrow import Images
 from gdas.data.augment import CROP_ATTEMPTS, PHOTO_NUMBERS, PhotoMoves, augment, draw_moves
 from gdas.data.decode import decode
-from gdas.data.images import identity, open_images
+from gdas.data.digit_photos import make_digit_photos
+from gdas.data.images import digits, identity, open_images
 from gdas.data.photos import Photos, augment_photo, crop_box, plain_photo
 from gdas.data.shard_index import read_index
 from gdas.data.shards import EXTENSIONS, convert, find_photos, main
@@ -665,3 +666,23 @@ def test_without_batch_norm_two_workers_train_on_photos_what_one_does(
         assert worker["without norm"] == pytest.approx(alone.metrics, rel=1e-4)
     for name, weight in alone.state["weights"].items():
         torch.testing.assert_close(state["weights"][name], weight, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_photos_without_a_download_are_made_once_and_are_the_digits(tmp_path: Path) -> None:
+    make_digit_photos(tmp_path)
+    index = tmp_path / "digit-photos" / "index.json"
+    made, when = index.read_text(), index.stat().st_mtime_ns
+    make_digit_photos(tmp_path)
+    assert index.stat().st_mtime_ns == when
+    make_digit_photos(tmp_path / "again")
+    assert (tmp_path / "again" / "digit-photos" / "index.json").read_text() == made
+    data = PHOTO_DATA["digit-photos"]
+    photos = open_images(data, "train", tmp_path)
+    images_NCHW, labels_N = digits("train")
+    assert (len(photos), photos.classes, photos.size) == (len(labels_N), 10, 32)
+    assert len(open_images(data, "test", tmp_path)) == 360
+    batch = photos.take(Wanted(torch.arange(50), None))
+    first = labels_N == int(batch.labels_B[0])  # by class: the folder's order
+    shown = batch.pixels_BCHW[0].float()
+    near = [(torch.from_numpy(i).float() - shown).abs().mean() for i in images_NCHW[first]]
+    assert min(near) < 25, "the same digit, through JPEG and two changes of size"

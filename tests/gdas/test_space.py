@@ -14,6 +14,7 @@ from gdas.checkpoint import State, digest
 from gdas.cnn.space import (
     ImageSpace,
     build_supernet,
+    compare_drawn_with_uniform,
     derive_genotype,
     score_with_shared_weights,
     search_split,
@@ -147,6 +148,25 @@ def test_a_score_leaves_the_state_alone_and_is_repeatable(
     first = score_with_shared_weights(config, small_digits, state, CPU)
     assert digest(state) == before
     assert score_with_shared_weights(config, small_digits, state, CPU) == first
+
+
+def test_drawn_cells_are_compared_with_uniform_ones_of_the_same_noise(
+    small_digits: Images, state: State
+) -> None:
+    config = search_config("fixed", compared_cells=3, compared_images=20)
+    before = digest(state)
+    even = state | {"logits": {k: torch.zeros_like(a) for k, a in state["logits"].items()}}
+    pairs = compare_drawn_with_uniform(config, small_digits, even, CPU)
+    assert len(pairs) == 3
+    assert all(drawn == uniform for drawn, uniform in pairs), "the same logits, the same cells"
+    assert all(top1 % 5 == 0 for pair in pairs for top1 in pair), "percent of 20 images"
+    decided = torch.zeros_like(state["logits"]["normal"])
+    decided[:, 3] = 50.0
+    certain = state | {"logits": {"normal": decided}}
+    found = compare_drawn_with_uniform(config, small_digits, certain, CPU)
+    assert len({drawn for drawn, _ in found}) == 1, "decided logits draw one cell"
+    assert [uniform for _, uniform in found] == [uniform for _, uniform in pairs]
+    assert digest(state) == before
 
 
 def test_a_score_recalibrates_on_one_half_and_scores_the_other(

@@ -42,7 +42,11 @@ def test_every_shipped_experiment_loads_and_opens_with_its_command(path: Path) -
 
 def test_paper_has_the_papers_settings() -> None:
     experiment = load_experiment("paper", [])
-    assert set(experiment.searches) == {"gdas", "gdas-frc", "gdas-rnn"}
+    assert set(experiment.searches) == {"gdas", "gdas-frc", "not-accelerated-frc", "gdas-rnn"}
+    slow = differences(
+        experiment.searches["not-accelerated-frc"].recipe, experiment.searches["gdas-frc"].recipe
+    )
+    assert slow == [("epochs", 120, 240), ("sampler.acceleration", False, True)]
     for name, search in experiment.searches.items():
         assert search.seeds == (0, 1, 2, 3)
         assert search.select_by == "proxy"

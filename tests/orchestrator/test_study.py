@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import gdas
-from gdas.config import AnyImageData, TextData
+from gdas.config import AnyImageData, PhotoData, TextData
 from gdas.errors import InputError
 from gdas.genotype import PUBLISHED
 from orchestrator.experiment import load_experiment
@@ -16,10 +17,13 @@ from orchestrator.study import Study, build_study
 
 
 def identity(data: AnyImageData | TextData, split: str) -> str:
-    return f"{data.name}-{split}"
+    return f"photos-100-{split}" if isinstance(data, PhotoData) else f"{data.name}-{split}"
 
 
-def study(*overrides: str, name: str = "smoke") -> Study:
+SMALL = str(Path(__file__).with_name("small.yaml"))
+
+
+def study(*overrides: str, name: str = SMALL) -> Study:
     """The image half of an experiment, unless a test asks for all of it."""
     experiment = load_experiment(name, list(overrides))
     images = dataclasses.replace(
@@ -28,7 +32,12 @@ def study(*overrides: str, name: str = "smoke") -> Study:
         finals={k: v for k, v in experiment.finals.items() if v.recipe.task == "image"},
         measures={},
     )
-    return build_study(images, identity, {})
+    published = {
+        name: PUBLISHED[final.cell.published].to_json()
+        for name, final in images.finals.items()
+        if final.cell.published
+    }
+    return build_study(images, identity, published)
 
 
 def ids(found: Study) -> dict[str, str]:
@@ -97,20 +106,21 @@ def test_a_search_does_not_depend_on_the_test_split() -> None:
     found = build_study(load_experiment("smoke", []), without_test, {})
     before, after = ids(build_study(load_experiment("smoke", []), identity, {})), ids(found)
     changed_ids = {k for k in before if before[k] != after[k]}
-    assert changed_ids == {"train-gdas-frc-digits", "train-gdas-rnn-prose"}
+    finals = {f"train-gdas-{name}" for name in ("frc-digits", "frc-photos", "rnn-prose")}
+    assert changed_ids == finals
 
 
 def test_equal_finals_are_one_job() -> None:
     cells = {name: PUBLISHED["GDAS_V1"].to_json() for name in ("one", "two")}
     overrides = [f"finals.{name}.cell.published=GDAS_V1" for name in cells]
     found = build_study(load_experiment("smoke", overrides), identity, cells)
-    assert len([job for job in found if job.kind == "train"]) == 3
+    assert len([job for job in found if job.kind == "train"]) == 4
     assert found.final("one") == found.final("two") != []
 
 
 def test_recurrent_cells_come_by_the_same_graph() -> None:
     found = build_study(load_experiment("smoke", []), identity, {})
-    proxies = [job for job in found if job.kind == "proxy"]
+    proxies = [job for job in found if job.kind == "proxy" and "rnn" in job.name]
     assert [job.name for job in proxies] == [f"gdas-rnn-seed{i}" for i in range(4)]
     assert [job.name for job in found.searches("gdas-rnn")] == [job.name for job in proxies]
     (final,) = found.final("gdas-rnn-prose")

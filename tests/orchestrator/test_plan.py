@@ -1,0 +1,101 @@
+"""What a dry run says: how long each job takes, how that is known, and what it comes to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator import estimate
+from orchestrator.calibrate import timed_seconds
+from orchestrator.estimate import GUESSED, RECORDED, TIMED, Estimate, Estimator
+from orchestrator.plan import makespan, totals
+from orchestrator.store import Store
+from orchestrator.study import Job, Study
+from tests.orchestrator.test_study import study
+
+QUICK = ["search.recipe.train_images=64", "search.recipe.valid_images=64",
+         "search.recipe.compared_cells=0", "search.recipe.recalibration_batches=1"]  # fmt: skip
+
+
+def of(found: Study, label: str) -> Job:
+    return next(job for job in found if job.label == label)
+
+
+def spans(found: Study, seconds: dict[str, float]) -> dict[str, float]:
+    """By the beginning of a label."""
+    return {
+        job.id: next((s for key, s in seconds.items() if job.label.startswith(key)), 0.0)
+        for job in found
+    }
+
+
+@pytest.mark.parametrize(
+    ("cpus", "expected"),
+    [(1.0, 4 * 10 / 2 + 7), (2.0, 10 + 7), (0.5, 4 * 10 + 7)],
+)
+def test_the_time_of_a_study_is_that_of_its_schedule(cpus: float, expected: float) -> None:
+    """Four searches of half a CPU, ten seconds each, then a final of seven."""
+    found = study()
+    budget = {"CPU": cpus, "GPU": 0.0}
+    assert makespan(found, spans(found, {"search": 10.0, "train": 7.0}), budget) == expected
+
+
+def test_a_wide_final_waits_for_the_searches_that_run() -> None:
+    found = study("final.resources.workers=2", "finals.own.cell={published: GDAS_F1}")
+    times = spans(found, {"search": 10.0, "train": 7.0})
+    assert makespan(found, times, {"CPU": 2.0, "GPU": 0.0}) == 7 + 10 + 7
+
+
+def test_what_is_done_takes_no_time_and_the_rest_is_summed_and_priced() -> None:
+    found = study()
+    estimates = {job.id: Estimate(0.0, RECORDED) for job in found}
+    assert totals(found, estimates, {"CPU": 2.0, "GPU": 0.0}, None) == ["nothing is left to do"]
+    estimates[of(found, "train-gdas-frc-digits").id] = Estimate(3600.0 - 16.0, TIMED)
+    line, known = totals(found, estimates, {"CPU": 2.0, "GPU": 0.0}, 0.5)
+    assert line == "in all: about 1:00:25 with 2 CPU; 1.00 CPU-hours, at 0.5 an hour 0.50"
+    assert known == "how the work is known, jobs: 1 timed here"
+
+
+def test_records_of_a_like_job_tell_and_only_what_is_left_counts(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    earlier, now = study(), study("search.recipe.epochs=8")
+    folder = store.prepare(of(earlier, "search-gdas-frc-seed0"), {})
+    record: dict[str, Any] = {"position": 1, "seconds": 5.0}
+    folder.append_record(record)
+    folder.append_record(record | {"position": 2, "seconds": 7.0})
+    estimator = Estimator(store)
+    assert estimator.estimate(of(now, "search-gdas-frc-seed3")) == (8 * 6.0, RECORDED)
+    assert estimator.estimate(of(earlier, "search-gdas-frc-seed0")) == (1 * 6.0, RECORDED)
+    other = study("search.recipe.batch_size=16")
+    assert estimator.estimate(of(other, "search-gdas-frc-seed0")).source == GUESSED
+    folder.write_result({})
+    assert estimator.estimate(of(earlier, "search-gdas-frc-seed0")).seconds == 0
+
+
+def test_steps_are_timed_once_for_each_kind_of_job_and_never_for_an_absent_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def watch(job: Job, data: Path) -> float:
+        asked.append(job.label)
+        return 12.0
+
+    monkeypatch.setattr(estimate, "timed_seconds", watch)
+    estimator, found = Estimator(None, tmp_path), study()
+    for seed in range(4):
+        assert estimator.estimate(of(found, f"search-gdas-frc-seed{seed}")) == (12.0, TIMED)
+    assert asked == ["search-gdas-frc-seed0"]
+    monkeypatch.setattr(estimate.torch.cuda, "is_available", lambda: False)
+    gpus = study("search.resources={gpus: 1, device: cuda}")
+    assert estimator.estimate(of(gpus, "search-gdas-frc-seed0")).source == GUESSED
+
+
+def test_timed_steps_grow_with_the_epochs(tmp_path: Path) -> None:
+    jobs = [study(*QUICK, f"search.recipe.epochs={n}").jobs[0] for n in (1, 200)]
+    short, long = (timed_seconds(job, tmp_path) for job in jobs)
+    assert 0 < 20 * short < long < 2000 * short
+    final = of(study(), "train-gdas-frc-digits")
+    assert 0.1 < timed_seconds(final, tmp_path) < 300
