@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
 from gdas.checkpoint import Checkpoint, Segment, State, newest, save
-from orchestrator.store import JobFolder, Record, where_and_who
+from orchestrator.store import JobFolder, Record, TakenOver, where_and_who
 
 
 class Loop(Protocol):
@@ -107,6 +107,8 @@ def failure_recorded(folder: JobFolder) -> Iterator[None]:
     """Leave an error's text in the job's folder on its way out."""
     try:
         yield
+    except TakenOver:
+        raise  # the folder is another's: it is not this start's failure that counts
     except Exception as error:
         text = " ".join(str(error).split()) or type(error).__name__
         folder.write_failure(f"{type(error).__name__}: {text}", traceback.format_exc())

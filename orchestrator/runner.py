@@ -212,6 +212,8 @@ def _launch_training(config: dict[str, Any]) -> None:
 def _lost_a_node(before: set[str], said: str | None) -> bool:
     """Whether a machine is why a training failed. Its partners notice a lost one within a second,
     as a broken connection; Ray only when it misses its health checks."""
+    if len(before) < 2:
+        return False  # the only one is this one
     end = time.monotonic() + NOTICED_AFTER_S
     while not before - living_nodes():
         if (said and not said.startswith(BROKEN)) or time.monotonic() > end:

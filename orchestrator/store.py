@@ -59,6 +59,10 @@ SMALL = ("settings.json", "provenance.json", "records.jsonl", "result.json", "fa
 OWNER = "owner.json"
 
 
+class TakenOver(RuntimeError):
+    """A later start of the same job, on another node, has taken it over."""
+
+
 class Tail:
     """The records of a file that grows at its end, or is replaced by another."""
 
@@ -154,12 +158,12 @@ class JobFolder:
         """The checkpoint at `position` counts from here on; positions not in the copy go.
 
         Raises:
-            RuntimeError: a later start of this job has taken over.
+            TakenOver: by a later start of this job.
         """
         if self.remote is None:
             return
         if json.loads(self.remote.read(OWNER)).get("token") != self.token:
-            raise RuntimeError("another start of this job has taken over; this one ends")
+            raise TakenOver("another start of this job has taken over; this one ends")
         there = self.remote.under("checkpoints")
         name, names = f"{position:06d}", there.listing()
         if f"{name}/manifest.json" in names:

@@ -23,7 +23,7 @@ from orchestrator.experiment import load_experiment
 from orchestrator.job_body import Finished, newest_checkpoint, run_to_end
 from orchestrator.node_data import data_on_this_node, node_folder, publish
 from orchestrator.storage import Storage, is_address, join, open_storage
-from orchestrator.store import JobFolder, Store, lease
+from orchestrator.store import JobFolder, Store, TakenOver, lease
 from orchestrator.study import build_study
 from tests.cloud import Server
 from tests.orchestrator.test_study import identity
@@ -187,7 +187,7 @@ def test_a_start_that_was_given_up_cannot_commit_over_a_later_one(out: str) -> N
                 run(address)  # on another node, to its end
             yield segment
 
-    with pytest.raises(RuntimeError, match="taken over"):
+    with pytest.raises(TakenOver, match="taken over"):
         run_to_end(old, overtaken)
     assert newest_checkpoint(JobFolder.open(address)).position == SEGMENTS  # type: ignore[union-attr]
     assert len(JobFolder.open(address).records()) == SEGMENTS
