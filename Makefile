@@ -1,8 +1,10 @@
 # make reproduce   the smoke experiment, from nothing to its report
+# make drill       a small study struck by faults, again and again: does it end with the same bits?
 # make test        the tests; make test-all adds the slow ones; make check: lint, format, types
 # make bench       CPU time of a search step and a training step beside plain PyTorch, in minutes
 #
 # VENV=DIR         use or make the environment there (default .venv)
+# DRILL="--seed 7 --faults 40"   options of the drill
 # TORCH_INDEX=URL  where to get PyTorch, such as https://download.pytorch.org/whl/cpu
 
 VENV ?= .venv
@@ -12,7 +14,7 @@ PY := $(VENV)/bin/python
 # Installed once for this checkout and this pyproject.toml.
 STAMP = $(CURDIR) $$(cksum < pyproject.toml)
 
-.PHONY: install reproduce test test-all check bench clean
+.PHONY: install reproduce drill test test-all check bench clean
 
 install:
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
@@ -28,6 +30,9 @@ install:
 
 reproduce: install
 	$(PY) -m orchestrator.reproduce_paper $(EXPERIMENT)
+
+drill: install
+	$(PY) -m orchestrator.drill $(DRILL)
 
 test: install
 	$(PY) -m pytest -m "not slow"

@@ -2,7 +2,8 @@
 
 A checkpoint is a folder `<position>/` with `state.pt` and `manifest.json`; the manifest, written
 last, names the state's SHA-256, its digest and the records so far, and its presence commits the
-checkpoint. Everything is written beside and renamed, and read with `weights_only=True`.
+checkpoint; a checksum of its own says that it is whole. Everything is written beside and renamed,
+and read with `weights_only=True`.
 """
 
 from __future__ import annotations
@@ -99,23 +100,18 @@ def save(folder: Path, segment: Segment, records: list[dict[str, Any]], *, keep:
     target.mkdir(parents=True, exist_ok=True)
     beside = target / f"{STATE}.partial"
     try:
-        with beside.open("wb") as file:
-            torch.save(segment.state, file)
-            file.flush()
-            os.fsync(file.fileno())
+        _write_state(beside, segment.state)
         sha = sha256_of(beside)
         (target / MANIFEST).unlink(missing_ok=True)
         beside.replace(target / STATE)
         state_digest = digest(segment.state)
-        write_json(
-            target / MANIFEST,
-            {
-                "position": segment.position,
-                "sha256": sha,
-                "digest": state_digest,
-                "records": records,
-            },
-        )
+        manifest = {
+            "position": segment.position,
+            "sha256": sha,
+            "digest": state_digest,
+            "records": records,
+        }
+        write_json(target / MANIFEST, manifest | {"check": _check(manifest)})
     except OSError:
         beside.unlink(missing_ok=True)
         if not (target / MANIFEST).exists():  # nothing whole was here before
@@ -129,6 +125,24 @@ def save(folder: Path, segment: Segment, records: list[dict[str, Any]], *, keep:
         if old not in kept:
             shutil.rmtree(old, ignore_errors=True)
     return state_digest
+
+
+def _write_state(path: Path, state: State) -> None:
+    try:
+        with path.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+    except RuntimeError as error:
+        # What PyTorch makes of a full disk; the cause is an OSError.
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
+
+
+def _check(manifest: dict[str, Any]) -> str:
+    """SHA-256 of a manifest's content."""
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -154,6 +168,17 @@ def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     return None, damaged
 
 
+def history(folder: Path) -> list[dict[str, Any]] | None:
+    """The records of the newest checkpoint whose manifest is whole; None where there is none."""
+    for target in sorted(folder.iterdir() if folder.is_dir() else [], reverse=True):
+        try:
+            records: list[dict[str, Any]] = _read_manifest(target)["records"]
+        except (OSError, ValueError):
+            continue
+        return records
+    return None
+
+
 def load(target: Path) -> Checkpoint:
     """Read one checkpoint folder.
 
@@ -161,13 +186,33 @@ def load(target: Path) -> Checkpoint:
         ValueError: damaged.
         OSError: cannot be read.
     """
-    try:
-        manifest = json.loads((target / MANIFEST).read_text())
-        position, sha, expected = manifest["position"], manifest["sha256"], manifest["digest"]
-        records = manifest["records"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"damaged {MANIFEST} ({error})") from None
+    manifest = _read_manifest(target)
+    sha = manifest["sha256"]
     if (found := sha256_of(target / STATE)) != sha:
         raise ValueError(f"damaged {STATE}, SHA-256 {found}, expected {sha}")
-    state = torch.load(target / STATE, map_location="cpu", weights_only=True)
-    return Checkpoint(position, expected, records, state)
+    try:
+        state = torch.load(target / STATE, map_location="cpu", weights_only=True)
+    except Exception as error:  # a file that is none of ours can raise anything
+        text = " ".join(str(error).split())[:200]
+        raise ValueError(f"damaged {STATE} ({type(error).__name__}: {text})") from None
+    if not isinstance(state, dict):
+        raise ValueError(f"damaged {STATE} (a {type(state).__name__}, not a dictionary)")
+    return Checkpoint(manifest["position"], manifest["digest"], manifest["records"], state)
+
+
+def _read_manifest(target: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads((target / MANIFEST).read_text(encoding="utf-8"))
+        check = manifest.pop("check")
+        position, records = manifest["position"], manifest["records"]
+        manifest["sha256"], manifest["digest"]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"damaged {MANIFEST} ({type(error).__name__}: {error})") from None
+    if (found := _check(manifest)) != check:
+        raise ValueError(f"damaged {MANIFEST}, SHA-256 {found}, expected {check}")
+    if type(position) is not int or f"{position:06}" != target.name:
+        raise ValueError(f"damaged {MANIFEST} (of position {position!r})")
+    if not isinstance(records, list):
+        raise ValueError(f"damaged {MANIFEST} (its records are no list)")
+    whole: dict[str, Any] = manifest
+    return whole

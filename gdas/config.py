@@ -403,6 +403,13 @@ class TextData:
     name: str = "ptb"
 
 
+@dataclass(frozen=True)
+class TableData:
+    """A table of trained cells, by name: NAS-Bench-201's."""
+
+    name: Literal["nasbench201"] = "nasbench201"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Dropouts:
     """Drop probabilities of the language model (authors' code, PTB)."""
@@ -645,6 +652,11 @@ TEXT_SEARCH_PRESETS: dict[Preset, TextSearchConfig] = {
     ),
 }
 """The 2020 code has no recurrent half."""
+
+BENCH201_SEARCH_PRESETS: dict[Preset, Bench201SearchConfig] = {
+    "authors_2020": Bench201SearchConfig(),
+}
+"""The paper and its code of 2019 are older than the benchmark."""
 
 
 def text_train_preset(preset: Preset, data: str) -> TextTrainConfig:

@@ -16,12 +16,14 @@ from gdas.config import (
     PHOTO_DATA,
     TEXT_SEARCH_PRESETS,
     AnyImageData,
+    Bench201SearchConfig,
     PhotoData,
     Preset,
     SearchConfig,
     TextSearchConfig,
     TextTrainConfig,
     TrainConfig,
+    differences,
     image_search_preset,
     image_train_preset,
     text_train_preset,
@@ -39,6 +41,7 @@ from gdas.sources import (
 )
 
 Config = SearchConfig | TrainConfig | TextSearchConfig | TextTrainConfig
+BENCH201_IGNORED = ("seed", "precision", "channels_last", "recalibration_batches")
 
 PRESETS: tuple[Preset, ...] = ("paper", "authors_2019", "authors_2020")
 NOT_COVERED = "-"
@@ -70,7 +73,7 @@ class Deviation:
     differs: bool
 
 
-def deviations(config: Config, *, job: str = "") -> list[Deviation]:
+def deviations(config: Config | Bench201SearchConfig, *, job: str = "") -> list[Deviation]:
     """The lines of one search or training.
 
     Args:
@@ -80,6 +83,8 @@ def deviations(config: Config, *, job: str = "") -> list[Deviation]:
     Raises:
         TypeError: settings of a class that SOURCES does not know.
     """
+    if isinstance(config, Bench201SearchConfig):
+        return _from_the_benchmarks(config, job)
     if type(config) not in SOURCES:
         raise TypeError(f"{type(config).__name__}: has no entry in gdas.sources.SOURCES")
     presets = {name: preset for name in PRESETS if (preset := preset_for(name, config))}
@@ -88,6 +93,26 @@ def deviations(config: Config, *, job: str = "") -> list[Deviation]:
         _fixed(entry, config, covered="authors_2020" in presets, job=job)
         for entry in NOT_SETTINGS
         if _matters(entry, config)
+    ]
+
+
+def _from_the_benchmarks(config: Bench201SearchConfig, job: str) -> list[Deviation]:
+    """A later space, of which the paper and the 2019 code say nothing."""
+    return [
+        Deviation(
+            job=job,
+            key=key,
+            ours=_text(ours),
+            paper=NOT_COVERED,
+            code_2019=NOT_COVERED,
+            code_2020=_text(theirs),
+            why="authors' 2020 code for NAS-Bench-201",
+            touches="lookups in NAS-Bench-201; no table of the paper",
+            status="not as the 2020 code",
+            differs=True,
+        )
+        for key, ours, theirs in differences(config, Bench201SearchConfig())
+        if key not in BENCH201_IGNORED and not key.startswith("data.")
     ]
 
 

@@ -1,10 +1,15 @@
-"""Drawings of cells, in the manner of the paper's Fig. 4."""
+"""Drawings of cells, in the manner of the paper's Fig. 3 and 4, to a PNG or SVG file.
+
+In an SVG every edge is a group with an id that says which it is: `normal-0-to-2-skip_connect-0` is
+the normal cell's edge from c_{k-2} to its first node, the node's first.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -12,25 +17,77 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path as MplPath
 
 from gdas.bench201.genotype import EDGES, NODES, Bench201Genotype
-from gdas.genotype import EDGES_PER_NODE, Edge, Genotype, RecurrentGenotype
+from gdas.cell_layout import INCHES, CellLayout, lay_out_cell
+from gdas.genotype import EDGES_PER_NODE, AnyGenotype, Edge, Genotype, RecurrentGenotype
 
 INK, EDGE_INK = "#1b1f24", "#57606a"
+TITLES = {"normal": "normal", "reduce": "reduction"}
+TITLE = 0.3
+"""Room for a cell's title, above and below it."""
 FILLS = {"input": "#d3ebd3", "node": "#cfe3f7", "output": "#fbe7b5"}
 
 
 def draw_genotype(genotype: Genotype, path: Path) -> None:
     """Draw the normal and the reduction cell, one above the other, to a PNG or SVG file."""
-    figure = Figure(figsize=(9, 7.6 if genotype.reduce else 4.4))
+    cells = {"normal": genotype.normal} | ({"reduce": genotype.reduce} if genotype.reduce else {})
+    layouts = {kind: lay_out_cell(edges) for kind, edges in cells.items()}
+    heights = [layout.height + TITLE for layout in layouts.values()]
+    if genotype.reduce is None:
+        heights.append(FIXED_HEIGHT + TITLE)
+    right = max(layout.places[-1][0] for layout in layouts.values()) + 0.6
+    figure, rows = _paper(right + 0.6, heights)
+    for (kind, layout), axes in zip(layouts.items(), rows, strict=False):
+        _draw_cell(axes, layout, kind, f"{TITLES[kind]} cell")
+        _frame(axes, right, layout.height)
+    if genotype.reduce is None:
+        _draw_fixed(rows[-1], right - 0.6)
+        _frame(rows[-1], right, FIXED_HEIGHT)
+    _save(figure, path)
+
+
+def draw_fixed_reduction(path: Path) -> None:
+    """Draw the fixed reduction cell (paper Fig. 3) to a PNG or SVG file."""
+    right = 11.1
+    figure, (axes,) = _paper(right + 0.6, [FIXED_HEIGHT + TITLE])
+    _draw_fixed(axes, right - 0.6)
+    _frame(axes, right, FIXED_HEIGHT)
+    _save(figure, path)
+
+
+def draw(genotype: AnyGenotype, path: Path) -> None:
+    """Draw a cell of any kind to a PNG or SVG file."""
+    match genotype:
+        case Genotype():
+            draw_genotype(genotype, path)
+        case Bench201Genotype():
+            draw_bench201(genotype, path)
+        case _:
+            draw_recurrent(genotype, path)
+
+
+def _paper(width: float, heights: Sequence[float]) -> tuple[Figure, list[Axes]]:
+    """A figure of `width` units, with axes of the given half heights one above the other."""
+    total = sum(2 * height for height in heights)
+    figure = Figure(figsize=(INCHES * width, INCHES * total))
     FigureCanvasAgg(figure)
-    rows = 2 if genotype.reduce else 1
-    _draw_cell(figure.add_subplot(rows, 1, 1), genotype.normal, "normal cell")
-    if genotype.reduce:
-        _draw_cell(figure.add_subplot(rows, 1, 2), genotype.reduce, "reduction cell")
-    else:
-        note = "reduction cell: fixed (paper Fig. 3)"
-        figure.text(0.5, 0.02, note, ha="center", size=9, color=EDGE_INK)
-    figure.tight_layout(rect=(0, 0.04, 1, 1))
-    figure.savefig(path, dpi=130)
+    top, rows = total, []
+    for height in heights:
+        top -= 2 * height
+        rows.append(figure.add_axes((0.0, top / total, 1.0, 2 * height / total)))
+    return figure, rows
+
+
+def _frame(axes: Axes, right: float, height: float) -> None:
+    axes.set_xlim(-0.6, right)
+    axes.set_ylim(-height - TITLE, height + TITLE)
+    axes.set_axis_off()
+
+
+def _save(figure: Figure, path: Path) -> None:
+    """Text stays text in an SVG, and the same cell gives the same bytes."""
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "gdas"}):
+        metadata = {"Date": None} if path.suffix == ".svg" else None
+        figure.savefig(path, dpi=130, metadata=metadata)
 
 
 def draw_recurrent(genotype: RecurrentGenotype, path: Path) -> None:
@@ -43,7 +100,8 @@ def draw_recurrent(genotype: RecurrentGenotype, path: Path) -> None:
     out = (right + 1.9, below / 2)
     for i, (function, predecessor) in enumerate(genotype.recurrent):
         (x0, y0), (x1, y1) = places[predecessor], places[i + 1]
-        _arrow(axes, (x0, y0), (x1 - 0.25, y1), 0.0, function)
+        gid = f"recurrent-{predecessor}-to-{i + 1}-{function}"
+        _arrow(axes, (x0, y0), (x1 - 0.25, y1), 0.0, function, gid=gid)
     _box(axes, places[0], "0", "input")
     for i in range(len(genotype.recurrent)):
         _box(axes, places[i + 1], str(i + 1), "node")
@@ -61,7 +119,7 @@ def draw_recurrent(genotype: RecurrentGenotype, path: Path) -> None:
     axes.set_ylim(below - 0.4, 0.5)
     axes.set_axis_off()
     figure.tight_layout()
-    figure.savefig(path, dpi=130)
+    _save(figure, path)
 
 
 BENCH201_HEIGHTS = {(2, 0): 0.75, (3, 0): 1.6, (3, 1): -0.75}
@@ -90,7 +148,7 @@ def draw_bench201(genotype: Bench201Genotype, path: Path) -> None:
     axes.set_ylim(-1.4, 2.3)
     axes.set_axis_off()
     figure.tight_layout(rect=(0, 0.04, 1, 1))
-    figure.savefig(path, dpi=130)
+    _save(figure, path)
 
 
 def _tree_places(recurrent: Sequence[Edge]) -> dict[int, tuple[float, float]]:
@@ -109,38 +167,81 @@ def _tree_places(recurrent: Sequence[Edge]) -> dict[int, tuple[float, float]]:
     return places
 
 
-def _draw_cell(axes: Axes, edges: Sequence[Edge], title: str) -> None:
-    """Nodes on one line; what comes from c_{k-2} bows above it, from c_{k-1} below."""
-    nodes = len(edges) // EDGES_PER_NODE
-    places = {0: (0.0, 1.0), 1: (0.0, -1.0)} | {i + 2: (2.1 * (i + 1), 0.0) for i in range(nodes)}
-    out = (2.1 * (nodes + 1), 0.0)
-    for node in range(nodes):
-        pair = edges[EDGES_PER_NODE * node : EDGES_PER_NODE * (node + 1)]
-        for i, (operation, source) in enumerate(pair):
-            again = i == 1 and pair[0][1] == source
-            height = _height(source, node) + (0.6 if again else 0.0)
-            x, y = places[node + 2]
-            side = 0.12 if height > 0 else -0.12 if height < 0 else 0.0
-            _arrow(axes, places[source], (x - 0.25, y + side), height, operation)
-        below = -0.28 * (nodes - 1 - node)
-        _arrow(axes, places[node + 2], (out[0] - 0.39, out[1] + 0.2 * below), below, "")
-    names = ["c_{k-2}", "c_{k-1}", *(str(node) for node in range(nodes))]
-    for index, name in enumerate(names):
-        _box(axes, places[index], name, "input" if index < 2 else "node")
+def _draw_cell(axes: Axes, layout: CellLayout, kind: str, title: str) -> None:
+    nodes = len(layout.places) - 3
+    for i, curve in enumerate(layout.curves):
+        order = i % EDGES_PER_NODE if curve.operation else 0
+        what = f"{curve.operation}-{order}" if curve.operation else "output"
+        height = (curve.control[1] - (curve.start[1] + curve.end[1]) / 2) / 2
+        gid = f"{kind}-{curve.source}-to-{curve.target}-{what}"
+        _arrow(axes, curve.start, curve.end, height, curve.operation, curve.label, gid)
+    names = ["c_{k-2}", "c_{k-1}", *(str(node) for node in range(nodes)), "c_{k}"]
+    for index, (place, name) in enumerate(zip(layout.places, names, strict=True)):
+        last = index == len(names) - 1
+        _box(axes, place, name, "input" if index < 2 else "output" if last else "node")
+    _title(axes, title, layout.height)
+
+
+def _title(axes: Axes, title: str, height: float) -> None:
+    axes.text(-0.5, height + 0.5 * TITLE, title, size=11, color=INK, ha="left", va="center")
+
+
+CONVOLUTIONS = (
+    *("ReLU", "conv 1x3 /(1,2), 8 groups", "conv 3x1 /(2,1), 8 groups", "BN"),
+    *("ReLU", "conv 1x1", "BN"),
+)
+POOLING = ("max pool 3x3 /2", "BN")
+FIXED_REDUCTION = (
+    ("X0", 0, CONVOLUTIONS),
+    ("X2", 0, POOLING),
+    ("X1", 1, CONVOLUTIONS),
+    ("X3", 1, POOLING),
+)
+"""Branches of the fixed reduction cell: name (its place in the output), input, layers in order."""
+FIXED_HEIGHT = 1.75
+
+
+def _draw_fixed(axes: Axes, right: float) -> None:
+    """Inputs left, a branch a line, the output right."""
+    inputs, out = [(0.0, 0.95), (0.0, -0.95)], (right, 0.0)
+    lines = (1.45, 0.5, -0.5, -1.45)
+    begin, end = 1.15, right - 1.35
+    for (name, source, layers), y in zip(FIXED_REDUCTION, lines, strict=True):
+        widths = [0.085 * len(layer) + 0.12 for layer in layers]
+        gap, x = (end - begin - sum(widths)) / (len(layers) - 1), begin
+        into, out_of = f"fixed-{source}-to-{name}", f"fixed-{name}-to-output"
+        _arrow(axes, inputs[source], (x, y), 0.0, "", gid=into, color=EDGE_INK)
+        for i, (layer, width) in enumerate(zip(layers, widths, strict=True)):
+            if i:
+                between = f"fixed-{name}-{i}"
+                _arrow(axes, (x, y), (x + gap, y), 0.0, "", gid=between, color=EDGE_INK)
+                x += gap
+            _layer(axes, x, y, width, layer)
+            x += width
+        last = (out[0] - 0.39, 0.09 * y)
+        _arrow(axes, (x, y), last, 0.0, "", gid=out_of, color=EDGE_INK)
+        va, aside = ("bottom", 0.08) if y > 0 else ("top", -0.08)
+        axes.text(x + 0.12, y + aside, name, size=8, ha="left", va=va, color=INK)
+    _box(axes, inputs[0], "c_{k-2}", "input")
+    _box(axes, inputs[1], "c_{k-1}", "input")
     _box(axes, out, "c_{k}", "output")
-    axes.set_title(title, size=11, color=INK, loc="left")
-    axes.set_xlim(-0.6, out[0] + 0.6)
-    axes.set_ylim(-2.3, 2.3)
-    axes.set_axis_off()
+    _title(axes, "reduction cell: fixed (paper Fig. 3); output: X0, X1, X2, X3", FIXED_HEIGHT)
 
 
-def _height(source: int, node: int) -> float:
-    """How far the middle of an arrow lies above the middle of its straight line."""
-    if source == 0:
-        return 0.28 * node + 0.1
-    if source == 1:
-        return -0.28 * node - 0.1
-    return 0.42 * (node + 1 - source)  # 0 between neighbours
+def _layer(axes: Axes, x: float, y: float, width: float, name: str) -> None:
+    axes.add_patch(
+        FancyBboxPatch(
+            (x, y - 0.15),
+            width,
+            0.3,
+            boxstyle="round,pad=0.02,rounding_size=0.06",
+            facecolor=FILLS["node"],
+            edgecolor=INK,
+            linewidth=0.8,
+            zorder=4,
+        )
+    )
+    axes.text(x + width / 2, y, name, size=7, ha="center", va="center", color=INK, zorder=5)
 
 
 def _arrow(
@@ -149,23 +250,32 @@ def _arrow(
     end: tuple[float, float],
     height: float,
     label: str,
+    at: tuple[float, float] | None = None,
+    gid: str | None = None,
+    color: str | None = None,
 ) -> None:
-    """A quadratic curve through `height` above the middle; faint where it has no label."""
+    """A quadratic curve through `height` above the middle; faint where it has no label.
+
+    Args:
+        at: middle of the label; None: of the curve.
+        gid: id of the curve's group in an SVG.
+        color: of the curve.
+    """
     middle = ((start[0] + end[0]) / 2, (start[1] + end[1]) / 2 + height)
     control = (middle[0], middle[1] + height)
-    axes.add_patch(
-        FancyArrowPatch(
-            path=MplPath([start, control, end], [MplPath.MOVETO, MplPath.CURVE3, MplPath.CURVE3]),
-            arrowstyle="-|>",
-            mutation_scale=11,
-            color=EDGE_INK if label else "#c8d1da",
-            linewidth=1.2 if label else 0.9,
-            zorder=1,
-        )
+    arrow = FancyArrowPatch(
+        path=MplPath([start, control, end], [MplPath.MOVETO, MplPath.CURVE3, MplPath.CURVE3]),
+        arrowstyle="-|>",
+        mutation_scale=11,
+        color=color or (EDGE_INK if label else "#c8d1da"),
+        linewidth=1.2 if label else 0.9,
+        zorder=1,
     )
+    arrow.set_gid(gid)
+    axes.add_patch(arrow)
     if label:
         axes.text(
-            *middle,
+            *(at or middle),
             label,
             size=7.5,
             ha="center",

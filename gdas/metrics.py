@@ -73,6 +73,8 @@ class BatchLoss(NamedTuple):
         correct: hits, where the task classifies; None for language models.
         reported: the loss without regularisation, where it differs from `loss`.
         correct5: hits among the five highest scores, where they are counted.
+        draws: networks drawn for the batch, in spaces where one may pass nothing on.
+        no_path: those of them in which no path reaches the output: their loss has no gradient.
     """
 
     loss: Tensor
@@ -80,6 +82,8 @@ class BatchLoss(NamedTuple):
     correct: Tensor | None = None
     reported: Tensor | None = None
     correct5: Tensor | None = None
+    draws: int = 0
+    no_path: int = 0
 
 
 class EpochSums:
@@ -96,6 +100,8 @@ class EpochSums:
         self.correct5: Tensor | int = 0
         self.classifies = True
         self.samples = 0
+        self.draws = 0
+        self.no_path = 0
 
     def add(self, batch: BatchLoss) -> None:
         reported = batch.loss if batch.reported is None else batch.reported
@@ -107,6 +113,8 @@ class EpochSums:
         if batch.correct5 is not None:
             self.correct5 = self.correct5 + batch.correct5
         self.samples += batch.samples
+        self.draws += batch.draws
+        self.no_path += batch.no_path
 
     def totals(self) -> Tensor:
         """[sum of losses, hits, hits of five, samples], float64, on the CPU: workers add them."""
@@ -115,7 +123,7 @@ class EpochSums:
         return torch.tensor(values, dtype=torch.float64)
 
     def metrics(self, split: str, totals_4: Tensor | None = None) -> dict[str, float]:
-        """Mean loss, and top-1 (and top-5) in percent or perplexity.
+        """Mean loss, and top-1 (and top-5) in percent or perplexity; draws where they are counted.
 
         Args:
             totals_4: the sum of all workers' totals, where there are several.
@@ -123,11 +131,14 @@ class EpochSums:
         totals = self.totals() if totals_4 is None else totals_4
         loss, correct, correct5, samples = totals.tolist()
         mean = loss / samples
+        found: dict[str, float] = {}
+        if self.draws:
+            found = {f"{split}/draws": float(self.draws), f"{split}/no_path": float(self.no_path)}
         if self.classifies:
-            found = {f"{split}/loss": mean, f"{split}/top1": 100.0 * correct / samples}
+            found |= {f"{split}/loss": mean, f"{split}/top1": 100.0 * correct / samples}
             return found | ({f"{split}/top5": 100.0 * correct5 / samples} if self.top5 else {})
         perplexity = math.exp(mean) if mean < 700 else math.inf
-        return {f"{split}/loss": mean, f"{split}/perplexity": perplexity}
+        return found | {f"{split}/loss": mean, f"{split}/perplexity": perplexity}
 
 
 def require_finite(metrics: dict[str, float], where: str) -> None:

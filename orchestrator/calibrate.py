@@ -16,11 +16,14 @@ from typing import Any
 import torch
 
 import gdas.genotype
+from gdas.bench201.space import Bench201Space
 from gdas.checkpoint import Segment
 from gdas.cnn.space import ImageSpace
 from gdas.compute import open_device
 from gdas.config import (
     AnyImageData,
+    Bench201SearchConfig,
+    ImageSearchConfig,
     PhotoData,
     SearchConfig,
     TextSearchConfig,
@@ -33,7 +36,7 @@ from gdas.data.shard_index import photos_in
 from gdas.data.source import ImageSource
 from gdas.data.text import Tokens, batch_tokens, known_text
 from gdas.rnn.space import TextSpace
-from gdas.search import search
+from gdas.search import SearchSpace, search
 from gdas.train_image import train_image
 from gdas.train_text import build_language_model, evaluate, train_text
 from orchestrator.experiment import decode_search, decode_train
@@ -47,15 +50,14 @@ def timed_seconds(job: Job, data: Path) -> float:
     """Seconds of work of a whole job on this machine, from a few steps of it.
 
     Args:
-        job: a search, proxy, training or measurement whose device this machine has.
+        job: of any kind but a selection; this machine has its device.
         data: the folder of the data sets.
     """
     device = open_device(job.resources["device"], threads=job.resources["threads"])
-    if job.kind in ("search", "measure"):
+    if job.kind in ("search", "lookup", "measure"):
         config = decode_search(job.recipe["config"])
         if isinstance(config, TextSearchConfig):
             return float(_text_search(config, device))
-        assert isinstance(config, SearchConfig)
         return _image_search(job, config, data, device)
     train = decode_train(job.recipe["config"])
     if isinstance(train, TextTrainConfig):
@@ -89,22 +91,32 @@ def _counts(job: Job, data: AnyImageData, split: str) -> int:
     return known(data.name).counts["train" if split == "train" else "test"]
 
 
-def _image_search(job: Job, config: SearchConfig, data: Path, device: torch.device) -> float:
+def _image_search(job: Job, config: ImageSearchConfig, data: Path, device: torch.device) -> float:
     batch = config.batch_size
     few = STEPS * batch
     short = dataclasses.replace(config, epochs=2, train_images=few, valid_images=few)
     images = _images(config.data, data, 2 * few)
-    step = _second(search(short, ImageSpace(short, images, device))) / STEPS
+    space: SearchSpace
+    if isinstance(short, Bench201SearchConfig):
+        space = Bench201Space(short, images, device)
+    else:
+        space = ImageSpace(short, images, device)
+    step = _second(search(short, space)) / STEPS
     if job.kind == "measure":  # accelerated, and with all eight operations
         return float((job.recipe["iterations"] + 1) * step * 9)
     total = _counts(job, config.data, "train")
     train = config.train_images or total // 2
     valid = config.valid_images or total - train
     forward = step / (2 * PASSES)  # one W and one alpha step
-    compared = 2 * config.compared_cells * min(config.compared_images, valid) / batch
-    passes = (valid / batch + compared) + (
-        1 + 2 * config.compared_cells
-    ) * config.recalibration_batches
+    if job.kind == "lookup":
+        lookup = job.recipe["lookup"]
+        return float(
+            lookup["cells"] * (lookup["images"] / batch + config.recalibration_batches) * forward
+        )
+    cells, seen = 0, 0
+    if isinstance(config, SearchConfig):
+        cells, seen = 2 * config.compared_cells, min(config.compared_images, valid)
+    passes = (valid + cells * seen) / batch + (1 + cells) * config.recalibration_batches
     return float(-(-train // batch) * config.epochs * step + passes * forward)
 
 

@@ -8,8 +8,17 @@ from typing import cast
 
 import gdas.genotype
 from gdas.bench201.genotype import Bench201Genotype
+from gdas.bench201.table import read_table, table_identity, table_path
 from gdas.cnn.space import search_split
-from gdas.config import AnyImageData, PhotoData, SearchConfig, TextData, TrainConfig
+from gdas.config import (
+    AnyImageData,
+    PhotoData,
+    SearchConfig,
+    TableData,
+    TextData,
+    TextSearchConfig,
+    TrainConfig,
+)
 from gdas.data.images import DIGIT_PHOTOS, known, open_images, subset
 from gdas.data.images import identity as image_identity
 from gdas.data.shard_index import open_index, photos_in
@@ -33,14 +42,16 @@ AnyGenotype = Genotype | RecurrentGenotype
 
 
 @cache
-def identity(folder: Path, data: AnyImageData | TextData, split: Split) -> str:
+def identity(folder: Path, data: AnyImageData | TextData | TableData, split: str) -> str:
     """What a split's content is; it enters the id of every job that reads the split.
 
     Args:
         folder: where data sets lie.
     """
+    if isinstance(data, TableData):
+        return table_identity(data, folder)
     if isinstance(data, TextData):
-        return known_text(data.name).identity(split)
+        return known_text(data.name).identity(cast(Split, split))
     return image_identity(data, "train" if split == "train" else "test", folder)
 
 
@@ -131,11 +142,15 @@ def _at_hand(final: FinalSpec, folder: Path) -> bool:
 
 
 def _check_search(search: SearchSpec, folder: Path) -> None:
-    if search.recipe.task != search.proxy.task:
+    if search.proxy is not None and search.recipe.task != search.proxy.task:
         raise InputError("proxy.data: must be of the search's kind")
-    if isinstance(search.recipe, SearchConfig):
+    if not isinstance(search.recipe, TextSearchConfig):
         count, size = _training_images(search.recipe.data, folder)
-        search_split(search.recipe, count)
+        _, valid_V = search_split(search.recipe, count)
+        if search.lookup is not None and search.lookup.images > len(valid_V):
+            raise InputError(
+                f"lookup.images={search.lookup.images}: larger than D_V ({len(valid_V)})"
+            )
         if search.select_by == "proxy" and isinstance(search.proxy, TrainConfig):
             if search.proxy.data.name != search.recipe.data.name:
                 raise InputError(
@@ -192,6 +207,10 @@ def prepare_data(study: Study, store: Store, folder: Path) -> None:
     """
     needed: dict[tuple[bool, str, str], tuple[AnyImageData | TextData, Split]] = {}
     for job in study:
+        if job.kind == "lookup" and not store.done(job):
+            read_table(table_path(TableData(), folder))
+            break
+    for job in study:
         if job.kind != "select" and not store.done(job):
             data = _data_of(job)
             for split, content in job.recipe["data"].items():
@@ -210,5 +229,5 @@ def prepare_data(study: Study, store: Store, folder: Path) -> None:
 
 
 def _data_of(job: Job) -> AnyImageData | TextData:
-    decode = decode_search if job.kind in ("search", "measure") else decode_train
+    decode = decode_search if job.kind in ("search", "lookup", "measure") else decode_train
     return decode(job.recipe["config"]).data

@@ -18,16 +18,18 @@ import torch
 from torch import nn
 
 import gdas.genotype
+from gdas.bench201.genotype import CELL_OPERATIONS, EDGES
+from gdas.bench201.network import Network as Bench201Network
 from gdas.cnn.network import Network
 from gdas.cnn.supernet import Supernet
-from gdas.config import SearchConfig, TrainConfig
+from gdas.config import Bench201SearchConfig, SearchConfig, TextSearchConfig, TrainConfig
 from gdas.data.images import known
 from gdas.data.shard_index import photos_in
 from gdas.derive import edge_list
 from gdas.genotype import OPERATIONS
 from gdas.metrics import count_multiply_adds
 from orchestrator.calibrate import timed_seconds
-from orchestrator.experiment import decode
+from orchestrator.experiment import decode_search, decode_train
 from orchestrator.store import JobFolder, Store
 from orchestrator.study import Job
 
@@ -130,25 +132,25 @@ def estimated_seconds(job: Job) -> float:
         return _text_flops(job) / speed
     count, size = _training_images(job)
     workers = r.get("workers", 1)
-    if job.kind in ("search", "measure"):
-        config = decode(SearchConfig, job.recipe["config"], "recipe")
+    if job.kind in ("search", "lookup", "measure"):
+        config = decode_search(job.recipe["config"])
+        assert not isinstance(config, TextSearchConfig)
         images = config.train_images or count // 2
-        network = config.network
-        per_image = _supernet_multiply_adds(
-            network.channels,
-            network.normals_per_block,
-            network.nodes,
-            network.reduction == "fixed",
-            network.stem,
-            size,
-        )
+        per_image, operations = _sampled_pass(config, size)
+        if job.kind == "lookup":  # forward passes only
+            lookup = job.recipe["lookup"]
+            scored = lookup["images"] + config.recalibration_batches * config.batch_size
+            return float(lookup["cells"] * scored * per_image * FLOPS / speed)
+        if config.sampler.relaxation != "hard":
+            per_image *= operations
         # One weight and one alpha pass an image.
         per_image *= FLOPS * PASSES * 2
         if job.kind == "measure":  # accelerated, and with all operations
             iterations = job.recipe["iterations"] + 1
-            return float(iterations * config.batch_size * per_image * (1 + len(OPERATIONS)) / speed)
+            return float(iterations * config.batch_size * per_image * (1 + operations) / speed)
         return float(images * config.epochs * per_image / speed)
-    train = decode(TrainConfig, job.recipe["config"], "recipe")
+    train = decode_train(job.recipe["config"])
+    assert isinstance(train, TrainConfig)
     images = train.train_images or count
     if job.kind == "proxy":
         images = job.recipe["search"]["train_images"] or count // 2
@@ -177,6 +179,32 @@ def _text_flops(job: Job) -> float:
     per_token = 2 * n * 2 * n + products * n * 2 * n + vocabulary * n
     passes = 2 if job.kind == "search" else 1
     return float(tokens * config["epochs"] * per_token * FLOPS * PASSES * passes)
+
+
+def _sampled_pass(config: SearchConfig | Bench201SearchConfig, size: int) -> tuple[float, int]:
+    """Multiply-adds of one sampled pass of an image, and the number of operations of an edge."""
+    if isinstance(config, Bench201SearchConfig):
+        adds = _bench201_multiply_adds(config.channels, config.normals_per_block, size)
+        return adds, len(CELL_OPERATIONS)
+    n = config.network
+    adds = _supernet_multiply_adds(
+        n.channels, n.normals_per_block, n.nodes, n.reduction == "fixed", n.stem, size
+    )
+    return adds, len(OPERATIONS)
+
+
+@cache
+def _bench201_multiply_adds(channels: int, normals: int, size: int) -> float:
+    """Of one sampled pass."""
+    with torch.device("meta"):
+        net = Bench201Network(10, channels=channels, normals_per_block=normals)
+        image = torch.zeros(1, 3, size, size)
+    _without_norms(net)
+    totals = [
+        count_multiply_adds(net, image, [[(e, k) for e in range(len(EDGES))]] * len(net.cells))
+        for k in range(len(CELL_OPERATIONS))
+    ]
+    return sum(totals) / len(totals)
 
 
 @cache

@@ -18,10 +18,13 @@ from itertools import chain, combinations, product
 from random import Random
 from typing import Literal
 
+import numpy as np
+
 from gdas.config import (
     IMAGE_DATA,
     PHOTO_DATA,
     TEXT_DATA,
+    AnySearchConfig,
     SearchConfig,
     TextSearchConfig,
     TextTrainConfig,
@@ -152,6 +155,30 @@ def paired_p(gains: Sequence[float]) -> float:
         signs = chain([(1,) * n], (draw.choices((1, -1), k=n) for _ in range(RANDOM_SPLITS)))
     sums = (math.fsum(s * d for s, d in zip(row, gains, strict=True)) for row in signs)
     return _share_at_least(gains, sums, n)
+
+
+def uniform_p(cells: Sequence[int], percentiles: Sequence[float]) -> float:
+    """One-sided p: how often as many uniformly drawn cells have a mean percentile this high.
+
+    Exact: the distribution of the sum of percentiles of independent, uniform draws from all cells,
+    ties included, by convolution.
+
+    Args:
+        cells: how many cells have each accuracy, worst accuracy first.
+        percentiles: of the cells found; percent of cells that are worse, half of equal ones
+            counted.
+    """
+    if not percentiles:
+        raise ValueError("a test against uniform draws needs at least one cell")
+    counts = np.asarray(cells)
+    total, n = int(counts.sum()), len(percentiles)
+    places = 2 * np.cumsum(counts) - counts  # worse and not better cells together, 0 to 2 total
+    chance = np.zeros(2 * total + 1)
+    chance[places] = counts / total
+    size = 1 << (2 * total * n).bit_length()
+    of_sum = np.fft.irfft(np.fft.rfft(chance, size) ** n, size)
+    found = sum(round(p / 100 * 2 * total) for p in percentiles)
+    return float(min(1.0, max(0.0, of_sum[found : 2 * total * n + 1].sum())))
 
 
 def _upwards(values: Sequence[float], better: Better) -> list[float]:
@@ -343,10 +370,11 @@ def size_differences(recipe: object, papers: object) -> list[str]:
     return [key for key, _, _ in differences(recipe, papers) if key not in IGNORED]
 
 
-def papers_search(recipe: SearchConfig | TextSearchConfig) -> SearchConfig | TextSearchConfig:
+def papers_search(recipe: AnySearchConfig) -> SearchConfig | TextSearchConfig:
     """The paper's search of this kind: both cells, the fixed reduction cell, or recurrent."""
     if isinstance(recipe, TextSearchConfig):
         return TextSearchConfig()
+    assert isinstance(recipe, SearchConfig), "the paper has no other search"
     papers = SearchConfig()
     network = dataclasses.replace(papers.network, reduction=recipe.network.reduction)
     return dataclasses.replace(papers, network=network)

@@ -20,6 +20,7 @@ import yaml
 from pydantic import Field, TypeAdapter, ValidationError
 
 import gdas.genotype
+from gdas.bench201.genotype import Accuracy
 from gdas.config import (
     IMAGE_DATA,
     PHOTO_DATA,
@@ -28,6 +29,8 @@ from gdas.config import (
     TEXT_DATA,
     TEXT_SEARCH_PRESETS,
     AnyImageData,
+    AnySearchConfig,
+    Bench201SearchConfig,
     ImageData,
     PhotoData,
     Preset,
@@ -40,11 +43,14 @@ from gdas.config import (
     text_train_preset,
 )
 from gdas.errors import InputError
+from orchestrator.spaces import SPACES, SelectBy
 
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
 
 Raw = dict[str, Any]
-AnySearch = Annotated[SearchConfig | TextSearchConfig, Field(discriminator="task")]
+AnySearch = Annotated[
+    SearchConfig | TextSearchConfig | Bench201SearchConfig, Field(discriminator="task")
+]
 AnyTrain = Annotated[TrainConfig | TextTrainConfig, Field(discriminator="task")]
 T = typing.TypeVar("T")
 
@@ -102,6 +108,31 @@ def _check_resources(cpus: float, gpus: float, device: str, threads: int) -> Non
 
 
 @dataclass(frozen=True, kw_only=True)
+class LookupSpec:
+    """What a search's cells are held against once it has ended: the table of NAS-Bench-201.
+
+    Cells drawn uniformly, other ones for every seed, are scored with the search's shared weights:
+    all of them for the rank correlation with the table, the first `best_of` as a random search
+    that shares the search's weights.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    column: Accuracy = "cifar10_test_200"
+    cells: int = 200
+    best_of: int = 50
+    images: int = 1000  # of D_V, that these cells are scored on
+
+    def __post_init__(self) -> None:
+        if self.cells < 2:
+            raise InputError(f"cells={self.cells}: a rank correlation needs 2 or more")
+        if not 1 <= self.best_of <= self.cells:
+            raise InputError(f"best_of={self.best_of}: must be from 1 to cells ({self.cells})")
+        if self.images < 2:
+            raise InputError(f"images={self.images}: must be 2 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
 class SearchSpec:
     """Searches that differ in their seed only, and how the best of them is picked.
 
@@ -119,18 +150,23 @@ class SearchSpec:
     against: str | None = None
     # proxy: train each seed's cell for a short while on D_T, score it on D_V (as DARTS, which the
     # paper follows). shared_weights: score it on D_V with the search's own weights.
-    select_by: Literal["proxy", "shared_weights"]
-    proxy: AnyTrain
+    select_by: SelectBy
+    proxy: AnyTrain | None  # None: cells of this space are not trained
     resources: TrialResources
     proxy_resources: TrialResources
+    lookup: LookupSpec | None = None
 
     def __post_init__(self) -> None:
         if not self.seeds:
             raise InputError("seeds: at least one is needed")
         if len(set(self.seeds)) != len(self.seeds):
             raise InputError(f"seeds={list(self.seeds)}: must differ")
-        if self.recipe.task == "text" and self.select_by != "proxy":
-            raise InputError(f"select_by={self.select_by}: recurrent cells are selected by proxy")
+        space = SPACES[self.recipe.task]
+        if self.select_by not in space.select_by:
+            ways = " or ".join(space.select_by)
+            raise InputError(f"select_by={self.select_by}: {space.cells} are selected by {ways}")
+        if self.lookup is not None and self.recipe.task != "bench201":
+            raise InputError("lookup: only cells of NAS-Bench-201 (task: bench201) are in a table")
         if self.cells == "random" and self.select_by != "proxy":
             raise InputError(
                 f"select_by={self.select_by}: random cells have no shared weights; use proxy"
@@ -246,6 +282,7 @@ class MlflowSpec:
 
     tracking_uri: str | None = None  # None: sqlite under the output folder
     experiment: str = "gdas"
+    unreachable: Literal["error", "warn"] = "error"  # at the start; later it is always waited for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -306,8 +343,10 @@ def load_experiment(name: str, overrides: list[str]) -> Experiment:
             f"known are {', '.join(names)}"
         )
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        if path.stat().st_size > MAX_BYTES:
+            raise InputError(f"{path}: larger than {MAX_BYTES} bytes, not an experiment")
+        raw = _plain(path.read_text(encoding="utf-8"), str(path))
+    except (UnicodeDecodeError, OSError) as error:
         raise InputError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from None
     if not isinstance(raw, dict):
         raise InputError(f"{path}: expected a mapping with searches and finals")
@@ -315,6 +354,10 @@ def load_experiment(name: str, overrides: list[str]) -> Experiment:
     for override in overrides:
         _apply(raw, override)
     return resolve(raw, base=path.parent)
+
+
+MAX_BYTES = 1 << 20
+MAX_VALUES = 20_000
 
 
 class _Loader(yaml.SafeLoader):
@@ -328,6 +371,36 @@ _Loader.add_implicit_resolver(
 )
 
 
+def _plain(text: str, where: str) -> Any:
+    """Decode YAML that is nothing but mappings with text keys, lists, and plain values.
+
+    Raises:
+        InputError: anything else; or more than `MAX_VALUES` values, counted where they are
+            repeated by reference, too.
+    """
+    try:
+        value = yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        said = " ".join(str(error).split())[:500]
+        raise InputError(f"{where}: not a YAML file ({said})") from None
+    waiting, seen = [value], 0
+    while waiting:
+        inner = waiting.pop()
+        seen += 1
+        if seen > MAX_VALUES:
+            raise InputError(f"{where}: more than {MAX_VALUES} values, not an experiment")
+        if isinstance(inner, dict):
+            if odd := [key for key in inner if not isinstance(key, str)]:
+                raise InputError(f"{where}: the key {odd[0]!r} is no text; put it in quotes")
+            waiting += inner.values()
+        elif isinstance(inner, list):
+            waiting += inner
+        elif not isinstance(inner, str | int | float | None):
+            kind = type(inner).__name__
+            raise InputError(f"{where}: {str(inner)[:40]!r} is read as a {kind}; put it in quotes")
+    return value
+
+
 def _apply(raw: Raw, override: str) -> None:
     key, separator, value = override.partition("=")
     if not separator or not key:
@@ -339,13 +412,17 @@ def _apply(raw: Raw, override: str) -> None:
         if not isinstance(here, dict):
             raise InputError(f"{key}: {parent} is a value, it has no keys below it")
     try:
-        here[last] = yaml.load(value, Loader=_Loader)
-    except yaml.YAMLError:
-        raise InputError(f"{key}={value}: not a YAML value") from None
+        here[last] = _plain(value, key)
+    except InputError:
+        raise InputError(f"{key}={value[:200]}: not a YAML value") from None
 
 
-SHARED = ("search", "proxy", "final", "text_search", "text_proxy", "text_final")
-"""Settings that all searches, proxies and finals share: on images, and on text."""
+SHARED = tuple(
+    f"{space.prefix}{kind}"
+    for space in SPACES.values()
+    for kind in ("search", *(("proxy", "final") if space.epochs_of_proxy is not None else ()))
+)
+"""Settings that all searches, proxies and finals of a space share."""
 
 
 def resolve(raw: Raw, *, base: Path) -> Experiment:
@@ -358,7 +435,7 @@ def resolve(raw: Raw, *, base: Path) -> Experiment:
     _check_keys(raw, [f.name for f in dataclasses.fields(Experiment)] + list(SHARED), "")
     shared = {key: _mapping(raw.get(key), key) for key in SHARED}
     for key, spec in shared.items():
-        kind = {"search": SearchSpec, "final": FinalSpec}.get(key.removeprefix("text_"))
+        kind = {"search": SearchSpec, "final": FinalSpec}.get(key.rpartition("_")[2])
         known = [f.name for f in dataclasses.fields(kind)] if kind else ["recipe", "resources"]
         _check_keys(spec, known, f"{key}.")
     out = {key: value for key, value in raw.items() if key not in SHARED}
@@ -379,42 +456,58 @@ def resolve(raw: Raw, *, base: Path) -> Experiment:
     return decode(Experiment, out, "")
 
 
-def _prefix(own: Raw) -> str:
-    """Which shared settings a search or a final takes: those of its data set's kind."""
-    recipe = own.get("recipe")
-    data = recipe.get("data") if isinstance(recipe, dict) else None
+def _task(recipe: object, where: str) -> str:
+    """What a recipe says it is, or what its data set is of."""
+    recipe = recipe if isinstance(recipe, dict) else {}
+    data = recipe.get("data")
     name = data.get("name") if isinstance(data, dict) else None
-    return "text_" if name in TEXT_DATA else ""
+    task = recipe.get("task", "text" if name in TEXT_DATA else "image")
+    if task not in SPACES:
+        raise InputError(f"{where}.task={task}: unknown{_suggestion(str(task), list(SPACES))}")
+    return str(task)
+
+
+def _prefix(own: Raw, where: str) -> str:
+    """Which shared settings a search or a final takes: those of its space."""
+    return SPACES[_task(own.get("recipe"), f"{where}.recipe")].prefix
 
 
 def _search(own: Raw, shared: dict[str, Raw], where: str) -> Raw:
-    prefix = _prefix(own)
-    spec, proxy = _merge(shared[f"{prefix}search"], own), shared[f"{prefix}proxy"]
+    prefix = _prefix(own, where)
+    spec = _merge(shared[f"{prefix}search"], own)
     _check_keys(spec, [f.name for f in dataclasses.fields(SearchSpec)], f"{where}.")
-    preset = _preset(spec, where)
+    space = SPACES[_task(spec.get("recipe"), f"{where}.recipe")]
+    preset = _preset(spec, where, next(iter(space.presets)))
     recipe = _recipe("search", preset, spec.get("recipe"), f"{where}.recipe")
-    # A proxy training is on the search's own data; DARTS trains 100 epochs on images, 300 on text.
-    short = {
-        "data": _same_images(recipe["data"]),
-        "epochs": 100 if recipe["task"] == "image" else 300,
-    }
-    own_proxy = _merge(
-        _merge(short, _mapping(proxy.get("recipe"), f"{prefix}proxy.recipe")),
-        _mapping(spec.get("proxy"), f"{where}.proxy"),
-    )
+    proxy = shared.get(f"{prefix}proxy", {})
     return {
         "seeds": [0, 1, 2, 3],  # paper section 4.2: four searches with different seeds
-        "select_by": "proxy",
+        "select_by": space.select_by[0],
         **spec,
         "preset": preset,
         "recipe": recipe,
-        "proxy": _recipe("train", preset, own_proxy, f"{where}.proxy"),
+        "proxy": _proxy(preset, recipe, spec, proxy, where),
         "resources": _mapping(spec.get("resources"), f"{where}.resources"),
         "proxy_resources": _merge(
             _mapping(proxy.get("resources"), f"{prefix}proxy.resources"),
             _mapping(spec.get("proxy_resources"), f"{where}.proxy_resources"),
         ),
     }
+
+
+def _proxy(preset: Preset, recipe: Raw, spec: Raw, shared: Raw, where: str) -> Raw | None:
+    """The proxy training of a search's cells, on the search's own data."""
+    space = SPACES[recipe["task"]]
+    if space.epochs_of_proxy is None:
+        if spec.get("proxy") is not None:
+            raise InputError(f"{where}.proxy: {space.cells} are not trained")
+        return None
+    short = {"data": _same_images(recipe["data"]), "epochs": space.epochs_of_proxy}
+    own = _merge(
+        _merge(short, _mapping(shared.get("recipe"), f"{space.prefix}proxy.recipe")),
+        _mapping(spec.get("proxy"), f"{where}.proxy"),
+    )
+    return _recipe("train", preset, own, f"{where}.proxy")
 
 
 def _measure(own: Raw, shared: dict[str, Raw], where: str) -> Raw:
@@ -431,7 +524,7 @@ def _measure(own: Raw, shared: dict[str, Raw], where: str) -> Raw:
 
 
 def _final(own: Raw, shared: dict[str, Raw], where: str, base: Path) -> Raw:
-    spec = _merge(shared[f"{_prefix(own)}final"], own)
+    spec = _merge(shared.get(f"{_prefix(own, where)}final", {}), own)
     _check_keys(spec, [f.name for f in dataclasses.fields(FinalSpec)], f"{where}.")
     preset = _preset(spec, where)
     cell = dict(_mapping(spec.get("cell"), f"{where}.cell"))
@@ -459,8 +552,8 @@ def _same_images(data: Raw) -> Raw:
     return {key: value for key, value in data.items() if key in ("name", "checksum")}
 
 
-def _preset(spec: Raw, where: str) -> Preset:
-    preset = spec.get("preset", "paper")
+def _preset(spec: Raw, where: str, usual: Preset = "paper") -> Preset:
+    preset = spec.get("preset", usual)
     if preset not in SEARCH_PRESETS:
         raise InputError(
             f"{where}.preset={preset}: unknown{_suggestion(str(preset), list(SEARCH_PRESETS))}"
@@ -473,6 +566,12 @@ def _recipe(stage: Literal["search", "train"], preset: Preset, own: object, wher
     own = _mapping(own, where)
     data = _mapping(own.get("data"), f"{where}.data")
     name = data.get("name", "cifar10")
+    task = _task(own, where)
+    if stage == "search" and preset not in SPACES[task].presets:
+        usual = next(iter(SPACES[task].presets))
+        raise InputError(
+            f"{where}: preset {preset} has no search for {SPACES[task].cells}; use {usual}"
+        )
     if name in TEXT_DATA:
         if preset not in TEXT_SEARCH_PRESETS:
             raise InputError(f"{where}: preset {preset} has no recurrent half; use paper")
@@ -497,8 +596,12 @@ def _recipe(stage: Literal["search", "train"], preset: Preset, own: object, wher
             raise InputError(
                 f"{where}.data.format={data['format']}: {name} is of format {constants['format']}"
             )
-        make = image_search_preset if stage == "search" else image_train_preset
-        base = make(preset, name)
+        if stage == "train":
+            base = image_train_preset(preset, name)
+        elif task == "image":
+            base = image_search_preset(preset, name)
+        else:
+            base = SPACES[task].presets[preset]
     else:
         raise InputError(f"{where}.data.name={name!r}: must be a name")
     merged = _merge(dataclasses.asdict(base) | {"data": constants}, own)
@@ -506,13 +609,13 @@ def _recipe(stage: Literal["search", "train"], preset: Preset, own: object, wher
     return merged
 
 
-TAGS = ("image", "text", "arrays", "photos")
+TAGS = (*SPACES, "arrays", "photos")
 """What pydantic puts into a key's path to say which of several kinds it took."""
 
 
-def decode_search(recipe: object) -> SearchConfig | TextSearchConfig:
+def decode_search(recipe: object) -> AnySearchConfig:
     """The settings of a search, from a job's recipe."""
-    decoded: SearchConfig | TextSearchConfig = decode(AnySearch, recipe, "recipe")  # type: ignore[arg-type]
+    decoded: AnySearchConfig = decode(AnySearch, recipe, "recipe")  # type: ignore[arg-type]
     return decoded
 
 

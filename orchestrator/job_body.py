@@ -7,16 +7,17 @@ history replaces the records on resume.
 
 from __future__ import annotations
 
+import errno
 import shutil
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, Protocol
 
 from gdas.checkpoint import Checkpoint, Segment, State, newest, save
-from orchestrator.store import JobFolder, Record, TakenOver, where_and_who
+from orchestrator.store import NO_SPACE, JobFolder, Record, TakenOver, where_and_who
 
 
 class Loop(Protocol):
@@ -110,9 +111,29 @@ def failure_recorded(folder: JobFolder) -> Iterator[None]:
     except TakenOver:
         raise  # the folder is another's: it is not this start's failure that counts
     except Exception as error:
-        text = " ".join(str(error).split()) or type(error).__name__
-        folder.write_failure(f"{type(error).__name__}: {text}", traceback.format_exc())
+        # On a full disk there is no room for a word; the error itself tells Ray.
+        with suppress(OSError):
+            folder.write_failure(describe(error), traceback.format_exc())
         raise
+
+
+def describe(error: Exception) -> str:
+    """An error in one line, with what to change where that is known."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, MemoryError) or any(sign in text for sign in OUT_OF_MEMORY):
+        return f"out of memory ({type(error).__name__}: {text[:200]}); {MEMORY_ADVICE}"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NO_SPACE
+    return f"{type(error).__name__}: {text}"
+
+
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "Cannot allocate memory")
+"""What PyTorch, CUDA and Linux say."""
+
+MEMORY_ADVICE = (
+    "give it a larger device, let fewer jobs share one (resources: cpus or gpus), or lower "
+    "recipe.batch_size or the network's size, which changes the result"
+)
 
 
 def open_job(path: str) -> tuple[JobFolder, dict[str, Any]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -17,15 +18,18 @@ from importlib.metadata import version
 from pathlib import Path
 
 from gdas.errors import InputError
-from orchestrator.checks import (
-    check_experiment,
-    fixed_cells,
-    identity,
-    prepare_data,
+from orchestrator.checks import check_experiment, fixed_cells, identity, prepare_data
+from orchestrator.console import (
+    Console,
+    clock,
+    failure_lines,
+    run_command,
+    saved_lines,
+    say_next,
 )
-from orchestrator.console import Console, clock, error
 from orchestrator.estimate import Estimator
 from orchestrator.experiment import Experiment, load_experiment
+from orchestrator.mending import mend
 from orchestrator.node_data import fetched, publish, refuse_unchecked
 from orchestrator.plan import confirm, print_plan, say_standings
 from orchestrator.process import repeatedly, terminate_as_interrupt
@@ -89,14 +93,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     options = parse(arguments)
-    try:
-        return _command(options)
-    except InputError as problem:
-        error(str(problem))
-        return 2
-    except KeyboardInterrupt:
-        error("interrupted")
-        return 130
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    options.command = shlex.join(["python", "-m", "orchestrator.reproduce_paper", *words])
+    return run_command(lambda: _command(options))
 
 
 def _command(options: argparse.Namespace) -> int:
@@ -112,6 +111,7 @@ def _command(options: argparse.Namespace) -> int:
         found = Store(out) if is_address(out) or Path(out).exists() else None
         estimator = Estimator(found, data if options.calibrate else None)
         print_plan(study, found, estimator, options.price)
+        say_next(options.command.replace(" --dry-run", ""))
         return 0
     store = Store(options.out or f"runs/{experiment.name}")
     with lease(store):
@@ -141,7 +141,7 @@ def _data_sets(experiment: Experiment) -> list[str]:
         *(final.recipe for final in experiment.finals.values()),
         *(measure.recipe for measure in experiment.measures.values()),
     ]
-    return sorted({recipe.data.name for recipe in recipes})
+    return sorted({recipe.data.name for recipe in recipes if recipe is not None})
 
 
 def _study(experiment: Experiment, only: str | None, data: Path) -> Study:
@@ -163,9 +163,12 @@ def _drive(
 ) -> int:
     """Run what is open, write the report, say what came of it; returns the exit code."""
     started = time.time()
+    for line in mend(study, store):
+        print(line, flush=True)
     prepare_data(study, store, data)
     data_address = _published_data(study, store, data, options.data)
-    store.write_study(study, json.loads(json.dumps(dataclasses.asdict(experiment))), _versions())
+    settings = json.loads(json.dumps(dataclasses.asdict(experiment)))
+    store.write_study(study, settings, _versions(), options.command)
     say_standings(study, store)
     console = Console(study, store)
     scheduler = Scheduler(study, store, {}, console.say, experiment.retries)
@@ -181,14 +184,14 @@ def _drive(
                     ray_cluster(options.address) as scheduler.budget,
                     terminate_as_interrupt() as seen,
                 ):
-                    refuse_impossible(study, store, scheduler.budget)
+                    refuse_impossible(study, store)
                     confirm(study, store, scheduler.budget, yes=options.yes)
                     tracker = Tracker(study, store, experiment)
+                    tracker.start()
                     console.start(scheduler.board)
                     with (
                         repeatedly(store.refresh_quietly, 2.0, "store"),
                         repeatedly(console.update, 1.0, "console"),
-                        repeatedly(tracker.sync, 2.0, "tracking"),
                     ):
                         environment = {
                             "data": data_address,
@@ -205,14 +208,15 @@ def _drive(
         interrupted = interrupted or scheduler.board.open()
         report = write_report(experiment, study, store)
         if tracker is not None:
-            tracker.finish(scheduler.board)
+            tracker.finish(scheduler.board, 3.0 if interrupted else 300.0)
         _conclude(scheduler, report, tracker, interrupted=interrupted)
+        done = not interrupted and scheduler.board.all_done()
+        if done:
+            print(f"all done in {clock(time.time() - started)}")
+        say_next(f"python -m orchestrator.status {store.address}" if done else options.command)
         if interrupted:
             return 143 if seen["terminated"] else 130
-        if not scheduler.board.all_done():
-            return 1
-        print(f"all done in {clock(time.time() - started)}")
-        return 0
+        return 0 if done else 1
 
 
 def _published_data(study: Study, store: Store, folder: Path, named: str | None) -> str:
@@ -223,6 +227,11 @@ def _published_data(study: Study, store: Store, folder: Path, named: str | None)
         storage = store.remote.under("data")
     else:
         return str(folder)
+    if any(job.kind == "lookup" for job in study):
+        raise InputError(
+            "lookups of NAS-Bench-201 need --out and --data in folders that all machines share, "
+            "not on an object store"
+        )
     configs = [
         job.recipe["config"] for job in study if job.kind != "select" and not store.done(job)
     ]
@@ -240,13 +249,13 @@ def _conclude(
     scheduler: Scheduler, report: Path, tracker: Tracker | None, *, interrupted: bool
 ) -> None:
     """Say which jobs did not finish and why, where the results are, and how to go on."""
-    board = scheduler.board
-    for job in scheduler.study:
-        if board.states[job.id] in ("failed", "blocked"):
-            word = "failed" if board.states[job.id] == "failed" else "could not run"
-            print(f"{job.label}: {word}: {board.notes.get(job.id, '')}")
-    remote = scheduler.store.remote
-    where = remote.under("report/report.html").address if remote else report
+    study, store, board = scheduler.study, scheduler.store, scheduler.board
+    for line in failure_lines(study, store, board):
+        print(line)
+    if interrupted:
+        for line in saved_lines(study, store, board):
+            print(line)
+    where = store.remote.under("report/report.html").address if store.remote else report
     print(f"report: {where}")
     if tracker is not None:
         print(f"MLflow: mlflow ui --backend-store-uri {tracker.uri}")

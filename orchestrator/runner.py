@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 QUIET = {
@@ -38,9 +40,13 @@ from ray import tune  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402
 
 from gdas.errors import InputError  # noqa: E402
-from orchestrator.scheduler import Scheduler  # noqa: E402
-from orchestrator.store import Store, selection_records  # noqa: E402
+from orchestrator.job_body import MEMORY_ADVICE, describe  # noqa: E402
+from orchestrator.scheduler import Scheduler, missing  # noqa: E402
+from orchestrator.store import NO_SPACE, Store, selection_records  # noqa: E402
 from orchestrator.study import Job, Study  # noqa: E402
+
+FULL_BYTES = 1 << 20
+"""A disk with less room than this is full: a job that died without a word died of that."""
 
 
 class StudySearcher(Searcher):  # type: ignore[misc]  # Tune has no other way to be asked for the next trial
@@ -64,13 +70,19 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Tune has no other way to
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         if time.monotonic() - self.budget_of > BUDGET_EVERY_S:
             self.scheduler.budget, self.budget_of = cluster_budget(), time.monotonic()
-        job = self.scheduler.next_job()
-        if job is None:
-            # None while nothing runs would block Tune without looking at Ctrl-C.
-            running = "running" in self.scheduler.board.states.values()
-            return None if running else Searcher.FINISHED
-        folder = self.scheduler.store.prepare(job, self.environment)
-        folder.clear_failure()
+        while True:
+            job = self.scheduler.next_job()
+            if job is None:
+                # None while nothing runs would block Tune without looking at Ctrl-C.
+                running = "running" in self.scheduler.board.states.values()
+                return None if running else Searcher.FINISHED
+            try:
+                folder = self.scheduler.store.prepare(job, self.environment)
+                folder.clear_failure()
+            except OSError as error:  # a raise here would end the whole experiment
+                self.scheduler.failed(job, describe(error))
+                continue
+            break
         self.job_of_trial[trial_id] = job
         self.nodes_of_trial[trial_id] = living_nodes()
         return {
@@ -103,6 +115,35 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Tune has no other way to
         raise RuntimeError("a study is never restored: it starts anew over its job folders")
 
 
+class LastWords(tune.Callback):  # type: ignore[misc]
+    """Notes what Ray knows of a failed trial, for the scheduler, which Tune asks after this."""
+
+    def __init__(self, searcher: StudySearcher) -> None:
+        self.searcher = searcher
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        job = self.searcher.job_of_trial.get(trial.trial_id)
+        if job is not None:
+            scheduler = self.searcher.scheduler
+            scheduler.board.notes[job.id] = _word_of_ray(trial, scheduler.store.out)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+def _word_of_ray(trial: Any, folder: Path) -> str:
+    """Why a trial failed that could leave no word of its own."""
+    try:
+        text = str(trial.get_error() or "")
+    except Exception:  # Ray's file of it may be torn or missing
+        text = ""
+    if "OutOfMemoryError" in text:
+        return f"out of memory on its machine (Ray ended its process); {MEMORY_ADVICE}"
+    if "No space left on device" in text or shutil.disk_usage(folder).free < FULL_BYTES:
+        return NO_SPACE
+    return "its process died without a word (out of memory, or killed)"
+
+
 def run_study(scheduler: Scheduler, environment: dict[str, Any]) -> None:
     """Run all open jobs on the Ray cluster that is connected; returns when none is left.
 
@@ -118,10 +159,11 @@ def run_study(scheduler: Scheduler, environment: dict[str, Any]) -> None:
     scheduler.settle()
     if not open_jobs:
         return
+    searcher = StudySearcher(scheduler, environment)
     tune.Tuner(
         tune.with_resources(run_trial, _bundles),
         tune_config=tune.TuneConfig(
-            search_alg=StudySearcher(scheduler, environment),
+            search_alg=searcher,
             num_samples=-1,  # until the study says that it is finished: retries are trials too
             trial_name_creator=_trial_name,
             trial_dirname_creator=_trial_name,
@@ -130,6 +172,7 @@ def run_study(scheduler: Scheduler, environment: dict[str, Any]) -> None:
             name=f"study-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}",
             storage_path=str(store.out / "ray"),
             verbose=0,
+            callbacks=[LastWords(searcher)],
             failure_config=tune.FailureConfig(max_failures=0),  # the scheduler tries again
         ),
     ).fit()
@@ -160,6 +203,10 @@ def run_trial(config: dict[str, Any]) -> None:
             run_search(config["folder"], lambda record: tune.report(record["metrics"]))
         case "proxy":
             run_proxy(config["folder"], lambda record: tune.report(record["metrics"]))
+        case "lookup":
+            from orchestrator.lookup_job import run_lookup  # a search never brings it along
+
+            run_lookup(config["folder"], lambda record: tune.report(record["metrics"]))
         case "measure":
             tune.report(run_measure(config["folder"])["metrics"])
         case "train":
@@ -199,11 +246,11 @@ def _launch_training(config: dict[str, Any]) -> None:
     except Exception as error:
         folder.refresh()
         said = folder.failure()
-        if _lost_a_node(nodes, said):
-            folder.write_failure("a worker's machine was lost", str(error), "node")
-        elif said is None:  # a worker that died left no word
-            word = f"a training worker died ({type(error).__name__})"
-            folder.write_failure(word, str(error), "process")
+        with suppress(OSError):
+            if _lost_a_node(nodes, said):
+                folder.write_failure("a worker's machine was lost", str(error), "node")
+            elif said is None:  # a worker that died left no word
+                folder.write_failure(_of_a_worker(error), str(error), "process")
         raise
     folder.refresh()
     tune.report((folder.result() or {})["metrics"])
@@ -225,6 +272,17 @@ def _lost_a_node(before: set[str], said: str | None) -> bool:
 def living_nodes() -> set[str]:
     """The ids of the cluster's machines that answer."""
     return {str(node["NodeID"]) for node in ray.nodes() if node["Alive"]}
+
+
+def _of_a_worker(error: Exception) -> str:
+    """Why a final failed whose workers left no word of their own."""
+    causes = getattr(error, "worker_failures", {}).values()
+    for cause in causes:
+        if "OutOfMemoryError" in type(cause).__name__ or "OutOfMemoryError" in str(cause)[:500]:
+            return f"out of memory in a training worker; {MEMORY_ADVICE}"
+        if "No space left on device" in str(cause):
+            return NO_SPACE
+    return f"a training worker died ({type(error).__name__})"
 
 
 def _train_loop(config: dict[str, Any]) -> None:
@@ -272,21 +330,27 @@ def ray_cluster(address: str | None) -> Iterator[dict[str, float]]:
         ray.shutdown()
 
 
-def refuse_impossible(study: Study, store: Store, budget: dict[str, float]) -> None:
-    """Raise InputError where an open job needs more than the whole cluster has."""
+def refuse_impossible(study: Study, store: Store) -> None:
+    """Raise InputError where an open job can never run on the cluster that is connected.
+
+    Of machines that an autoscaler may still start only the sum is known, and only that is checked.
+    """
+    from ray._private.state import state
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if state.get_max_resources_from_cluster_config():
+        nodes = [cluster_budget()]
     for job in study:
-        if store.done(job):
+        if job.kind == "select" or store.done(job):
             continue
-        for resource, needed in job.cost.items():
-            if needed > budget[resource] + 1e-9:
-                where = "finals" if job.kind == "train" else "searches"
-                keys = (
-                    "workers, cpus_per_worker or gpus_per_worker"
-                    if job.kind == "train"
-                    else "cpus or gpus"
-                )
-                raise InputError(
-                    f"{job.label} needs {needed:g} {resource}s and the cluster has "
-                    f"{budget[resource]:g}: give it less ({where}.<name>.resources: {keys}; "
-                    "device=cpu where there is no GPU), or name a larger cluster with --address"
-                )
+        if lack := missing(job, nodes):
+            where = "finals" if job.kind == "train" else "searches"
+            keys = (
+                "workers, cpus_per_worker or gpus_per_worker"
+                if job.kind == "train"
+                else "cpus or gpus"
+            )
+            raise InputError(
+                f"{job.label} {lack}: give it less ({where}.<name>.resources: {keys}; "
+                "device=cpu where there is no GPU), or name a larger cluster with --address"
+            )

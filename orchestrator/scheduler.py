@@ -124,13 +124,19 @@ class Scheduler:
             self._failed(job, node_lost)
         self.settle()
 
+    def failed(self, job: Job, why: str) -> None:
+        """Give a job up."""
+        self.board.states[job.id] = "failed"
+        self.board.notes[job.id] = why
+
     def _failed(self, job: Job, node_lost: bool) -> None:
         folder, board = self.store.folder(job), self.board
         cause = folder.failure_cause() or ("node" if node_lost else "process")
+        heard = board.notes.pop(job.id, None)  # what Ray knew of a process that left no word
         why = folder.failure() or (
             "its machine was lost"
             if cause == "node"
-            else "its process died without a word (out of memory, or killed)"
+            else heard or "its process died without a word (out of memory, or killed)"
         )
         went_on = len(folder.records()) > self.begun_at.get(job.id, 0)
         counts = cause == "own" or (cause == "process" and not went_on)
@@ -141,10 +147,39 @@ class Scheduler:
             then = "tried again from its newest checkpoint"
             then += "" if counts else ", which is no retry of its own"
         else:
-            board.states[job.id], board.notes[job.id] = "failed", why
+            self.failed(job, why)
             then = "given up"
         self.announce(f"{job.label}: failed ({why}); {then}")
 
     def _ready(self, job: Job) -> bool:
         states = self.board.states
         return states[job.id] == "waiting" and all(states[need] == "done" for need in job.needs)
+
+
+Resources = dict[str, float]
+
+
+def missing(job: Job, nodes: list[Resources]) -> str | None:
+    """What a cluster of these nodes lacks to ever run a job, in words; None where it can.
+
+    A trial, and each worker of a final, needs its share on one node.
+    """
+    count = job.resources["workers"] if job.kind == "train" else 1
+    for resource, needed in job.cost.items():
+        total = sum(node.get(resource, 0.0) for node in nodes)
+        if needed > total + 1e-9:
+            return f"needs {needed:g} {resource}s and the cluster has {total:g}"
+    share = {resource: cost / count for resource, cost in job.cost.items() if cost}
+    if not share:
+        return None
+    places = sum(
+        min(int((node.get(resource, 0.0) + 1e-9) / cost) for resource, cost in share.items())
+        for node in nodes
+    )
+    if places >= count:
+        return None
+    each = " and ".join(f"{cost:g} {resource}s" for resource, cost in share.items())
+    return (
+        f"needs {count} x {each}, each on one machine, and the cluster's {len(nodes)} machines "
+        f"have room for {places}"
+    )

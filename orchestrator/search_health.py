@@ -20,7 +20,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from gdas.config import SearchConfig, TextSearchConfig
+from gdas.bench201.genotype import CELL_OPERATIONS, Bench201Genotype
+from gdas.config import AnySearchConfig, TextSearchConfig
 from gdas.derive import parameter_free
 from gdas.genotype import OPERATIONS, Genotype, any_from_json
 from orchestrator.store import Record
@@ -34,7 +35,7 @@ UNMOVED = 0.99
 published cells come from: the probabilities stored with one of them are 0.127 to 0.131, against a
 uniform 0.125."""
 
-FREE = ("skip_connect", "max_pool_3x3", "avg_pool_3x3")
+FREE = ("none", "skip_connect", "max_pool_3x3", "avg_pool_3x3")
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Health:
 
     Attributes:
         edges: history by cell type.
-        parameter_free: operations without parameters in the normal cell, by position.
+        parameter_free: operations without parameters in the normal, or only, cell, by position.
         alarms: none for a healthy search.
     """
 
@@ -89,7 +90,7 @@ class Health:
     alarms: tuple[Alarm, ...]
 
 
-def search_health(records: Sequence[Record], config: SearchConfig | TextSearchConfig) -> Health:
+def search_health(records: Sequence[Record], config: AnySearchConfig) -> Health:
     """Health of one search from its records; of one that has none yet, nothing."""
     return Health(
         edge_histories(records),
@@ -126,12 +127,16 @@ def _decided(logits_K: Sequence[float]) -> tuple[float, float]:
 
 
 def parameter_free_counts(records: Sequence[Record]) -> list[tuple[int, int]]:
-    """(position, operations without parameters in the derived normal cell)."""
-    key = "normal/parameter_free"
-    return [(r["position"], int(r["metrics"][key])) for r in records if key in r["metrics"]]
+    """(position, operations without parameters in the derived normal, or only, cell)."""
+    return [
+        (r["position"], int(r["metrics"][key]))
+        for r in records
+        for key in ("normal/parameter_free", "cell/parameter_free")
+        if key in r["metrics"]
+    ]
 
 
-def alarms(records: Sequence[Record], config: SearchConfig | TextSearchConfig) -> list[Alarm]:
+def alarms(records: Sequence[Record], config: AnySearchConfig) -> list[Alarm]:
     """What is suspicious in a search's last record."""
     histories = edge_histories(records)
     if not histories:
@@ -144,33 +149,44 @@ def alarms(records: Sequence[Record], config: SearchConfig | TextSearchConfig) -
 
 def _collapse(records: Sequence[Record]) -> list[Alarm]:
     last = next(r for r in reversed(records) if _logits(r))
-    cell = any_from_json(last["details"]["genotype"])
-    if not isinstance(cell, Genotype):
-        return []
+    match any_from_json(last["details"]["genotype"]):
+        case Genotype() as cell:
+            kind, word, edges = "normal", "normal cell", cell.normal
+            names: tuple[str, ...] = OPERATIONS
+            first = 1  # `none` is left out, as where the cell is derived
+        case Bench201Genotype() as bench201:
+            kind, word = "cell", "cell"
+            edges = tuple((operation, 0) for operation in bench201.operations)
+            names, first = CELL_OPERATIONS, 0
+        case _:
+            return []
     found = []
-    free, kept = parameter_free(cell.normal), len(cell.normal)
+    free, kept = parameter_free(edges), len(edges)
     if free >= COLLAPSED * kept:
-        text = f"collapsed: {free} of {kept} operations of the normal cell have no parameters."
+        text = f"collapsed: {free} of {kept} operations of the {word} have no parameters."
         found.append(Alarm("collapse", text))
-    rows_EK = _logits(last).get("normal", [])
-    # `none` is left out, as where the cell is derived.
-    best = [OPERATIONS[max(range(1, len(row)), key=row.__getitem__)] for row in rows_EK]
+    rows_EK = _logits(last).get(kind, [])
+    best = [names[max(range(first, len(row)), key=row.__getitem__)] for row in rows_EK]
     for operation in FREE:
         count = best.count(operation)
         if best and count >= COLLAPSED * len(best):
             text = (
                 f"collapsed: {operation} is the most probable operation on {count} of {len(best)} "
-                "edges of the normal cell."
+                f"edges of the {word}."
             )
             found.append(Alarm("collapse", text))
     return found
+
+
+def _words(kind: str) -> str:
+    return kind if kind == "cell" else f"{kind} cell"
 
 
 def _unmoved(histories: dict[str, EdgeHistory]) -> list[Alarm]:
     return [
         Alarm(
             "unmoved",
-            f"the logits of the {kind} cell have hardly moved (mean entropy / log K "
+            f"the logits of the {_words(kind)} have hardly moved (mean entropy / log K "
             f"{history.mean_entropy:.4f}): the cell is close to a random choice.",
         )
         for kind, history in histories.items()
@@ -232,7 +248,7 @@ def edge_figure(path: Path, histories: Mapping[str, Sequence[Record]]) -> bool:
             )
             for start in starts[1:]:
                 axes.axhline(start - 0.5, color="#8c959f", lw=0.6)
-            axes.set_title(f"{label}, {kind} cell", size=8)
+            axes.set_title(f"{label}, {_words(kind)}", size=8)
             if column == 0:
                 axes.set_yticks(starts, [f"{word} {i}" for i in range(1, 1 + len(starts))])
             else:

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 
 import gdas.genotype
+from gdas.bench201.space import Bench201Space, derive_bench201_genotype
+from gdas.bench201.space import score_with_shared_weights as score_bench201_cells
 from gdas.cnn.space import (
     ImageSpace,
     compare_drawn_with_uniform,
@@ -22,7 +24,7 @@ from gdas.cnn.space import (
     search_split,
 )
 from gdas.compute import open_device
-from gdas.config import SearchConfig, TextSearchConfig, TrainConfig
+from gdas.config import Bench201SearchConfig, SearchConfig, TextSearchConfig, TrainConfig
 from gdas.data.images import open_images
 from gdas.data.text import open_tokens
 from gdas.genotype import Genotype, RecurrentGenotype
@@ -49,10 +51,7 @@ def run_search(path: str, on_record: Report = lambda record: None) -> Result:
         resources = settings["resources"]
         device = open_device(resources["device"], threads=resources["threads"])
         data = data_on_this_node(settings)
-        if isinstance(config, SearchConfig):
-            result = _search_images(folder, config, data, device, on_record)
-        else:
-            result = _search_text(folder, config, data, device, on_record)
+        result = SEARCHES[config.task](folder, config, data, device, on_record)
         folder.write_result(result)
         return result
 
@@ -93,6 +92,34 @@ def _search_text(
         "entropy": {"recurrent": best["metrics"]["recurrent/entropy"]},
         "margins": best["details"]["margins"],
     }
+
+
+def _search_bench201(
+    folder: JobFolder,
+    config: Bench201SearchConfig,
+    data: Path,
+    device: torch.device,
+    on_record: Report,
+) -> Result:
+    images = open_images(config.data, "train", data)
+    space = Bench201Space(config, images, device)
+    finished = run_to_end(folder, partial(search, config, space), on_record)
+    genotype, cell = derive_bench201_genotype(config, finished.state["logits"])
+    (score,) = score_bench201_cells(config, images, finished.state, [genotype], device)
+    return _summary(finished, space.weights) | {
+        "genotype": genotype.to_json(),
+        "entropy": {"cell": cell.entropy},
+        "margins": {"cell": cell.margins},
+        "shared_weights": {"valid/loss": score.loss, "valid/top1": score.top1},
+    }
+
+
+SEARCHES: dict[str, Callable[[JobFolder, Any, Path, torch.device, Report], Result]] = {
+    "image": _search_images,
+    "text": _search_text,
+    "bench201": _search_bench201,
+}
+"""A search by the task of its settings."""
 
 
 def _summary(finished: Finished, weights: torch.nn.Module) -> Result:

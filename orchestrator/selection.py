@@ -9,11 +9,9 @@ import time
 from typing import Any
 
 from gdas.files import write_json
+from orchestrator.spaces import SPACES
 from orchestrator.store import Store
 from orchestrator.study import Job, Study
-
-SCORES = {"image": ("valid/top1", "highest"), "text": ("valid/perplexity", "lowest")}
-"""Task to what seeds are compared by, and which end of it wins."""
 
 METHODS = {
     "proxy": "each seed's cell trained from scratch for a short while on D_T, scored on D_V",
@@ -28,7 +26,8 @@ def select(study: Study, job: Job, store: Store) -> dict[str, Any]:
     The highest top-1 on D_V wins (for recurrent cells the lowest validation perplexity); a tie
     goes to the lower loss, then to the earlier seed.
     """
-    metric, best = SCORES[job.recipe["task"]]
+    space = SPACES[job.recipe["task"]]
+    metric, best = space.metric, space.best
     candidates = []
     for need in job.needs:
         scored = study.job(need)

@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 from gdas.errors import InputError
 from gdas.files import write_json, write_text
@@ -46,6 +46,8 @@ from orchestrator.study import Job, Study
 FORMAT = "gdas-study/1"
 HEARTBEAT_S = 5.0
 DEAD_AFTER_S = 60.0
+NO_SPACE = "No space left on device: make room, it goes on from its last checkpoint"
+LEASE_BYTES = 512
 
 Record = dict[str, Any]
 """One segment: position, of, metrics, details, started, time, seconds, host, pid."""
@@ -84,13 +86,10 @@ class Tail:
             return []
         fresh = list(self.found)
         for line in lines:
-            try:
-                fresh.append(json.loads(line))
-            except ValueError:
-                break
-            if not line.endswith(b"\n"):
-                fresh.pop()  # torn, or still being written
-                break
+            record = _record(line)
+            if record is None or not line.endswith(b"\n"):
+                break  # damaged, torn, or still being written
+            fresh.append(record)
             self.offset += len(line)
         self.found = fresh
         return fresh
@@ -202,17 +201,17 @@ class JobFolder:
         return settings
 
     def records(self) -> list[Record]:
-        """The records so far; a torn last line is left out."""
+        """The records so far, up to the first line that is torn or damaged."""
         try:
-            lines = (self.path / "records.jsonl").read_text().splitlines()
+            lines = (self.path / "records.jsonl").read_bytes().split(b"\n")
         except FileNotFoundError:
             return []
         records = []
         for line in lines:
-            try:
-                records.append(json.loads(line))
-            except json.JSONDecodeError:
+            record = _record(line)
+            if record is None:
                 break
+            records.append(record)
         return records
 
     def rewrite_records(self, records: list[Record]) -> None:
@@ -229,12 +228,10 @@ class JobFolder:
     def result(self) -> dict[str, Any] | None:
         """The result, or None where the job is not done."""
         try:
-            result: dict[str, Any] = json.loads((self.path / "result.json").read_text())
-        except FileNotFoundError:
-            return None
-        except json.JSONDecodeError:
-            return None  # torn by a full disk: the job goes on from its last checkpoint
-        return result
+            result = json.loads((self.path / "result.json").read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError, RecursionError):
+            return None  # damaged: the job goes on from its last checkpoint
+        return result if isinstance(result, dict) else None
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Mark the job done."""
@@ -246,14 +243,14 @@ class JobFolder:
         """The last error's text, where a job body left one."""
         try:
             return str(json.loads((self.path / "failure.json").read_text())["error"])
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
 
     def failure_cause(self) -> Cause | None:
         """Whose fault that was; None where nobody left a word."""
         try:
             cause: Cause = json.loads((self.path / "failure.json").read_text()).get("cause", "own")
-        except (OSError, ValueError):
+        except (OSError, ValueError, AttributeError, RecursionError):
             return None
         return cause
 
@@ -271,6 +268,24 @@ class JobFolder:
         (self.path / "failure.json").unlink(missing_ok=True)
         if self.remote is not None:
             self.remote.remove("failure.json")
+
+
+def _record(line: bytes) -> Record | None:
+    """A line's record; None where it is torn or none."""
+    try:
+        record = json.loads(line, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict) or not isinstance(record.get("metrics"), dict):
+        return None
+    numbers = [record.get(key) for key in ("position", "of", "time", "seconds")]
+    numbers += record["metrics"].values()
+    whole = all(type(n) in (int, float) and abs(n) < float("inf") for n in numbers)  # type: ignore[arg-type]
+    return record if whole and type(record["position"]) is int else None
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
 
 
 class Store:
@@ -376,15 +391,17 @@ class Store:
             study = json.loads((self.out / "study.json").read_text())
         except FileNotFoundError:
             return {}
-        except (json.JSONDecodeError, OSError) as error:
+        except (ValueError, OSError, RecursionError) as error:
             raise InputError(
                 f"{self.out / 'study.json'}: damaged ({error}); delete it: it is written anew, "
                 "finished jobs are kept"
             ) from None
         return study if isinstance(study, dict) else {"format": "unknown"}
 
-    def write_study(self, study: Study, settings: dict[str, Any], versions: dict[str, str]) -> None:
-        """Write the resolved settings, every job's id and needs, and the versions."""
+    def write_study(
+        self, study: Study, settings: dict[str, Any], versions: dict[str, str], command: str = ""
+    ) -> None:
+        """Write the resolved settings, every job's id and needs, the versions and the command."""
         key = self.study().get("key") or os.urandom(8).hex()
         write_json(
             self.out / "study.json",
@@ -393,6 +410,7 @@ class Store:
                 "key": key,
                 "settings": settings,
                 "versions": versions,
+                "command": command,
                 "jobs": [
                     {"label": job.label, "id": job.id, "needs": list(job.needs)} for job in study
                 ],
@@ -468,13 +486,20 @@ class Store:
         """Where the selection records are, on any node."""
         return self.remote.under("selections").address if self.remote else f"{self.out}/selections"
 
+    def selection_is_whole(self, job: Job) -> bool:
+        """Whether the selection's file can be read, for whatever settings it was written."""
+        try:
+            return isinstance(json.loads(self.selection_path(job).read_text())["id"], str)
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return False
+
     def selection(self, job: Job) -> dict[str, Any] | None:
         """The selection's record, or None where there is none for these very settings."""
         try:
             record: dict[str, Any] = json.loads(self.selection_path(job).read_text())
-        except (FileNotFoundError, json.JSONDecodeError):
+        except (FileNotFoundError, ValueError, RecursionError):
             return None
-        return record if record.get("id") == job.id else None
+        return record if isinstance(record, dict) and record.get("id") == job.id else None
 
     def done(self, job: Job) -> bool:
         if job.kind == "select":
@@ -498,18 +523,15 @@ def lease(store: Store) -> Iterator[None]:
             yield
         return
     path = store.out / "lease.json"
-    file = path.open("a+")
+    path.touch()
+    file = path.open("r+")
     try:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             locked = True
         except OSError:
             locked = False
-        file.seek(0)
-        try:
-            holder = json.loads(file.read() or "{}")
-        except json.JSONDecodeError:
-            holder = {}
+        holder = _holder(file)
         elsewhere = holder.get("host", socket.gethostname()) != socket.gethostname()
         beating = time.time() - holder.get("heartbeat", 0) < DEAD_AFTER_S
         if not locked or (elsewhere and beating):
@@ -522,10 +544,8 @@ def lease(store: Store) -> Iterator[None]:
         def write() -> None:
             holder = {"host": socket.gethostname(), "pid": os.getpid(), "heartbeat": time.time()}
             try:
-                file.seek(0)
-                file.truncate()
-                file.write(json.dumps(holder))
-                file.flush()
+                # Over what is there, so that a full disk leaves the heartbeat before it at worst.
+                os.pwrite(file.fileno(), json.dumps(holder).ljust(LEASE_BYTES).encode(), 0)
             except OSError:
                 return  # a full disk must not stop the study
 
@@ -534,8 +554,7 @@ def lease(store: Store) -> Iterator[None]:
             with repeatedly(write, HEARTBEAT_S, "lease"):
                 yield
         finally:
-            file.seek(0)
-            file.truncate()
+            file.truncate(0)
     finally:
         file.close()
 
@@ -562,6 +581,17 @@ def selection_records(address: str) -> Path:
     storage, folder = open_storage(address), work_folder()
     storage.fetch_all([name for name in storage.listing() if "/" not in name], folder)
     return folder
+
+
+def _holder(file: TextIO) -> dict[str, Any]:
+    """Who wrote the lease; nothing where it is empty or damaged."""
+    try:
+        holder = json.loads(file.read(LEASE_BYTES) or "{}")
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(holder, dict) or type(holder.get("heartbeat", 0)) not in (int, float):
+        return {}
+    return holder
 
 
 def where_and_who() -> dict[str, Any]:

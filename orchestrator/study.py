@@ -10,34 +10,32 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import gdas
 from gdas.config import (
     AnyImageData,
-    SearchConfig,
+    AnySearchConfig,
+    TableData,
     TextData,
-    TextSearchConfig,
     TextTrainConfig,
     TrainConfig,
 )
 from gdas.errors import InputError
-from gdas.genotype import random_genotype, random_recurrent_genotype
 from orchestrator.experiment import Experiment, FinalSpec, MeasureSpec, SearchSpec
+from orchestrator.spaces import SPACES
 
-AnyConfig = SearchConfig | TextSearchConfig | TrainConfig | TextTrainConfig
-Kind = Literal["search", "proxy", "select", "train", "measure"]
-DataIdentity = Callable[[AnyImageData | TextData, Any], str]
-"""(data settings, split) to what the split's content is."""
-
-SPLITS = {"image": ("train",), "text": ("train", "valid")}
-"""What a search and its proxies read."""
+AnyConfig = AnySearchConfig | TrainConfig | TextTrainConfig
+Kind = Literal["search", "proxy", "select", "lookup", "train", "measure"]
+DataIdentity = Callable[[AnyImageData | TextData | TableData, Any], str]
+"""(data settings, split) to what the split's content is; of a table there is one."""
 
 TITLES = {
     "search": "search",
     "proxy": "proxy training",
     "select": "selection",
+    "lookup": "lookup",
     "train": "final training",
     "measure": "measurement",
 }
@@ -48,7 +46,8 @@ class Job:
     """One unit of work, done once.
 
     Attributes:
-        kind: a search, a short scoring training, a selection, a final training, or a measurement.
+        kind: a search, a short scoring training, a selection, a lookup of a search's cells, a
+            final training, or a measurement.
         name: for people and folder names.
         id: hash of all that can change the result.
         needs: ids of the jobs that must be done first.
@@ -88,6 +87,7 @@ class Study:
         selections: name of a search to the id of its selection.
         finals: name of a final to the ids of its jobs, one a seed.
         measures: name of a measurement to the id of its job.
+        lookups: name of a search to the ids of its lookups, one a seed.
         left_out: name of a final that cannot run to the reason.
     """
 
@@ -96,6 +96,7 @@ class Study:
     finals: dict[str, tuple[str, ...]]
     measures: dict[str, str]
     left_out: dict[str, str]
+    lookups: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[Job]:
         return iter(self.jobs)
@@ -111,6 +112,11 @@ class Study:
     def measure(self, name: str) -> Job | None:
         """The job of a measurement, or None where `only` left it out."""
         return next((job for job in self.jobs if job.id == self.measures[name]), None)
+
+    def lookups_of(self, name: str) -> list[Job]:
+        """A search's lookups, one a seed, without those that `only` left out."""
+        ids = self.lookups.get(name, ())
+        return [job for job in self.jobs if job.id in ids]
 
     def selection(self, name: str) -> Job | None:
         """The selection of a search, or None where `only` left it out."""
@@ -170,11 +176,14 @@ def build_study(experiment: Experiment, identity: DataIdentity, cells: dict[str,
     finals: dict[str, tuple[str, ...]] = {}
     measures: dict[str, str] = {}
     left_out: dict[str, str] = {}
+    lookups: dict[str, tuple[str, ...]] = {}
     for name, search in experiment.searches.items():
         track = _track(name, search, identity)
-        for job in track:
+        found = _lookups(search, track, identity)
+        for job in [*track, *found]:
             jobs.setdefault(job.id, job)
         selections[name] = track[-1]
+        lookups[name] = tuple(job.id for job in found)
     for name, final in experiment.finals.items():
         try:
             trainings = _final(name, final, identity, cells, selections)
@@ -191,20 +200,21 @@ def build_study(experiment: Experiment, identity: DataIdentity, cells: dict[str,
         jobs.setdefault(job.id, job)
         measures[name] = job.id
     chosen = {name: job.id for name, job in selections.items()}
-    return Study(tuple(jobs.values()), chosen, finals, measures, left_out)
+    return Study(tuple(jobs.values()), chosen, finals, measures, left_out, lookups)
 
 
 def _track(name: str, spec: SearchSpec, identity: DataIdentity) -> list[Job]:
     """The searches of one name (none for random cells), their proxies, and the selection last."""
     searches, proxies = [], []
-    data = _identities(spec.recipe, identity, *SPLITS[spec.recipe.task])
+    data = _identities(spec.recipe, identity, *SPACES[spec.recipe.task].splits)
     for seed in spec.seeds:
         config = dataclasses.replace(spec.recipe, seed=seed)
         if spec.cells == "random":
+            assert spec.proxy is not None
             drawn = {
                 "config": dataclasses.asdict(spec.proxy),
                 "search": dataclasses.asdict(config),  # its halves of the data
-                "genotype": _random_cell(spec, seed),
+                "genotype": SPACES[spec.recipe.task].random(spec.recipe, seed).to_json(),
                 "data": data,
             }
             resources = dataclasses.asdict(spec.proxy_resources)
@@ -219,6 +229,7 @@ def _track(name: str, spec: SearchSpec, identity: DataIdentity) -> list[Job]:
             )
         )
         if spec.select_by == "proxy":
+            assert spec.proxy is not None
             proxies.append(
                 _job(
                     "proxy",
@@ -238,11 +249,16 @@ def _track(name: str, spec: SearchSpec, identity: DataIdentity) -> list[Job]:
     return [*searches, *proxies, select]
 
 
-def _random_cell(spec: SearchSpec, seed: int) -> dict[str, Any]:
-    if isinstance(spec.recipe, TextSearchConfig):
-        return random_recurrent_genotype(seed).to_json()
-    fixed = spec.recipe.network.reduction == "fixed"
-    return random_genotype(seed, fixed_reduction=fixed).to_json()
+def _lookups(spec: SearchSpec, track: list[Job], identity: DataIdentity) -> list[Job]:
+    """What looks the searches' cells up, once each search has ended."""
+    if spec.lookup is None:
+        return []
+    looked = {"lookup": dataclasses.asdict(spec.lookup), "table": identity(TableData(), "all")}
+    return [
+        _job("lookup", search.name, search.recipe | looked, search.resources, search)
+        for search in track
+        if search.kind == "search"
+    ]
 
 
 def _measure(name: str, spec: MeasureSpec, identity: DataIdentity) -> Job:
@@ -262,7 +278,7 @@ def _final(
     selections: dict[str, Job],
 ) -> list[Job]:
     """A final's trainings, one a seed."""
-    data = _identities(spec.recipe, identity, *SPLITS[spec.recipe.task], "test")
+    data = _identities(spec.recipe, identity, *SPACES[spec.recipe.task].splits, "test")
     recipe: dict[str, Any] = {"data": data}
     needs = []
     if spec.cell.searched is not None:

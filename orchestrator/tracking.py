@@ -8,8 +8,10 @@ sending once. A server that is down is nobody's failure: what is not sent now is
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from orchestrator.study import TITLES, Job, Study, flat
 
 KEY = "gdas.key"
 PARENT = "mlflow.parentRunId"
+INTERVAL_S = 2.0
 BATCH = 900  # metrics a call; MLflow takes 1,000
 PARAMS = 90  # parameters a call; MLflow takes 100
 
@@ -38,36 +41,49 @@ class Tracker:
 
     def __init__(self, study: Study, store: Store, experiment: Experiment) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        # Tried again by us, at the next call, without blocking and without a doubled run.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
-        import logging
-
-        from mlflow import MlflowClient
-
-        for noisy in ("mlflow", "alembic"):
-            logging.getLogger(noisy).setLevel(logging.WARNING)
+        for noisy in ("mlflow", "alembic", "urllib3"):
+            logging.getLogger(noisy).setLevel(logging.ERROR)
         self.store = store
+        self.name = experiment.name
         self.jobs = [job for job in study if job.kind != "select"]
+        self.names = experiment.mlflow.experiment, experiment.name
         self.uri = (
             experiment.mlflow.tracking_uri or f"sqlite:///{store.tracking_folder / 'mlflow.db'}"
         )
         self.key = str(store.study()["key"])
+        self.client: Any = None
+        self.experiment_id = self.parent = ""
         self.runs: dict[str, str] = {}  # job id -> run id
-        self.sent: dict[str, int] = {}  # job id -> records sent
+        self.sent: dict[str, list[float]] = {}  # job id -> the times of the records sent
         self.closed: set[str] = set()
         self.complained = False
+        self.sending = threading.Lock()
+        self.stopped = threading.Event()
+        self.thread: threading.Thread | None = None
         try:
-            self.client = MlflowClient(tracking_uri=self.uri)
-            self.experiment_id = self._experiment(experiment.mlflow.experiment)
-            self.parent = self._run(
-                self.key, f"{experiment.name} {self.key[:6]}", {"stage": "study"}
-            )
+            self._connect()
         except Exception as error:  # MLflow raises many kinds
+            if experiment.mlflow.unreachable == "warn":
+                self._complain(error)
+                return
             text = " ".join(str(error).split())[:200]
             raise InputError(
-                f"mlflow.tracking_uri={self.uri}: no MLflow answers there ({text}); start it, or "
-                "leave the setting out to track in the output folder"
+                f"mlflow.tracking_uri={self.uri}: no MLflow answers there ({text}); start it, go "
+                "on without it for now (mlflow.unreachable=warn), or leave the setting out to "
+                "track in the output folder"
             ) from None
+
+    def _connect(self) -> None:
+        """Find or make the experiment and the parent run."""
+        from mlflow import MlflowClient
+
+        self.client = MlflowClient(tracking_uri=self.uri)
+        experiment, study = self.names
+        self.experiment_id = self._experiment(experiment)
+        self.parent = self._run(self.key, f"{study} {self.key[:6]}", {"stage": "study"})
 
     def _experiment(self, name: str) -> str:
         found = self.client.get_experiment_by_name(name)
@@ -88,35 +104,70 @@ class Tracker:
         run = self.client.create_run(self.experiment_id, run_name=name, tags={KEY: key, **tags})
         return str(run.info.run_id)
 
-    def sync(self) -> None:
-        """Send what is new. Never raises: a dead server is tried again at the next call."""
-        try:
-            for job in self.jobs:
-                if job.id not in self.closed:
-                    self._sync_job(job)
+    def start(self) -> None:
+        """Send what is new every few seconds, in the background, until `finish`."""
+
+        def loop() -> None:
+            while not self.stopped.wait(INTERVAL_S):
+                self.sync()
+
+        self.thread = threading.Thread(target=loop, name="tracking", daemon=True)
+        self.thread.start()
+
+    def sync(self) -> bool:
+        """Send what is new; whether all was sent.
+
+        Never raises: a dead server is tried again at the next call.
+        """
+        with self.sending:
+            try:
+                if not self.parent:
+                    self._connect()
+                for job in self.jobs:
+                    if job.id not in self.closed:
+                        self._sync_job(job)
+            except Exception as error:
+                self._complain(error)
+                self._forget(error)
+                return False
+            if self.complained:
+                print(f"MLflow at {self.uri} answers again; it has everything", file=sys.stderr)
             self.complained = False
-        except Exception as error:
-            if not self.complained:
-                text = " ".join(str(error).split())[:200]
-                print(f"MLflow at {self.uri} does not answer ({text}); trying on", file=sys.stderr)
-            self.complained = True
+            return True
+
+    def _complain(self, error: Exception) -> None:
+        if not self.complained:
+            text = " ".join(str(error).split())[:200]
+            print(f"MLflow at {self.uri} does not answer ({text}); trying on", file=sys.stderr)
+        self.complained = True
+
+    def _forget(self, error: Exception) -> None:
+        """Ask the server next time what it has: it may come back with less than it had."""
+        self.runs.clear()
+        self.sent.clear()
+        if getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST":
+            self.closed.clear()
+            self.parent = ""
 
     def _sync_job(self, job: Job) -> None:
         folder = self.store.folder(job)
         if not folder.path.is_dir():
             return
+        result = folder.result()  # before the records: with a result they are all there
         records = self.store.records(job)
-        result = folder.result()
         if not records and result is None:
             return
+        times = [record["time"] for record in records]
         if job.id not in self.runs:
-            self.runs[job.id] = self._start(job)
+            self.runs[job.id] = self._start(job, records)
+        done = self.sent.get(job.id, [])
+        if done != times[: len(done)]:  # resumed from an earlier checkpoint
+            self.client.delete_run(self.runs.pop(job.id))
+            self.runs[job.id] = self._start(job, records)
+            done = []
         run_id = self.runs[job.id]
-        done = self.sent.get(job.id, 0)
-        if len(records) < done:  # resumed from an earlier checkpoint: the rest comes again
-            done = len(records)
-        self._log(run_id, records[done:])
-        self.sent[job.id] = len(records)
+        self._log(run_id, records[len(done) :])
+        self.sent[job.id] = times
         if result is not None:
             self.client.log_dict(run_id, result, "result.json")
             if "genotype" in result:  # not of a measurement
@@ -125,7 +176,8 @@ class Tracker:
             self.client.set_terminated(run_id, "FINISHED")
             self.closed.add(job.id)
 
-    def _start(self, job: Job) -> str:
+    def _start(self, job: Job, records: list[Record]) -> str:
+        """The run of a job; a new one where the old one has what is no longer true."""
         from mlflow.entities import Param
 
         config = job.recipe["config"]
@@ -137,7 +189,13 @@ class Tracker:
         }
         seed = job.recipe.get("search", config)["seed"]
         tags["seed"] = str(seed)
-        run_id = self._run(f"{self.key}/{job.id}", job.label.replace("-", " ", 1), tags)
+        key, name = f"{self.key}/{job.id}", job.label.replace("-", " ", 1)
+        run_id = self._run(key, name, tags)
+        known = {(_milliseconds(record), record["position"]) for record in records}
+        history = self.client.get_metric_history(run_id, "seconds")
+        if not {(point.timestamp, point.step) for point in history} <= known:
+            self.client.delete_run(run_id)
+            run_id = self._run(key, name, tags)
         params = [Param(name, str(value)) for name, value in flat(config).items()]
         for start in range(0, len(params), PARAMS):
             self.client.log_batch(run_id, params=params[start : start + PARAMS])
@@ -149,7 +207,7 @@ class Tracker:
         metrics = []
         for record in records:
             values = record["metrics"] | {"seconds": record["seconds"]}
-            when = int(record["time"] * 1000)
+            when = _milliseconds(record)
             metrics += [Metric(k, v, when, record["position"]) for k, v in values.items()]
         for start in range(0, len(metrics), BATCH):
             self.client.log_batch(run_id, metrics=metrics[start : start + BATCH])
@@ -164,26 +222,54 @@ class Tracker:
             draw(genotype, path)
             self.client.log_artifact(run_id, str(path), "figures")
 
-    def finish(self, board: Board) -> None:
-        """Send the rest, close the runs, and log the report to the parent."""
-        self.sync()
+    def finish(self, board: Board, patience_s: float) -> None:
+        """Send the rest, close the runs, and log the report to the parent.
+
+        Args:
+            patience_s: how long at most; then the next command sends the rest.
+        """
+        self.stopped.set()
+        outcome: list[bool] = []
+        last = threading.Thread(target=lambda: outcome.append(self._finish(board)), daemon=True)
+        last.start()
+        last.join(patience_s)
+        if outcome != [True]:
+            print(
+                f"MLflow at {self.uri}: not everything was sent; the same command sends the rest",
+                file=sys.stderr,
+            )
+
+    def _finish(self, board: Board) -> bool:
+        if not self.sync():
+            return False
         try:
             for job in self.jobs:
                 if job.id in self.runs and job.id not in self.closed:
                     failed = board.states[job.id] == "failed"
                     self.client.set_terminated(self.runs[job.id], "FAILED" if failed else "KILLED")
                 self._tag_selected(job)
+                self._model(job)
             self.client.log_artifacts(self.parent, str(self.store.out / "report"), "report")
             self.client.log_artifact(self.parent, str(self.store.out / "study.json"))
             status = "KILLED" if board.open() else "FINISHED" if board.all_done() else "FAILED"
             self.client.set_terminated(self.parent, status)
         except Exception as error:
+            self._complain(error)
+            return False
+        return True
+
+    def _model(self, job: Job) -> None:
+        """Log and register a finished final's network; a failure here fails nothing else."""
+        if job.kind != "train" or job.id not in self.closed:
+            return
+        from orchestrator.models import log_final
+
+        name, folder = f"{self.name}-{job.name}", self.store.folder(job)
+        try:
+            log_final(self.client, self.runs[job.id], folder, name)
+        except Exception as error:
             text = " ".join(str(error).split())[:200]
-            print(
-                f"MLflow at {self.uri}: not everything was sent ({text}); the same command sends "
-                "the rest",
-                file=sys.stderr,
-            )
+            print(f"{job.label}: its model is not in MLflow ({text})", file=sys.stderr)
 
     def _tag_selected(self, job: Job) -> None:
         if job.kind != "search" or job.id not in self.runs:
@@ -192,3 +278,7 @@ class Tracker:
             winner = json.loads(path.read_text()).get("winner", {})
             if winner.get("search") == job.id:
                 self.client.set_tag(self.runs[job.id], "selected", "true")
+
+
+def _milliseconds(record: Record) -> int:
+    return int(record["time"] * 1000)

@@ -8,9 +8,9 @@ of their input; they count as different here, as in the benchmark.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -27,6 +27,33 @@ EDGES = tuple((node, source) for node in range(1, NODES) for source in range(nod
 CELLS = len(CELL_OPERATIONS) ** len(EDGES)
 PATTERN = "|op~0|+|op~0|op~1|+|op~0|op~1|op~2|"
 BENCH201_FORMAT = "gdas-bench201-genotype/1"
+
+
+Accuracy = Literal[
+    "cifar10_test_200",
+    "cifar100_test_200",
+    "imagenet16_120_test_200",
+    "cifar10_valid_12",
+    "cifar10_test_12",
+]
+"""What is known of a cell, a column of the table: data set, split, epochs of training."""
+
+ACCURACIES: tuple[Accuracy, ...] = get_args(Accuracy)
+
+
+def reaches_output(operations: Sequence[int]) -> bool:
+    """Whether a path of operations other than `none` leads from node 0 to the output.
+
+    Without one the cell's output is zero, whatever its input.
+
+    Args:
+        operations: an index into CELL_OPERATIONS for each of EDGES.
+    """
+    reached = {0}
+    for (node, source), k in zip(EDGES, operations, strict=True):
+        if CELL_OPERATIONS[k] != "none" and source in reached:
+            reached.add(node)
+    return NODES - 1 in reached
 
 
 @dataclass(frozen=True)

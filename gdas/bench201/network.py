@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from gdas.bench201.genotype import CELL_OPERATIONS, EDGES, NODES, Bench201Genotype
-from gdas.cnn.cell import sum_of
+from gdas.cnn.cell import on_rows, sum_of
 from gdas.sampler import Pick
 
 CELL_TYPE = "cell"
@@ -93,6 +93,7 @@ class Cell(nn.Module):
         x_BCHW: Tensor,
         picks: Sequence[Pick] | None = None,
         gate_EK: Tensor | None = None,
+        operation_BE: Tensor | None = None,
     ) -> Tensor:
         """Run the picked operations only.
 
@@ -100,6 +101,7 @@ class Cell(nn.Module):
             picks: (edge, operation) pairs, each among `held`; `none` and edges that are not
                 named add nothing. None: all that are held.
             gate_EK: factors of the operations, on the images' device; None: 1.
+            operation_BE: what each image runs, on the CPU; then the gate is gate_BEK.
         """
         states = [x_BCHW]
         for node in range(1, NODES):
@@ -108,7 +110,13 @@ class Cell(nn.Module):
                 of_node, source = EDGES[e]
                 if of_node != node or CELL_OPERATIONS[k] == "none":
                     continue
-                out_BCHW = self.operation(e, k)(states[source])
+                operation = self.operation(e, k)
+                if operation_BE is not None:
+                    rows = (operation_BE[: len(x_BCHW), e] == k).nonzero().flatten()
+                    if len(rows):
+                        terms.append(on_rows(operation, states[source], rows, gate_EK, e, k))
+                    continue
+                out_BCHW = operation(states[source])
                 terms.append(out_BCHW if gate_EK is None else out_BCHW * gate_EK[e, k])
             states.append(sum_of(terms) if terms else torch.zeros_like(x_BCHW))
         return states[-1]
@@ -184,12 +192,14 @@ class Network(nn.Module):
         images_BCHW: Tensor,
         picks: Sequence[Sequence[Pick]] | None = None,
         gates: Sequence[Tensor | None] | None = None,
+        samples: Sequence[Tensor | None] | None = None,
     ) -> Tensor:
         """Class scores.
 
         Args:
             picks: for every member of `cells` what it runs; None: all that it holds.
             gates: for every member its gate_EK on the images' device.
+            samples: for every member what each image runs, where images differ.
         """
         x_BCHW = self.stem(images_BCHW)
         for i, cell in enumerate(self.cells):
@@ -198,6 +208,7 @@ class Network(nn.Module):
                     x_BCHW,
                     None if picks is None else picks[i],
                     None if gates is None else gates[i],
+                    None if samples is None else samples[i],
                 )
             else:
                 x_BCHW = cell(x_BCHW)

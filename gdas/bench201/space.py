@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gdas.bench201.genotype import CELL_OPERATIONS, EDGES, Bench201Genotype
+from gdas.bench201.genotype import CELL_OPERATIONS, EDGES, Bench201Genotype, reaches_output
 from gdas.bench201.network import CELL_TYPE, Cell, Network, picks_of
 from gdas.checkpoint import State
 from gdas.cnn.space import ImageHalves, Score, score_picks
@@ -64,10 +64,30 @@ class Bench201Space:
         return self.supernet.initial_logits(generator)
 
     def weight_loss(self, architecture: Architecture, epoch: int, step: int) -> BatchLoss:
-        return self.halves.weight_loss(self.weights, architecture, epoch, step)
+        batch = self.halves.weight_loss(self.weights, architecture, epoch, step)
+        return self._counted(batch, architecture)
 
     def alpha_loss(self, architecture: Architecture, epoch: int, step: int) -> BatchLoss:
-        return self.halves.alpha_loss(self.weights, architecture, epoch, step)
+        batch = self.halves.alpha_loss(self.weights, architecture, epoch, step)
+        return self._counted(batch, architecture)
+
+    def _counted(self, batch: BatchLoss, architecture: Architecture) -> BatchLoss:
+        """With the drawn networks, and those in which a cell passes nothing on."""
+        sampler = self.config.sampler
+        if sampler.relaxation != "hard" or not sampler.acceleration:
+            return batch  # all operations run, and the gradients of all are used
+        samples = architecture.samples or [None] * len(self.cell_types)
+        by_image = any(operation_BE is not None for operation_BE in samples)
+        draws = batch.samples if by_image else 1
+        whole = [True] * draws
+        for kind, picks, operation_BE in zip(
+            self.cell_types, architecture.picks, samples, strict=True
+        ):
+            if kind == CELL_TYPE:
+                drawn = [[k for _, k in picks]] if operation_BE is None else operation_BE.tolist()
+                for i, operations in enumerate(drawn[:draws]):
+                    whole[i] = whole[i] and reaches_output(operations)
+        return batch._replace(draws=draws, no_path=whole.count(False))
 
     def drawn_parameters(self, picks: Sequence[Sequence[Pick]]) -> Iterator[nn.Parameter]:
         for cell, cell_picks in zip(self.supernet.cells, picks, strict=True):

@@ -14,24 +14,23 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gdas.bench201.genotype import CELLS, Bench201Genotype, bench201_cell, bench201_from_string
+from gdas.bench201.genotype import (
+    ACCURACIES,
+    CELLS,
+    Accuracy,
+    Bench201Genotype,
+    bench201_cell,
+    bench201_from_string,
+)
+from gdas.config import TableData
 from gdas.errors import InputError
+from gdas.files import sha256_of
 
-Accuracy = Literal[
-    "cifar10_test_200",
-    "cifar100_test_200",
-    "imagenet16_120_test_200",
-    "cifar10_valid_12",
-    "cifar10_test_12",
-]
-"""A column: data set, split, epochs of training."""
-
-ACCURACIES: tuple[Accuracy, ...] = get_args(Accuracy)
 ARCHITECTURE = "architecture"
 MAX_BYTES = 1 << 26
 
@@ -162,6 +161,27 @@ def _mean_ranks(values: Sequence[float]) -> NDArray[np.float64]:
     last_G = np.cumsum(counts_G)
     ranks_N: NDArray[np.float64] = (last_G - (counts_G - 1) / 2.0)[group_N]
     return ranks_N
+
+
+def table_path(data: TableData, folder: Path) -> Path:
+    """Where a table lies under the folder of the data sets."""
+    return folder / data.name / f"{data.name}.csv"
+
+
+def table_identity(data: TableData, folder: Path) -> str:
+    """What a table's content is; it enters the id of every job that reads it.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    path = table_path(data, folder)
+    try:
+        return sha256_of(path)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot read the table ({error.strerror}); it is extracted from the public "
+            f"benchmark, with columns {', '.join((ARCHITECTURE, *ACCURACIES))}"
+        ) from None
 
 
 def read_table(path: str | os.PathLike[str]) -> Table:

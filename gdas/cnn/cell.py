@@ -114,7 +114,7 @@ class SearchCell(nn.Module):
                 if operation_BE is not None:
                     rows = (operation_BE[: len(s0_BCHW), e] == k).nonzero().flatten()
                     if len(rows):
-                        terms.append(_on_rows(operation, states[source], rows, gate_EK, e, k))
+                        terms.append(on_rows(operation, states[source], rows, gate_EK, e, k))
                     continue
                 terms.append(operation(states[source]))
                 if gate_EK is not None:
@@ -136,7 +136,7 @@ class SearchCell(nn.Module):
         return torch.zeros_like(input_BCHW[:, :, ::stride, ::stride])
 
 
-def _on_rows(
+def on_rows(
     operation: nn.Module, state_BCHW: Tensor, rows: Tensor, gate_BEK: Tensor | None, e: int, k: int
 ) -> Tensor:
     """An operation on some images of a batch, zero for the others; its batch norm sees those."""

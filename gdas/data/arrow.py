@@ -28,6 +28,11 @@ from gdas.errors import InputError
 from gdas.randomness import generator
 
 IMAGES = "gdas-images/1"
+UNREADABLE = (
+    *(pa.ArrowException, OSError, KeyError, ValueError, IndexError, TypeError, OverflowError),
+    *(MemoryError, NotImplementedError, AttributeError),
+)
+"""What Arrow raises where a file is not what it says."""
 
 
 @dataclass(frozen=True)
@@ -97,9 +102,9 @@ def read_split(path: Path, *, form: str, identity: str, verify: bool) -> Split:
         columns = {
             name: np.frombuffer(part, _numpy_type(table[name].type)) for name, part in parts.items()
         }
-    except (pa.ArrowException, OSError, KeyError, ValueError, IndexError) as error:
-        if isinstance(error, InputError):
-            raise
+    except InputError:
+        raise
+    except UNREADABLE as error:
         raise InputError(f"{path}: damaged ({error}); {fix}") from None
     if found != identity:
         raise InputError(f"{path}: made from {found}, expected {identity}; {fix}")
@@ -115,7 +120,7 @@ def made_from(path: Path) -> str | None:
         return str(metadata[b"identity"].decode())
     except FileNotFoundError:
         return None
-    except (pa.ArrowException, OSError, KeyError, ValueError):
+    except UNREADABLE:
         return "unknown"
 
 

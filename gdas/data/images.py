@@ -206,6 +206,14 @@ def _cifar_identity(name: str, split: Split, folder: Path, checksum: Checksum) -
     return f"{name}-{published}"
 
 
+def source_files(name: str, split: Split, folder: Path) -> list[tuple[Path, str]]:
+    """The files that a split is read from, with their published MD5; none where it is built in."""
+    if name not in CIFAR:
+        return []
+    base = folder / _torchvision_class(name).base_folder
+    return [(base / file, md5) for file, md5 in _cifar_files(name, split)]
+
+
 def _read_cifar(name: str, split: Split, folder: Path, checksum: Checksum) -> Arrays:
     base = folder / _torchvision_class(name).base_folder
     if not base.is_dir():

@@ -156,7 +156,7 @@ def read_index(folder: Path) -> ShardIndex:
             f"{folder}: no converted photos (no {INDEX}); convert them once, from a folder with "
             f"train/CLASS/ and val/CLASS/: {conversion_command(folder)}"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: damaged ({error}); {mend(folder)}") from None
     try:
         if found["format"] != PHOTOS:

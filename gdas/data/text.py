@@ -319,6 +319,14 @@ def _corpus_identity(name: str, split: Split) -> str:
     return f"{name}-" + hashlib.sha256((sums["train"] + sums[split]).encode()).hexdigest()[:16]
 
 
+def source_files(name: str, split: Split, folder: Path) -> list[tuple[Path, str]]:
+    """The file that a split is read from, with its published SHA-256; none where it is built in."""
+    if name not in CORPORA:
+        return []
+    corpus = CORPORA[name]
+    return [(folder / corpus.folder / corpus.files[split], corpus.sha256[split])]
+
+
 def _read_corpus(name: str, folder: Path, split: Split) -> Lines:
     corpus = CORPORA[name]
     path = folder / corpus.folder / corpus.files[split]

@@ -15,6 +15,7 @@ from orchestrator.report.markup import html_page
 from orchestrator.report.searches import comparisons, track
 from orchestrator.report.settings import differences, times, versions
 from orchestrator.report.tables import final_trainings, papers_tables
+from orchestrator.report.truth import truth
 from orchestrator.store import Store
 from orchestrator.study import Study
 
@@ -31,6 +32,7 @@ def write_report(experiment: Experiment, study: Study, store: Store) -> Path:
     parts += _unpublished(study)
     parts += papers_tables(experiment, study, store)
     parts += comparisons(experiment, study, store)
+    parts += truth(experiment, study, store, folder)
     parts += claims(experiment, study, store)
     for name, search in experiment.searches.items():
         parts += track(name, search, study, store, folder)

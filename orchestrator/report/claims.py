@@ -7,6 +7,7 @@ from orchestrator import paper
 from orchestrator.evidence import summary
 from orchestrator.experiment import Experiment
 from orchestrator.report.markup import NOT_RUN, duration, table
+from orchestrator.spaces import SPACES
 from orchestrator.store import Store
 from orchestrator.study import Job, Study
 
@@ -104,7 +105,7 @@ def _epochs(experiment: Experiment, study: Study, store: Store) -> list[str]:
 def _cost(experiment: Experiment, study: Study, store: Store) -> list[str]:
     rows = []
     for name, spec in experiment.searches.items():
-        if spec.cells == "random":
+        if spec.cells == "random" or not SPACES[spec.recipe.task].in_the_paper:
             continue
         if isinstance(spec.recipe, SearchConfig):
             fixed = spec.recipe.network.reduction == "fixed"

@@ -9,23 +9,16 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from gdas.bench201.genotype import Bench201Genotype
-from gdas.draw import draw_bench201, draw_genotype, draw_recurrent
-from gdas.genotype import Genotype, any_from_json
+import gdas.draw
+from gdas.genotype import any_from_json
 from orchestrator.store import Record
 
 COLOURS = ("#0969da", "#bc4c00", "#1a7f37", "#8250df", "#cf222e", "#57606a", "#bf8700", "#0550ae")
 
 
 def draw(genotype: dict[str, Any], path: Path) -> None:
-    """Draw a cell of any kind to a PNG file."""
-    cell = any_from_json(genotype)
-    if isinstance(cell, Genotype):
-        draw_genotype(cell, path)
-    elif isinstance(cell, Bench201Genotype):
-        draw_bench201(cell, path)
-    else:
-        draw_recurrent(cell, path)
+    """Draw a cell of any kind to a PNG or SVG file."""
+    gdas.draw.draw(any_from_json(genotype), path)
 
 
 def curves(path: Path, histories: dict[str, list[Record]], panels: list[tuple[str, str]]) -> None:

@@ -12,19 +12,33 @@ from markdown_it import MarkdownIt
 
 NOT_RUN = "not run"
 
+TYPES = {"png": "png", "svg": "svg+xml"}
+
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1f2328; max-width: 76rem; margin: 2rem auto;
-  padding: 0 1rem; }
+body { font: 15px/1.5 system-ui, sans-serif; color: #1f2328; margin: 0; }
+main { max-width: 76rem; margin: 0 auto; padding: 1rem; }
+nav { position: sticky; top: 0; background: #fffffff2; border-bottom: 1px solid #d1d9e0;
+  padding: .4rem 1rem; font-size: .85rem; white-space: nowrap; overflow-x: auto; z-index: 1; }
+nav a { color: #0969da; text-decoration: none; margin-right: 1.1rem; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; border-bottom: 1px solid #d1d9e0;
-  padding-bottom: .3rem; margin-top: 2.5rem; } h3 { font-size: 1.05rem; margin-top: 1.8rem; }
-table { border-collapse: collapse; font-size: .85rem; display: block; overflow-x: auto; }
+  padding-bottom: .3rem; margin-top: 2.5rem; scroll-margin-top: 2.5rem; }
+h3 { font-size: 1.05rem; margin-top: 1.8rem; }
+.wide { overflow-x: auto; margin: 1rem 0; }
+table { border-collapse: collapse; font-size: .85rem; }
 th, td { border: 1px solid #d1d9e0; padding: .35rem .6rem; text-align: left;
-  font-variant-numeric: tabular-nums; vertical-align: top; }
-th { background: #f6f8fa; } img { max-width: 100%; }
+  font-variant-numeric: tabular-nums; vertical-align: top; overflow-wrap: break-word; }
+td { min-width: 3.5rem; max-width: 24rem; }
+th { background: #f6f8fa; } img { max-width: 100%; height: auto; }
 tr:has(strong) { background: #ddf4ff66; }
+code { font-size: .9em; overflow-wrap: anywhere; }
 blockquote { margin: 1rem 0; padding: .6rem 1rem; background: #fff8c5;
   border-left: 4px solid #d4a72c; }
 blockquote p { margin: 0; }
+@media (max-width: 40rem) { body { font-size: 14px; } main { padding: .6rem; }
+  th, td { padding: .25rem .4rem; } p:has(> img) { overflow-x: auto; }
+  p > img { min-width: 34rem; } }
+@media print { nav { display: none; } .wide { overflow: visible; } main { max-width: none; }
+  img, tr { break-inside: avoid; } h2, h3 { break-after: avoid; } }
 """
 
 
@@ -46,16 +60,32 @@ def duration(seconds: float) -> str:
 
 
 def html_page(title: str, markdown: str, folder: Path) -> str:
-    """The Markdown as one file: figures of `folder` become data URIs."""
+    """The Markdown as one file: figures of `folder` become data URIs, headings a menu."""
     body = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
 
     def embed(match: re.Match[str]) -> str:
         content = base64.b64encode((folder / match[1]).read_bytes()).decode()
-        return f'src="data:image/png;base64,{content}"'
+        return f'src="data:image/{TYPES[match[2]]};base64,{content}"'
 
-    body = re.sub(r'src="([\w.-]+\.png)"', embed, body)
+    body = re.sub(r'src="([\w.-]+\.(png|svg))"', embed, body)
+    body = body.replace("<table>", "<div class=wide><table>").replace("</table>", "</table></div>")
+    body, contents = _contents(body)
     return (
         f"<!doctype html>\n<html lang=en><head><meta charset=utf-8>"
-        f"<meta name=viewport content='width=device-width'><title>{escape(title)}</title>"
-        f"<style>{STYLE}</style></head>\n<body>\n{body}</body></html>\n"
+        f"<meta name=viewport content='width=device-width, initial-scale=1'>"
+        f"<title>{escape(title)}</title>"
+        f"<style>{STYLE}</style></head>\n<body>\n{contents}<main>\n{body}</main></body></html>\n"
     )
+
+
+def _contents(body: str) -> tuple[str, str]:
+    """The page with an id at every second heading, and the list of them."""
+    titles: list[str] = []
+
+    def number(match: re.Match[str]) -> str:
+        titles.append(match[1])
+        return f"<h2 id=part{len(titles)}>{match[1]}</h2>"
+
+    body = re.sub(r"<h2>(.*?)</h2>", number, body)
+    links = "".join(f"<a href='#part{i + 1}'>{title}</a>" for i, title in enumerate(titles))
+    return body, f"<nav>{links}</nav>\n" if links else ""

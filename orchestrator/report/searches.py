@@ -6,16 +6,18 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from gdas.config import TextSearchConfig
+from gdas.bench201.genotype import Bench201Genotype
+from gdas.config import Bench201SearchConfig, SupernetConfig, TextSearchConfig
 from gdas.derive import parameter_free
 from gdas.genotype import Genotype, any_from_json
 from orchestrator.evidence import compare, paired_p, summary
 from orchestrator.experiment import Experiment, SearchSpec
 from orchestrator.report.figures import curves, draw
 from orchestrator.report.markup import NOT_RUN, table
+from orchestrator.report.probabilities import probability_figure
 from orchestrator.report.tables import results_of
 from orchestrator.search_health import edge_figure, search_health
-from orchestrator.selection import SCORES
+from orchestrator.spaces import SPACES
 from orchestrator.store import Store
 from orchestrator.study import Job, Study
 
@@ -30,8 +32,9 @@ def track(name: str, spec: SearchSpec, study: Study, store: Store, folder: Path)
     }
     histories = {label: records for label, records in histories.items() if records}
     if histories:
-        kind = "normal" if spec.recipe.task == "image" else "recurrent"
-        metric = SCORES[spec.recipe.task][0]
+        space = SPACES[spec.recipe.task]
+        kind, metric = space.main_cell, space.metric
+        cell = kind if kind == "cell" else f"{kind} cell"
         figure = f"search-{name}.png"
         curves(
             folder / figure,
@@ -39,22 +42,46 @@ def track(name: str, spec: SearchSpec, study: Study, store: Store, folder: Path)
             [
                 ("valid/loss", "loss of sampled cells on D_V"),
                 (metric, f"{metric} of sampled cells"),
-                (f"{kind}/entropy", f"entropy / log K, {kind} cell"),
+                (f"{kind}/entropy", f"entropy / log K, {cell}"),
             ],
         )
         parts.append(f"\n![Search curves of {name}]({figure})\n")
         figure = f"edges-{name}.png"
         if edge_figure(folder / figure, histories):
             parts.append(f"\n![Entropy of every edge of {name}]({figure})\n")
+        parts += _probabilities(name, spec, study, store, folder)
         parts += _alarms(spec, histories)
     parts += _drawn_against_uniform(name, study, store)
     select = study.selection(name)
     record = store.selection(select) if select else None
     if record is not None:
-        figure = f"cell-{name}.png"
+        figure = f"cell-{name}.svg"
         draw(record["winner"]["genotype"], folder / figure)
         parts.append(f"\nThe selected cell (seed {record['winner']['seed']}):\n")
         parts.append(f"\n![The cell selected from {name}]({figure})\n")
+    return parts
+
+
+def _probabilities(
+    name: str, spec: SearchSpec, study: Study, store: Store, folder: Path
+) -> list[str]:
+    """Heat maps of the selected seed, or of the first one while nothing is selected."""
+    select = study.selection(name)
+    record = store.selection(select) if select else None
+    winner = record["winner"]["seed"] if record else None
+    jobs = {job.recipe["config"]["seed"]: job for job in study.searches(name)}
+    seed = winner if winner in jobs else next(iter(jobs), None)
+    parts: list[str] = []
+    if seed is None:
+        return parts
+    records = store.folder(jobs[seed]).records()
+    for kind in ("normal", "reduce") if spec.recipe.task == "image" else ("recurrent",):
+        figure = f"probabilities-{name}-{kind}.png"
+        if probability_figure(folder / figure, records, kind):
+            word = "reduction" if kind == "reduce" else kind
+            which = f"the {word} cell's edges over the epochs, seed {seed}"
+            parts.append(f"\nProbabilities of {which} (in blue: what the derived cell keeps):\n")
+            parts.append(f"\n![Probabilities of {which}, of {name}]({figure})\n")
     return parts
 
 
@@ -68,8 +95,8 @@ def _seeds(name: str, spec: SearchSpec, study: Study, store: Store) -> list[str]
     record = store.selection(select) if select else None
     scores = {c["seed"]: c["score"] for c in record["candidates"]} if record else {}
     winner = record["winner"]["seed"] if record else None
-    metric = SCORES[spec.recipe.task][0]
-    images, searched = spec.recipe.task == "image", spec.cells == "searched"
+    metric = SPACES[spec.recipe.task].metric
+    images, searched = spec.recipe.task != "text", spec.cells == "searched"
     rows = []
     for job in study.scored(name):
         search = study.search_of(job)
@@ -98,7 +125,8 @@ def _seeds(name: str, spec: SearchSpec, study: Study, store: Store) -> list[str]
     header = [
         "seed",
         f"selection score: {metric} ({spec.select_by})",
-        "with shared weights, top-1 on D_V; operations without parameters, normal cell"
+        "with shared weights, top-1 on D_V; operations without parameters"
+        + (", normal cell" if spec.recipe.task == "image" else "")
         if images
         else "epoch of the cell (lowest validation loss)",
         "entropy / log K",
@@ -121,10 +149,14 @@ def _seeds(name: str, spec: SearchSpec, study: Study, store: Store) -> list[str]
 
 
 def _free(genotype: dict[str, Any]) -> str:
-    """How many operations of the normal cell carry no parameters."""
+    """How many operations of the normal, or only, cell carry no parameters."""
     cell = any_from_json(genotype)
-    assert isinstance(cell, Genotype)
-    return f"{parameter_free(cell.normal)} of {len(cell.normal)}"
+    if isinstance(cell, Bench201Genotype):
+        edges = tuple((operation, 0) for operation in cell.operations)
+    else:
+        assert isinstance(cell, Genotype)
+        edges = cell.normal
+    return f"{parameter_free(edges)} of {len(edges)}"
 
 
 def _alarms(spec: SearchSpec, histories: dict[str, list[dict[str, Any]]]) -> list[str]:
@@ -158,6 +190,7 @@ def _drawn_against_uniform(name: str, study: Study, store: Store) -> list[str]:
 
 def _size(spec: SearchSpec) -> str:
     r = spec.recipe
+    n: SupernetConfig | Bench201SearchConfig
     if isinstance(r, TextSearchConfig):
         tokens = "all tokens" if r.train_tokens is None else f"{r.train_tokens:,} tokens"
         size = f"hidden {r.hidden}, {r.epochs} epochs, {tokens} of {r.data.name}"
@@ -167,9 +200,11 @@ def _size(spec: SearchSpec) -> str:
         if r.train_images is not None:
             valid = f"{r.valid_images:,}" if r.valid_images else "the other"
             halves = f"{r.train_images:,} + {valid} images"
-        fixed = r.network.reduction == "fixed"
-        cell = "fixed reduction cell" if fixed else "both cells searched"
-        n = r.network
+        if isinstance(r, Bench201SearchConfig):
+            cell, n = "NAS-Bench-201 cell", r
+        else:
+            n = r.network
+            cell = "fixed reduction cell" if n.reduction == "fixed" else "both cells searched"
         size = f"C={n.channels}, N={n.normals_per_block}, {r.epochs} epochs, {halves} of "
         size += r.data.name
     if spec.cells == "random":
@@ -199,7 +234,7 @@ def _comparison(
     name: str, other: str, experiment: Experiment, study: Study, store: Store
 ) -> list[str]:
     task = experiment.searches[name].recipe.task
-    metric, best = SCORES[task]
+    metric, best = SPACES[task].metric, SPACES[task].best
     ours, theirs = (_scores(which, task, study, store) for which in (name, other))
     drawn = experiment.searches[other].cells == "random"
     names = ("search", "random cells") if drawn else (name, other)
@@ -241,7 +276,7 @@ def _comparison(
 
 def _scores(name: str, task: str, study: Study, store: Store) -> list[float]:
     """Proxy scores of a track's cells that are done, in the order of their seeds."""
-    metric = SCORES[task][0]
+    metric = SPACES[task].metric
     jobs: list[Job] = [job for job in study.scored(name) if job.kind == "proxy"]
     results = (store.folder(job).result() for job in jobs)
     return [float(result["metrics"][metric]) for result in results if result is not None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -11,6 +12,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from orchestrator.drill.processes import descendants
+
+__all__ = ["descendants"]
 
 TINY = Path(__file__).with_name("tiny.yaml")
 COMMAND = [sys.executable, "-m", "orchestrator.reproduce_paper"]
@@ -90,3 +95,25 @@ def kill(process: subprocess.Popen[str]) -> None:
     os.kill(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
     time.sleep(3)
+
+
+def two_with_records(out: Path) -> tuple[Path, Path]:
+    """The job folders with the most records; one and the same where only one has any."""
+    found = sorted(folders(out).values(), key=lambda path: -len(records(path)))
+    return found[0], found[1] if records(found[1]) else found[0]
+
+
+def newest_checkpoint(folder: Path) -> Path:
+    return max(folder.glob("checkpoints/*/manifest.json")).parent
+
+
+def flip_a_bit(path: Path, rng: random.Random) -> None:
+    content = bytearray(path.read_bytes())
+    content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+    path.write_bytes(content)
+
+
+def tear_the_last_line(path: Path, rng: random.Random) -> None:
+    content = path.read_bytes()
+    last = content.rindex(b"\n", 0, -1) + 1 if content.count(b"\n") > 1 else 0
+    path.write_bytes(content[: rng.randint(last + 1, len(content) - 2)])

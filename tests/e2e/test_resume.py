@@ -15,19 +15,32 @@ from tests.e2e import driving
 from tests.e2e.test_study import expected_points, points
 
 
-def test_a_study_killed_in_a_search_and_in_its_final_ends_with_the_same_digests(
+def test_a_study_struck_by_four_faults_ends_with_the_same_digests(
     undisturbed: Path, data_folder: Path, tmp_path: Path
 ) -> None:
+    """SIGKILL, a damaged checkpoint, a torn record, and SIGTERM; the drill has all the others."""
     rng = random.Random(os.getpid())  # another moment each time; the digests must agree for all
     process = driving.start(tmp_path, data_folder)
-    driving.wait_for_search_records(tmp_path, rng.randint(1, 7))  # of 12: some epochs stay undone
+    driving.wait_for_search_records(tmp_path, rng.randint(2, 7))  # of 12: some epochs stay undone
     time.sleep(rng.uniform(0, 0.3))  # somewhere inside a segment
     driving.kill(process)
     assert not (tmp_path / "selections" / "frc.json").exists()
+    first, second = driving.two_with_records(tmp_path)
+    damaged = driving.newest_checkpoint(first) / rng.choice(["state.pt", "manifest.json"])
+    driving.flip_a_bit(damaged, rng)
+    driving.tear_the_last_line(second / "records.jsonl", rng)
     process = driving.start(tmp_path, data_folder)
     driving.wait_for_records(tmp_path, "train-frc-digits", rng.randint(1, 2))
     time.sleep(rng.uniform(0, 0.3))
-    driving.kill(process)
+    family = driving.descendants(process.pid)
+    os.kill(process.pid, signal.SIGTERM)
+    began = time.monotonic()
+    code, output = driving.finish(process, timeout=60)
+    took = time.monotonic() - began
+    assert code == 143, output
+    assert took < 10 or os.getloadavg()[0] > 4, f"{took:.1f} s on a machine that is not busy"
+    assert "same command" in output
+    driving.wait_for(lambda: not any(p.alive() for p in family), "all processes to be gone", 30)
     finished = {
         label: path.stat().st_mtime_ns
         for label, folder in driving.folders(tmp_path).items()

@@ -61,7 +61,9 @@ def points(out: Path) -> dict[str, set[tuple[str, int, float]]]:
     with sqlite3.connect(out / "mlflow.db") as database:
         rows = database.execute(
             "select t.value, m.key, m.step, m.value from metrics m "
-            "join tags t on t.run_uuid = m.run_uuid where t.key = 'job'"
+            "join tags t on t.run_uuid = m.run_uuid and t.key = 'job' "
+            # A run whose history was given up is deleted, and another has its place.
+            "join runs r on r.run_uuid = m.run_uuid where r.lifecycle_stage = 'active'"
         ).fetchall()
     found: dict[str, set[tuple[str, int, float]]] = {}
     for job, key, step, value in rows:

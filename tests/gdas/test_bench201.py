@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gdas.bench201.genotype import (
+    ACCURACIES,
     CELL_OPERATIONS,
     CELLS,
     EDGES,
@@ -24,6 +26,7 @@ from gdas.bench201.genotype import (
     bench201_from_json,
     bench201_from_string,
     random_bench201_genotype,
+    reaches_output,
 )
 from gdas.bench201.network import EVERYTHING, Cell, Network, ResidualBlock, picks_of
 from gdas.bench201.space import (
@@ -33,7 +36,7 @@ from gdas.bench201.space import (
     derive_bench201_genotype,
     score_with_shared_weights,
 )
-from gdas.bench201.table import ACCURACIES, Table, read_table, spearman
+from gdas.bench201.table import Table, read_table, spearman
 from gdas.checkpoint import Segment, State, digest
 from gdas.cnn.space import search_split
 from gdas.config import (
@@ -421,6 +424,92 @@ def test_a_draw_of_none_alone_is_survived_and_leaves_the_logits_without_gradient
     assert not segment.state["logits_gradient"]["cell"].any()
     assert segment.details["genotype"]["cell"] == ALL_NONE
     assert segment.metrics["cell/parameter_free"] == 6
+    assert segment.metrics["train/no_path"] == segment.metrics["train/draws"] == 2
+    assert segment.metrics["valid/no_path"] == segment.metrics["valid/draws"] == 2
+
+
+def test_a_path_reaches_the_output_where_the_image_changes_it() -> None:
+    torch.manual_seed(0)
+    network = Network(10, channels=2, normals_per_block=1).eval()
+    cell = network.cells[0]
+    a_BCHW, b_BCHW = torch.randn(2, 1, 2, 4, 4)
+    for number in range(0, CELLS, 61):
+        picks = picks_of(bench201_cell(number))
+        same = torch.equal(cell(a_BCHW, picks), cell(b_BCHW, picks))
+        assert reaches_output([k for _, k in picks]) != same
+    found = [reaches_output([k for _, k in picks_of(c)]) for c in all_bench201_cells()]
+    # By hand: 0 to 3 without the edge 0-3, and neither 0-1-3, 0-2-3 nor 0-1-2-3.
+    assert found.count(False) == sum(
+        4 ** (a + b + c + d + e)
+        for a, b, c, d, e in product((0, 1), repeat=5)  # 0-1, 0-2, 1-2, 1-3, 2-3 carry something
+        if not (a and d) and not (b and e) and not (a and c and e)
+    )
+
+
+@pytest.mark.parametrize("scope", ["cell_instance", "cell_type", "data_sample"])
+def test_draws_without_a_path_are_counted(small_digits: Images, scope: Any) -> None:
+    settings = config(epochs=2, batch_size=16, sampler=SamplerConfig(scope=scope))
+    space = Bench201Space(settings, small_digits, CPU)
+    drawn: dict[str, list[Architecture]] = {"train": [], "valid": []}
+
+    class Watched(Bench201Space):
+        def initial_logits(self, generator: torch.Generator) -> dict[str, Tensor]:
+            logits_EK = torch.zeros(6, 5)
+            logits_EK[:, NONE] = 2.0  # two of three edges carry nothing
+            return {"cell": logits_EK.requires_grad_()}
+
+        def weight_loss(self, architecture: Architecture, epoch: int, step: int) -> BatchLoss:
+            drawn["train"].append(architecture)
+            return super().weight_loss(architecture, epoch, step)
+
+        def alpha_loss(self, architecture: Architecture, epoch: int, step: int) -> BatchLoss:
+            drawn["valid"].append(architecture)
+            return super().alpha_loss(architecture, epoch, step)
+
+    space.__class__ = Watched
+    metrics = [segment.metrics for segment in search(settings, space)]
+    lost = 0
+    for half, architectures in drawn.items():
+        for epoch in range(2):
+            cut, draws = 0, 0
+            for architecture in architectures[4 * epoch : 4 * epoch + 4]:
+                for b in range(16 if scope == "data_sample" else 1):
+                    cells = [
+                        [int(k) for k in architecture.samples[i][b]]  # type: ignore[index]
+                        if architecture.samples is not None
+                        else [k for _, k in architecture.picks[i]]
+                        for i in (0, 2, 4)
+                    ]
+                    cut += not all(map(reaches_output, cells))
+                    draws += 1
+            assert metrics[epoch][f"{half}/no_path"] == cut
+            assert metrics[epoch][f"{half}/draws"] == draws == (64 if scope == "data_sample" else 4)
+            lost += cut
+    assert 0 < lost < 4 * draws
+
+
+def test_nothing_is_drawn_where_all_operations_run(small_digits: Images) -> None:
+    settings = config(epochs=1, sampler=SamplerConfig(relaxation="softmax"))
+    (segment,) = search(settings, Bench201Space(settings, small_digits, CPU))
+    assert not [key for key in segment.metrics if "draws" in key or "no_path" in key]
+
+
+def test_every_image_runs_its_own_draw() -> None:
+    torch.manual_seed(0)
+    cell = Cell(3, EVERYTHING, affine=False).double().eval()
+    x_BCHW = torch.randn(6, 3, 5, 5, dtype=torch.float64)
+    operation_BE = torch.randint(5, (8, 6))
+    gate_BEK = torch.rand(8, 6, 5, dtype=torch.float64).requires_grad_()
+    picks = [(e, k) for e in range(6) for k in operation_BE[:, e].unique().tolist()]
+    together = cell(x_BCHW, picks, gate_BEK, operation_BE)
+    for b in range(6):
+        own = list(enumerate(operation_BE[b].tolist()))
+        alone = cell(x_BCHW[b : b + 1], own, gate_BEK[b])
+        torch.testing.assert_close(together[b : b + 1], alone)
+    (gradient,) = torch.autograd.grad(together.square().sum(), gate_BEK)
+    run = torch.nn.functional.one_hot(operation_BE, 5).bool()
+    assert not gradient[~run].any() and not gradient[6:].any()
+    assert gradient[:6][run[:6]].any()
 
 
 @pytest.mark.parametrize("clip_scope", ["weights", "all"])

@@ -495,3 +495,28 @@ def test_a_full_disk_leaves_the_checkpoint_of_the_same_position_whole(
     checkpoint, damaged = newest(tmp_path)
     assert checkpoint is not None
     assert (checkpoint.position, damaged) == (1, [])
+
+
+def test_a_disk_that_is_really_full_is_named_and_leaves_nothing_behind(
+    tmp_path: Path, segment: Segment
+) -> None:
+    save_all(tmp_path, segment, 2)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    (tmp_path / "000003").mkdir()
+    (tmp_path / "000003" / f"{STATE}.partial").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        save_at(tmp_path, segment, 3)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert latest(tmp_path).position == 2
+
+
+def test_one_changed_number_in_a_manifest_is_found(tmp_path: Path, segment: Segment) -> None:
+    save_all(tmp_path, segment, 2)
+    path = tmp_path / "000002" / MANIFEST
+    manifest = json.loads(path.read_text())
+    manifest["records"][0]["position"] += 1
+    path.write_text(json.dumps(manifest))
+    checkpoint, lines = newest(tmp_path)
+    assert checkpoint is not None and checkpoint.position == 1
+    assert len(lines) == 1 and "damaged manifest.json" in lines[0]
+    assert gdas.checkpoint.history(tmp_path) == checkpoint.records

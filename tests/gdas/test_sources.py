@@ -94,6 +94,15 @@ def test_a_flipped_setting_gets_its_line_and_loses_it_when_flipped_back(
             assert all((shown.paper, shown.code_2019, shown.code_2020, shown.why, shown.touches))
 
 
+def test_a_search_of_the_benchmark_is_held_against_its_own_code() -> None:
+    assert deviations(gdas.config.Bench201SearchConfig(seed=3), job="search x") == []
+    changed = gdas.config.Bench201SearchConfig(epochs=7, alpha=gdas.config.AlphaUpdate(lr=0.5))
+    lines = {line.key: line for line in deviations(changed, job="search x")}
+    assert set(lines) == {"epochs", "alpha.lr", "alpha.images"}
+    assert (lines["epochs"].ours, lines["epochs"].code_2020) == ("7", "250")
+    assert lines["epochs"].paper == "-" and lines["epochs"].differs
+
+
 def test_every_setting_has_a_source_or_a_reason_for_none() -> None:
     jobs = {
         kind

@@ -11,7 +11,15 @@ from typing import Any
 import pytest
 from matplotlib.image import imread
 
-from gdas.config import IMAGE_DATA, SearchConfig, TextSearchConfig, TextTrainConfig, TrainConfig
+from gdas.bench201.genotype import Bench201Genotype
+from gdas.config import (
+    IMAGE_DATA,
+    Bench201SearchConfig,
+    SearchConfig,
+    TextSearchConfig,
+    TextTrainConfig,
+    TrainConfig,
+)
 from gdas.genotype import OPERATIONS, PUBLISHED
 from orchestrator import evidence, paper
 from orchestrator.evidence import (
@@ -364,6 +372,23 @@ def test_one_operation_on_most_edges_is_a_collapse(operation: str) -> None:
     assert kinds([record(1, favouring("sep_conv_5x5", 14))]) == []
     # The last record decides.
     assert kinds([record(1, favouring(operation, 14)), record(2, favouring(operation, 0))]) == []
+
+
+def test_a_cell_of_the_benchmark_collapses_to_operations_without_parameters_too() -> None:
+    def found(cell: Bench201Genotype, rows: list[list[float]]) -> list[str]:
+        details = {"genotype": cell.to_json(), "logits": {"cell": rows}}
+        last = {"position": 1, "metrics": {"cell/parameter_free": 5.0}, "details": details}
+        assert parameter_free_counts([last]) == [(1, 5)]
+        return [alarm.text for alarm in alarms([last], Bench201SearchConfig())]
+
+    none, conv = [9.0, 0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 9.0, 0.0]
+    names = ("none",) * 5 + ("nor_conv_3x3",)
+    texts = found(Bench201Genotype("five", names), [none] * 5 + [conv])
+    assert texts == [
+        "collapsed: 5 of 6 operations of the cell have no parameters.",
+        "collapsed: none is the most probable operation on 5 of 6 edges of the cell.",
+    ]
+    assert found(Bench201Genotype("none", ("nor_conv_3x3",) * 6), [conv] * 6) == []
 
 
 def test_logits_that_have_hardly_moved_alarm() -> None:

@@ -225,7 +225,7 @@ def test_converted_photos_are_counted_and_identified_by_their_index(tmp_path: Pa
 
 BAD = [
     (["searches.gdas-rnn.select_by=shared_weights"], r"recurrent cells are selected by proxy"),
-    (["searches.gdas-rnn.preset=authors_2020"], r"authors_2020 has no recurrent half"),
+    (["searches.gdas-rnn.preset=authors_2020"], r"authors_2020 has no search for recurrent cells"),
     (["text_search.recipe.hiden=3"], r"gdas-rnn\.recipe\.hiden: unknown key; did you mean hidden"),
     (["search.recipe.epoch=3"], r"recipe\.epoch: unknown key; did you mean epochs\?"),
     (["serach.recipe.epochs=3"], r"serach: unknown key; did you mean search"),

@@ -62,7 +62,8 @@ def test_records_of_a_like_job_tell_and_only_what_is_left_counts(tmp_path: Path)
     store = Store(tmp_path)
     earlier, now = study(), study("search.recipe.epochs=8")
     folder = store.prepare(of(earlier, "search-gdas-frc-seed0"), {})
-    record: dict[str, Any] = {"position": 1, "seconds": 5.0}
+    record: dict[str, Any] = {"position": 1, "of": 3, "metrics": {}, "details": {}}
+    record |= {"started": 0.0, "time": 5.0, "seconds": 5.0, "host": "here", "pid": 1}
     folder.append_record(record)
     folder.append_record(record | {"position": 2, "seconds": 7.0})
     estimator = Estimator(store)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from pathlib import Path
 
 import pytest
 
 from gdas.genotype import PUBLISHED
-from orchestrator.scheduler import Scheduler
+from orchestrator.scheduler import Scheduler, missing
 from orchestrator.store import Store
 from orchestrator.study import Job
 from tests.orchestrator.test_study import study as image_study
@@ -160,7 +162,9 @@ def test_a_process_that_dies_at_the_same_place_is_given_up_and_one_that_went_on_
     label = "search-gdas-frc-seed0"
     job = cluster.job(label)
     for position in range(1, 4):
-        cluster.store.folder(job).append_record({"position": position})
+        cluster.store.folder(job).append_record(
+            {"position": position, "of": 9, "metrics": {}, "time": 0.0, "seconds": 0.0}
+        )
         cluster.scheduler.finished(job)
         assert cluster.start() == [label]
     cluster.scheduler.finished(job)
@@ -176,3 +180,34 @@ def test_a_broken_connection_to_a_lost_machine_is_not_the_jobs_own_error(tmp_pat
     cluster.store.folder(job).write_failure("a worker's machine was lost", "", "node")
     cluster.scheduler.finished(job)
     assert cluster.state(job.label) == "waiting"
+
+
+@pytest.mark.parametrize(
+    ("nodes", "lack"),
+    [
+        ([{"CPU": 2.0}], None),
+        ([{"CPU": 1.0}, {"CPU": 1.0}], None),
+        ([{"CPU": 1.0}], "needs 2 CPUs and the cluster has 1"),
+        (
+            [{"CPU": 0.5}] * 4,
+            r"needs 2 x 1 CPUs, each on one machine, .* 4 machines have room for 0",
+        ),
+        ([{"CPU": 1.5}, {"CPU": 0.9}], r"2 machines have room for 1"),
+    ],
+)
+def test_what_a_cluster_can_never_hold_is_said(
+    cluster: Cluster, nodes: list[dict[str, float]], lack: str | None
+) -> None:
+    final = cluster.job("train-gdas-frc-digits")
+    resources = final.resources | {"workers": 2, "cpus_per_worker": 1.0, "gpus_per_worker": 0.0}
+    said = missing(dataclasses.replace(final, resources=resources), nodes)
+    assert said is None if lack is None else re.search(lack, str(said))
+
+
+def test_a_search_needs_its_gpu_on_a_machine_with_enough_cpus(cluster: Cluster) -> None:
+    search = cluster.job("search-gdas-frc-seed0")
+    search = dataclasses.replace(search, resources=search.resources | {"cpus": 4.0, "gpus": 0.5})
+    apart = [{"CPU": 8.0}, {"CPU": 2.0, "GPU": 1.0}]
+    assert "have room for 0" in str(missing(search, apart))
+    assert missing(search, [*apart, {"CPU": 4.0, "GPU": 1.0}]) is None
+    assert missing(search, [{"CPU": 8.0}]) == "needs 0.5 GPUs and the cluster has 0"

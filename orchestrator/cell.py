@@ -1,0 +1,236 @@
+"""A cell by itself: `python -m orchestrator.cell show|draw|count CELL`. No Ray, no training."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+import torch
+
+import gdas.genotype
+from gdas.bench201.genotype import EDGES, Bench201Genotype
+from gdas.cnn.layout import Stem
+from gdas.cnn.network import Network
+from gdas.draw import FIXED_REDUCTION, draw, draw_fixed_reduction
+from gdas.errors import InputError
+from gdas.genotype import (
+    EDGES_PER_NODE,
+    PUBLISHED,
+    PUBLISHED_RECURRENT,
+    AnyGenotype,
+    Edge,
+    Genotype,
+    RecurrentGenotype,
+)
+from gdas.metrics import count_multiply_adds, count_parameters
+from gdas.rnn.language_model import LanguageModel
+from orchestrator.console import columns, run_command, say_next
+from orchestrator.recorded import open_recorded
+
+FIXED = "fixed-reduction"
+FORMATS = (".svg", ".png", ".pdf")
+
+EPILOG = f"""CELL is one of
+  a published name     {", ".join(PUBLISHED)},
+                       {", ".join(PUBLISHED_RECURRENT)}
+  a genotype file      cell.json
+  OUT:SEARCH           the cell that a study selected, such as runs/smoke:gdas-frc
+  {FIXED}      the hand-made reduction cell of the paper's Fig. 3 (show and draw)
+
+examples:
+  python -m orchestrator.cell show GDAS_V1
+  python -m orchestrator.cell show runs/smoke:gdas-frc --json > cell.json
+  python -m orchestrator.cell draw runs/smoke:gdas-frc --to cell.svg
+  python -m orchestrator.cell count GDAS_F1                     the paper's CIFAR network
+  python -m orchestrator.cell count GDAS_F1 --stem imagenet     and its ImageNet network
+  python -m orchestrator.cell count cell.json --channels 16 --normals-per-block 2 --image-size 64
+
+Multiply-adds count convolutions and linear layers, parameters leave out the auxiliary head: both as
+the authors count, so the figures stand beside the paper's."""
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m orchestrator.cell",
+        description="Show a cell's edges, draw it, or count its network's parameters and "
+        "multiply-adds.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("what", choices=("show", "draw", "count"))
+    parser.add_argument("cell", metavar="CELL", help="a name, a genotype file, or OUT:SEARCH")
+    parser.add_argument("--json", action="store_true", help="show: as a genotype file")
+    parser.add_argument(
+        "--to", type=Path, metavar="FILE", help="draw: .svg (default), .png or .pdf"
+    )
+    count = parser.add_argument_group("count")
+    count.add_argument("--stem", choices=get_args(Stem), default="cifar", help="default: cifar")
+    count.add_argument(
+        "--channels", type=int, metavar="C", help="of the first cells (default: the paper's, "
+        "36; ImageNet 50, or 52 with the fixed reduction cell)"
+    )  # fmt: skip
+    count.add_argument("--normals-per-block", type=int, metavar="N", help="default: 6; ImageNet 4")
+    count.add_argument("--image-size", type=int, metavar="PIXELS", help="default: 32; ImageNet 224")
+    count.add_argument("--classes", type=int, help="default: 10; ImageNet 1000")
+    count.add_argument("--hidden", type=int, default=850, help="recurrent cells (default: 850)")
+    count.add_argument("--vocabulary", type=int, default=10_000, help="recurrent (default: 10000)")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    options = parse(arguments)
+    return run_command(
+        lambda: {"show": _show, "draw": _draw, "count": _count}[options.what](options)
+    )
+
+
+def find_cell(named: str) -> AnyGenotype:
+    """The cell of a published name, a genotype file, or OUT:SEARCH.
+
+    Raises:
+        InputError: there is none; says what can be named.
+    """
+    published: dict[str, AnyGenotype] = {**PUBLISHED, **PUBLISHED_RECURRENT}
+    if named in published:
+        return published[named]
+    if Path(named).is_file():
+        return gdas.genotype.load(named)
+    out, separator, search = named.rpartition(":")
+    if separator and Path(out).is_dir():
+        return _selected(Path(out), search)
+    if named.upper() in published:
+        raise InputError(f"{named}: no such cell; did you mean {named.upper()}?")
+    raise InputError(
+        f"{named}: no published cell, no file and no OUT:SEARCH; published are "
+        f"{', '.join(published)}"
+    )
+
+
+def _selected(out: Path, search: str) -> AnyGenotype:
+    """The selected cell of a study's search."""
+    store, study = open_recorded(out)
+    if search not in study.selections:
+        known = ", ".join(study.selections) or "none"
+        raise InputError(f"{out}:{search}: no such search; the study's are {known}")
+    select = study.selection(search)
+    record = store.selection(select) if select else None
+    if record is None:
+        raise InputError(f"{out}:{search}: nothing is selected yet; see orchestrator.status {out}")
+    return gdas.genotype.any_from_json(record["winner"]["genotype"], f"selection {search}")
+
+
+def _show(options: argparse.Namespace) -> int:
+    if options.cell == FIXED:
+        for name, source, layers in FIXED_REDUCTION:
+            print(f"{name} = {SOURCES[source]}: {', '.join(layers)}")
+        print("output: X0, X1, X2, X3, concatenated")
+        say_next(f"python -m orchestrator.cell draw {FIXED}")
+        return 0
+    cell = find_cell(options.cell)
+    if options.json:
+        print(json.dumps(cell.to_json(), indent=1))
+        return 0
+    print("\n".join([cell.name, *in_words(cell)]))
+    say_next(f"python -m orchestrator.cell draw {options.cell}")
+    return 0
+
+
+SOURCES = ("c_{k-2}", "c_{k-1}")
+
+
+def in_words(cell: AnyGenotype) -> list[str]:
+    """A line a node or state."""
+    if isinstance(cell, RecurrentGenotype):
+        lines = [
+            f"  state {i + 1} = {name} of state {source}"
+            for i, (name, source) in enumerate(cell.recurrent)
+        ]
+        states = ", ".join(map(str, cell.concat))
+        return [*lines, f"  output = mean of states {states}"]
+    if isinstance(cell, Bench201Genotype):
+        edges = zip(EDGES, cell.operations, strict=True)
+        return [f"  node {node} adds {name} of node {source}" for (node, source), name in edges]
+    lines = ["normal cell", *_nodes(cell.normal)]
+    if cell.reduce is None:
+        return [*lines, f"reduction cell: fixed (paper Fig. 3; see {FIXED})"]
+    return [*lines, "reduction cell", *_nodes(cell.reduce)]
+
+
+def _nodes(edges: Sequence[Edge]) -> list[str]:
+    names = [*SOURCES, *(f"node {i}" for i in range(len(edges) // EDGES_PER_NODE))]
+    rows = []
+    for node in range(len(edges) // EDGES_PER_NODE):
+        pair = edges[EDGES_PER_NODE * node : EDGES_PER_NODE * (node + 1)]
+        terms = [f"{operation} of {names[source]}" for operation, source in pair]
+        rows.append((f"  node {node}", "=", terms[0], "+", terms[1]))
+    return columns(rows)
+
+
+def _draw(options: argparse.Namespace) -> int:
+    stem = options.cell.rpartition(":")[2] if ":" in options.cell else Path(options.cell).stem
+    path = options.to or Path(f"{stem}.svg")
+    if path.suffix not in FORMATS:
+        raise InputError(f"--to {path}: must end with {', '.join(FORMATS)}")
+    cell = None if options.cell == FIXED else find_cell(options.cell)
+    try:
+        draw_fixed_reduction(path) if cell is None else draw(cell, path)
+    except OSError as error:
+        raise InputError(f"--to {path}: cannot write ({error.strerror})") from None
+    print(f"drawn: {path}")
+    count = f"python -m orchestrator.cell count {options.cell}"
+    say_next(f"python -m orchestrator.cell show {FIXED}" if cell is None else count)
+    return 0
+
+
+def _count(options: argparse.Namespace) -> int:
+    if options.cell == FIXED:
+        raise InputError(f"{FIXED}: counted as a part of a network; name a cell, such as GDAS_F1")
+    cell = find_cell(options.cell)
+    if isinstance(cell, Bench201Genotype):
+        raise InputError(f"{options.cell}: a NAS-Bench-201 cell; its table has its figures")
+    for key in ("channels", "normals_per_block", "image_size", "classes", "hidden", "vocabulary"):
+        if (value := getattr(options, key)) is not None and value < 1:
+            raise InputError(f"--{key.replace('_', '-')} {value}: must be 1 or more")
+    if isinstance(cell, RecurrentGenotype):
+        with torch.device("meta"):
+            model = LanguageModel(cell, options.vocabulary, options.hidden)
+        rows = [
+            ("network", f"language model, hidden {options.hidden}, {options.vocabulary:,} words"),
+            ("parameters", f"{count_parameters(model):,}"),
+        ]
+    else:
+        rows = _count_images(cell, options)
+    print("\n".join([cell.name, *columns(rows)]))
+    say_next(f"python -m orchestrator.cell draw {options.cell}")
+    return 0
+
+
+def _count_images(cell: Genotype, options: argparse.Namespace) -> list[tuple[str, str]]:
+    imagenet = options.stem == "imagenet"
+    wide = 52 if cell.reduce is None else 50
+    channels = options.channels or (wide if imagenet else 36)
+    normals = options.normals_per_block or (4 if imagenet else 6)
+    size = options.image_size or (224 if imagenet else 32)
+    classes = options.classes or (1000 if imagenet else 10)
+    with torch.device("meta"):
+        network = Network(
+            cell, classes, channels=channels, normals_per_block=normals, stem=options.stem
+        )
+        adds = count_multiply_adds(network, torch.zeros(1, 3, size, size))
+    return [
+        (
+            "network",
+            f"{options.stem}, C={channels}, N={normals}, {size} x {size}, {classes} classes",
+        ),
+        ("parameters", f"{count_parameters(network):,}"),
+        ("multiply-adds", f"{adds:,}"),
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,176 @@
+"""Studies side by side: `python -m orchestrator.compare OUT1 OUT2 ...`. From records alone, no Ray.
+
+What differs in their settings and versions, then every job's main figure in a column a study.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from gdas.errors import InputError
+from orchestrator.console import SHOWN, clock, columns, run_command, say_next
+from orchestrator.recorded import open_recorded
+from orchestrator.store import Store
+from orchestrator.study import Job, Study, flat
+
+EPILOG = """examples:
+  python -m orchestrator.compare runs/smoke runs/longer
+  python -m orchestrator.compare runs/*                 all of them
+
+Settings are compared by their dotted keys, as you would write them on the command line. Two jobs
+with one id had equal settings and data: the same computation, so their weights should agree."""
+
+WIDEST = 44
+ABSENT, OPEN = "-", "not done"
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m orchestrator.compare",
+        description="What differs between studies, in their settings and in their results.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "outs", type=Path, nargs="+", metavar="OUT", help="output folders, 2 or more"
+    )
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    options = parse(arguments)
+    return run_command(lambda: _compare(options.outs))
+
+
+def _compare(outs: list[Path]) -> int:
+    if len(outs) < 2:
+        raise InputError(f"{outs[0]}: one study; name another to compare it with")
+    opened = [open_recorded(out) for out in outs]
+    stores = [store for store, _ in opened]
+    names = [str(out) for out in outs]
+    for title, rows in (
+        ("settings", differing([flat(s.study().get("settings", {})) for s in stores])),
+        ("versions", differing([flat(s.study().get("versions", {})) for s in stores])),
+    ):
+        if not rows:
+            print(f"{title}: equal")
+        else:
+            print("\n".join(columns([(f"{title} that differ", *names), *rows])))
+        print()
+    print("\n".join(columns([("results", *names), *results(opened)])))
+    print(f"\n{same_jobs(opened)}")
+    say_next(f"python -m orchestrator.status {outs[0]}")
+    return 0
+
+
+def differing(settings: Sequence[dict[str, str]]) -> list[tuple[str, ...]]:
+    """(key, value in each study) wherever they are not equal.
+
+    A search or a final that some studies have not at all is one line.
+    """
+    parts = sorted({key.rpartition(".")[0] for found in settings for key in found})
+    parts = [".".join(part.split(".")[:2]) for part in parts if part.count(".") >= 1]
+    rows, missing = [], []
+    for part in dict.fromkeys(parts):
+        has = [any(key.startswith(f"{part}.") for key in found) for found in settings]
+        if not all(has):
+            missing.append(f"{part}.")
+            rows.append((part, *("there" if one else ABSENT for one in has)))
+    for key in sorted(set().union(*settings)):
+        if key.startswith(tuple(missing)):
+            continue
+        values = [found.get(key, ABSENT) for found in settings]
+        if len(set(values)) > 1:
+            rows.append((key, *map(_cut, values)))
+    return rows
+
+
+def _cut(value: str) -> str:
+    return value if len(value) <= WIDEST else f"{value[: WIDEST - 3]}..."
+
+
+Opened = Sequence[tuple[Store, Study]]
+
+
+def results(opened: Opened) -> list[tuple[str, ...]]:
+    """(job's label and figure, its value in each study), finals first."""
+    rows: list[tuple[str, ...]] = []
+    labels = {job.label: job.kind for _, study in opened for job in study}
+    order = ("train", "select", "search", "proxy", "measure")
+    for label in sorted(labels, key=lambda label: order.index(labels[label])):
+        found = [_figures(label, store, study) for store, study in opened]
+        for figure in dict.fromkeys(key for figures in found for key in figures):
+            values = [figures.get(figure, OPEN if figures else ABSENT) for figures in found]
+            rows.append((f"{label}  {figure}".rstrip(), *values))
+    return rows
+
+
+def _figures(label: str, store: Store, study: Study) -> dict[str, str]:
+    """A job's figures as text; none where there is no such job."""
+    job = next((job for job in study if job.label == label), None)
+    if job is None:
+        return {}
+    if job.kind == "select":
+        record = store.selection(job)
+        if record is None:
+            return {"": OPEN}
+        winner = record["winner"]
+        return {
+            "seed": str(winner["seed"]),
+            f"{record['metric']} of the best": f"{winner['score']:.2f}",
+        }
+    result = store.folder(job).result()
+    return {"": OPEN} if result is None else _of_result(result)
+
+
+FIGURES: dict[str, tuple[str, Callable[[float], str]]] = {
+    "parameters": ("parameters", lambda value: f"{value:,.0f}"),
+    "multiply_adds": ("multiply-adds", lambda value: f"{value:,.0f}"),
+    "seconds": ("time", clock),
+}
+
+
+def _of_result(result: dict[str, Any]) -> dict[str, str]:
+    metrics = result["metrics"]
+    shown = [key for key in ("test/top1", "test/perplexity", *SHOWN) if key in metrics][:1]
+    figures = {key: f"{metrics[key]:.2f}" for key in shown or list(metrics)[:1]}
+    for key, (title, text) in FIGURES.items():
+        if isinstance(result.get(key), int | float):
+            figures[title] = text(result[key])
+    return figures
+
+
+def same_jobs(opened: Opened) -> str:
+    """Whether jobs that are one computation ended with the same weights."""
+    digests: dict[str, list[str]] = {}
+    labels: dict[str, str] = {}
+    for store, study in opened:
+        for job in study:
+            digest = _digest(store, job)
+            if digest is not None:
+                digests.setdefault(job.id, []).append(digest)
+                labels[job.id] = job.label
+    shared = {job_id: found for job_id, found in digests.items() if len(found) > 1}
+    unequal = [labels[job_id] for job_id, found in shared.items() if len(set(found)) > 1]
+    if not shared:
+        return "no finished job is common to them"
+    if unequal:
+        return (
+            f"{len(shared)} finished jobs are common; weights differ in {', '.join(unequal)} "
+            "(exactness holds for equal hardware, workers and threads)"
+        )
+    return f"{len(shared)} finished jobs are common, with equal weights, bit for bit"
+
+
+def _digest(store: Store, job: Job) -> str | None:
+    result = store.folder(job).result() if job.kind != "select" else None
+    return None if result is None else result.get("digest")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

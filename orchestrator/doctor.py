@@ -1,0 +1,356 @@
+"""What would go wrong, before it does: `python -m orchestrator.doctor [EXPERIMENT]`. No Ray.
+
+Reads and measures; writes nothing but a probe file in the output folder's place, which it removes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import platform
+import shutil
+import sys
+import tomllib
+import urllib.request
+from collections.abc import Iterator, Sequence
+from functools import partial
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import Literal, NamedTuple, cast
+
+import torch
+from packaging.requirements import Requirement
+
+from gdas.config import AnyImageData, PhotoData, TextData
+from gdas.data import images, text
+from gdas.data.shard_index import open_index
+from gdas.data.source import Split
+from gdas.errors import InputError
+from orchestrator.checks import check_experiment, fixed_cells, identity
+from orchestrator.console import clock, run_command, say_next
+from orchestrator.estimate import estimated_seconds
+from orchestrator.experiment import Experiment, load_experiment
+from orchestrator.memory import PROCESS, estimated_bytes
+from orchestrator.study import Job, Study, build_study
+
+EPILOG = """examples:
+  python -m orchestrator.doctor                             for the smoke experiment
+  python -m orchestrator.doctor paper --data ~/data --out /scratch/paper
+  python -m orchestrator.doctor laptop search.resources.cpus=1
+
+Each line begins with ok, note or BAD, and what is not ok ends with the fix. Exit code: 0 nothing is
+bad, 1 something is, 2 bad input."""
+
+GIB = 2**30
+DISTRIBUTION = "gdas-reproduction"
+
+
+class Finding(NamedTuple):
+    """One line.
+
+    Attributes:
+        fix: what to do; "" where all is well.
+    """
+
+    level: Literal["ok", "note", "BAD"]
+    what: str
+    fix: str = ""
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m orchestrator.doctor",
+        description="Check versions, devices, storage, MLflow, data, and what each job needs.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="EXPERIMENT or key=value",
+        help="as of orchestrator.reproduce_paper (default: smoke)",
+    )
+    parser.add_argument("--data", type=Path, help="folder with the data sets (default: data)")
+    parser.add_argument("--out", type=Path, help="output folder (default: runs/EXPERIMENT)")
+    return parser.parse_intermixed_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    options = parse(arguments)
+    return run_command(lambda: _doctor(options))
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    names = [word for word in options.words if "=" not in word]
+    if len(names) > 1:
+        raise InputError(f"one experiment at a time, got {' and '.join(names)}")
+    name = names[0] if names else "smoke"
+    experiment = load_experiment(name, [word for word in options.words if "=" in word])
+    data = (options.data or Path("data")).resolve()
+    out = options.out or Path("runs") / experiment.name
+    bad = 0
+    for title, findings in (
+        ("versions", versions()),
+        ("storage", storage(out)),
+        ("MLflow", mlflow(experiment.mlflow.tracking_uri, out)),
+        ("data", data_sets(experiment, data)),
+        ("jobs", jobs(experiment, data)),
+    ):
+        print(title)
+        for finding in findings:
+            bad += finding.level == "BAD"
+            fix = f" -> {finding.fix}" if finding.fix else ""
+            print(f"  {finding.level:4}  {finding.what}{fix}", flush=True)
+    words = " ".join([*options.words, *(f"--data {options.data}" for _ in [0] if options.data)])
+    command = f"python -m orchestrator.reproduce_paper {words or name}"
+    if options.out:
+        command += f" --out {options.out}"
+    say_next(f"mend what is BAD ({bad}), then run this again" if bad else command)
+    return 1 if bad else 0
+
+
+# Versions
+
+
+def versions() -> Iterator[Finding]:
+    """Python and every package that the project needs."""
+    for requirement in _requirements():
+        try:
+            found = version(requirement.name)
+        except PackageNotFoundError:
+            fix = f"pip install '{requirement}'"
+            yield Finding("BAD", f"{requirement.name}: not installed", fix)
+            continue
+        if requirement.specifier.contains(found, prereleases=True):
+            yield Finding("ok", f"{requirement.name} {found}")
+        else:
+            yield Finding(
+                "BAD",
+                f"{requirement.name} {found}, needs {requirement.specifier}",
+                f"pip install '{requirement}'",
+            )
+    yield Finding("ok", f"python {platform.python_version()}")
+
+
+def _requirements() -> list[Requirement]:
+    """What pyproject.toml asks for, from the checkout or from the installed package."""
+    pyproject = Path(__file__).resolve().parent.parent / "pyproject.toml"
+    if pyproject.is_file():
+        lines = tomllib.loads(pyproject.read_text())["project"]["dependencies"]
+    else:
+        lines = requires(DISTRIBUTION) or []
+    found = [Requirement(line) for line in lines]
+    return [one for one in found if one.marker is None or one.marker.evaluate({"extra": ""})]
+
+
+# Storage and MLflow
+
+
+def storage(out: Path) -> Iterator[Finding]:
+    """Whether OUT can be written to, and has room."""
+    there = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
+    probe = there / f".gdas-doctor-{os.getpid()}"
+    try:
+        probe.write_bytes(b"0" * 4096)
+        probe.unlink()
+    except OSError as error:
+        why = error.strerror
+        yield Finding("BAD", f"{out}: cannot write ({why})", "name another folder with --out")
+        return
+    yield Finding("ok", f"{out}: can be written to")
+    free = shutil.disk_usage(there).free / GIB
+    level: Literal["ok", "note", "BAD"] = "ok" if free > 5 else "note" if free > 1 else "BAD"
+    fix = "" if level == "ok" else "free some, or name another folder with --out"
+    yield Finding(level, f"{free:.1f} GiB free there", fix)
+    shared = Path("/dev/shm")
+    if shared.is_dir():
+        room = shutil.disk_usage(shared).free / GIB
+        small = room < 1
+        fix = "docker run --shm-size=2g: Ray keeps its objects there" if small else ""
+        yield Finding("note" if small else "ok", f"{room:.1f} GiB free in {shared}", fix)
+
+
+def mlflow(uri: str | None, out: Path) -> Iterator[Finding]:
+    """Whether the tracking server answers."""
+    if uri is None:
+        yield Finding("ok", f"in the output folder, sqlite:///{out / 'mlflow.db'}")
+        return
+    if not uri.startswith(("http://", "https://")):
+        yield Finding("ok", f"{uri} (not a server: nothing to reach)")
+        return
+    try:
+        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=5) as answer:
+            alive = answer.status == 200
+    except (OSError, ValueError) as error:
+        yield Finding(
+            "BAD",
+            f"{uri}: does not answer ({error})",
+            "start it (mlflow server --host HOST --port PORT), or leave mlflow.tracking_uri out",
+        )
+        return
+    yield Finding("ok" if alive else "note", f"{uri}: answers")
+
+
+# Data
+
+
+def data_sets(experiment: Experiment, folder: Path) -> Iterator[Finding]:
+    """Whether each data set that a job reads is there, and is what was published."""
+    wanted: dict[str, AnyImageData | TextData] = {}
+    specs = (experiment.searches, experiment.finals, experiment.measures)
+    for spec in (one for named in specs for one in named.values()):
+        wanted.setdefault(spec.recipe.data.name, spec.recipe.data)
+    for name, data in wanted.items():
+        if name == images.DIGIT_PHOTOS:
+            yield Finding("ok", f"{name}: built in, made when a study starts")
+            continue
+        if isinstance(data, PhotoData):
+            yield _photos(data, folder)
+            continue
+        splits: tuple[text.Split, ...] = ("train", "test")
+        if isinstance(data, TextData):
+            splits = ("train", "valid", "test")
+            files = [f for split in splits for f in text.source_files(name, split, folder)]
+        else:
+            files = [
+                f for split in splits for f in images.source_files(name, cast(Split, split), folder)
+            ]
+        yield _published(name, files, folder)
+
+
+def _photos(data: PhotoData, folder: Path) -> Finding:
+    try:
+        index = open_index(data, folder)
+    except InputError as problem:
+        what, _, fix = str(problem).partition("; ")
+        return Finding("BAD", what, fix)
+    counts = ", ".join(f"{shards.photos:,} {split}" for split, shards in index.splits.items())
+    return Finding("ok", f"{data.name}: converted, {counts} (checksums: when a study starts)")
+
+
+def _published(name: str, files: list[tuple[Path, str]], folder: Path) -> Finding:
+    """A data set of files with published checksums."""
+    if not files:
+        return Finding("ok", f"{name}: built in")
+    missing = [path for path, _ in files if not path.is_file()]
+    if len(missing) == len(files):
+        if any((folder / "arrow").glob(f"{name}-*.arrow")):
+            return Finding("ok", f"{name}: converted in {folder / 'arrow'}")
+        return Finding(
+            "note",
+            f"{name}: not in {folder}",
+            "it is downloaded when the study starts; without a network, put "
+            f"{files[0][0].parent.name}/ there or name its folder with --data",
+        )
+    if missing:
+        return Finding(
+            "BAD", f"{missing[0]}: missing", f"delete {missing[0].parent} to download it again"
+        )
+    for path, expected in files:
+        kind = "md5" if len(expected) == 32 else "sha256"
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, kind).hexdigest()
+        if found != expected:
+            return Finding(
+                "BAD",
+                f"{path}: {kind} {found}, published {expected}",
+                "delete it to download it again, or set data.checksum=any (CIFAR)",
+            )
+    return Finding("ok", f"{name}: {len(files)} files with their published checksums")
+
+
+# Jobs
+
+
+def jobs(experiment: Experiment, data: Path) -> Iterator[Finding]:
+    """Whether this machine has what each job needs; jobs with equal needs are one line."""
+    cores, memory = usable_cores(), usable_memory()
+    devices = [
+        (torch.cuda.get_device_name(i), torch.cuda.get_device_properties(i).total_memory)
+        for i in range(torch.cuda.device_count())
+    ]
+    shown = ", ".join(f"{name} ({size / GIB:.0f} GiB)" for name, size in devices) or "no GPU"
+    yield Finding("ok", f"this machine: {cores} cores, {memory / GIB:.1f} GiB memory, {shown}")
+    try:
+        study = _study(experiment, data)
+    except InputError as problem:
+        yield Finding("BAD", str(problem), "see above")
+        return
+    groups: dict[tuple[str, ...], list[Job]] = {}
+    for job in study:
+        if job.kind != "select":
+            groups.setdefault((job.kind, str(job.cost), f"{estimated_bytes(job):.2g}"), []).append(
+                job
+            )
+    for alike in groups.values():
+        yield _job(alike, cores, memory, devices)
+
+
+def _study(experiment: Experiment, data: Path) -> Study:
+    cells = fixed_cells(experiment)
+    check_experiment(experiment, cells, data)
+    genotypes = {name: cell.to_json() for name, cell in cells.items()}
+    return build_study(experiment, partial(identity, data), genotypes)
+
+
+def _job(alike: list[Job], cores: int, memory: float, devices: list[tuple[str, int]]) -> Finding:
+    job = alike[0]
+    workers = job.resources.get("workers", 1)
+    each = estimated_bytes(job)
+    cost = ", ".join(f"{value:g} {key}" for key, value in job.cost.items() if value)
+    others = f" and {len(alike) - 1} alike" if len(alike) > 1 else ""
+    cuda = job.resources["device"] == "cuda"
+    where = "GPU memory" if cuda else "memory"
+    need = (each - PROCESS) if cuda else each * workers
+    what = (
+        f"{job.label}{others}: {cost}, about {need / GIB:.1f} GiB {where}"
+        f"{' a worker' if cuda and workers > 1 else ''}, roughly {clock(estimated_seconds(job))}"
+    )
+    spec = "finals" if job.kind == "train" else "searches"
+    key = "workers, cpus_per_worker" if job.kind == "train" else "cpus"
+    if cuda and len(devices) < job.cost["GPU"]:
+        return Finding(
+            "BAD",
+            what,
+            f"too few GPUs: --address of a cluster, or {spec}.*.resources: device=cpu",
+        )
+    if job.cost["CPU"] > cores:
+        return Finding(
+            "BAD", what, f"more cores than here: lower {spec}.*.resources ({key}), or --address"
+        )
+    room = max((size for _, size in devices), default=0) if cuda else memory
+    # Several that share a GPU, or the cores, share the memory too.
+    together = _together(job, cores, len(alike))
+    if need * together > room:
+        fix = f"may be killed for memory with {together} at once: lower recipe.batch_size, or ask "
+        return Finding("note", what, fix + f"for more of {spec}.*.resources so that fewer run")
+    return Finding("ok", what)
+
+
+def _together(job: Job, cores: int, alike: int) -> int:
+    """How many of these jobs one machine, or one GPU, takes at once."""
+    share = job.resources.get("gpus", job.resources.get("gpus_per_worker", 0))
+    held = share if share else job.cost["CPU"] / cores
+    return max(1, min(alike, int(1 / held) if held else alike))
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def usable_memory() -> float:
+    """Bytes of memory, of the machine or of the container's limit."""
+    total = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            total = min(total, float(Path(limit).read_text()))
+        except (OSError, ValueError):
+            continue
+    return total
+
+
+if __name__ == "__main__":
+    sys.exit(main())

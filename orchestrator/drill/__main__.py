@@ -1,0 +1,201 @@
+"""The drill's command line, its table, and its exit code."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import shutil
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gdas.files import write_json
+from orchestrator.drill import faults, services
+from orchestrator.drill.faults import Fault
+from orchestrator.drill.scene import Scene, Struck, differences, lost, recovery
+
+Row = dict[str, Any]
+
+KINDS: dict[str, Fault] = {
+    "driver-killed": faults.driver_killed,
+    "trial-killed": faults.trial_killed,
+    "worker-killed": faults.worker_killed,
+    "controller-killed": faults.controller_killed,
+    "launcher-killed": faults.launcher_killed,
+    "interrupted": faults.interrupted,
+    "terminated": faults.terminated,
+    "torn-record": faults.torn_record,
+    "truncated-checkpoint": faults.truncated_checkpoint,
+    "flipped-checkpoint": faults.flipped_checkpoint,
+    "writing-checkpoint": faults.writing_checkpoint,
+    "no-result": faults.no_result,
+    "during-selection": faults.during_selection,
+    "during-report": faults.during_report,
+    "disk-full": faults.disk_full,
+    "second-command": faults.second_command,
+    "stale-lease": faults.stale_lease,
+    "mlflow-dead-at-start": services.dead_at_start,
+    "mlflow-dies": services.dies,
+    "mlflow-comes-back": services.comes_back,
+    "mlflow-hangs": services.hangs,
+    "interrupted-while-mlflow-hangs": services.interrupted_while_hung,
+}
+
+
+def draw(seed: int, count: int, kinds: list[str]) -> list[str]:
+    """`count` kinds of fault: every kind once in a drawn order before any comes twice."""
+    rng = random.Random(f"{seed}/kinds")
+    drawn: list[str] = []
+    while len(drawn) < count:
+        drawn += rng.sample(kinds, len(kinds))
+    return drawn[:count]
+
+
+def run_fault(number: int, kind: str, seed: int, out: Path, data: Path) -> Row:
+    """One fault: strike, resume by the same command until it ends, compare."""
+    folder = out / f"{number:02d}-{kind}"
+    if folder.exists():
+        _remove(folder)
+    folder.mkdir(parents=True)
+    rng = random.Random(f"{seed}/{number}/{kind}")
+    scene = Scene(folder, data, rng)
+    row: Row = {"number": number, "seed": seed, "fault": kind}
+    began = time.monotonic()
+    try:
+        struck = KINDS[kind](scene)
+        row |= _recovered(scene, struck, out / "undisturbed" / "out")
+    except PermissionError as reason:
+        row |= {"moment": f"not run: {reason}", "equal": None, "differences": []}
+    except Exception as error:  # the drill goes on and counts it as a difference
+        row |= {
+            "moment": f"the drill itself failed: {' '.join(str(error).split())[:300]}",
+            "equal": False,
+            "differences": [traceback.format_exc()],
+        }
+    finally:
+        scene.end()
+    row |= {"commands": len(scene.started), "seconds": round(time.monotonic() - began, 1)}
+    if row["equal"] is not False:
+        _remove(folder)  # kept where there is something to look at
+    return row
+
+
+def _recovered(scene: Scene, struck: Struck, undisturbed: Path) -> Row:
+    code = 0
+    if scene.open_jobs() or not (scene.out / "report" / "report.md").exists() or struck.labels:
+        code = scene.start().wait()
+    found = list(struck.wrong)
+    if code:
+        log = (scene.folder / "commands.log").read_text(errors="replace").splitlines()
+        found.append(f"the same command again: exit code {code}: {' / '.join(log[-3:])}")
+    found += differences(scene, undisturbed)
+    for label, when in struck.finished.items():
+        path = scene.jobs()[label].path / "result.json"
+        if not path.exists() or path.stat().st_mtime_ns != when:
+            found.append(f"{label}: finished work was done again")
+    segments, seconds = lost(scene, struck)
+    back = recovery(scene, struck)
+    return {
+        "moment": struck.moment,
+        "lost_segments": segments,
+        "lost_seconds": round(seconds, 1),
+        "recovery_seconds": None if back is None else round(back, 1),
+        "remarks": struck.remarks,
+        "equal": not found,
+        "differences": found,
+    }
+
+
+def _remove(folder: Path) -> None:
+    if (folder / "out").is_mount():
+        subprocess.run(["umount", "-l", str(folder / "out")], check=False)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def undisturbed(out: Path, data: Path) -> float:
+    """Run the study once as it is, unless that was done; returns its seconds."""
+    folder = out / "undisturbed"
+    seconds = folder / "seconds.json"
+    if not seconds.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        scene = Scene(folder, data, random.Random(0))
+        began = time.monotonic()
+        if scene.start().wait():
+            raise SystemExit(f"the undisturbed run failed: {folder / 'commands.log'}")
+        if found := differences(scene, scene.out):
+            raise SystemExit(f"the undisturbed run: {'; '.join(found)}")
+        write_json(seconds, round(time.monotonic() - began, 1))
+    return float(json.loads(seconds.read_text()))
+
+
+def table(rows: list[Row]) -> str:
+    """The rows as Markdown."""
+    lines = [
+        "| # | fault | moment | work lost | to recover | digests, records, MLflow, report |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        equal = {True: "equal", False: "DIFFERENT", None: "-"}[row["equal"]]
+        work = "-"
+        if "lost_segments" in row:
+            work = f"{row['lost_seconds']:.1f} s, {row['lost_segments']} segments"
+        back = row.get("recovery_seconds")
+        moment = "; ".join([row["moment"], *row.get("remarks", [])])
+        lines.append(
+            f"| {row['number']} | {row['fault']} | {moment} | {work} | "
+            f"{'-' if back is None else f'{back:.1f} s'} | {equal} |"
+        )
+    return "\n".join(lines)
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m orchestrator.drill",
+        description="Strike a small study with faults; does it end with the same bits?",
+        epilog="The same command goes on: faults that OUT/drill.json has are not run again. "
+        f"Kinds: {', '.join(KINDS)}. Exit code: 0 all equal, 1 a difference.",
+    )
+    parser.add_argument("--seed", type=int, help="of kinds and moments (default: drawn, printed)")
+    parser.add_argument("--faults", type=int, default=20, help="how many (default: 20)")
+    parser.add_argument("--only", metavar="KIND,...", help="these kinds of fault")
+    parser.add_argument("--out", type=Path, default=Path("runs/drill"), help="output folder")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the drill; returns the exit code."""
+    options = parse(arguments)
+    kinds = options.only.split(",") if options.only else list(KINDS)
+    if unknown := [kind for kind in kinds if kind not in KINDS]:
+        print(f"error: --only {unknown[0]}: no such fault; there are {', '.join(KINDS)}")
+        return 2
+    out = options.out.resolve()
+    path = out / "drill.json"
+    rows: list[Row] = json.loads(path.read_text()) if path.exists() else []
+    seed = options.seed
+    if seed is None:
+        seed = rows[-1]["seed"] if rows else random.SystemRandom().randrange(10_000)
+    print(f"seed {seed}", flush=True)
+    data = out / "data"
+    data.mkdir(parents=True, exist_ok=True)
+    print(f"undisturbed: {undisturbed(out, data):.0f} s", flush=True)
+    for number, kind in enumerate(draw(seed, options.faults, kinds), 1):
+        if any((row["number"], row["seed"], row["fault"]) == (number, seed, kind) for row in rows):
+            continue
+        row = run_fault(number, kind, seed, out, data)
+        rows.append(row)
+        write_json(path, rows)
+        print(table([row]).splitlines()[-1], flush=True)
+        for line in row["differences"]:
+            print(f"    {line}", flush=True)
+    print(f"\n{table(rows)}\n\nas JSON: {path}")
+    return 1 if any(row["equal"] is False for row in rows) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,343 @@
+"""The kinds of fault. Each starts the command, strikes at a drawn moment, and says what it did.
+
+What a kill at an exact place leaves behind is arranged on disk: the driver is killed, then the
+files that come after that place are taken away.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from orchestrator.drill.processes import Process, Running, process, wait_for
+from orchestrator.drill.scene import Scene, Struck, strike
+
+Fault = Callable[[Scene], Struck]
+
+SEARCHES = ["search-frc-seed0", "search-rnn-seed0"]
+FINAL = "train-frc-digits"
+INTERRUPT_S = 10.0
+
+
+def driver_killed(scene: Scene) -> Struck:
+    """SIGKILL of the driver."""
+    running = scene.start()
+    label = scene.draw_moment(running, [*SEARCHES, FINAL])
+    return kill_driver(scene, running, f"inside a segment of {label}")
+
+
+def kill_driver(scene: Scene, running: Running, place: str) -> Struck:
+    """SIGKILL of the driver alone; returns once all that it started is gone."""
+    family = running.family()
+    struck = strike(scene, f"{place} ({scene.standing()})")
+    os.kill(running.pid, signal.SIGKILL)
+    running.process.wait()
+    by_themselves_or_not(scene, struck, family)
+    return struck
+
+
+def by_themselves_or_not(scene: Scene, struck: Struck, family: list[Process]) -> None:
+    """Jobs must end by themselves within seconds; Ray's own agents may linger and are ended."""
+    titles = {member: member.title() for member in family}
+    jobs = [m for m, title in titles.items() if title.startswith("ray::") and "Agent" not in title]
+    end = time.monotonic() + 30
+    while any(member.alive() for member in jobs) and time.monotonic() < end:
+        time.sleep(0.1)
+    if left := [titles[member] for member in jobs if member.alive()]:
+        struck.wrong.append(f"30 s after the driver's death still there: {', '.join(left)}")
+    for member in family:
+        member.kill()
+
+
+def trial_killed(scene: Scene) -> Struck:
+    """SIGKILL of the process of a search."""
+    return _recorded_process_killed(scene, SEARCHES)
+
+
+def worker_killed(scene: Scene) -> Struck:
+    """SIGKILL of a training worker of the final."""
+    return _recorded_process_killed(scene, [FINAL])
+
+
+def _recorded_process_killed(scene: Scene, labels: list[str]) -> Struck:
+    running = scene.start()
+    label = scene.draw_moment(running, labels, least=1)
+    victim = process(int(scene.records(label)[-1]["pid"]))
+    return _killed_within(scene, running, label, victim)
+
+
+def controller_killed(scene: Scene) -> Struck:
+    """SIGKILL of the Train controller, a descendant of the driver."""
+    return _final_process_killed(scene, "ray::TrainController")
+
+
+def launcher_killed(scene: Scene) -> Struck:
+    """SIGKILL of the Tune trial that started the final, a descendant of the driver."""
+    return _final_process_killed(scene, "ray::ImplicitFunc")
+
+
+def _final_process_killed(scene: Scene, role: str) -> Struck:
+    running = scene.start()
+    label = scene.draw_moment(running, [FINAL], least=1)
+    recorded = {record["pid"] for name in scene.jobs() for record in scene.records(name)}
+    found = [
+        member
+        for member in running.family()
+        if member.title().startswith(role) and member.pid not in recorded
+    ]
+    return _killed_within(scene, running, label, found[0] if found else None)
+
+
+def _killed_within(scene: Scene, running: Running, label: str, victim: Process | None) -> Struck:
+    """Kill one process of a command that goes on and must end well."""
+    struck = strike(scene, f"inside a segment of {label} ({scene.standing()})", [label])
+    if victim is None or not victim.alive():
+        struck.wrong.append("the process was not found")
+        kill_driver(scene, running, "")
+        return struck
+    victim.kill()
+    _must_end(running, struck, 0)
+    if f"{label}: failed" not in running.output():
+        struck.wrong.append("the output does not say that the job failed")
+    return struck
+
+
+def _must_end(running: Running, struck: Struck, expected: int) -> None:
+    code = running.wait()
+    if code != expected:
+        tail = " / ".join(running.output().splitlines()[-3:])
+        struck.wrong.append(f"exit code {code}, expected {expected}: {tail}")
+
+
+def interrupted(scene: Scene) -> Struck:
+    """Ctrl-C: SIGINT to the whole process group."""
+    return _stopped(scene, scene.start(), signal.SIGINT, 130)
+
+
+def terminated(scene: Scene) -> Struck:
+    """SIGTERM to the driver."""
+    return _stopped(scene, scene.start(), signal.SIGTERM, 143)
+
+
+def _stopped(scene: Scene, running: Running, number: signal.Signals, expected: int) -> Struck:
+    label = scene.draw_moment(running, [*SEARCHES, FINAL])
+    family = running.family()
+    struck = strike(scene, f"inside a segment of {label} ({scene.standing()})")
+    began = time.monotonic()
+    if number == signal.SIGINT:
+        os.killpg(running.pid, number)
+    else:
+        os.kill(running.pid, number)
+    _must_end(running, struck, expected)
+    took = time.monotonic() - began
+    struck.remarks.append(f"ended after {took:.1f} s")
+    if took > INTERRUPT_S:
+        struck.wrong.append(f"ended after {took:.1f} s, not {INTERRUPT_S:g}")
+    time.sleep(1)
+    if left := [member.title() for member in family if member.alive()]:
+        struck.wrong.append(f"left running: {', '.join(left)}")
+        for member in family:
+            member.kill()
+    if "same command" not in running.output():
+        struck.wrong.append("the output does not say how to go on")
+    return struck
+
+
+def torn_record(scene: Scene) -> Struck:
+    """The driver is killed and a job's last record line is torn."""
+    running = scene.start()
+    label = scene.draw_moment(running, [*SEARCHES, FINAL], least=1)
+    struck = kill_driver(scene, running, f"last record of {label} torn")
+    path = scene.jobs()[label].path / "records.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[-1] = lines[-1][: scene.rng.randint(1, len(lines[-1]) - 2)]
+    path.write_bytes(b"".join(lines))
+    return struck
+
+
+def truncated_checkpoint(scene: Scene) -> Struck:
+    """The driver is killed and a job's newest checkpoint is cut short."""
+    return _damaged_checkpoint(scene, "truncated")
+
+
+def flipped_checkpoint(scene: Scene) -> Struck:
+    """The driver is killed and one bit of a job's newest checkpoint is flipped."""
+    return _damaged_checkpoint(scene, "flipped")
+
+
+def _damaged_checkpoint(scene: Scene, how: str) -> Struck:
+    running = scene.start()
+    label = scene.draw_moment(running, [*SEARCHES, FINAL], least=2)
+    file = scene.rng.choice(["state.pt", "manifest.json"])
+    struck = kill_driver(scene, running, f"newest {file} of {label} {how}")
+    path = newest_checkpoint(scene, label) / file
+    content = bytearray(path.read_bytes())
+    at = scene.rng.randrange(len(content))
+    if how == "truncated":
+        del content[at:]
+    else:
+        content[at] ^= 1 << scene.rng.randrange(8)
+    path.write_bytes(content)
+    return struck
+
+
+def newest_checkpoint(scene: Scene, label: str) -> Path:
+    """The folder of a job's newest committed checkpoint."""
+    found = sorted(scene.jobs()[label].checkpoints.glob("*/manifest.json"))
+    return found[-1].parent
+
+
+def writing_checkpoint(scene: Scene) -> Struck:
+    """Killed while a checkpoint is written: half of the next one lies there."""
+    running = scene.start()
+    label = scene.draw_moment(running, [*SEARCHES, FINAL], least=1)
+    struck = kill_driver(scene, running, f"a checkpoint of {label} half-written")
+    newest = newest_checkpoint(scene, label)
+    half = newest.parent / f"{int(newest.name) + 1:06d}"
+    half.mkdir(exist_ok=True)
+    content = (newest / "state.pt").read_bytes()
+    cut = scene.rng.randrange(len(content))
+    (half / "state.pt.partial").write_bytes(content[:cut])
+    if scene.rng.random() < 0.5:  # the state was whole, its manifest not yet there
+        (half / "state.pt.partial").unlink()
+        (half / "state.pt").write_bytes(content)
+        (half / "manifest.json.4194305.partial").write_text('{"position": ')
+    return struck
+
+
+def no_result(scene: Scene) -> Struck:
+    """Killed between a job's last record and its result."""
+    running = scene.start()
+    label = scene.rng.choice([*SEARCHES, FINAL])
+    wait_for(
+        lambda: label in scene.jobs() and scene.jobs()[label].result() is not None,
+        f"the result of {label}",
+        running,
+    )
+    struck = kill_driver(scene, running, f"last record of {label} written, result not")
+    _undo(scene, struck, label)
+    return struck
+
+
+DEPENDENTS = {
+    "search-frc-seed0": ("frc", [FINAL]),
+    "search-rnn-seed0": ("rnn", ["proxy-rnn-seed0"]),
+    FINAL: (None, []),
+}
+"""What a job's result brings about: a selection, and other jobs."""
+
+
+def _undo(scene: Scene, struck: Struck, label: str) -> None:
+    """Take away a job's result and all that came after it."""
+    selection, jobs = DEPENDENTS[label]
+    (scene.jobs()[label].path / "result.json").unlink()
+    struck.finished.pop(label, None)
+    struck.labels = [*struck.labels, label]
+    if selection is not None:
+        (scene.out / "selections" / f"{selection}.json").unlink(missing_ok=True)
+    for name in jobs:
+        _forget(scene, struck, name)
+
+
+def _forget(scene: Scene, struck: Struck, label: str) -> None:
+    """Take away a job that the kill would not have let begin."""
+    if label in scene.jobs():
+        shutil.rmtree(scene.jobs()[label].path)
+    struck.before.pop(label, None)
+    struck.finished.pop(label, None)
+
+
+def during_selection(scene: Scene) -> Struck:
+    """Killed while a selection's record is written."""
+    running = scene.start()
+    record = scene.out / "selections" / "frc.json"
+    wait_for(record.exists, "a selection", running)
+    struck = kill_driver(scene, running, "selections/frc.json half-written")
+    content = record.read_bytes()
+    record.unlink()
+    record.with_name(f"frc.json.{running.pid}.partial").write_bytes(
+        content[: scene.rng.randrange(len(content))]
+    )
+    _forget(scene, struck, FINAL)
+    return struck
+
+
+def during_report(scene: Scene) -> Struck:
+    """Killed while the report is written."""
+    running = scene.start()
+    wait_for(
+        lambda: bool(scene.jobs().get(FINAL)) and not scene.open_jobs() and _all_selected(scene),
+        "the last result",
+        running,
+    )
+    time.sleep(scene.rng.uniform(0, 1.5))
+    struck = kill_driver(scene, running, "all results there, report half-written")
+    report = scene.out / "report" / "report.md"
+    if report.exists():
+        report.unlink()
+        report.with_name(f"report.html.{running.pid}.partial").write_text("<html>")
+    return struck
+
+
+def _all_selected(scene: Scene) -> bool:
+    return len(list(scene.out.glob("selections/*.json"))) == 2
+
+
+def disk_full(scene: Scene) -> Struck:
+    """The disk under the output folder fills up while it runs, and has room again later."""
+    scene.out.mkdir(parents=True)
+    size = ["-o", "size=96m", "tmpfs", str(scene.out)]
+    mounted = subprocess.run(["mount", "-t", "tmpfs", *size], capture_output=True)
+    if mounted.returncode:
+        raise PermissionError("a file system of limited size cannot be mounted here")
+    running = scene.start()
+    label = scene.draw_moment(running, [*SEARCHES, FINAL])
+    struck = strike(scene, f"inside a segment of {label} ({scene.standing()})")
+    ballast = scene.out / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(1 << 12))
+        except OSError:
+            pass
+    _must_end(running, struck, 1)
+    output = running.output()
+    if "No space left" not in output:
+        struck.wrong.append("the output does not say that the disk is full")
+    if "Traceback" in output:
+        struck.wrong.append("the output has a traceback")
+    ballast.unlink()
+    return struck
+
+
+def second_command(scene: Scene) -> Struck:
+    """A second command on the same folder."""
+    running = scene.start()
+    label = scene.draw_moment(running, SEARCHES)
+    struck = strike(scene, f"inside a segment of {label} ({scene.standing()})", [])
+    second = scene.start()
+    _must_end(second, struck, 2)
+    if str(running.pid) not in second.output():
+        struck.wrong.append("the refusal does not name the first command's process")
+    _must_end(running, struck, 0)
+    return struck
+
+
+def stale_lease(scene: Scene) -> Struck:
+    """The driver is killed; its lease stands there, of another host whose heart beats no more."""
+    running = scene.start()
+    label = scene.draw_moment(running, [*SEARCHES, FINAL])
+    struck = kill_driver(scene, running, f"inside a segment of {label}, lease left behind")
+    holder = {"host": "elsewhere", "pid": running.pid, "heartbeat": time.time()}
+    (scene.out / "lease.json").write_text(json.dumps(holder))
+    _must_end(refused := scene.start(), struck, 2)
+    if "elsewhere" not in refused.output():
+        struck.wrong.append("the refusal does not name the host")
+    (scene.out / "lease.json").write_text(json.dumps(holder | {"heartbeat": time.time() - 600}))
+    return struck

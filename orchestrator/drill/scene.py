@@ -1,0 +1,249 @@
+"""One study folder of the drill: what stands in it, and what a fault did to it."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import sqlite3
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orchestrator.drill.processes import Running, start, wait_for
+from orchestrator.store import JobFolder, Record
+
+Point = tuple[str, str, int, int, float]
+"""Job, key, step, milliseconds, value."""
+
+
+@dataclass
+class Scene:
+    """A study's folder, and how it is run.
+
+    Args:
+        folder: of this fault: `out`, the commands' log, a tracking server's files.
+        data: where data sets lie.
+        rng: draws the moment.
+        words: settings of the command.
+    """
+
+    folder: Path
+    data: Path
+    rng: random.Random
+    words: list[str] = field(default_factory=list)
+    started: list[Running] = field(default_factory=list)
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def out(self) -> Path:
+        return self.folder / "out"
+
+    @property
+    def database(self) -> Path:
+        """MLflow's, of the tracking server where there is one."""
+        served = self.folder / "server.db"
+        return served if served.exists() else self.out / "mlflow.db"
+
+    def start(self, *words: str) -> Running:
+        arguments = ["drill", "--out", str(self.out), "--data", str(self.data)]
+        log = self.folder / "commands.log"
+        running = start(log, [*arguments, *self.words, *words], self.environment)
+        self.started.append(running)
+        return running
+
+    def end(self) -> None:
+        """End every command that still runs, and all that it started."""
+        for running in self.started:
+            if running.process.poll() is None:
+                for member in running.family():
+                    member.kill()
+                running.process.wait()
+
+    def jobs(self) -> dict[str, JobFolder]:
+        """By label."""
+        found = sorted(self.out.glob("jobs/*"))
+        return {path.name.rpartition("-")[0]: JobFolder(path) for path in found}
+
+    def records(self, label: str) -> list[Record]:
+        folder = self.jobs().get(label)
+        return folder.records() if folder else []
+
+    def wait_for_records(self, running: Running, label: str, count: int) -> None:
+        """Until the job has so many records; with 0, until its folder is there."""
+        wait_for(
+            lambda: label in self.jobs() and len(self.records(label)) >= count,
+            f"{count} records of {label}",
+            running,
+        )
+
+    def draw_moment(self, running: Running, labels: list[str], *, least: int = 0) -> str:
+        """Wait for a drawn moment inside a drawn job's segment; returns the job's label.
+
+        Args:
+            least: records that the job must have by then.
+        """
+        label = self.rng.choice(labels)
+        of = {"search-frc-seed0": 5, "search-rnn-seed0": 3, "train-frc-digits": 5}[label]
+        count = self.rng.randint(least, of - 1)
+        self.wait_for_records(running, label, count)
+        time.sleep(self.rng.uniform(0, 0.4))
+        return label
+
+    def standing(self) -> str:
+        """How far every job is, in words."""
+        parts = []
+        for label, folder in self.jobs().items():
+            done = folder.result() is not None
+            short = label.replace("-seed0", "").replace("-digits", "")
+            parts.append(f"{short} {'done' if done else len(folder.records())}")
+        return ", ".join(parts) or "no job yet"
+
+    def open_jobs(self) -> list[str]:
+        return [label for label, folder in self.jobs().items() if folder.result() is None]
+
+
+@dataclass
+class Struck:
+    """What a fault did.
+
+    Attributes:
+        moment: where it hit, in words.
+        labels: jobs whose work in flight it ended.
+        time: when.
+        before: records at that time, by job.
+        finished: the modification times of results that must not be written again.
+        exit_code: of the command that was struck, where it must be a given one.
+        remarks: what was seen that must be seen.
+        wrong: what was seen that must not be.
+    """
+
+    moment: str
+    labels: list[str]
+    time: float
+    before: dict[str, list[Record]]
+    finished: dict[str, int]
+    remarks: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+
+
+def strike(scene: Scene, moment: str, labels: list[str] | None = None) -> Struck:
+    """Take down where everything stands, at the moment of the fault."""
+    jobs = scene.jobs()
+    return Struck(
+        moment=moment,
+        labels=scene.open_jobs() if labels is None else labels,
+        time=time.time(),
+        before={label: folder.records() for label, folder in jobs.items()},
+        finished={
+            label: (folder.path / "result.json").stat().st_mtime_ns
+            for label, folder in jobs.items()
+            if folder.result() is not None
+        },
+    )
+
+
+def lost(scene: Scene, struck: Struck) -> tuple[int, float]:
+    """Segments that were computed twice, and seconds of work that were lost, those included."""
+    segments, seconds = 0, 0.0
+    for label, before in struck.before.items():
+        after = {record["position"]: record for record in scene.records(label)}
+        redone = [r for r in before if after.get(r["position"], r)["time"] != r["time"]]
+        segments += len(redone)
+        seconds += sum(record["seconds"] for record in redone)
+        if label in struck.labels:
+            folder = scene.jobs()[label]
+            began = max(
+                (r["time"] for r in before),
+                default=(folder.path / "settings.json").stat().st_mtime,
+            )
+            if before:  # before the first record most of the time goes into starting
+                seconds += max(0.0, struck.time - began)
+    return segments, seconds
+
+
+def recovery(scene: Scene, struck: Struck) -> float | None:
+    """Seconds from the fault to the next committed segment of a job that it hit."""
+    times = [
+        record["time"]
+        for label in struck.labels
+        for record in scene.records(label)
+        if record["time"] > struck.time
+    ]
+    return min(times) - struck.time if times else None
+
+
+def points(database: Path) -> Counter[Point]:
+    """Every metric point of every living run of a job, as often as MLflow has it."""
+    with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
+        rows = connection.execute(
+            "select t.value, m.key, m.step, m.timestamp, m.value from metrics m "
+            "join tags t on t.run_uuid = m.run_uuid and t.key = 'job' "
+            "join runs r on r.run_uuid = m.run_uuid where r.lifecycle_stage = 'active'"
+        ).fetchall()
+    return Counter((job, key, step, when, value) for job, key, step, when, value in rows)
+
+
+def expected_points(out: Path) -> Counter[Point]:
+    """What the records say that MLflow must have."""
+    found: Counter[Point] = Counter()
+    for path in out.glob("jobs/*"):
+        for record in JobFolder(path).records():
+            values = record["metrics"] | {"seconds": record["seconds"]}
+            when, job = int(record["time"] * 1000), path.name.rpartition("-")[2]
+            found.update((job, key, record["position"], when, v) for key, v in values.items())
+    return found
+
+
+def differences(scene: Scene, undisturbed: Path) -> list[str]:
+    """Where the folder is not what an undisturbed run leaves, one line each."""
+    ours, theirs = scene.jobs(), Scene(undisturbed.parent, scene.data, scene.rng).jobs()
+    found = []
+    if sorted(p.path.name for p in ours.values()) != sorted(p.path.name for p in theirs.values()):
+        return [f"jobs {sorted(ours)}, undisturbed {sorted(theirs)}"]
+    for label, folder in ours.items():
+        mine, other = folder.result() or {}, theirs[label].result() or {}
+        for key in sorted((mine | other).keys() - {"seconds"}):
+            if mine.get(key) != other.get(key):
+                found.append(f"{label}: {key} differs")
+        if _numbers(folder.records()) != _numbers(theirs[label].records()):
+            found.append(f"{label}: records differ")
+    for path in sorted(undisturbed.glob("selections/*.json")):
+        if _selection(scene.out / "selections" / path.name) != _selection(path):
+            found.append(f"selection {path.stem} differs")
+    if report(scene.out) != report(undisturbed):
+        found.append("the report differs")
+    have, want = points(scene.database), expected_points(scene.out)
+    if have != want:
+        found.append(
+            f"MLflow: {(want - have).total()} points missing, {(have - want).total()} more"
+        )
+    left = [p for p in scene.out.rglob("*.partial") if "ray" not in p.relative_to(scene.out).parts]
+    if left:
+        found.append(f"left behind: {', '.join(p.name for p in left)}")
+    return found
+
+
+def _numbers(records: list[Record]) -> list[Any]:
+    """What must be equal of two runs' records."""
+    keys = ("position", "of", "metrics", "details")
+    return [[record[key] for key in keys] for record in records]
+
+
+def _selection(path: Path) -> dict[str, Any]:
+    try:
+        record: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return {key: value for key, value in record.items() if key != "time"}
+
+
+def report(out: Path) -> str:
+    """The report's text without its durations."""
+    try:
+        text = (out / "report" / "report.md").read_text()
+    except OSError:
+        return ""
+    return re.sub(r"\d+:\d\d(:\d\d)?|\d+(\.\d+)? (s|ms|min|h)\b", "TIME", text)

@@ -1,0 +1,158 @@
+"""Old job folders: `python -m orchestrator.jobs list|remove OUT`. No Ray.
+
+A changed setting gives a job a new id and a new folder; the old one stays, so that setting it back
+costs nothing. What no job of the study's own settings needs can be removed here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from gdas.errors import InputError
+from orchestrator.checks import fixed_cells, identity
+from orchestrator.console import columns, run_command, say_next
+from orchestrator.experiment import Experiment, decode
+from orchestrator.recorded import driver, open_recorded
+from orchestrator.store import JobFolder, Store
+from orchestrator.study import Study, build_study
+
+EPILOG = """examples:
+  python -m orchestrator.jobs list runs/smoke           what is there, and what is old
+  python -m orchestrator.jobs remove runs/smoke         asks, then removes the old folders
+  python -m orchestrator.jobs remove runs/smoke --yes   does not ask
+
+Old is a folder that no job of the study's settings (OUT/study.json) needs, --only or not. Removing
+it frees its disk; a setting that is changed back would then be computed again."""
+
+
+@dataclass(frozen=True)
+class Old:
+    """A job folder that no job of the plan needs."""
+
+    path: Path
+    bytes: int
+    done: bool
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m orchestrator.jobs",
+        description="Job folders of a study that its present settings do not need.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("what", choices=("list", "remove"), help="list them, or remove them")
+    parser.add_argument("out", type=Path, metavar="OUT", help="a study's output folder")
+    parser.add_argument("--yes", action="store_true", help="remove without asking")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    options = parse(arguments)
+    return run_command(lambda: _jobs(options.what, options.out, yes=options.yes))
+
+
+def _jobs(what: str, out: Path, *, yes: bool) -> int:
+    store, study = open_recorded(out)
+    old = old_folders(store, study)
+    total = sum(1 for path in (store.out / "jobs").iterdir() if path.is_dir())
+    print(f"{out}: {total} job folders, {len(old)} of them old")
+    if not old:
+        say_next(f"python -m orchestrator.status {out}")
+        return 0
+    rows = [
+        (folder.path.name, "done" if folder.done else "not done", _size(folder.bytes), _age(folder))
+        for folder in old
+    ]
+    print("\n".join(columns([("old folder", "state", "size", "last written"), *rows])))
+    freed = _size(sum(folder.bytes for folder in old))
+    if what == "list":
+        say_next(f"python -m orchestrator.jobs remove {out}   (frees {freed})")
+        return 0
+    if (holder := driver(out)) is not None:
+        raise InputError(
+            f"{out}: driven by process {holder.pid} on {holder.host}; wait for it, or stop it, "
+            "before folders are removed"
+        )
+    if not yes:
+        if not sys.stdin.isatty():
+            raise InputError("nothing is removed without a word: add --yes")
+        if input(f"Remove these {len(old)} folders ({freed})? [y/N] ").strip().lower() not in (
+            "y",
+            "yes",
+        ):
+            raise InputError("nothing was removed")
+    for folder in old:
+        shutil.rmtree(folder.path)
+    print(f"removed {len(old)} folders, {freed}")
+    say_next(f"python -m orchestrator.status {out}")
+    return 0
+
+
+def old_folders(store: Store, study: Study) -> list[Old]:
+    """Job folders of ids that the study's whole settings do not have.
+
+    Raises:
+        InputError: what the settings need cannot be known, so nothing is safe to remove.
+    """
+    kept = {job.id for job in whole_plan(store, study)}
+    if any(job.id not in kept for job in study):
+        raise InputError(
+            f"{store.out / 'study.json'}: of another version of the algorithm; run the study again "
+            "first, so that it is known which folders are needed"
+        )
+    old = []
+    for path in sorted((store.out / "jobs").iterdir()):
+        if path.is_dir() and not path.is_symlink() and path.name.rpartition("-")[2] not in kept:
+            size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+            old.append(Old(path, size, JobFolder(path).result() is not None))
+    return old
+
+
+def whole_plan(store: Store, study: Study) -> Study:
+    """All jobs of the settings in study.json; a start with --only writes down a part of them."""
+    settings = store.study().get("settings")
+    try:
+        experiment = decode(Experiment, settings, "settings")
+        cells = {name: cell.to_json() for name, cell in fixed_cells(experiment).items()}
+        return build_study(experiment, partial(identity, _data_folder(store, study)), cells)
+    except InputError as problem:
+        raise InputError(
+            f"{store.out / 'study.json'}: cannot tell which folders are needed ({problem}); run "
+            "the study again first"
+        ) from None
+
+
+def _data_folder(store: Store, study: Study) -> Path:
+    """Where the study's jobs found their data."""
+    for job in study:
+        try:
+            return Path(store.folder(job).settings()["environment"]["data"])
+        except (OSError, ValueError, KeyError):
+            continue
+    return Path("data").resolve()
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB"
+
+
+def _age(folder: Old) -> str:
+    newest = max((file.stat().st_mtime for file in folder.path.rglob("*")), default=0.0)
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(newest)) if newest else "-"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,213 @@
+"""experiments/README.md, written from the settings themselves: their defaults and their sources.
+
+    python -m orchestrator.settings_page > experiments/README.md
+
+A test holds the page to what this writes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gdas.config import (
+    SEARCH_PRESETS,
+    TEXT_SEARCH_PRESETS,
+    AlphaUpdate,
+    Derivation,
+    Dropouts,
+    ImageData,
+    PhotoData,
+    SamplerConfig,
+    SearchConfig,
+    SupernetConfig,
+    TextSearchConfig,
+    TextTrainConfig,
+    TrainConfig,
+    WeightUpdate,
+    image_train_preset,
+    text_train_preset,
+)
+from gdas.deviations import value_of
+from gdas.sources import NOT_SOURCED, SOURCES
+from orchestrator.experiment import (
+    EXPERIMENTS,
+    CellSource,
+    Experiment,
+    FinalSpec,
+    MeasureSpec,
+    MlflowSpec,
+    PaperRow,
+    SearchSpec,
+    TrainResources,
+    TrialResources,
+)
+
+HEAD = """# Experiments and settings
+
+*Written by `python -m orchestrator.settings_page > experiments/README.md`; change the settings or
+the experiments, not this page.*
+
+An experiment is a YAML file. What a file does not set comes from its `preset` (default: `paper`),
+and the command line changes any of it by its dotted key:
+
+    python -m orchestrator.reproduce_paper FILE searches.NAME.recipe.epochs=5 final.recipe.lr=0.1
+
+`search`, `proxy` and `final` hold what all searches, proxy trainings and finals on images share;
+`text_search`, `text_proxy` and `text_final` the same for those on text. An unknown key, or a value
+of the wrong type or out of range, is refused before anything starts.
+"""
+
+RECIPES: tuple[tuple[str, type, Mapping[Any, Any]], ...] = (
+    ("A search on images: `searches.NAME.recipe`", SearchConfig, SEARCH_PRESETS),
+    (
+        "A training on images: `finals.NAME.recipe`, `searches.NAME.proxy`",
+        TrainConfig,
+        {name: image_train_preset(name, "cifar10") for name in SEARCH_PRESETS},
+    ),
+    ("A search on text: `searches.NAME.recipe`", TextSearchConfig, TEXT_SEARCH_PRESETS),
+    (
+        "A training on text: `finals.NAME.recipe`, `searches.NAME.proxy`",
+        TextTrainConfig,
+        {name: text_train_preset(name, "ptb") for name in TEXT_SEARCH_PRESETS},
+    ),
+)
+PARTS: dict[str, type] = {
+    "network": SupernetConfig,
+    "weights": WeightUpdate,
+    "alpha": AlphaUpdate,
+    "sampler": SamplerConfig,
+    "derivation": Derivation,
+    "dropouts": Dropouts,
+}
+OTHERS: tuple[tuple[str, type], ...] = (
+    ("The whole file", Experiment),
+    ("`searches.NAME`", SearchSpec),
+    ("`finals.NAME`", FinalSpec),
+    ("`finals.NAME.cell`: exactly one of", CellSource),
+    ("`finals.NAME.row`: the paper's numbers that it stands beside", PaperRow),
+    ("`measures.NAME`", MeasureSpec),
+    ("`searches.NAME.resources`, `proxy_resources`, `measures.NAME.resources`", TrialResources),
+    ("`finals.NAME.resources`", TrainResources),
+    ("`mlflow`", MlflowSpec),
+    ("`data` of arrays (CIFAR, digits)", ImageData),
+    ("`data` of photos", PhotoData),
+)
+
+
+def page() -> str:
+    """The whole page, Markdown."""
+    parts = [HEAD, "\n## Experiments\n"]
+    for path in sorted(EXPERIMENTS.glob("*.yaml")):
+        parts.append(f"\n### [{path.stem}]({path.name})\n\n{_opening(path)}\n")
+    parts.append("\n## Recipes\n\nEvery setting that can change a result, with its value in each ")
+    parts.append("preset and where the default comes from. `-`: the preset has no such recipe.\n")
+    for title, config, presets in RECIPES:
+        parts.append(f"\n### {title}\n\n{_recipe(config, presets)}")
+    parts.append("\n## Everything else\n\nResources and tracking do not change a job's identity.\n")
+    for title, settings in OTHERS:
+        parts.append(f"\n### {title}\n\n{_first_line(settings)}\n\n{_fields(settings)}")
+    return "".join(parts)
+
+
+def _opening(path: Path) -> str:
+    """The comment that an experiment's file begins with, as Markdown."""
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line.removeprefix("#").removeprefix(" "))
+    return "\n".join(line.replace("   python", "    python", 1) for line in lines)
+
+
+def _recipe(config: type, presets: Mapping[Any, Any]) -> str:
+    sources = {source.key: source for source in SOURCES.get(config, ())}
+    without = NOT_SOURCED.get(config, {})
+    meaning = comments(config)
+    for part, settings in PARTS.items():
+        meaning |= {f"{part}.{key}": text for key, text in comments(settings).items()}
+    rows = []
+    for key in _keys(next(iter(presets.values()))):
+        values = [_text(value_of(preset, key)) for preset in presets.values()]
+        source = sources.get(key)
+        paper = source.paper.text if source else ""
+        why = source.why if source else without.get(key, "")
+        rows.append([f"`{key}`", *values, paper, why, meaning.get(key, "")])
+    header = ["setting", *presets, "paper", "source", "note"]
+    return _table(header, rows)
+
+
+def _keys(settings: Any, prefix: str = "") -> list[str]:
+    """Dotted keys of settings; the constants of data sets but their name are left out."""
+    keys = []
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if field.name == "data":
+            keys.append(f"{prefix}data.name")
+        elif dataclasses.is_dataclass(value):
+            keys += _keys(value, f"{prefix}{field.name}.")
+        elif field.name != "task":
+            keys.append(f"{prefix}{field.name}")
+    return keys
+
+
+def _fields(settings: type) -> str:
+    meaning = comments(settings)
+    rows = []
+    for field in dataclasses.fields(settings):
+        if field.default is not dataclasses.MISSING:
+            default = _text(field.default)
+        elif field.default_factory is not dataclasses.MISSING:
+            default = "its own defaults"
+        else:
+            default = "no default"
+        rows.append([f"`{field.name}`", default, str(field.type), meaning.get(field.name, "")])
+    return _table(["setting", "default", "type", "note"], rows)
+
+
+def comments(settings: type) -> dict[str, str]:
+    """The comment beside or above each field of a dataclass, from its source."""
+    found: dict[str, str] = {}
+    names = {field.name for field in dataclasses.fields(settings)}
+    above: list[str] = []
+    for raw in inspect.getsource(settings).splitlines():
+        line = raw.strip()
+        name = line.partition(":")[0]
+        if line.startswith("#"):
+            above.append(line.lstrip("# "))
+        elif name in names and name not in found:
+            beside = line.partition("  # ")[2]
+            found[name] = beside or " ".join(above)
+            above = []
+        else:
+            above = []
+    return {name: text for name, text in found.items() if text}
+
+
+def _first_line(settings: type) -> str:
+    return inspect.cleandoc(settings.__doc__ or "").splitlines()[0]
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return "[" + ", ".join(map(_text, value)) + "]"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    def line(cells: list[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
+
+    return line(header) + line(["---"] * len(header)) + "".join(map(line, rows))
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())

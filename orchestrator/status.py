@@ -1,0 +1,97 @@
+"""Where a study stands: `python -m orchestrator.status OUT`. From records alone, no Ray.
+
+While the study runs, from any machine that sees the folder, or after.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from orchestrator.console import (
+    failure_lines,
+    job_progress,
+    overview,
+    run_command,
+    say_next,
+    tally,
+)
+from orchestrator.recorded import driver, open_recorded, recorded_board, started_at
+from orchestrator.store import Store
+from orchestrator.study import Job, Study
+
+EPILOG = """examples:
+  python -m orchestrator.status runs/smoke                where every job stands, once
+  watch -n 5 python -m orchestrator.status runs/smoke     the same, every 5 seconds
+
+states: waiting (not begun), running, done, stopped (begun; the same command goes on from its last
+epoch), failed (its error is shown), blocked (needs a job that failed).
+
+Exit code: 0, whatever the jobs did; 2 there is no study in the folder."""
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m orchestrator.status",
+        description="Where every job of a study stands, from its records alone: state, epoch, "
+        "metric, elapsed, left, last error and its log file.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("out", type=Path, metavar="OUT", help="a study's output folder")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    options = parse(arguments)
+    return run_command(lambda: _status(options.out))
+
+
+def _status(out: Path) -> int:
+    store, study = open_recorded(out)
+    holder = driver(out)
+    board = recorded_board(store, study, driven=holder is not None)
+
+    def progress_of(job: Job) -> Mapping[str, str]:
+        since = started_at(store, job) if board.states[job.id] == "running" else None
+        return job_progress(job, store, since=since)
+
+    name = store.study().get("settings", {}).get("name", "study")
+    where = f"driven by process {holder.pid} on {holder.host}" if holder else "nobody drives it now"
+    print(f"{name} in {out}: {tally(study.jobs, board)}; {where}\n")
+    print("\n".join(overview(study, board, progress_of)))
+    if failed := failure_lines(study, store, board):
+        print("\n" + "\n".join(failed))
+    if (heard := _last_heard(study, store)) is not None:
+        print(f"\nlast record {heard}")
+    if holder is not None:
+        say_next(f"watch -n 5 python -m orchestrator.status {out}")
+    elif board.all_done():
+        say_next(f"open {out}/report/report.html; python -m orchestrator.compare {out} OTHER")
+    else:
+        say_next(store.study().get("command") or "the command that started it; it goes on")
+    return 0
+
+
+def _last_heard(study: Study, store: Store) -> str | None:
+    """When the newest record was written, in words."""
+    times = [
+        records[-1]["time"]
+        for job in study
+        if job.kind != "select" and (records := store.folder(job).records())
+    ]
+    if not times:
+        return None
+    seconds = max(0.0, time.time() - max(times))
+    for size, unit in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit} ago"
+    return f"{seconds:.0f} seconds ago"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""A study's output folder as its jobs leave it, written without running anything."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from gdas.genotype import PUBLISHED
+from orchestrator.experiment import Experiment, load_experiment
+from orchestrator.store import Store
+from orchestrator.study import Job, Study, build_study
+from tests.orchestrator.test_study import identity
+
+TINY = str(Path(__file__).parents[1] / "e2e" / "tiny.yaml")
+CELL = PUBLISHED["GDAS_F1"].to_json()
+
+
+def fake_study(out: Path, *overrides: str) -> tuple[Experiment, Study, Store]:
+    """The tiny study: study.json and the job folders' settings, nothing done."""
+    experiment = load_experiment(TINY, list(overrides))
+    study, store = build_study(experiment, identity, {}), Store(out)
+    settings = json.loads(json.dumps(dataclasses.asdict(experiment)))
+    command = f"python -m orchestrator.reproduce_paper {TINY} --out {out}"
+    store.write_study(study, settings, {"torch": "2.0"}, command)
+    for job in study:
+        if job.kind != "select":
+            store.prepare(job, {"data": str(out / "data")})
+    return experiment, study, store
+
+
+def record(position: int, of: int = 3, seconds: float = 10.0, **metrics: float) -> dict[str, Any]:
+    """One epoch's record."""
+    values = {"train/loss": 1.0, "valid/loss": 2.0, "valid/top1": 30.0 + position}
+    # Half of all probability on one operation of edge 0, which changes in the last epoch.
+    logits = [[0.0] * 8 for _ in range(14)]
+    logits[0][5 if position == of else 4] = 2.0
+    details = {"genotype": CELL, "logits": {"normal": logits}}
+    return {
+        "position": position,
+        "of": of,
+        "metrics": values | {name.replace("_", "/"): value for name, value in metrics.items()},
+        "details": details,
+        "started": time.time() - seconds,
+        "time": time.time(),
+        "seconds": seconds,
+        "host": "here",
+        "pid": 1,
+    }
+
+
+def finish(store: Store, job: Job, **result: Any) -> None:
+    """All three epochs and a result."""
+    for position in (1, 2, 3):
+        store.folder(job).append_record(record(position))
+    metrics = {"valid/top1": 33.0}
+    store.folder(job).write_result(
+        {"digest": f"digest of {job.id}", "metrics": metrics, "genotype": CELL, "seconds": 30.0}
+        | result
+    )
+
+
+def select(store: Store, study: Study) -> None:
+    """The selection's record."""
+    job = next(job for job in study if job.kind == "select")
+    winner = {"seed": 2, "score": 40.5, "loss": 1.0, "genotype": CELL, "search": job.needs[2]}
+    selection = {
+        "id": job.id,
+        "track": job.name,
+        "by": "shared_weights",
+        "method": "m",
+        "metric": "valid/top1",
+        "best": "highest",
+        "candidates": [winner],
+        "winner": winner,
+    }
+    store.selection_path(job).write_text(json.dumps(selection))

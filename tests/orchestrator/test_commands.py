@@ -1,0 +1,285 @@
+"""status, compare, cell, jobs and doctor: what they print, their exit codes, one-line errors."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from gdas.genotype import PUBLISHED, load
+from orchestrator import cell, compare, doctor, jobs, status
+from orchestrator.experiment import load_experiment
+from orchestrator.memory import estimated_bytes
+from orchestrator.study import build_study
+from tests.orchestrator.fake_study import CELL, fake_study, finish, record, select
+from tests.orchestrator.test_study import identity
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def refused(capsys: Capture, code: int) -> str:
+    """The one line on standard error of a command that refused its input."""
+    assert code == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: "), lines
+    return lines[0]
+
+
+@pytest.mark.parametrize("name", ["status", "compare", "cell", "jobs", "doctor"])
+def test_help_teaches(name: str, capsys: Capture) -> None:
+    module = importlib.import_module(f"orchestrator.{name}")
+    with pytest.raises(SystemExit) as done:
+        module.main(["--help"])
+    assert done.value.code == 0
+    shown = capsys.readouterr().out
+    assert f"python -m orchestrator.{name} " in shown.partition("examples:")[2]
+
+
+@pytest.mark.parametrize("words", [["status"], ["compare", "x"], ["jobs", "list"]])
+def test_a_folder_without_a_study_is_refused_and_not_made(
+    words: list[str], capsys: Capture, tmp_path: Path
+) -> None:
+    module = importlib.import_module(f"orchestrator.{words[0]}")
+    assert "no study there" in refused(capsys, module.main([*words[1:], "nowhere"]))
+    assert not (tmp_path / "nowhere").exists()
+
+
+# status
+
+
+def test_status_of_a_study_that_stopped_names_the_command_that_goes_on(
+    capsys: Capture, tmp_path: Path
+) -> None:
+    _, study, store = fake_study(tmp_path / "out")
+    first, second, third, *_ = study.jobs
+    finish(store, first)
+    store.folder(second).append_record(record(1))
+    store.folder(third).append_record(record(2))
+    store.folder(third).write_failure("ValueError: too bad", "")
+    assert status.main(["out"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "1 of 6 done" in lines[0] and "nobody drives it now" in lines[0]
+    states = {line.split()[0]: line.split()[1] for line in lines if line.startswith("  frc")}
+    assert states == {
+        "frc-seed0": "done",
+        "frc-seed1": "stopped",
+        "frc-seed2": "failed",
+        "frc-seed3": "waiting",
+        "frc": "blocked",
+        "frc-digits": "blocked",
+    }
+    assert "search-frc-seed2: failed: ValueError: too bad" in lines
+    assert f"  log: {store.folder(third).path / 'failure.json'}" in lines
+    assert lines[-1].startswith("next: python -m orchestrator.reproduce_paper ")
+
+
+def test_status_of_a_study_that_runs(capsys: Capture, tmp_path: Path) -> None:
+    _, study, store = fake_study(tmp_path / "out")
+    store.folder(study.jobs[0]).append_record(record(1))
+    lease = {"host": os.uname().nodename, "pid": os.getpid(), "heartbeat": time.time()}
+    (store.out / "lease.json").write_text(json.dumps(lease))
+    before = sorted(store.out.rglob("*"))
+    assert status.main(["out"]) == 0
+    out = capsys.readouterr().out
+    assert f"driven by process {os.getpid()}" in out
+    line = next(line for line in out.splitlines() if "frc-seed0" in line)
+    assert line.split()[1:5] == ["running", "1/3", "valid/top1", "31.00"]
+    assert line.split()[-1] in ("0:20", "0:19"), "what is left of two epochs of ten seconds"
+    assert sorted(store.out.rglob("*")) == before, "nothing is written"
+
+
+def test_a_driver_that_died_does_not_count(capsys: Capture, tmp_path: Path) -> None:
+    _, study, store = fake_study(tmp_path / "out")
+    store.folder(study.jobs[0]).append_record(record(1))
+    for lease in ({"host": "elsewhere", "pid": 1, "heartbeat": time.time() - 100}, {}, "torn"):
+        (store.out / "lease.json").write_text(json.dumps(lease)[:60])
+        assert status.main(["out"]) == 0
+        assert "nobody drives it now" in capsys.readouterr().out
+
+
+# compare
+
+
+def test_compare_shows_differing_settings_and_results_side_by_side(
+    capsys: Capture, tmp_path: Path
+) -> None:
+    for name, overrides, top1 in (("a", (), 91.25), ("b", ("final.recipe.epochs=2",), 90.5)):
+        _, study, store = fake_study(tmp_path / name, *overrides)
+        for job in study:
+            if job.kind == "search":
+                finish(store, job)
+        select(store, study)
+        finish(store, study.jobs[-1], metrics={"test/top1": top1}, parameters=1234)
+    assert compare.main(["a", "b"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["finals.frc-digits.recipe.epochs", "3", "2"] in rows
+    assert not [row for row in rows if row and row[0].startswith("searches.")]
+    assert ["versions:", "equal"] in rows
+    assert ["train-frc-digits", "test/top1", "91.25", "90.50"] in rows
+    assert ["train-frc-digits", "parameters", "1,234", "1,234"] in rows
+    assert ["select-frc", "seed", "2", "2"] in rows
+    assert rows[-2][:7] == ["4", "finished", "jobs", "are", "common,", "with", "equal"]
+
+
+def test_compare_says_where_one_computation_gave_two_results(
+    capsys: Capture, tmp_path: Path
+) -> None:
+    for name in ("a", "b"):
+        _, study, store = fake_study(tmp_path / name)
+        finish(store, study.jobs[0], digest=name)
+    assert compare.main(["a", "b"]) == 0
+    assert "weights differ in search-frc-seed0" in capsys.readouterr().out
+
+
+def test_a_search_that_one_study_has_not_is_one_line() -> None:
+    one = {"name": "x", "searches.a.seeds": "[0]", "searches.a.recipe.epochs": "3"}
+    assert compare.differing([one, {"name": "x", "searches.b.seeds": "[0]"}]) == [
+        ("searches.a", "there", "-"),
+        ("searches.b", "-", "there"),
+    ]
+
+
+# jobs
+
+
+def test_old_job_folders_are_listed_and_removed_and_needed_ones_stay(
+    capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, before, store = fake_study(tmp_path / "out", "searches.frc.recipe.epochs=2")
+    finish(store, before.jobs[0])
+    _, study, store = fake_study(tmp_path / "out")
+    _, partial, store = fake_study(tmp_path / "out")
+    only = partial.only(["search-frc-seed0"])
+    monkeypatch.setattr(jobs, "identity", lambda folder, data, split: identity(data, split))
+    store.write_study(only, store.study()["settings"], {})  # as after a start with --only
+    gone = [f"{job.label}-{job.id}" for job in before if job.kind not in ("select",)]
+    gone = [name for name in gone if name.startswith("search")] + [
+        name for name in gone if name.startswith("train")
+    ]
+    assert jobs.main(["list", "out"]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in gone) and "jobs remove out" in out.splitlines()[-1]
+    assert "add --yes" in refused(capsys, jobs.main(["remove", "out"]))
+    assert jobs.main(["remove", "out", "--yes"]) == 0
+    left = {path.name for path in (tmp_path / "out" / "jobs").iterdir()}
+    assert left == {f"{job.label}-{job.id}" for job in study if job.kind != "select"}
+
+
+def test_nothing_is_removed_under_a_running_study_or_from_unknown_settings(
+    capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_study(tmp_path / "out", "searches.frc.recipe.epochs=2")
+    _, study, store = fake_study(tmp_path / "out")
+    monkeypatch.setattr(jobs, "identity", lambda folder, data, split: identity(data, split))
+    lease = {"host": os.uname().nodename, "pid": os.getpid(), "heartbeat": time.time()}
+    (store.out / "lease.json").write_text(json.dumps(lease))
+    assert "driven by process" in refused(capsys, jobs.main(["remove", "out", "--yes"]))
+    (store.out / "lease.json").unlink()
+    store.write_study(study, {"name": "of another version", "unknown": 1}, {})
+    assert "cannot tell which" in refused(capsys, jobs.main(["remove", "out", "--yes"]))
+    assert len(list((tmp_path / "out" / "jobs").iterdir())) == 10
+
+
+# cell
+
+
+def test_cells_are_found_by_name_by_file_and_in_a_study(capsys: Capture, tmp_path: Path) -> None:
+    Path("mine.json").write_text(json.dumps(PUBLISHED["GDAS_V1"].to_json()))
+    _, study, store = fake_study(tmp_path / "out")
+    assert "nothing is selected yet" in refused(capsys, cell.main(["show", "out:frc"]))
+    select(store, study)
+    assert cell.find_cell("GDAS_V1") == cell.find_cell("mine.json") == PUBLISHED["GDAS_V1"]
+    assert cell.find_cell("out:frc").to_json() == CELL
+    assert "the study's are frc" in refused(capsys, cell.main(["show", "out:typo"]))
+    assert "did you mean GDAS_V1?" in refused(capsys, cell.main(["count", "gdas_v1"]))
+    assert "published are" in refused(capsys, cell.main(["draw", "nothing.json"]))
+
+
+def test_a_cell_is_shown_node_by_node_and_as_a_file(capsys: Capture) -> None:
+    assert cell.main(["show", "GDAS_F1"]) == 0
+    out = capsys.readouterr().out
+    assert "node 1  =  skip_connect of c_{k-2}  +  sep_conv_3x3 of node 0" in out
+    assert "reduction cell: fixed" in out
+    assert cell.main(["show", "GDAS_F1", "--json"]) == 0
+    Path("again.json").write_text(capsys.readouterr().out)
+    assert load("again.json") == PUBLISHED["GDAS_F1"]
+    assert cell.main(["show", "RNN_GDAS"]) == 0
+    assert "state 4 = relu of state 1" in capsys.readouterr().out
+
+
+def test_counts_are_the_papers(capsys: Capture) -> None:
+    def counted(*words: str) -> list[str]:
+        assert cell.main(["count", *words]) == 0
+        return [line.split()[-1] for line in capsys.readouterr().out.splitlines()[2:-1]]
+
+    assert counted("GDAS_F1") == ["2,543,014", "402,781,834"]
+    small = counted("GDAS_F1", "--channels", "8", "--normals-per-block", "1", "--image-size", "16")
+    assert int(small[0].replace(",", "")) < 100_000
+    assert counted("RNN_GDAS", "--hidden", "32", "--vocabulary", "100") == ["23,780"]
+    refused(capsys, cell.main(["count", "GDAS_F1", "--channels", "10"]))
+    refused(capsys, cell.main(["count", "GDAS_F1", "--image-size", "0"]))
+
+
+def test_cells_are_drawn_to_svg_and_png(capsys: Capture) -> None:
+    assert cell.main(["draw", "GDAS_V1"]) == 0
+    assert Path("GDAS_V1.svg").read_text().count('<g id="normal-') == 12
+    assert cell.main(["draw", "fixed-reduction", "--to", "frc.png"]) == 0
+    assert Path("frc.png").read_bytes().startswith(b"\x89PNG")
+    assert "must end with" in refused(capsys, cell.main(["draw", "GDAS_V1", "--to", "x.gif"]))
+    assert "cannot write" in refused(capsys, cell.main(["draw", "GDAS_V1", "--to", "no/x.svg"]))
+
+
+# doctor
+
+
+def test_doctor_of_the_smoke_experiment_is_content(capsys: Capture, tmp_path: Path) -> None:
+    assert doctor.main([]) == 0
+    out = capsys.readouterr().out
+    for line in ("digits: built in", "search-gdas-frc-seed0 and 3 alike", "torch ", "GiB free"):
+        assert line in out
+    assert out.splitlines()[-1] == "next: python -m orchestrator.reproduce_paper smoke"
+    assert list(tmp_path.iterdir()) == [], "nothing is left behind"
+
+
+def test_doctor_names_the_fix_of_what_is_bad(
+    capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "data" / "cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    for name in [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]:
+        (folder / name).write_bytes(b"not it")
+    (tmp_path / "file").write_text("")
+    words = ["laptop", "--data", "data", "--out", "file/out", "search.resources.cpus=4000"]
+    assert doctor.main([*words, "mlflow.tracking_uri=http://127.0.0.1:9"]) == 1
+    bad = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  BAD")]
+    assert all(" -> " in line for line in bad)
+    text = "\n".join(bad)
+    for word in ("data_batch_1: md5", "127.0.0.1:9: does not answer", "file/out: cannot write"):
+        assert word in text
+    assert "more cores than here: lower searches.*.resources" in text
+
+
+def test_doctor_finds_a_package_that_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "version", lambda name: "1.0" if name == "torch" else "99")
+    found = {one.what.split()[0]: one for one in doctor.versions()}
+    assert found["torch"].level == "BAD" and found["torch"].fix.startswith("pip install 'torch")
+
+
+def test_the_memory_estimate_grows_with_the_batch_and_with_all_operations() -> None:
+    def estimate(*overrides: str) -> dict[str, float]:
+        study = build_study(load_experiment("smoke", list(overrides)), identity, {})
+        return {job.label: estimated_bytes(job) for job in study}
+
+    plain, larger = estimate(), estimate("search.recipe.batch_size=256")
+    assert larger["search-gdas-frc-seed0"] > 1.1 * plain["search-gdas-frc-seed0"]
+    assert plain["measure-acceleration"] > 1.1 * plain["search-gdas-frc-seed0"]
+    assert plain["train-gdas-rnn-prose"] > 0 and plain["select-gdas-frc"] == 0

@@ -1,0 +1,32 @@
+"""experiments/README.md is what the settings say now."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from gdas.config import SearchConfig, TextTrainConfig, WeightUpdate
+from orchestrator.experiment import EXPERIMENTS, FinalSpec, TrialResources
+from orchestrator.settings_page import comments, page
+
+
+def test_the_page_is_up_to_date() -> None:
+    written = (EXPERIMENTS / "README.md").read_text(encoding="utf-8")
+    hint = "run: python -m orchestrator.settings_page > experiments/README.md"
+    assert written == page(), hint
+
+
+def test_every_setting_and_every_experiment_is_on_the_page() -> None:
+    text = page()
+    for settings in (SearchConfig, TextTrainConfig, FinalSpec, TrialResources):
+        for field in dataclasses.fields(settings):
+            if field.name not in ("task",):
+                assert f"`{field.name}`" in text or f"`{field.name}." in text, field.name
+    for path in Path(EXPERIMENTS).glob("*.yaml"):
+        assert f"]({path.name})" in text
+
+
+def test_notes_are_the_comments_beside_and_above_a_field() -> None:
+    assert comments(WeightUpdate)["lr_min"] == "cosine, per epoch"
+    assert comments(WeightUpdate)["undrawn"].startswith("What operations not drawn")
+    assert "lr" not in comments(WeightUpdate)

@@ -1,0 +1,359 @@
+"""Searches of NAS-Bench-201 from settings to the report, without Ray; the table stays closed."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gdas.bench201.genotype import ACCURACIES, all_bench201_cells, bench201_from_string
+from gdas.bench201.table import read_table
+from gdas.checkpoint import digest, newest
+from gdas.config import Bench201SearchConfig
+from gdas.data.images import open_images
+from gdas.errors import InputError
+from gdas.genotype import bench201_from_json
+from orchestrator.checks import check_experiment, identity, prepare_data
+from orchestrator.estimate import estimated_seconds
+from orchestrator.evidence import uniform_p
+from orchestrator.experiment import Experiment, load_experiment
+from orchestrator.lookup_job import run_lookup, uniform_cells
+from orchestrator.plan import standing
+from orchestrator.report import write_report
+from orchestrator.reproduce_paper import main
+from orchestrator.scheduler import Scheduler
+from orchestrator.search_trial import run_search
+from orchestrator.store import Store
+from orchestrator.study import Study, build_study
+
+YAML = Path(__file__).parent.parent / "e2e" / "bench201.yaml"
+COLUMN = "cifar10_test_200"
+
+
+def write_table(folder: Path, *, without: int = 0) -> Path:
+    """A table in which 3 x 3 convolutions make a cell good, and its number decides among equals."""
+    path = folder / "nasbench201" / "nasbench201.csv"
+    path.parent.mkdir(exist_ok=True)
+    with path.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["index", "architecture", *ACCURACIES])
+        for cell in list(all_bench201_cells())[without:]:
+            convolutions = cell.operations.count("nor_conv_3x3")
+            accuracy = 10 + 13 * convolutions + round(cell.number / 15_625, 2)
+            rows.writerow([cell.number, str(cell), *[accuracy] * len(ACCURACIES)])
+    return path
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    write_table(folder)
+    return folder
+
+
+def study_of(experiment: Experiment, data: Path) -> Study:
+    check_experiment(experiment, {}, data)
+    return build_study(experiment, partial(identity, data), {})
+
+
+@dataclasses.dataclass
+class Ran:
+    """A study that has run, without Ray."""
+
+    experiment: Experiment
+    study: Study
+    store: Store
+    opened: dict[str, list[str]]
+
+    def results(self, kind: str, track: str) -> list[dict[str, Any]]:
+        jobs = [j for j in self.study if j.kind == kind and j.name.startswith(f"{track}-seed")]
+        return [result for job in jobs if (result := self.store.folder(job).result()) is not None]
+
+
+OPENED: list[str] | None = None
+
+
+def _opened(event: str, arguments: tuple[Any, ...]) -> None:
+    if OPENED is not None and event == "open":
+        OPENED.append(str(arguments[0]))
+
+
+sys.addaudithook(_opened)  # it cannot be removed, so it looks at OPENED
+
+
+@contextmanager
+def opened_files() -> Iterator[list[str]]:
+    global OPENED
+    OPENED = found = []
+    try:
+        yield found
+    finally:
+        OPENED = None
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Ran:
+    experiment = load_experiment(str(YAML), [])
+    study, store = study_of(experiment, data), Store(tmp_path_factory.mktemp("out"))
+    prepare_data(study, store, data)
+    scheduler = Scheduler(study, store, {"CPU": 1.0}, lambda line: None)
+    opened: dict[str, list[str]] = {"search": [], "lookup": []}
+    while (job := scheduler.next_job()) is not None:
+        folder = store.prepare(job, {"data": str(data)})
+        with opened_files() as found:
+            {"search": run_search, "lookup": run_lookup}[job.kind](str(folder.path))
+        opened[job.kind] += found
+        scheduler.finished(job)
+    assert scheduler.board.all_done(), scheduler.board.notes
+    return Ran(experiment, study, store, opened)
+
+
+def test_the_graph_is_searches_a_lookup_each_and_a_selection(ran: Ran) -> None:
+    kinds = [job.kind for job in ran.study]
+    assert kinds == ["search", "search", "select", "lookup", "lookup"] * 2
+    for name in ran.experiment.searches:
+        lookups, searches = ran.study.lookups_of(name), ran.study.searches(name)
+        assert [job.needs for job in lookups] == [(search.id,) for search in searches]
+        assert [job.label for job in lookups] == [f"lookup-{name}-seed{i}" for i in (0, 1)]
+        assert all(estimated_seconds(job) > 0 for job in (*lookups, *searches))
+    assert all(standing(job, ran.store) == "done" for job in ran.study)
+
+
+def test_the_table_is_opened_by_lookups_alone(ran: Ran) -> None:
+    assert any("nasbench201" in path for path in ran.opened["lookup"])
+    assert ran.opened["search"], "the hook sees what searches open"
+    assert not [path for path in ran.opened["search"] if "nasbench201" in path]
+
+
+def test_a_search_cannot_open_the_table() -> None:
+    """The module that can is none of those that searching brings along."""
+    code = (
+        "import sys, gdas.search, orchestrator.search_trial; "
+        "assert 'gdas.bench201.space' in sys.modules; "
+        "sys.exit('gdas.bench201.table' in sys.modules)"
+    )
+    import subprocess
+
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_lookup_before_its_search_has_ended_is_refused(
+    ran: Ran, data: Path, tmp_path: Path
+) -> None:
+    study, store = ran.study, Store(tmp_path)
+    (lookup, *_), (search, *_) = study.lookups_of("gdas"), study.searches("gdas")
+    store.prepare(search, {"data": str(data)})
+    folder = store.prepare(lookup, {"data": str(data)})
+    with opened_files() as opened, pytest.raises(PermissionError, match="the table stays closed"):
+        run_lookup(str(folder.path))
+    assert not [path for path in opened if "nasbench201" in path]
+    assert folder.failure() is not None and folder.result() is None
+
+
+def test_every_cell_is_looked_up_as_the_table_has_it(ran: Ran, data: Path) -> None:
+    table = read_table(data / "nasbench201" / "nasbench201.csv")
+    for name in ran.experiment.searches:
+        searches, lookups = ran.results("search", name), ran.results("lookup", name)
+        for seed, (job, search, found) in enumerate(
+            zip(ran.study.searches(name), searches, lookups, strict=True)
+        ):
+            derived = bench201_from_json(search["genotype"])
+            expected = table.standing(derived, COLUMN)._asdict()
+            assert found["derived"] == {"cell": str(derived), **expected}
+            assert found["epochs"][-1] == {"epoch": 3, **found["derived"]}
+            cells = [r["details"]["genotype"]["cell"] for r in ran.store.folder(job).records()]
+            assert [epoch["cell"] for epoch in found["epochs"]] == cells
+            best = max(found["scored"][:3], key=lambda scored: scored[1])
+            assert found["best_of"]["cell"] == best[0] and found["best_of"]["k"] == 3
+            assert [cell for cell, _, _ in found["scored"]] == [
+                str(cell) for cell in uniform_cells(seed, "uniform cells", 6)
+            ]
+            for cell, _, accuracy in found["scored"]:
+                assert accuracy == table.standing(bench201_from_string(cell), COLUMN).accuracy
+    uniform = [[r["uniform"]["cell"] for r in ran.results("lookup", n)] for n in ("gdas", "darts")]
+    assert uniform[0] == uniform[1] and len(set(uniform[0])) == 2, "the seeds' own, in every search"
+
+
+def test_records_of_a_lookup_are_the_epochs_of_its_search(ran: Ran) -> None:
+    lookup = ran.study.lookups_of("gdas")[0]
+    records, (result, _) = ran.store.folder(lookup).records(), ran.results("lookup", "gdas")
+    assert [(r["position"], r["of"]) for r in records] == [(1, 3), (2, 3), (3, 3)]
+    accuracies = [epoch["accuracy"] for epoch in result["epochs"]]
+    assert [r["metrics"]["derived/accuracy"] for r in records] == accuracies
+    assert result["metrics"]["uniform/percentile"] == result["uniform"]["percentile"]
+
+
+def test_cells_are_scored_with_the_weights_that_the_search_left(ran: Ran, data: Path) -> None:
+    from gdas.bench201.space import score_with_shared_weights
+    from tests.gdas.tiny import CPU
+
+    search, lookup = ran.study.searches("gdas")[1], ran.results("lookup", "gdas")[1]
+    config = ran.experiment.searches["gdas"].recipe
+    assert isinstance(config, Bench201SearchConfig)
+    config = dataclasses.replace(config, seed=1, valid_images=32)
+    checkpoint, _ = newest(ran.store.folder(search).checkpoints)
+    assert checkpoint is not None and checkpoint.position == 3
+    assert digest(checkpoint.state) == ran.results("search", "gdas")[1]["digest"]
+    images = open_images("digits", "train", data)
+    cell, found, _ = next(s for s in lookup["scored"] if s[1] != 10.0)
+    (score,) = score_with_shared_weights(
+        config, images, checkpoint.state, [bench201_from_string(cell)], CPU
+    )
+    assert score.top1 == found
+
+
+def test_the_report_says_where_every_seed_landed(ran: Ran) -> None:
+    path = write_report(ran.experiment, ran.study, ran.store)
+    report = (path.parent / "report.md").read_text()
+    assert "The truth of NAS-Bench-201" in report
+    rows = {line.split(" | ")[0].removeprefix("| "): line for line in report.splitlines()}
+    for name, how in (("gdas", "hard draws, as GDAS"), ("darts", "softmax weights, as DARTS")):
+        lookups = ran.results("lookup", name)
+        row = next(line for key, line in rows.items() if key.startswith(name) and how in key)
+        assert ", ".join(f"{r['derived']['accuracy']:.2f}" for r in lookups) in row
+        best = rows[f"{name}: best of 3 uniform cells by its shared weights"]
+        assert ", ".join(f"{r['best_of']['accuracy']:.2f}" for r in lookups) in best
+        mean = np.mean([r["derived"]["percentile"] for r in lookups])
+        assert f"mean percentile {mean:.1f} against 50 over 2 seeds" in report
+    assert rows["a uniformly drawn cell"].split(" | ")[1] == "2"
+    draws = [
+        sum(
+            r["metrics"][f"{half}/{key}"]
+            for job in ran.study.searches("gdas")
+            for r in ran.store.folder(job).records()
+        )
+        for half in ("train", "valid")
+        for key in ("no_path", "draws")
+    ]
+    lost_w, all_w, lost_a, all_a = map(int, draws)
+    assert all_w == all_a == 2 * 3 * 4 and lost_w + lost_a > 0
+    assert f"| gdas | {lost_w} of {all_w} (" in report and f"| {lost_a} of {all_a} (" in report
+    assert "| darts | nothing is drawn | nothing is drawn |" in report
+    for figure in (f"truth-{COLUMN}.png", f"truth-epochs-{COLUMN}.png"):
+        assert (path.parent / figure).stat().st_size > 10_000
+        assert f"]({figure})" in report
+    assert ".png" not in path.read_text(), "the page is one file"
+
+
+def test_a_search_that_is_no_better_is_called_so(ran: Ran, tmp_path: Path) -> None:
+    """Every lookup says the middle cell, then the best one."""
+    from orchestrator.report.truth import truth
+
+    for percentile, word in ((50.0, "is not better"), (99.9, "is better")):
+        store = Store(tmp_path / str(percentile))
+        (store.out / "report").mkdir()
+        for job in ran.study:
+            if job.kind in ("search", "lookup"):
+                source, folder = ran.store.folder(job), store.prepare(job, {})
+                folder.rewrite_records(source.records())
+                result = source.result()
+                assert result is not None
+                if job.kind == "lookup":
+                    result["derived"]["percentile"] = percentile
+                    text = (source.path / "distribution.json").read_text()
+                    (folder.path / "distribution.json").write_text(text)
+                folder.write_result(result)
+        report = "\n".join(truth(ran.experiment, ran.study, store, store.out / "report"))
+        assert f"**gdas {word} than uniform draws here**" in report
+        assert f"**darts {word} than uniform draws here**" in report
+
+
+def test_lookups_that_have_not_run_read_so(ran: Ran, tmp_path: Path) -> None:
+    path = write_report(ran.experiment, ran.study, Store(tmp_path))
+    assert "not run: no lookup has ended" in (path.parent / "report.md").read_text()
+
+
+def test_the_table_and_the_lookups_settings_change_lookups_alone(
+    data: Path, tmp_path: Path
+) -> None:
+    def ids(folder: Path, *overrides: str) -> dict[str, str]:
+        study = study_of(load_experiment(str(YAML), list(overrides)), folder)
+        return {job.label: job.id for job in study}
+
+    before = ids(data)
+    (tmp_path / "nasbench201").mkdir()
+    (tmp_path / "nasbench201" / "nasbench201.csv").write_text("another")
+    for after in (ids(tmp_path), ids(data, "bench201_search.lookup.best_of=2")):
+        changed = {label for label in before if before[label] != after[label]}
+        assert changed == {label for label in before if label.startswith("lookup-")}
+    after = ids(data, "searches.gdas.recipe.epochs=2")
+    assert {label for label in before if before[label] != after[label]} == {
+        *(f"{kind}-gdas-seed{i}" for kind in ("search", "lookup") for i in (0, 1)),
+        "select-gdas",
+    }
+
+
+def refused(capsys: pytest.CaptureFixture[str], data: Path, *words: str) -> str:
+    """The one line of a refusal, before Ray is started or anything is written."""
+    assert main([str(YAML), *words, "--data", str(data), "--out", str(data / "out")]) == 2
+    output = capsys.readouterr()
+    assert output.err.count("\n") == 1 and output.err.startswith("error: ")
+    assert not list((data / "out").glob("jobs/*"))
+    return output.err
+
+
+def test_a_missing_or_damaged_table_is_refused_in_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert "nasbench201.csv: cannot read the table" in refused(capsys, tmp_path)
+    write_table(tmp_path, without=1)
+    assert "15624 of the 15625 cells" in refused(capsys, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("bench201_search.lookup.best_of=7", r"best_of=7: must be from 1 to cells \(6\)"),
+        ("bench201_search.lookup.cells=1", "cells=1: a rank correlation needs 2 or more"),
+        ("bench201_search.lookup.images=65", r"lookup.images=65: larger than D_V \(64\)"),
+        ("bench201_search.lookup.column=cifar10", "lookup.column='cifar10'"),
+        ("searches.gdas.select_by=proxy", "NAS-Bench-201 cells are selected by shared_weights"),
+        ("searches.gdas.proxy={epochs: 1}", "proxy: NAS-Bench-201 cells are not trained"),
+        ("searches.gdas.preset=paper", "preset paper has no search for NAS-Bench-201 cells; use"),
+        ("searches.gdas.recipe.task=bench202", "task=bench202: unknown; did you mean bench201"),
+        ("searches.gdas.recipe.network={}", "network: unknown key"),
+        ("searches.frc={lookup: {}}", "only cells of NAS-Bench-201"),
+        ("finals.x={cell: {searched: gdas}}", "searches for cells of the other kind"),
+    ],
+)
+def test_bad_settings_are_refused(data: Path, override: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        study_of(load_experiment(str(YAML), [override]), data)
+
+
+def test_the_search_starts_from_the_benchmarks_settings() -> None:
+    search = load_experiment(str(YAML), []).searches["gdas"]
+    assert search.preset == "authors_2020"
+    assert search.proxy is None and search.select_by == "shared_weights"
+    assert search.recipe.weights == Bench201SearchConfig().weights
+    assert search.recipe.data.name == "digits"
+
+
+def test_p_against_uniform_draws_is_that_of_all_draws() -> None:
+    cells = [2, 1, 3]  # two of the worst cells, one better, three best
+    percentiles = [100 * 2 / 12, 100 * 5 / 12, 100 * 9 / 12]
+    of_cell = [p for p, count in zip(percentiles, cells, strict=True) for _ in range(count)]
+    for n in (1, 2, 4):
+        sums = sorted(sum(draw) for draw in product(of_cell, repeat=n))
+        for found in product(percentiles, repeat=n):
+            expected = sum(s >= sum(found) - 1e-9 for s in sums) / len(sums)
+            assert uniform_p(cells, found) == pytest.approx(expected, abs=1e-12)
+    with pytest.raises(ValueError, match="at least one"):
+        uniform_p(cells, [])
+
+
+def test_all_the_tables_columns_can_be_looked_up(data: Path) -> None:
+    for column in ACCURACIES:
+        experiment = load_experiment(str(YAML), [f"bench201_search.lookup.column={column}"])
+        assert json.dumps(dataclasses.asdict(experiment))
+        assert len(list(study_of(experiment, data))) == 10
