@@ -1,10 +1,11 @@
 # make reproduce   the smoke experiment, from nothing to its report
 # make drill       a small study struck by faults, again and again: does it end with the same bits?
 # make test        the tests; make test-all adds the slow ones; make check: lint, format, types
-# make bench       CPU time of a search step and a training step beside plain PyTorch, in minutes
+# make bench       steps, data and threads beside plain PyTorch; writes tests/bench/RESULTS.md; long
 #
 # VENV=DIR         use or make the environment there (default .venv)
 # DRILL="--seed 7 --faults 40"   options of the drill
+# BENCH="search text"            parts of the benchmark, and its options
 # TORCH_INDEX=URL  where to get PyTorch, such as https://download.pytorch.org/whl/cpu
 
 VENV ?= .venv
@@ -46,7 +47,7 @@ check: install
 	$(PY) -m mypy
 
 bench: install
-	$(PY) -m tests.bench
+	$(PY) -m tests.bench $(BENCH) --page tests/bench/RESULTS.md
 
 clean:
 	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -32,18 +32,17 @@ from gdas.config import (
 )
 from gdas.data.arrow import Images
 from gdas.data.images import known, open_images
-from gdas.data.shard_index import photos_in
 from gdas.data.source import ImageSource
-from gdas.data.text import Tokens, batch_tokens, known_text
+from gdas.data.text import Tokens, batch_tokens
 from gdas.rnn.space import TextSpace
 from gdas.search import SearchSpace, search
 from gdas.train_image import train_image
 from gdas.train_text import build_language_model, evaluate, train_text
 from orchestrator.experiment import decode_search, decode_train
 from orchestrator.study import Job
+from orchestrator.workload import PASSES, halves, images_in, text_of, training_tokens
 
 STEPS = 2
-PASSES = 3  # forward and backward, in forward passes
 
 
 def timed_seconds(job: Job, data: Path) -> float:
@@ -57,7 +56,7 @@ def timed_seconds(job: Job, data: Path) -> float:
     if job.kind in ("search", "lookup", "measure"):
         config = decode_search(job.recipe["config"])
         if isinstance(config, TextSearchConfig):
-            return float(_text_search(config, device))
+            return _text_search(job, config, device)
         return _image_search(job, config, data, device)
     train = decode_train(job.recipe["config"])
     if isinstance(train, TextTrainConfig):
@@ -85,12 +84,6 @@ def _images(data: AnyImageData, folder: Path, count: int) -> ImageSource:
     return Images(images_NCHW, torch.arange(count) % of.classes, of.classes)
 
 
-def _counts(job: Job, data: AnyImageData, split: str) -> int:
-    if isinstance(data, PhotoData):
-        return photos_in(job.recipe["data"][split])
-    return known(data.name).counts["train" if split == "train" else "test"]
-
-
 def _image_search(job: Job, config: ImageSearchConfig, data: Path, device: torch.device) -> float:
     batch = config.batch_size
     few = STEPS * batch
@@ -104,9 +97,7 @@ def _image_search(job: Job, config: ImageSearchConfig, data: Path, device: torch
     step = _second(search(short, space)) / STEPS
     if job.kind == "measure":  # accelerated, and with all eight operations
         return float((job.recipe["iterations"] + 1) * step * 9)
-    total = _counts(job, config.data, "train")
-    train = config.train_images or total // 2
-    valid = config.valid_images or total - train
+    train, valid = halves(job)
     forward = step / (2 * PASSES)  # one W and one alpha step
     if job.kind == "lookup":
         lookup = job.recipe["lookup"]
@@ -132,14 +123,11 @@ def _image_training(job: Job, config: TrainConfig, data: Path, device: torch.dev
         short, genotype, images, rows, images, rows[:batch], evaluated_on="valid", device=device
     )
     step = _second(segments) / (STEPS + 1 / PASSES)
-    train = config.train_images or _counts(job, config.data, "train")
     if job.kind == "proxy":
-        searched = job.recipe["search"]
-        total = _counts(job, config.data, "train")
-        train = searched["train_images"] or total // 2
-        seen = searched["valid_images"] or total - train
+        train, seen = halves(job)
     else:
-        seen = _counts(job, config.data, "test")
+        train = config.train_images or images_in(job, "train")
+        seen = images_in(job, "test")
     evaluations = -(-config.epochs // config.evaluate_every)
     return -(-train // batch) * config.epochs * step + evaluations * seen / batch * step / PASSES
 
@@ -156,26 +144,22 @@ def _words(count: int, vocabulary: int) -> Tokens:
     return Tokens(ids_N, vocabulary)
 
 
-def _text_search(config: TextSearchConfig, device: torch.device) -> float:
-    of = known_text(config.data.name)
+def _text_search(job: Job, config: TextSearchConfig, device: torch.device) -> float:
+    of = text_of(config.data.name)
     text = _words((STEPS * config.bptt + 1) * config.batch_size, of.vocabulary)
     short = dataclasses.replace(config, epochs=2, train_tokens=None, valid_tokens=None)
     row = _second(search(short, TextSpace(short, text, text, device))) / (STEPS * config.bptt)
-    tokens = config.train_tokens or of.counts["train"]
-    return tokens / config.batch_size * config.epochs * row
+    return training_tokens(job) / config.batch_size * config.epochs * row
 
 
 def _text_training(job: Job, config: TextTrainConfig, device: torch.device) -> float:
-    of = known_text(config.data.name)
+    of = text_of(config.data.name)
     genotype = gdas.genotype.PUBLISHED_RECURRENT["RNN_GDAS"]
     text = _words((STEPS * config.bptt + 1) * config.batch_size, of.vocabulary)
     short = dataclasses.replace(config, epochs=2, train_tokens=None)
     row = _second(train_text(short, genotype, text, None, None, device=device))
     row /= STEPS * config.bptt
-    tokens = config.train_tokens or of.counts["train"]
-    if job.kind == "proxy":
-        tokens = config.train_tokens or job.recipe["search"]["train_tokens"] or of.counts["train"]
-    epochs = tokens / config.batch_size * config.epochs * row
+    epochs = training_tokens(job) / config.batch_size * config.epochs * row
     seen = of.counts["valid"] / config.batch_size * config.epochs * row / PASSES
     if job.kind == "proxy":
         return epochs + seen

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import cast
 
@@ -36,7 +36,7 @@ from orchestrator.experiment import (
     decode_train,
 )
 from orchestrator.store import Store
-from orchestrator.study import Job, Study
+from orchestrator.study import Job, Study, build_study
 
 AnyGenotype = Genotype | RecurrentGenotype
 
@@ -87,6 +87,30 @@ def _cell(source: CellSource, task: str, where: str) -> AnyGenotype:
         kind = "a recurrent" if isinstance(cell, RecurrentGenotype) else "a convolutional"
         raise InputError(f"{where}.cell: {cell.name} is {kind} cell and the data set is {task}")
     return cell
+
+
+def checked_study(experiment: Experiment, folder: Path) -> Study:
+    """The study of an experiment, once all that can be known to be wrong is not.
+
+    Args:
+        folder: where data sets lie.
+
+    Raises:
+        InputError: names the first thing that is wrong.
+    """
+    cells = fixed_cells(experiment)
+    check_experiment(experiment, cells, folder)
+    return _study(experiment, cells, folder)
+
+
+def unchecked_study(experiment: Experiment, folder: Path) -> Study:
+    """The same for an experiment that has been started before."""
+    return _study(experiment, fixed_cells(experiment), folder)
+
+
+def _study(experiment: Experiment, cells: dict[str, AnyGenotype], folder: Path) -> Study:
+    genotypes = {name: cell.to_json() for name, cell in cells.items()}
+    return build_study(experiment, partial(identity, folder), genotypes)
 
 
 def check_experiment(experiment: Experiment, cells: dict[str, AnyGenotype], folder: Path) -> None:

@@ -15,7 +15,7 @@ from gdas.errors import InputError
 from orchestrator.console import SHOWN, clock, columns, run_command, say_next
 from orchestrator.recorded import open_recorded
 from orchestrator.store import Store
-from orchestrator.study import Job, Study, flat
+from orchestrator.study import TITLES, Job, Study, flat
 
 EPILOG = """examples:
   python -m orchestrator.compare runs/smoke runs/longer
@@ -101,7 +101,7 @@ def results(opened: Opened) -> list[tuple[str, ...]]:
     """(job's label and figure, its value in each study), finals first."""
     rows: list[tuple[str, ...]] = []
     labels = {job.label: job.kind for _, study in opened for job in study}
-    order = ("train", "select", "search", "proxy", "measure")
+    order = list(dict.fromkeys(("train", "select", *TITLES)))
     for label in sorted(labels, key=lambda label: order.index(labels[label])):
         found = [_figures(label, store, study) for store, study in opened]
         for figure in dict.fromkeys(key for figures in found for key in figures):

@@ -14,7 +14,6 @@ import sys
 import tomllib
 import urllib.request
 from collections.abc import Iterator, Sequence
-from functools import partial
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Literal, NamedTuple, cast
@@ -27,12 +26,12 @@ from gdas.data import images, text
 from gdas.data.shard_index import open_index
 from gdas.data.source import Split
 from gdas.errors import InputError
-from orchestrator.checks import check_experiment, fixed_cells, identity
+from orchestrator.checks import checked_study
 from orchestrator.console import clock, run_command, say_next
 from orchestrator.estimate import estimated_seconds
-from orchestrator.experiment import Experiment, load_experiment
+from orchestrator.experiment import Experiment, experiment_of
 from orchestrator.memory import PROCESS, estimated_bytes
-from orchestrator.study import Job, Study, build_study
+from orchestrator.study import Job
 
 EPILOG = """examples:
   python -m orchestrator.doctor                             for the smoke experiment
@@ -83,11 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    names = [word for word in options.words if "=" not in word]
-    if len(names) > 1:
-        raise InputError(f"one experiment at a time, got {' and '.join(names)}")
-    name = names[0] if names else "smoke"
-    experiment = load_experiment(name, [word for word in options.words if "=" in word])
+    experiment = experiment_of(options.words)
     data = (options.data or Path("data")).resolve()
     out = options.out or Path("runs") / experiment.name
     bad = 0
@@ -104,7 +99,7 @@ def _doctor(options: argparse.Namespace) -> int:
             fix = f" -> {finding.fix}" if finding.fix else ""
             print(f"  {finding.level:4}  {finding.what}{fix}", flush=True)
     words = " ".join([*options.words, *(f"--data {options.data}" for _ in [0] if options.data)])
-    command = f"python -m orchestrator.reproduce_paper {words or name}"
+    command = f"python -m orchestrator.reproduce_paper {words or experiment.name}"
     if options.out:
         command += f" --out {options.out}"
     say_next(f"mend what is BAD ({bad}), then run this again" if bad else command)
@@ -271,28 +266,20 @@ def jobs(experiment: Experiment, data: Path) -> Iterator[Finding]:
         (torch.cuda.get_device_name(i), torch.cuda.get_device_properties(i).total_memory)
         for i in range(torch.cuda.device_count())
     ]
-    shown = ", ".join(f"{name} ({size / GIB:.0f} GiB)" for name, size in devices) or "no GPU"
-    yield Finding("ok", f"this machine: {cores} cores, {memory / GIB:.1f} GiB memory, {shown}")
+    gpus = ", ".join(f"{name} ({size / GIB:.0f} GiB)" for name, size in devices) or "no GPU"
+    yield Finding("ok", f"this machine: {cores} cores, {memory / GIB:.1f} GiB memory, {gpus}")
     try:
-        study = _study(experiment, data)
+        study = checked_study(experiment, data)
     except InputError as problem:
         yield Finding("BAD", str(problem), "see above")
         return
     groups: dict[tuple[str, ...], list[Job]] = {}
     for job in study:
         if job.kind != "select":
-            groups.setdefault((job.kind, str(job.cost), f"{estimated_bytes(job):.2g}"), []).append(
-                job
-            )
+            shown = (f"{estimated_bytes(job):.2g}", clock(estimated_seconds(job)))
+            groups.setdefault((job.kind, str(job.cost), *shown), []).append(job)
     for alike in groups.values():
         yield _job(alike, cores, memory, devices)
-
-
-def _study(experiment: Experiment, data: Path) -> Study:
-    cells = fixed_cells(experiment)
-    check_experiment(experiment, cells, data)
-    genotypes = {name: cell.to_json() for name, cell in cells.items()}
-    return build_study(experiment, partial(identity, data), genotypes)
 
 
 def _job(alike: list[Job], cores: int, memory: float, devices: list[tuple[str, int]]) -> Finding:

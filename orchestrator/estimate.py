@@ -7,6 +7,7 @@ the paper's 4 hours for a search 0.27; text is a guess. A backward pass costs tw
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import statistics
 from dataclasses import dataclass, field
@@ -17,29 +18,28 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-import gdas.genotype
-from gdas.bench201.genotype import CELL_OPERATIONS, EDGES
-from gdas.bench201.network import Network as Bench201Network
-from gdas.cnn.network import Network
-from gdas.cnn.supernet import Supernet
-from gdas.config import Bench201SearchConfig, SearchConfig, TextSearchConfig, TrainConfig
-from gdas.data.images import known
-from gdas.data.shard_index import photos_in
-from gdas.derive import edge_list
-from gdas.genotype import OPERATIONS
+from gdas.config import ImageSearchConfig, TextSearchConfig, TrainConfig
 from gdas.metrics import count_multiply_adds
 from orchestrator.calibrate import timed_seconds
 from orchestrator.experiment import decode_search, decode_train
 from orchestrator.store import JobFolder, Store
 from orchestrator.study import Job
+from orchestrator.workload import (
+    PASSES,
+    empty_images,
+    empty_network,
+    empty_supernet,
+    halves,
+    image_side,
+    images_in,
+    operations_and_edges,
+    text_of,
+    training_tokens,
+)
 
 CPU_FLOPS = 8e9  # a thread
 GPU_FLOPS = {"search": 0.25e12, "train": 1e12, "text": 3e12}
-TEXT_SIZES = {"ptb": (929_589, 10_000), "wikitext2": (2_088_628, 33_278), "prose": (90_000, 5_000)}
-"""Training tokens and vocabulary (prose: roughly)."""
-PASSES = 3  # forward and backward, in forward passes
 FLOPS = 2  # of a multiply-add
-
 
 RECORDED, TIMED, GUESSED = "recorded", "timed here", "guess"
 
@@ -76,13 +76,12 @@ class Estimator:
         of, passed = self._segments(job)
         if key in self._paces:
             return Estimate((of - passed) * self._paces[key], RECORDED)
-        whole, source = estimated_seconds(job), GUESSED
-        if self.calibrate is not None and _device_is_here(job):
-            own = f"{key} {job.recipe['config'].get('epochs')}"
-            if own not in self._timed:
-                self._timed[own] = timed_seconds(job, self.calibrate)
-            whole, source = self._timed[own], TIMED
-        return Estimate(whole * (of - passed) / of, source)
+        if self.calibrate is None or not _device_is_here(job):
+            return Estimate(estimated_seconds(job) * (of - passed) / of, GUESSED)
+        own = f"{key} {job.recipe['config'].get('epochs')}"
+        if own not in self._timed:
+            self._timed[own] = timed_seconds(job, self.calibrate)
+        return Estimate(self._timed[own] * (of - passed) / of, TIMED)
 
     def _segments(self, job: Job) -> tuple[int, int]:
         """How many segments the job has, and how many are behind it."""
@@ -130,13 +129,13 @@ def estimated_seconds(job: Job) -> float:
         speed = CPU_FLOPS * r["threads"]
     if text:
         return _text_flops(job) / speed
-    count, size = _training_images(job)
-    workers = r.get("workers", 1)
+    side, workers = image_side(job.recipe["config"]["data"]), r.get("workers", 1)
     if job.kind in ("search", "lookup", "measure"):
         config = decode_search(job.recipe["config"])
         assert not isinstance(config, TextSearchConfig)
-        images = config.train_images or count // 2
-        per_image, operations = _sampled_pass(config, size)
+        images, _ = halves(job)
+        per_image = _sampled_multiply_adds(dataclasses.replace(config, seed=0), side)
+        operations, _ = operations_and_edges(config)
         if job.kind == "lookup":  # forward passes only
             lookup = job.recipe["lookup"]
             scored = lookup["images"] + config.recalibration_batches * config.batch_size
@@ -151,100 +150,44 @@ def estimated_seconds(job: Job) -> float:
         return float(images * config.epochs * per_image / speed)
     train = decode_train(job.recipe["config"])
     assert isinstance(train, TrainConfig)
-    images = train.train_images or count
+    images = train.train_images or images_in(job, "train")
     if job.kind == "proxy":
-        images = job.recipe["search"]["train_images"] or count // 2
-    per_image = _network_multiply_adds(train.channels, train.normals_per_block, train.stem, size)
+        images, _ = halves(job)
+    per_image = _multiply_adds(dataclasses.replace(train, seed=0), side)
     return float(images * train.epochs * per_image * FLOPS * PASSES / (speed * workers))
-
-
-def _training_images(job: Job) -> tuple[int, int]:
-    """How many there are, and their side."""
-    data = job.recipe["config"]["data"]
-    if data["format"] == "photos":
-        return photos_in(job.recipe["data"]["train"]), data["size"]
-    images = known(data["name"])
-    return images.counts["train"], images.size
 
 
 def _text_flops(job: Job) -> float:
     """Products with W0, the step matrices and the decoder, for every token of every epoch."""
     config = job.recipe["config"]
-    tokens, vocabulary = TEXT_SIZES[config["data"]["name"]]
-    if job.kind == "proxy":
-        tokens = job.recipe["search"]["train_tokens"] or tokens
-    tokens = config.get("train_tokens") or tokens
-    n = config["hidden"]
+    n, vocabulary = config["hidden"], text_of(config["data"]["name"]).vocabulary
     products = 8 if job.kind != "search" else 8 * 9 / 2  # one for each earlier state
     per_token = 2 * n * 2 * n + products * n * 2 * n + vocabulary * n
     passes = 2 if job.kind == "search" else 1
-    return float(tokens * config["epochs"] * per_token * FLOPS * PASSES * passes)
-
-
-def _sampled_pass(config: SearchConfig | Bench201SearchConfig, size: int) -> tuple[float, int]:
-    """Multiply-adds of one sampled pass of an image, and the number of operations of an edge."""
-    if isinstance(config, Bench201SearchConfig):
-        adds = _bench201_multiply_adds(config.channels, config.normals_per_block, size)
-        return adds, len(CELL_OPERATIONS)
-    n = config.network
-    adds = _supernet_multiply_adds(
-        n.channels, n.normals_per_block, n.nodes, n.reduction == "fixed", n.stem, size
-    )
-    return adds, len(OPERATIONS)
+    return float(training_tokens(job) * config["epochs"] * per_token * FLOPS * PASSES * passes)
 
 
 @cache
-def _bench201_multiply_adds(channels: int, normals: int, size: int) -> float:
-    """Of one sampled pass."""
-    with torch.device("meta"):
-        net = Bench201Network(10, channels=channels, normals_per_block=normals)
-        image = torch.zeros(1, 3, size, size)
+def _sampled_multiply_adds(config: ImageSearchConfig, side: int) -> float:
+    """Of one sampled pass of an image, roughly."""
+    net = empty_supernet(config)
     _without_norms(net)
-    totals = [
-        count_multiply_adds(net, image, [[(e, k) for e in range(len(EDGES))]] * len(net.cells))
-        for k in range(len(CELL_OPERATIONS))
-    ]
-    return sum(totals) / len(totals)
-
-
-@cache
-def _supernet_multiply_adds(
-    channels: int, normals: int, nodes: int, fixed: bool, stem: str, size: int
-) -> float:
-    """Of one sampled pass, roughly."""
-    with torch.device("meta"):
-        net = Supernet(
-            10,
-            channels=channels,
-            normals_per_block=normals,
-            nodes=nodes,
-            fixed_reduction=fixed,
-            stem="imagenet" if stem == "imagenet" else "cifar",
-        )
-        image = torch.zeros(1, 3, size, size)
-    _without_norms(net)  # they count nothing and take most of the time
-    edges = range(len(edge_list(nodes)))
+    operations, edges = operations_and_edges(config)
     # Every operation about as often as every other, over the edges and cells.
-    picks = [[(e, (e + cell) % len(OPERATIONS)) for e in edges] for cell in range(len(net.cells))]
-    return float(count_multiply_adds(net, image, picks))
+    picks = [[(e, (e + cell) % operations) for e in range(edges)] for cell in range(len(net.cells))]
+    return float(count_multiply_adds(net, empty_images(1, side), picks))
 
 
 @cache
-def _network_multiply_adds(channels: int, normals: int, stem: str, size: int) -> float:
-    """Of GDAS_V1's cell, standing for any."""
-    with torch.device("meta"):
-        net = Network(
-            gdas.genotype.PUBLISHED["GDAS_V1"],
-            10,
-            channels=channels,
-            normals_per_block=normals,
-            stem="imagenet" if stem == "imagenet" else "cifar",
-        )
-        _without_norms(net)
-        return float(count_multiply_adds(net, torch.zeros(1, 3, size, size)))
+def _multiply_adds(config: TrainConfig, side: int) -> float:
+    """Of one pass of an image."""
+    net = empty_network(config)
+    _without_norms(net)
+    return float(count_multiply_adds(net, empty_images(1, side)))
 
 
 def _without_norms(net: nn.Module) -> None:
+    """They count nothing and take most of the time."""
     for module in list(net.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.BatchNorm2d):

@@ -12,6 +12,7 @@ import difflib
 import json
 import re
 import typing
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -323,6 +324,18 @@ class Experiment:
                         f"finals.{name}.cell.{key}={searched}: no such search"
                         f"{_suggestion(searched, list(self.searches))}"
                     )
+
+
+def experiment_of(words: Sequence[str]) -> Experiment:
+    """The experiment that a command's words name: at most one name (default: smoke), and overrides.
+
+    Raises:
+        InputError: two names, or as `load_experiment`.
+    """
+    names = [word for word in words if "=" not in word]
+    if len(names) > 1:
+        raise InputError(f"one experiment at a time, got {' and '.join(names)}")
+    return load_experiment(names[0] if names else "smoke", [word for word in words if "=" in word])
 
 
 def load_experiment(name: str, overrides: list[str]) -> Experiment:

@@ -14,9 +14,14 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import torch
+
 from gdas.checkpoint import Checkpoint, Segment, State, newest, save
+from gdas.compute import open_device
+from orchestrator.node_data import data_on_this_node
 from orchestrator.store import NO_SPACE, JobFolder, Record, TakenOver, where_and_who
 
 
@@ -136,7 +141,39 @@ MEMORY_ADVICE = (
 )
 
 
-def open_job(path: str) -> tuple[JobFolder, dict[str, Any]]:
-    """A job's folder and settings, from a trial's configuration."""
+class OpenJob(NamedTuple):
+    """A job that runs in this process.
+
+    Attributes:
+        settings: what `Store.prepare` wrote.
+        data: the folder of the data sets, on this node.
+    """
+
+    folder: JobFolder
+    settings: dict[str, Any]
+    device: torch.device
+    data: Path
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        recipe: dict[str, Any] = self.settings["recipe"]
+        return recipe
+
+    def needed(self) -> JobFolder:
+        """The folder of the first job that it needs."""
+        return self.folder.beside(self.settings["needs"][0])
+
+
+@contextmanager
+def open_job(path: str) -> Iterator[OpenJob]:
+    """Set this process up for the job in the folder `path`; an error inside is left there.
+
+    Args:
+        path: as `JobFolder.open` takes it.
+    """
     folder = JobFolder.open(path)
-    return folder, folder.settings()
+    settings = folder.settings()
+    with failure_recorded(folder):
+        resources = settings["resources"]
+        device = open_device(resources["device"], threads=resources["threads"])
+        yield OpenJob(folder, settings, device, data_on_this_node(settings))

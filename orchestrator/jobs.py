@@ -12,16 +12,15 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from gdas.errors import InputError
-from orchestrator.checks import fixed_cells, identity
+from orchestrator.checks import unchecked_study
 from orchestrator.console import columns, run_command, say_next
 from orchestrator.experiment import Experiment, decode
 from orchestrator.recorded import driver, open_recorded
 from orchestrator.store import JobFolder, Store
-from orchestrator.study import Study, build_study
+from orchestrator.study import Study
 
 EPILOG = """examples:
   python -m orchestrator.jobs list runs/smoke           what is there, and what is old
@@ -122,8 +121,7 @@ def whole_plan(store: Store, study: Study) -> Study:
     settings = store.study().get("settings")
     try:
         experiment = decode(Experiment, settings, "settings")
-        cells = {name: cell.to_json() for name, cell in fixed_cells(experiment).items()}
-        return build_study(experiment, partial(identity, _data_folder(store, study)), cells)
+        return unchecked_study(experiment, _data_folder(store, study))
     except InputError as problem:
         raise InputError(
             f"{store.out / 'study.json'}: cannot tell which folders are needed ({problem}); run "

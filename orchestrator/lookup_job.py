@@ -30,13 +30,12 @@ from gdas.bench201.network import picks_of
 from gdas.bench201.space import score_with_shared_weights
 from gdas.bench201.table import Standing, Table, read_table, table_path
 from gdas.checkpoint import newest
-from gdas.compute import open_device
 from gdas.config import Bench201SearchConfig, TableData
 from gdas.data.images import open_images
 from gdas.files import write_text
 from gdas.randomness import generator
 from orchestrator.experiment import LookupSpec, decode, decode_search
-from orchestrator.job_body import failure_recorded, open_job, record_of
+from orchestrator.job_body import open_job, record_of
 from orchestrator.store import JobFolder, Record
 
 DISTRIBUTION = "distribution.json"
@@ -61,17 +60,13 @@ def open_table(search: JobFolder, data: Path) -> tuple[Table, Result]:
 
 def run_lookup(path: str, on_record: Report = lambda record: None) -> Result:
     """Look up what the search of the job in the folder `path` has found; returns the result."""
-    folder, settings = open_job(path)
-    with failure_recorded(folder):
+    with open_job(path) as job:
         started = time.time()
-        config = decode_search(settings["recipe"]["config"])
+        config = decode_search(job.recipe["config"])
         assert isinstance(config, Bench201SearchConfig)
-        spec = decode(LookupSpec, settings["recipe"]["lookup"], "lookup")
-        resources = settings["resources"]
-        device = open_device(resources["device"], threads=resources["threads"])
-        data = Path(settings["environment"]["data"])
-        search = JobFolder(folder.path.parent / settings["needs"][0])
-        table, found = open_table(search, data)
+        spec = decode(LookupSpec, job.recipe["lookup"], "lookup")
+        search = job.needed()
+        table, found = open_table(search, job.data)
 
         def standing(cell: Bench201Genotype) -> Result:
             return {"cell": str(cell), **table.standing(cell, spec.column)._asdict()}
@@ -82,7 +77,7 @@ def run_lookup(path: str, on_record: Report = lambda record: None) -> Result:
             for record in search.records()
         ]
         scoring = time.time()
-        cells, scores = scored_cells(config, spec, search, data, device)
+        cells, scores = scored_cells(config, spec, search, job.data, job.device)
         seconds_a_cell = (time.time() - scoring) / len(cells)
         best = max(range(spec.best_of), key=scores.__getitem__)  # of equals the first drawn
         result = {
@@ -111,13 +106,13 @@ def run_lookup(path: str, on_record: Report = lambda record: None) -> Result:
         }
         for record in records:  # the time is one for all
             record["seconds"] = (records[-1]["time"] - started) / len(records)
-        folder.rewrite_records(records)
+        job.folder.rewrite_records(records)
         on_record(records[-1])
         result |= {"metrics": records[-1]["metrics"], "seconds": time.time() - started}
         values, counts = np.unique(table.accuracies_N(spec.column), return_counts=True)
         distribution = {"accuracies": values.tolist(), "cells": counts.tolist()}
-        write_text(folder.path / DISTRIBUTION, json.dumps(distribution))
-        folder.write_result(result)
+        write_text(job.folder.path / DISTRIBUTION, json.dumps(distribution))
+        job.folder.write_result(result)
         return result
 
 

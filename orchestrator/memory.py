@@ -7,22 +7,27 @@ and PyTorch) and `SLACK` (a step's peak over what it keeps) are rules of thumb.
 
 from __future__ import annotations
 
+import dataclasses
+import statistics
 from collections.abc import Sequence
 from functools import cache
 
 import torch
 from torch import Tensor, nn
 
-import gdas.genotype
-from gdas.cnn.network import Network
-from gdas.cnn.supernet import Supernet
-from gdas.config import SearchConfig, TrainConfig
-from gdas.data.images import known
-from gdas.derive import edge_list
-from gdas.genotype import OPERATIONS
-from orchestrator.estimate import TEXT_SIZES
-from orchestrator.experiment import decode
+from gdas.config import ImageSearchConfig, TextSearchConfig, TrainConfig
+from gdas.metrics import count_parameters
+from orchestrator.experiment import decode_search, decode_train
 from orchestrator.study import Job
+from orchestrator.workload import (
+    empty_images,
+    empty_network,
+    empty_supernet,
+    every_operation_in_turn,
+    image_side,
+    operations_and_edges,
+    text_of,
+)
 
 PROCESS = 0.6e9
 SLACK = 1.5
@@ -33,33 +38,26 @@ def estimated_bytes(job: Job) -> float:
     """Memory of one process of the job, on the host or (less `PROCESS`) on its GPU."""
     if job.kind == "select":
         return 0.0
-    config = job.recipe["config"]
-    if config["task"] == "text":
+    if job.recipe["config"]["task"] == "text":
         return PROCESS + SLACK * _text(job)
-    size = _image_size(job)
-    if job.kind in ("search", "measure"):
-        search = decode(SearchConfig, config, "recipe")
-        n = search.network
-        weights, kept = _supernet(
-            n.channels, n.normals_per_block, n.nodes, n.reduction == "fixed", n.stem, size
-        )
-        kept *= len(OPERATIONS) if job.kind == "measure" else 1  # once with all operations
+    side = image_side(job.recipe["config"]["data"])
+    if job.kind in ("search", "lookup", "measure"):
+        search = decode_search(job.recipe["config"])
+        assert not isinstance(search, TextSearchConfig)
+        weights, kept = _search(dataclasses.replace(search, seed=0), side)
+        kept *= operations_and_edges(search)[0] if job.kind == "measure" else 1  # all, once
         return PROCESS + FLOAT * (3 * weights + SLACK * kept * search.batch_size)
-    train = decode(TrainConfig, config, "recipe")
-    weights, kept = _network(train.channels, train.normals_per_block, train.stem, size)
+    train = decode_train(job.recipe["config"])
+    assert isinstance(train, TrainConfig)
+    weights, kept = _training(dataclasses.replace(train, seed=0), side)
     share = -(-train.batch_size // int(job.resources.get("workers", 1)))
     return PROCESS + FLOAT * (3 * weights + SLACK * kept * share)
-
-
-def _image_size(job: Job) -> int:
-    data = job.recipe["config"]["data"]
-    return int(data["size"]) if data["format"] == "photos" else known(data["name"]).size
 
 
 def _text(job: Job) -> float:
     """Bytes of weights, of the words' scores, and of the states of every step and time."""
     config = job.recipe["config"]
-    _, vocabulary = TEXT_SIZES[config["data"]["name"]]
+    vocabulary = text_of(config["data"]["name"]).vocabulary
     n, tokens = config["hidden"], config["bptt"] * config["batch_size"]
     edges = 36 if job.kind == "search" else 8
     weights = vocabulary * n + (2 * n) * (2 * n) + 8 * n * 2 * n
@@ -67,44 +65,21 @@ def _text(job: Job) -> float:
 
 
 @cache
-def _supernet(
-    channels: int, normals: int, nodes: int, fixed: bool, stem: str, size: int
-) -> tuple[int, float]:
+def _search(config: ImageSearchConfig, side: int) -> tuple[int, float]:
     """Weights, and the outputs of a sampled pass of one image: all operations' mean."""
-    with torch.device("meta"):
-        net = Supernet(
-            10,
-            channels=channels,
-            normals_per_block=normals,
-            nodes=nodes,
-            fixed_reduction=fixed,
-            stem="imagenet" if stem == "imagenet" else "cifar",
-        )
-        image = torch.zeros(2, 3, size, size)
-    edges = range(len(edge_list(nodes)))
-    kept = [
-        _outputs(net, image, [[(e, k) for e in edges]] * len(net.cells))
-        for k in range(len(OPERATIONS))
-    ]
-    return sum(p.numel() for p in net.parameters()), sum(kept) / len(kept)
+    net = empty_supernet(config)
+    kept = [_outputs(net, side, picks) for picks in every_operation_in_turn(config, net)]
+    return count_parameters(net, without=None), statistics.mean(kept)
 
 
 @cache
-def _network(channels: int, normals: int, stem: str, size: int) -> tuple[int, float]:
-    """Weights and one image's outputs, of GDAS_V1's cell, standing for any."""
-    with torch.device("meta"):
-        net = Network(
-            gdas.genotype.PUBLISHED["GDAS_V1"],
-            10,
-            channels=channels,
-            normals_per_block=normals,
-            stem="imagenet" if stem == "imagenet" else "cifar",
-        )
-        image = torch.zeros(2, 3, size, size)
-    return sum(p.numel() for p in net.parameters()), _outputs(net, image)
+def _training(config: TrainConfig, side: int) -> tuple[int, float]:
+    """Weights and one image's outputs."""
+    net = empty_network(config)
+    return count_parameters(net, without=None), _outputs(net, side)
 
 
-def _outputs(net: nn.Module, image_2CHW: Tensor, *args: Sequence[object]) -> float:
+def _outputs(net: nn.Module, side: int, *args: Sequence[object]) -> float:
     """Numbers that the layers put out, for one image."""
     total = 0
 
@@ -116,5 +91,5 @@ def _outputs(net: nn.Module, image_2CHW: Tensor, *args: Sequence[object]) -> flo
         if not list(layer.children()) and not isinstance(layer, nn.Identity):
             layer.register_forward_hook(count)
     with torch.no_grad():
-        net(image_2CHW, *args)
-    return total / len(image_2CHW)
+        net(empty_images(2, side), *args)
+    return total / 2

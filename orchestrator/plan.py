@@ -12,12 +12,11 @@ import torch
 from gdas.errors import InputError
 from orchestrator.console import clock
 from orchestrator.estimate import Estimate, Estimator, estimated_seconds
+from orchestrator.scheduler import head_that_fits
 from orchestrator.store import Store
 from orchestrator.study import Job, Study, flat
 
 DAY_S = 86_400.0
-
-
 COMMAND_S = 25.0
 """From the command to the first job's start and from the last job's end to the report: Ray, MLflow
 and imports, on two cores of 2024."""
@@ -86,16 +85,12 @@ def _duration(job: Job, work: float) -> float:
         return 0.0
     r = job.resources
     cores = r.get("cpus_per_worker", r.get("cpus", 1.0))
-    return (START_S[job.kind] + work) * max(1.0, r["threads"] / cores if not _gpus(job) else 1.0)
-
-
-def _gpus(job: Job) -> float:
-    return job.cost["GPU"]
+    crowded = 1.0 if job.cost["GPU"] else max(1.0, r["threads"] / cores)
+    return (START_S[job.kind] + work) * crowded
 
 
 def makespan(study: Study, spans: dict[str, float], budget: dict[str, float]) -> float:
-    """When the last job ends, if jobs are handed out as the scheduler does: finals first, then in
-    the study's order, the head of the queue only."""
+    """When the last job ends, if jobs are handed out as the scheduler does."""
     ends: dict[str, float] = {}
     done = {job.id for job in study if not spans[job.id] and job.kind != "select"}
     now = 0.0
@@ -105,15 +100,8 @@ def makespan(study: Study, spans: dict[str, float], budget: dict[str, float]) ->
                 done.add(job.id)
         waiting = [j for j in study if j.id not in done and j.id not in ends and j.kind != "select"]
         ready = [job for job in waiting if done.issuperset(job.needs)]
-        head = min(ready, key=lambda job: job.kind != "train", default=None)
-        held = [study.job(job_id) for job_id in ends]
-        if head is not None and (
-            not held
-            or all(
-                sum(job.cost[key] for job in held) + head.cost[key] <= total + 1e-9
-                for key, total in budget.items()
-            )
-        ):
+        head = head_that_fits(ready, [study.job(job_id) for job_id in ends], budget)
+        if head is not None:
             ends[head.id] = now + spans[head.id]
             continue
         if not ends:

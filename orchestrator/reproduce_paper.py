@@ -13,12 +13,11 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 from gdas.errors import InputError
-from orchestrator.checks import check_experiment, fixed_cells, identity, prepare_data
+from orchestrator.checks import checked_study, prepare_data
 from orchestrator.console import (
     Console,
     clock,
@@ -28,7 +27,7 @@ from orchestrator.console import (
     say_next,
 )
 from orchestrator.estimate import Estimator
-from orchestrator.experiment import Experiment, load_experiment
+from orchestrator.experiment import Experiment, experiment_of
 from orchestrator.mending import mend
 from orchestrator.node_data import fetched, publish, refuse_unchecked
 from orchestrator.plan import confirm, print_plan, say_standings
@@ -37,7 +36,7 @@ from orchestrator.report import write_report
 from orchestrator.scheduler import Scheduler
 from orchestrator.storage import cache_folder, is_address, open_storage
 from orchestrator.store import Store, lease
-from orchestrator.study import Study, build_study
+from orchestrator.study import Study
 from orchestrator.tracking import Tracker
 
 EPILOG = """examples:
@@ -86,6 +85,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="N",
         help="with --dry-run: what a device-hour costs (of a GPU, or of a core without GPUs)",
     )
+    parser.add_argument(
+        "--report",
+        action="store_true",
+        help="write the report of what OUT has by now, start nothing; also while it runs",
+    )
     parser.add_argument("--yes", action="store_true", help="do not ask before a run of days")
     return parser.parse_intermixed_args(arguments)
 
@@ -99,23 +103,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _command(options: argparse.Namespace) -> int:
-    names = [word for word in options.words if "=" not in word]
-    if len(names) > 1:
-        raise InputError(f"one experiment at a time, got {' and '.join(names)}")
-    name = names[0] if names else "smoke"
-    experiment = load_experiment(name, [word for word in options.words if "=" in word])
+    experiment = experiment_of(options.words)
     data = _data_folder(options, experiment)
     study = _study(experiment, options.only, data)
+    out = options.out or f"runs/{experiment.name}"
     if options.dry_run:
-        out = options.out or f"runs/{experiment.name}"
         found = Store(out) if is_address(out) or Path(out).exists() else None
         estimator = Estimator(found, data if options.calibrate else None)
         print_plan(study, found, estimator, options.price)
         say_next(options.command.replace(" --dry-run", ""))
         return 0
-    store = Store(options.out or f"runs/{experiment.name}")
+    if options.report:
+        return _report(experiment, study, out)
+    store = Store(out)
     with lease(store):
         return _drive(experiment, study, store, data, options)
+
+
+def _report(experiment: Experiment, study: Study, out: str) -> int:
+    """Write the report of what there is; returns the exit code."""
+    if not is_address(out) and not (Path(out) / "study.json").is_file():
+        raise InputError(f"{out}: no study there yet (no study.json); start it first")
+    store = Store(out)
+    if not store.study():
+        raise InputError(f"{out}: no study there yet (no study.json); start it first")
+    print(f"report: {_where(store, write_report(experiment, study, store))}")
+    say_next(f"python -m orchestrator.status {store.address}")
+    return 0
+
+
+def _where(store: Store, report: Path) -> str:
+    """A report's place, as people can open it."""
+    return store.remote.under("report/report.html").address if store.remote else str(report)
 
 
 def _data_folder(options: argparse.Namespace, experiment: Experiment) -> Path:
@@ -145,10 +164,7 @@ def _data_sets(experiment: Experiment) -> list[str]:
 
 
 def _study(experiment: Experiment, only: str | None, data: Path) -> Study:
-    cells = fixed_cells(experiment)
-    check_experiment(experiment, cells, data)
-    genotypes = {name: cell.to_json() for name, cell in cells.items()}
-    study = build_study(experiment, partial(identity, data), genotypes)
+    study = checked_study(experiment, data)
     if only is None:
         return study
     try:
@@ -206,7 +222,8 @@ def _drive(
         finally:
             console.stop()
         interrupted = interrupted or scheduler.board.open()
-        report = write_report(experiment, study, store)
+        # Its figures take seconds, and who interrupts waits.
+        report = None if interrupted else write_report(experiment, study, store)
         if tracker is not None:
             tracker.finish(scheduler.board, 3.0 if interrupted else 300.0)
         _conclude(scheduler, report, tracker, interrupted=interrupted)
@@ -246,16 +263,22 @@ def _published_data(study: Study, store: Store, folder: Path, named: str | None)
 
 
 def _conclude(
-    scheduler: Scheduler, report: Path, tracker: Tracker | None, *, interrupted: bool
+    scheduler: Scheduler, report: Path | None, tracker: Tracker | None, *, interrupted: bool
 ) -> None:
-    """Say which jobs did not finish and why, where the results are, and how to go on."""
+    """Say which jobs did not finish and why, where the results are, and how to go on.
+
+    Args:
+        report: None where none was written.
+    """
     study, store, board = scheduler.study, scheduler.store, scheduler.board
     for line in failure_lines(study, store, board):
         print(line)
     if interrupted:
         for line in saved_lines(study, store, board):
             print(line)
-    where = store.remote.under("report/report.html").address if store.remote else report
+    where = (
+        _where(store, report) if report else "not written now; --report writes it of what is there"
+    )
     print(f"report: {where}")
     if tracker is not None:
         print(f"MLflow: mlflow ui --backend-store-uri {tracker.uri}")

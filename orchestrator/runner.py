@@ -41,8 +41,8 @@ from ray.tune.search import Searcher  # noqa: E402
 
 from gdas.errors import InputError  # noqa: E402
 from orchestrator.job_body import MEMORY_ADVICE, describe  # noqa: E402
-from orchestrator.scheduler import Scheduler, missing  # noqa: E402
-from orchestrator.store import NO_SPACE, Store, selection_records  # noqa: E402
+from orchestrator.scheduler import WITHOUT_A_WORD, Scheduler, missing  # noqa: E402
+from orchestrator.store import NO_SPACE, JobFolder, Store, selection_records  # noqa: E402
 from orchestrator.study import Job, Study  # noqa: E402
 
 FULL_BYTES = 1 << 20
@@ -141,7 +141,7 @@ def _word_of_ray(trial: Any, folder: Path) -> str:
         return f"out of memory on its machine (Ray ended its process); {MEMORY_ADVICE}"
     if "No space left on device" in text or shutil.disk_usage(folder).free < FULL_BYTES:
         return NO_SPACE
-    return "its process died without a word (out of memory, or killed)"
+    return WITHOUT_A_WORD
 
 
 def run_study(scheduler: Scheduler, environment: dict[str, Any]) -> None:
@@ -217,10 +217,11 @@ def _launch_training(config: dict[str, Any]) -> None:
     """Start the workers of a final training with Ray Train and wait for them."""
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    from orchestrator.job_body import failure_recorded, open_job
+    from orchestrator.job_body import failure_recorded
     from orchestrator.train_job import settle_provenance
 
-    folder, settings = open_job(config["folder"])
+    folder = JobFolder.open(config["folder"])
+    settings = folder.settings()
     with failure_recorded(folder):
         selections = selection_records(settings["environment"]["selections"])
         settle_provenance(folder, settings, selections)

@@ -11,12 +11,14 @@ committed no segment since it started, so that what kills itself at the same pla
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.selection import select
 from orchestrator.store import Store
 from orchestrator.study import Job, Study
+
+WITHOUT_A_WORD = "its process died without a word (out of memory, or killed)"
 
 State = str
 """waiting, running, done, failed or blocked."""
@@ -100,16 +102,11 @@ class Scheduler:
         """The head of the queue, if it fits what is free."""
         self.settle()
         ready = [job for job in self.study if self._ready(job) and job.kind != "select"]
-        if not ready:
-            return None
-        head = min(ready, key=lambda job: job.kind != "train")  # finals first, then study order
         running = [job for job in self.study if self.board.states[job.id] == "running"]
-        for resource, total in self.budget.items():
-            held = sum(job.cost[resource] for job in running)
-            if running and held + head.cost[resource] > total + 1e-9:
-                return None
-        self.board.states[head.id] = "running"
-        self.begun_at[head.id] = len(self.store.folder(head).records())
+        head = head_that_fits(ready, running, self.budget)
+        if head is not None:
+            self.board.states[head.id] = "running"
+            self.begun_at[head.id] = len(self.store.folder(head).records())
         return head
 
     def finished(self, job: Job, *, node_lost: bool = False) -> None:
@@ -133,11 +130,8 @@ class Scheduler:
         folder, board = self.store.folder(job), self.board
         cause = folder.failure_cause() or ("node" if node_lost else "process")
         heard = board.notes.pop(job.id, None)  # what Ray knew of a process that left no word
-        why = folder.failure() or (
-            "its machine was lost"
-            if cause == "node"
-            else heard or "its process died without a word (out of memory, or killed)"
-        )
+        silent = "its machine was lost" if cause == "node" else heard or WITHOUT_A_WORD
+        why = folder.failure() or silent
         went_on = len(folder.records()) > self.begun_at.get(job.id, 0)
         counts = cause == "own" or (cause == "process" and not went_on)
         board.failures[job.id] = board.failures.get(job.id, 0) + 1
@@ -154,6 +148,24 @@ class Scheduler:
     def _ready(self, job: Job) -> bool:
         states = self.board.states
         return states[job.id] == "waiting" and all(states[need] == "done" for need in job.needs)
+
+
+def head_that_fits(
+    ready: Sequence[Job], running: Sequence[Job], budget: Mapping[str, float]
+) -> Job | None:
+    """The first in the queue, finals before others, if it fits beside what runs.
+
+    Args:
+        ready: jobs whose needs are done, in the study's order.
+    """
+    head = min(ready, key=lambda job: job.kind != "train", default=None)
+    if head is None or not running:
+        return head
+    for resource, total in budget.items():
+        held = sum(job.cost[resource] for job in running)
+        if held + head.cost[resource] > total + 1e-9:
+            return None
+    return head
 
 
 Resources = dict[str, float]

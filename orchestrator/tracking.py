@@ -44,6 +44,8 @@ class Tracker:
         # Tried again by us, at the next call, without blocking and without a doubled run.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
+        import mlflow  # noqa: F401  (it sets its loggers' levels when it is imported)
+
         for noisy in ("mlflow", "alembic", "urllib3"):
             logging.getLogger(noisy).setLevel(logging.ERROR)
         self.store = store
@@ -249,7 +251,8 @@ class Tracker:
                     self.client.set_terminated(self.runs[job.id], "FAILED" if failed else "KILLED")
                 self._tag_selected(job)
                 self._model(job)
-            self.client.log_artifacts(self.parent, str(self.store.out / "report"), "report")
+            if (self.store.out / "report").is_dir():  # not after an interruption
+                self.client.log_artifacts(self.parent, str(self.store.out / "report"), "report")
             self.client.log_artifact(self.parent, str(self.store.out / "study.json"))
             status = "KILLED" if board.open() else "FINISHED" if board.all_done() else "FAILED"
             self.client.set_terminated(self.parent, status)

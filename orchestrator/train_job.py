@@ -14,7 +14,6 @@ from typing import Any
 import torch
 
 import gdas.genotype
-from gdas.compute import open_device
 from gdas.config import TextTrainConfig, TrainConfig
 from gdas.data.images import open_images, subset
 from gdas.data.text import open_tokens
@@ -25,15 +24,7 @@ from gdas.metrics import count_multiply_adds, count_parameters
 from gdas.train_image import build_network, train_image
 from gdas.train_text import build_language_model, train_text
 from orchestrator.experiment import decode_train
-from orchestrator.job_body import (
-    Finished,
-    Loop,
-    failure_recorded,
-    newest_checkpoint,
-    open_job,
-    run_to_end,
-)
-from orchestrator.node_data import data_on_this_node
+from orchestrator.job_body import Finished, Loop, newest_checkpoint, open_job, run_to_end
 from orchestrator.store import JobFolder, Record
 
 
@@ -105,24 +96,21 @@ def train_worker(path: str, on_record: Callable[[Record], None] = lambda record:
 
     Works without Ray too: one worker where torch.distributed is not initialised.
     """
-    folder, settings = open_job(path)
-    with failure_recorded(folder):
-        config = decode_train(settings["recipe"]["config"])
-        resources, data = settings["resources"], data_on_this_node(settings)
-        device = open_device(resources["device"], threads=resources["threads"])
-        provenance = require_provenance(folder)
+    with open_job(path) as job:
+        config = decode_train(job.recipe["config"])
+        provenance = require_provenance(job.folder)
         genotype = gdas.genotype.any_from_json(provenance["genotype"])
         if isinstance(config, TrainConfig):
-            start, describe = _images(config, genotype, data, device)
+            start, describe = _images(config, genotype, job.data, job.device)
         else:
-            start, describe = _text(config, genotype, data, device)
+            start, describe = _text(config, genotype, job.data, job.device)
         if workers().rank > 0:
-            checkpoint = newest_checkpoint(folder)
+            checkpoint = newest_checkpoint(job.folder)
             for _ in start(checkpoint=checkpoint.state if checkpoint else None):
                 pass
             return
-        finished = run_to_end(folder, start, on_record)
-        folder.write_result(
+        finished = run_to_end(job.folder, start, on_record)
+        job.folder.write_result(
             {
                 "digest": finished.digest,
                 "genotype": genotype.to_json(),

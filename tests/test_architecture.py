@@ -13,7 +13,7 @@ PURE = (
     *("experiment", "estimate", "study", "selection", "store", "scheduler"),
     *("process", "paper", "report", "console", "plan", "checks", "evidence", "search_health"),
     *("mending", "drill"),
-    *("recorded", "status", "compare", "cell", "jobs", "doctor", "memory"),
+    *("recorded", "status", "compare", "cell", "jobs", "doctor", "memory", "workload"),
     *("final_model", "settings_page"),
 )
 GDAS_MAY_IMPORT = {

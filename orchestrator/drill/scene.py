@@ -115,7 +115,6 @@ class Struck:
         time: when.
         before: records at that time, by job.
         finished: the modification times of results that must not be written again.
-        exit_code: of the command that was struck, where it must be a given one.
         remarks: what was seen that must be seen.
         wrong: what was seen that must not be.
     """

@@ -69,6 +69,8 @@ class TrackingServer:
         """Make it accept connections and answer none, or go on."""
         for member in self._family():
             os.kill(member.pid, signal.SIGSTOP if hung else signal.SIGCONT)
+        if not hung:
+            wait_for(self._answers, "the tracking server")
 
 
 def dead_at_start(scene: Scene) -> Struck:

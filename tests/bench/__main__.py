@@ -1,8 +1,89 @@
-"""All benchmarks that need no data: python -m tests.bench [options of tests.bench.search_step]."""
+"""Benchmarks, by parts:
+
+    python -m tests.bench [search train text data threads growth imagenet] [--size paper]
+
+Without names all parts but `imagenet`. Prints tables and, with --page, writes them to a page and
+all figures to results.json beside it; parts that are not measured now stay as they are there.
+
+search, train, imagenet, text: steps beside plain PyTorch: time, memory, what takes the time.
+data: augmentation and reading beside torchvision. threads: one process or two on two cores.
+growth: a search step's cost over C, N and batch.
+
+Nothing else should run meanwhile.
+"""
 
 from __future__ import annotations
 
-from tests.bench import search_step
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from tests.bench import data, growth, page, steps, threads, timing
+from tests.bench.steps import KINDS, SizeName
+
+STEPS = {
+    "search": ("search step",),
+    "train": ("training step",),
+    "imagenet": ("ImageNet step",),
+    "text": ("language-model step", "recurrent search step"),
+}
+USUAL = ("search", "train", "text", "data", "threads", "growth")
+GROWTH = {"tiny": (4, 1, 2), "default": (8, 1, 16), "paper": (16, 1, 32)}
+ARRAYS = {"tiny": 256, "default": 10_000, "paper": 50_000}
+
+
+def measure(part: str, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Measure and print one part."""
+    size: SizeName = args.size
+    results: list[dict[str, Any]] = []
+    if part in STEPS:
+        for kind in STEPS[part]:
+            for count in args.threads:
+                result = steps.measure(
+                    kind,
+                    KINDS[kind].sizes[size],
+                    threads=count,
+                    repeats=args.repeats,
+                    memory=args.memory,
+                )
+                timing.show(result)
+                results.append(result)
+    elif part == "data":
+        results.append(data.measure(arrays=ARRAYS[size], repeats=args.repeats))
+        data.show(results[0])
+    elif part == "threads":
+        results.append(threads.measure(KINDS["search step"].sizes[size], repeats=args.repeats))
+        threads.show(results[0])
+    else:
+        base = dict(zip(("channels", "normals", "batch"), GROWTH[size], strict=True))
+        results.append(growth.measure(base, repeats=args.repeats))
+        growth.show(results[0])
+    return results
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, print, and write where asked."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join((*USUAL, "imagenet")))
+    parser.add_argument("--size", choices=get_args(SizeName), default="default")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="of the steps")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--no-memory", dest="memory", action="store_false")
+    parser.add_argument("--page", type=Path, default=None, help="such as tests/bench/RESULTS.md")
+    args = parser.parse_args(arguments)
+    parts = args.parts or list(USUAL)
+    if unknown := set(parts) - {*USUAL, *STEPS}:
+        parser.error(f"unknown part {sorted(unknown)[0]}; known are {', '.join(USUAL)}, imagenet")
+    for part in parts:
+        about = page.machine()
+        content = {"machine": about, "size_name": args.size, "results": measure(part, args)}
+        if args.page is not None:
+            every = page.keep(args.page.with_name("results.json"), part, content)
+            args.page.write_text(page.render(every))
+
 
 if __name__ == "__main__":
-    search_step.main()
+    main()

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gdas.cnn.layout import Stem as StemName
 from gdas.cnn.layout import cell_places
 from gdas.derive import edge_list
 from gdas.genotype import OPERATIONS, Edge, Genotype
@@ -119,8 +120,25 @@ class Stem(nn.Module):
         self.conv = nn.Conv2d(3, 3 * channels, 3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(3 * channels)
 
-    def forward(self, images_BCHW: Tensor) -> Tensor:
-        return self.norm(self.conv(images_BCHW))  # type: ignore[no-any-return]
+    def forward(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        out_BCHW = self.norm(self.conv(images_BCHW))
+        return out_BCHW, out_BCHW
+
+
+def halving(c_in: int, c_out: int) -> list[nn.Module]:
+    return [nn.Conv2d(c_in, c_out, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(c_out)]
+
+
+class ImageNetStem(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        half = channels // 2
+        self.stem0 = nn.Sequential(*halving(3, half), nn.ReLU(), *halving(half, channels))
+        self.stem1 = nn.Sequential(nn.ReLU(), *halving(channels, channels))
+
+    def forward(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        s0_BCHW = self.stem0(images_BCHW)
+        return s0_BCHW, self.stem1(s0_BCHW)
 
 
 class PlainSearchCell(nn.Module):
@@ -191,7 +209,7 @@ class PlainSupernet(nn.Module):
         picks: Sequence[Sequence[Pick]],
         gates: Sequence[Tensor],
     ) -> Tensor:
-        s0_BCHW = s1_BCHW = self.stem(images_BCHW)
+        s0_BCHW, s1_BCHW = self.stem(images_BCHW)
         for cell, cell_picks, gate_EK in zip(self.cells, picks, gates, strict=True):
             s0_BCHW, s1_BCHW = s1_BCHW, cell(s0_BCHW, s1_BCHW, cell_picks, gate_EK)
         return self.classifier(self.pool(s1_BCHW).flatten(1))  # type: ignore[no-any-return]
@@ -230,7 +248,7 @@ class PlainDerivedCell(nn.Module):
 
 
 class PlainNetwork(nn.Module):
-    """gdas.cnn.network.Network of a genotype with both cells, on CIFAR, without auxiliary head."""
+    """gdas.cnn.network.Network of a genotype with both cells, without auxiliary head."""
 
     def __init__(
         self,
@@ -240,14 +258,15 @@ class PlainNetwork(nn.Module):
         channels: int,
         normals_per_block: int,
         drop_sites: int,
+        stem: StemName = "cifar",
     ) -> None:
         super().__init__()
         assert genotype.reduce is not None
         self.drop_sites = drop_sites
-        self.stem = Stem(channels)
-        before_last = last = 3 * channels
+        self.stem = Stem(channels) if stem == "cifar" else ImageNetStem(channels)
+        before_last = last = 3 * channels if stem == "cifar" else channels
         self.cells = nn.ModuleList()
-        for place in cell_places(channels, normals_per_block, "3n+2", "cifar"):
+        for place in cell_places(channels, normals_per_block, "3n+2", stem):
             edges = genotype.reduce if place.reduction else genotype.normal
             cell = PlainDerivedCell(
                 edges,
@@ -263,7 +282,7 @@ class PlainNetwork(nn.Module):
         self.classifier = nn.Linear(last, classes)
 
     def forward(self, images_BCHW: Tensor, keep_DB: Tensor) -> tuple[Tensor, None]:
-        s0_BCHW = s1_BCHW = self.stem(images_BCHW)
+        s0_BCHW, s1_BCHW = self.stem(images_BCHW)
         masks = iter(keep_DB)
         for cell in self.cells:
             s0_BCHW, s1_BCHW = s1_BCHW, cell(s0_BCHW, s1_BCHW, masks)

@@ -1,25 +1,16 @@
-"""CPU time of a search step and of a training step, beside the same written the obvious way.
-
-    python -m tests.bench.search_step [--threads 1 2] [--repeats 5] [--json FILE]
+"""A search step and a training step on images, beside the same written the obvious way.
 
 A search step is one W step and one alpha step of Algorithm 1, with both cells searched; a training
 step is one of the network of GDAS_V1. The plain baseline (tests.bench.plain) does what the authors
 did in 2019: NCHW layout, plain modules, a gate on every edge and all gradients in both steps,
 undrawn operations' gradients filled with zeros. Ours is the library's own step, untouched. Both
-have the same weights, images, draws and drop-path masks, and take turns in one process, so that
-what else the machine does meets both alike. Figures are medians; a ratio is the median over the
-repeats of one repeat's ratio. The first steps are not counted.
+have the same weights, images, draws and drop-path masks.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import statistics
-import time
+import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,7 +21,10 @@ from gdas.cnn.network import draw_drop_path
 from gdas.cnn.space import ImageSpace
 from gdas.config import (
     IMAGE_DATA,
+    PHOTO_DATA,
     AlphaUpdate,
+    AnyImageData,
+    AnySearchConfig,
     SearchConfig,
     SupernetConfig,
     TrainConfig,
@@ -40,8 +34,9 @@ from gdas.data.augment import draw_moves
 from gdas.data.source import Wanted
 from gdas.genotype import PUBLISHED
 from gdas.randomness import generator
-from gdas.search import SearchSteps, draw_architecture
+from gdas.search import SearchSpace, SearchSteps, draw_architecture
 from tests.bench.plain import PlainNetwork, PlainSupernet
+from tests.bench.timing import Step
 
 CPU = torch.device("cpu")
 CLASSES = 10
@@ -55,34 +50,30 @@ def random_images(count: int, size: int = 32) -> Images:
     return Images(images_NCHW, torch.randint(CLASSES, (count,), generator=draw), CLASSES)
 
 
-def search_settings(
-    *, channels: int, normals: int, batch: int, channels_last: bool = True
-) -> SearchConfig:
+def search_settings(*, channels: int, normals: int, batch: int) -> SearchConfig:
     """The logits stand still (rate 0), so that both contenders' draws are the same throughout."""
     return SearchConfig(
         batch_size=batch,
         network=SupernetConfig(channels=channels, normals_per_block=normals),
         alpha=AlphaUpdate(lr=0.0),
-        channels_last=channels_last,
     )
 
 
 class PlainSearch:
-    """Algorithm 1's two steps in the authors' manner, on the plain supernet."""
+    """Algorithm 1's two steps in the authors' manner.
 
-    def __init__(self, config: SearchConfig, images: Images, weights: dict[str, Tensor]) -> None:
+    Args:
+        plain: takes the place of the space's own network.
+    """
+
+    def __init__(self, config: AnySearchConfig, space: SearchSpace, plain: nn.Module) -> None:
         self.config = config
-        self.space = ImageSpace(config, images, CPU)
-        self.logits = self.space.initial_logits(generator(config.seed, "logits"))
-        n = config.network
-        plain = PlainSupernet(
-            CLASSES, channels=n.channels, normals_per_block=n.normals_per_block, nodes=n.nodes
-        )
-        plain.load_state_dict(weights)
-        self.space.weights = plain.train()
+        self.space = space
+        self.logits = space.initial_logits(generator(config.seed, "logits"))
+        space.weights = plain
         w, a = config.weights, config.alpha
         self.weight_optimizer = torch.optim.SGD(
-            plain.parameters(), lr=w.lr, momentum=w.momentum, weight_decay=w.weight_decay
+            space.weights.parameters(), lr=w.lr, momentum=w.momentum, weight_decay=w.weight_decay
         )
         self.alpha_optimizer = torch.optim.Adam(
             list(self.logits.values()), lr=a.lr, betas=a.betas, weight_decay=a.weight_decay
@@ -115,43 +106,77 @@ class PlainSearch:
         return loss.detach()
 
 
-Step = Callable[[int], object]
-
-
 def search_contenders(
-    *, channels: int, normals: int, batch: int, steps: int
+    *,
+    channels: int,
+    normals: int,
+    batch: int,
+    steps: int,
+    of: Sequence[str] = ("plain", "ours"),
 ) -> dict[str, tuple[Step, Step]]:
-    """For each contender its steps, of W and of alpha, to be taken `steps` times at the most."""
+    """For each contender its steps, of W and of alpha, to be taken `steps` times at the most.
+
+    Args:
+        of: whom to build. "every operation" is ours with the paper's acceleration undone: all
+            operations of every edge run and all keep what their backward pass needs.
+    """
     images = random_images(2 * steps * batch)
     config = search_settings(channels=channels, normals=normals, batch=batch)
-    space = ImageSpace(config, images, CPU)
-    plain_config = search_settings(
-        channels=channels, normals=normals, batch=batch, channels_last=False
+    contenders: dict[str, tuple[Step, Step]] = {}
+    if "plain" in of:
+        own = dataclasses.replace(config, channels_last=False)
+        space = ImageSpace(own, images, CPU)
+        plain = PlainSupernet(CLASSES, channels=channels, normals_per_block=normals)
+        plain.load_state_dict(space.weights.state_dict())
+        contenders["plain"] = steps_of(PlainSearch(own, space, plain))
+    for name, acceleration in (("ours", True), ("every operation", False)):
+        if name in of:
+            sampler = dataclasses.replace(config.sampler, acceleration=acceleration)
+            own = dataclasses.replace(config, sampler=sampler)
+            run = SearchSteps(own, ImageSpace(own, images, CPU))
+            contenders[name] = steps_of_search(run)
+    return contenders
+
+
+def steps_of(run: PlainSearch) -> tuple[Step, Step]:
+    run.space.weights.train()
+    return run.weight_step, run.alpha_step
+
+
+def steps_of_search(run: SearchSteps) -> tuple[Step, Step]:
+    run.space.weights.train()
+    return (
+        lambda step: run.weight_step(0, step, TAU),
+        lambda step: run.alpha_step(0, step, TAU),
     )
-    plain = PlainSearch(plain_config, images, space.weights.state_dict())
-    space.weights.train()
-    run = SearchSteps(config, space)
-    return {
-        "plain": (plain.weight_step, plain.alpha_step),
-        "ours": (
-            lambda step: run.weight_step(0, step, TAU),
-            lambda step: run.alpha_step(0, step, TAU),
-        ),
-    }
 
 
 def train_contenders(*, channels: int, normals: int, batch: int) -> dict[str, tuple[Step]]:
-    """For each contender its training step."""
-    images = random_images(8 * batch)
+    """For each contender its training step on CIFAR's images."""
+    return _train_contenders(IMAGE_DATA["cifar10"], 32, channels, normals, batch)
+
+
+def imagenet_contenders(
+    *, channels: int, normals: int, batch: int, side: int = 224
+) -> dict[str, tuple[Step]]:
+    """For each contender its training step on ImageNet's, which are crops of `side` pixels."""
+    return _train_contenders(PHOTO_DATA["imagenet"], side, channels, normals, batch)
+
+
+def _train_contenders(
+    data: AnyImageData, side: int, channels: int, normals: int, batch: int
+) -> dict[str, tuple[Step]]:
+    images = random_images(2 * batch, side)
     genotype = PUBLISHED["GDAS_V1"]
     contenders: dict[str, tuple[Step]] = {}
     weights: dict[str, Tensor] = {}
     for name in ("ours", "plain"):
         config = TrainConfig(
-            data=IMAGE_DATA["cifar10"],
+            data=data,
             batch_size=batch,
             channels=channels,
             normals_per_block=normals,
+            stem="cifar" if data.format == "arrays" else "imagenet",
             auxiliary_weight=0.0,
             channels_last=name == "ours",
         )
@@ -163,6 +188,7 @@ def train_contenders(*, channels: int, normals: int, batch: int) -> dict[str, tu
                 CLASSES,
                 channels=channels,
                 normals_per_block=normals,
+                stem=config.stem,
                 drop_sites=ours.drop_sites,
             )
         weights = weights or {k: v.clone() for k, v in network.state_dict().items()}
@@ -201,106 +227,3 @@ def training_step(config: TrainConfig, network: Any, images: Images) -> Step:
         )
 
     return step
-
-
-@dataclass
-class Times:
-    """Seconds of every repeat, of every part of a step."""
-
-    cpu: list[list[float]] = field(default_factory=list)
-    wall: list[list[float]] = field(default_factory=list)
-
-    def medians(self, of: Sequence[Sequence[float]]) -> list[float]:
-        return [statistics.median(part) for part in zip(*of, strict=True)]
-
-
-def compare(
-    contenders: dict[str, tuple[Step, ...]], *, repeats: int, warm_up: int
-) -> dict[str, Any]:
-    """Run the contenders in turn and return all figures."""
-    times = {name: Times() for name in contenders}
-    for index in range(warm_up + repeats):
-        for name, steps in contenders.items():
-            cpu, wall = [], []
-            for step in steps:
-                began = time.process_time(), time.perf_counter()
-                step(index)
-                cpu.append(time.process_time() - began[0])
-                wall.append(time.perf_counter() - began[1])
-            if index >= warm_up:
-                times[name].cpu.append(cpu)
-                times[name].wall.append(wall)
-    result: dict[str, Any] = {"repeats": repeats, "threads": torch.get_num_threads()}
-    for name, t in times.items():
-        result[name] = {
-            "cpu_seconds": statistics.median(map(sum, t.cpu)),
-            "wall_seconds": statistics.median(map(sum, t.wall)),
-            "cpu_seconds_of_parts": t.medians(t.cpu),
-            "cpu_seconds_of_repeats": t.cpu,
-        }
-    pairs = zip(times["plain"].cpu, times["ours"].cpu, strict=True)
-    ratios = sorted(sum(plain) / sum(ours) for plain, ours in pairs)
-    result["ratio"] = statistics.median(ratios)
-    result["ratio_lowest"], result["ratio_highest"] = ratios[0], ratios[-1]
-    return result
-
-
-def show(title: str, parts: Sequence[str], result: dict[str, Any]) -> None:
-    """Print a table and the line that is the point of it."""
-    print(f"\n{title}; threads {result['threads']}, {result['repeats']} repeats, medians")
-    print(
-        "".join(f"{head:>16}" for head in ("", *[f"{p} (CPU s)" for p in parts], "CPU s", "wall s"))
-    )
-    for name in ("plain", "ours"):
-        row = result[name]
-        figures = [*row["cpu_seconds_of_parts"], row["cpu_seconds"], row["wall_seconds"]]
-        print(f"{name:>16}" + "".join(f"{figure:16.3f}" for figure in figures))
-    lowest, highest = result["ratio_lowest"], result["ratio_highest"]
-    print(f"ratio of the repeats from {lowest:.2f} to {highest:.2f}")
-    print(f"{result['name']}: {result['ratio']:.1f}× less CPU time than the plain baseline")  # noqa: RUF001
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, print, and write JSON where asked."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--warm-up", type=int, default=1)
-    parser.add_argument("--only", choices=("search", "train"))
-    parser.add_argument("--channels", type=int, default=16, help="C of the supernet")
-    parser.add_argument("--normals", type=int, default=2, help="N of the supernet")
-    parser.add_argument("--batch", type=int, default=64, help="of the search")
-    parser.add_argument("--train-channels", type=int, default=16, help="paper: 36")
-    parser.add_argument("--train-normals", type=int, default=2, help="paper: 6")
-    parser.add_argument("--train-batch", type=int, default=64, help="paper's code: 96")
-    parser.add_argument("--json", type=Path, default=None)
-    args = parser.parse_args(arguments)
-    results: list[dict[str, Any]] = []
-    for threads in args.threads:
-        torch.set_num_threads(threads)
-        if args.only != "train":
-            size = {"channels": args.channels, "normals": args.normals, "batch": args.batch}
-            contenders = search_contenders(**size, steps=args.warm_up + args.repeats)
-            result = compare(contenders, repeats=args.repeats, warm_up=args.warm_up)
-            results.append({"name": "search step", **size, **result})
-            show(f"search step, {_words(size)}", ("W step", "alpha step"), results[-1])
-        if args.only != "search":
-            size = {
-                "channels": args.train_channels,
-                "normals": args.train_normals,
-                "batch": args.train_batch,
-            }
-            result = compare(train_contenders(**size), repeats=args.repeats, warm_up=args.warm_up)
-            results.append({"name": "training step", **size, **result})
-            show(f"training step of GDAS_V1, {_words(size)}", ("step",), results[-1])
-    if args.json is not None:
-        about = {"torch": torch.__version__, "results": results}
-        args.json.write_text(json.dumps(about, indent=2) + "\n")
-
-
-def _words(size: dict[str, int]) -> str:
-    return f"C={size['channels']}, N={size['normals']}, batch {size['batch']}"
-
-
-if __name__ == "__main__":
-    main()

@@ -1,10 +1,7 @@
-"""The benchmark is fair: the plain networks and ours compute the same; and it prints its lines."""
+"""The benchmark is fair: the plain networks and ours compute the same."""
 
 from __future__ import annotations
 
-import json
-import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +15,6 @@ from gdas.config import SamplerConfig
 from gdas.genotype import OPERATIONS, PUBLISHED
 from gdas.search import draw_architecture
 from tests.bench.plain import PlainNetwork, PlainSupernet
-from tests.bench.search_step import main
 
 SIZE: dict[str, Any] = {"channels": 4, "normals_per_block": 1}
 LABELS = torch.tensor([1, 2, 3, 4])
@@ -99,22 +95,3 @@ def test_the_plain_network_has_the_same_loss_and_gradients() -> None:
     ours = ours.to(memory_format=torch.channels_last)
     image = images().contiguous(memory_format=torch.channels_last)
     assert_same(ours, plain, [ours(image, keep_DB)[0], plain(images(), keep_DB)[0]])
-
-
-def test_the_benchmark_prints_its_ratios_and_writes_them(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    threads = torch.get_num_threads()
-    small = (
-        "--channels 4 --normals 1 --batch 2 --train-channels 4 --train-normals 1 --train-batch 2"
-    )
-    main([*small.split(), "--threads", "1", "--repeats", "2", "--json", str(tmp_path / "out.json")])
-    torch.set_num_threads(threads)
-    printed = capsys.readouterr().out
-    results = json.loads((tmp_path / "out.json").read_text())["results"]
-    assert [result["name"] for result in results] == ["search step", "training step"]
-    for result in results:
-        pattern = rf"^{result['name']}: \d+\.\d× less CPU time than the plain baseline$"  # noqa: RUF001
-        assert len(re.findall(pattern, printed, re.MULTILINE)) == 1
-        assert result["ratio"] > 0
-        assert len(result["ours"]["cpu_seconds_of_repeats"]) == 2

@@ -34,11 +34,9 @@ def test_a_study_struck_by_four_faults_ends_with_the_same_digests(
     time.sleep(rng.uniform(0, 0.3))
     family = driving.descendants(process.pid)
     os.kill(process.pid, signal.SIGTERM)
-    began = time.monotonic()
+    # How soon is timed by a slow test and by the drill, which have the machine to themselves.
     code, output = driving.finish(process, timeout=60)
-    took = time.monotonic() - began
     assert code == 143, output
-    assert took < 10 or os.getloadavg()[0] > 4, f"{took:.1f} s on a machine that is not busy"
     assert "same command" in output
     driving.wait_for(lambda: not any(p.alive() for p in family), "all processes to be gone", 30)
     finished = {
@@ -83,9 +81,12 @@ def test_an_interrupt_ends_quickly_leaves_nothing_running_and_says_how_to_go_on(
     driving.wait_for_records(tmp_path, "search-frc-seed0", 1)
     pids = {driving.records(f)[0]["pid"] for f in driving.folders(tmp_path).values()
             if driving.records(f)}  # fmt: skip
+    began = time.monotonic()
     os.kill(process.pid, number)
     code, output = driving.finish(process, timeout=30)
+    took = time.monotonic() - began
     assert code == expected, output
+    assert took < 10, f"{took:.1f} s"
     assert "same command" in output
     time.sleep(2)
     assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]

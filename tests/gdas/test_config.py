@@ -187,6 +187,8 @@ NOT_FROM_A_SOURCE = {
     "compile",
     "segments_per_epoch",
     "recalibration_batches",
+    "compared_cells",
+    "compared_images",
     "evaluate_every",
     "lr_decay",
 }

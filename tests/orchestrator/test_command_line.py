@@ -16,6 +16,7 @@ from orchestrator.checks import fixed_cells
 from orchestrator.experiment import load_experiment
 from orchestrator.reproduce_paper import main
 from orchestrator.study import build_study
+from tests.orchestrator.fake_study import TINY, fake_study
 from tests.orchestrator.test_study import identity
 
 
@@ -130,6 +131,24 @@ def at_hand(data: Any, split: str) -> str:
     if data.name == "imagenet":
         raise InputError("no ImageNet")
     return identity(data, split)
+
+
+def test_the_report_of_a_study_that_is_not_there(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert "no study there yet" in refused(capsys, "--report", "--out", str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_report_of_what_is_there_by_now(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    _, _, store = fake_study(tmp_path / "out")  # no job has begun
+    before = (store.out / "study.json").read_bytes()
+    assert main([TINY, "--report", "--out", str(store.out)]) == 0
+    assert "| not run |" in (store.out / "report" / "report.md").read_text()
+    assert (store.out / "study.json").read_bytes() == before
+    assert f"report: {store.out / 'report' / 'report.html'}" in capsys.readouterr().out
 
 
 def test_rough_times_order_the_experiments_sensibly() -> None:

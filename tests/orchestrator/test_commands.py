@@ -7,9 +7,11 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import orchestrator.checks
 from gdas.genotype import PUBLISHED, load
 from orchestrator import cell, compare, doctor, jobs, status
 from orchestrator.experiment import load_experiment
@@ -151,6 +153,11 @@ def test_a_search_that_one_study_has_not_is_one_line() -> None:
 # jobs
 
 
+def known(folder: Path, data: Any, split: str) -> str:
+    """What a split's content is, wherever the data lie."""
+    return identity(data, split)
+
+
 def test_old_job_folders_are_listed_and_removed_and_needed_ones_stay(
     capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,7 +166,9 @@ def test_old_job_folders_are_listed_and_removed_and_needed_ones_stay(
     _, study, store = fake_study(tmp_path / "out")
     _, partial, store = fake_study(tmp_path / "out")
     only = partial.only(["search-frc-seed0"])
-    monkeypatch.setattr(jobs, "identity", lambda folder, data, split: identity(data, split))
+    monkeypatch.setattr(
+        orchestrator.checks, "identity", lambda folder, data, split: identity(data, split)
+    )
     store.write_study(only, store.study()["settings"], {})  # as after a start with --only
     gone = [f"{job.label}-{job.id}" for job in before if job.kind not in ("select",)]
     gone = [name for name in gone if name.startswith("search")] + [
@@ -179,7 +188,9 @@ def test_nothing_is_removed_under_a_running_study_or_from_unknown_settings(
 ) -> None:
     fake_study(tmp_path / "out", "searches.frc.recipe.epochs=2")
     _, study, store = fake_study(tmp_path / "out")
-    monkeypatch.setattr(jobs, "identity", lambda folder, data, split: identity(data, split))
+    monkeypatch.setattr(
+        orchestrator.checks, "identity", lambda folder, data, split: identity(data, split)
+    )
     lease = {"host": os.uname().nodename, "pid": os.getpid(), "heartbeat": time.time()}
     (store.out / "lease.json").write_text(json.dumps(lease))
     assert "driven by process" in refused(capsys, jobs.main(["remove", "out", "--yes"]))

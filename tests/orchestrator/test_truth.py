@@ -24,10 +24,12 @@ from gdas.data.images import open_images
 from gdas.errors import InputError
 from gdas.genotype import bench201_from_json
 from orchestrator.checks import check_experiment, identity, prepare_data
+from orchestrator.compare import results
 from orchestrator.estimate import estimated_seconds
 from orchestrator.evidence import uniform_p
 from orchestrator.experiment import Experiment, load_experiment
 from orchestrator.lookup_job import run_lookup, uniform_cells
+from orchestrator.memory import PROCESS, estimated_bytes
 from orchestrator.plan import standing
 from orchestrator.report import write_report
 from orchestrator.reproduce_paper import main
@@ -118,6 +120,12 @@ def ran(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Ran:
     return Ran(experiment, study, store, opened)
 
 
+def test_lookups_are_compared_as_every_job_is(ran: Ran) -> None:
+    rows = [row[0] for row in results([(ran.store, ran.study)])]
+    for job in ran.study:
+        assert any(row.startswith(f"{job.label}  ") for row in rows), job.label
+
+
 def test_the_graph_is_searches_a_lookup_each_and_a_selection(ran: Ran) -> None:
     kinds = [job.kind for job in ran.study]
     assert kinds == ["search", "search", "select", "lookup", "lookup"] * 2
@@ -126,6 +134,7 @@ def test_the_graph_is_searches_a_lookup_each_and_a_selection(ran: Ran) -> None:
         assert [job.needs for job in lookups] == [(search.id,) for search in searches]
         assert [job.label for job in lookups] == [f"lookup-{name}-seed{i}" for i in (0, 1)]
         assert all(estimated_seconds(job) > 0 for job in (*lookups, *searches))
+        assert all(estimated_bytes(job) > PROCESS for job in (*lookups, *searches))
     assert all(standing(job, ran.store) == "done" for job in ran.study)
 
 

@@ -1,0 +1,110 @@
+"""One process with 2 threads beside two processes with 1: search steps a second on two cores.
+
+    python -m tests.bench.threads SIZE THREADS     (one of the processes; started by `measure`)
+
+All processes are started first and take steps when told, a round of one way after a round of the
+other, so that what else the machine does meets both.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from typing import Any
+
+import torch
+
+from tests.bench.search_step import search_contenders
+from tests.bench.timing import ROOT, Size
+
+WAYS = {"one process, 2 threads": (1, 2), "two processes, 1 thread each": (2, 1)}
+"""Processes, and threads of each."""
+
+Process = subprocess.Popen[str]
+
+
+def take_turns(size: Size, threads: int) -> None:
+    """Take a search step for every line on standard input, and answer with its seconds of CPU."""
+    torch.set_num_threads(threads)
+    weight_step, alpha_step = search_contenders(**size, steps=1, of=("ours",))["ours"]
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        began = time.process_time()
+        weight_step(0)
+        alpha_step(0)
+        print(time.process_time() - began, flush=True)
+
+
+def _start(size: Size, threads: int) -> Process:
+    line = [sys.executable, "-m", "tests.bench.threads", json.dumps(size), str(threads)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(line, cwd=ROOT, stdin=pipe, stdout=pipe, text=True)
+
+
+def _answer(process: Process) -> str:
+    assert process.stdout is not None
+    answer = process.stdout.readline()
+    if not answer:
+        raise RuntimeError(f"a measured process ended with status {process.wait()}")
+    return answer
+
+
+def _round(processes: list[Process], steps: int) -> dict[str, float]:
+    """Let the processes take `steps` steps each, all at once."""
+    began, cpu = time.perf_counter(), 0.0
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("step\n" * steps)
+        process.stdin.flush()
+    for process in processes:
+        cpu += sum(float(_answer(process)) for _ in range(steps))
+    wall, total = time.perf_counter() - began, steps * len(processes)
+    return {"steps_per_second": total / wall, "cpu_seconds_per_step": cpu / total}
+
+
+def measure(size: Size, *, repeats: int, steps: int = 2) -> dict[str, Any]:
+    """Both ways in turn.
+
+    Args:
+        steps: of every process in a round.
+    """
+    ways = {name: [_start(size, t) for _ in range(n)] for name, (n, t) in WAYS.items()}
+    everyone = [process for processes in ways.values() for process in processes]
+    try:
+        for process in everyone:
+            _answer(process)  # it is ready
+        rounds: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
+        for index in range(repeats + 1):
+            for name, processes in ways.items():
+                figures = _round(processes, steps if index else 1)
+                if index:  # the first round warms up
+                    rounds[name].append(figures)
+    finally:
+        for process in everyone:
+            process.kill()
+            process.communicate()
+    result: dict[str, Any] = {"size": size, "repeats": repeats, "rounds": rounds}
+    for name, of_way in rounds.items():
+        keys = of_way[0]
+        result[name] = {key: statistics.median(r[key] for r in of_way) for key in keys}
+    two, one = (result[name]["steps_per_second"] for name in reversed(WAYS))
+    result["two_processes_over_one"] = two / one
+    return result
+
+
+def show(result: dict[str, Any]) -> None:
+    print(f"\none process or two, {result['repeats']} rounds, medians")
+    for name in WAYS:
+        row = result[name]
+        print(
+            f"{name:>32}: {row['steps_per_second']:.3f} search steps a second, "
+            f"{row['cpu_seconds_per_step']:.3f} CPU s a step"
+        )
+    print(f"two processes do {result['two_processes_over_one']:.2f} of one's work", flush=True)
+
+
+if __name__ == "__main__":
+    take_turns(json.loads(sys.argv[1]), int(sys.argv[2]))
