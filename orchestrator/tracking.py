@@ -44,6 +44,7 @@ class Tracker:
         # Tried again by us, at the next call, without blocking and without a doubled run.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         import mlflow  # noqa: F401  (it sets its loggers' levels when it is imported)
 
         for noisy in ("mlflow", "alembic", "urllib3"):

@@ -8,6 +8,7 @@ import re
 import sqlite3
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,9 @@ class Scene:
         data: where data sets lie.
         rng: draws the moment.
         words: settings of the command.
+        started: every command so far.
+        environment: of the commands.
+        closing: what else to call at the end.
     """
 
     folder: Path
@@ -36,6 +40,7 @@ class Scene:
     words: list[str] = field(default_factory=list)
     started: list[Running] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
+    closing: list[Callable[[], None]] = field(default_factory=list)
 
     @property
     def out(self) -> Path:
@@ -55,12 +60,14 @@ class Scene:
         return running
 
     def end(self) -> None:
-        """End every command that still runs, and all that it started."""
+        """End every command that still runs, all that it started, and what must close."""
         for running in self.started:
             if running.process.poll() is None:
                 for member in running.family():
                     member.kill()
                 running.process.wait()
+        for close in self.closing:
+            close()
 
     def jobs(self) -> dict[str, JobFolder]:
         """By label."""

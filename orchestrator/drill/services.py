@@ -22,7 +22,10 @@ SERVER = {
 
 
 class TrackingServer:
-    """`mlflow server` for one scene, on a port of its own; its database outlives it."""
+    """`mlflow server` for one scene, on a port of its own; its database outlives it.
+
+    The scene's end is its end.
+    """
 
     def __init__(self, scene: Scene) -> None:
         with socket.socket() as s:
@@ -30,6 +33,7 @@ class TrackingServer:
             self.port = int(s.getsockname()[1])
         self.scene = scene
         self.server: subprocess.Popen[bytes] | None = None
+        scene.closing.append(self.kill)
         scene.words.append(f"mlflow.tracking_uri=http://127.0.0.1:{self.port}")
 
     def start(self) -> None:
@@ -86,7 +90,6 @@ def dead_at_start(scene: Scene) -> Struck:
         struck.wrong.append(f"without the setting: exit code {code}, expected a refusal, 2")
     server.start()
     _ends_well(running.wait(), struck)
-    server.kill()
     return struck
 
 
@@ -103,7 +106,6 @@ def dies(scene: Scene) -> Struck:
         struck.wrong.append("the output does not say that MLflow does not answer")
     server.start()
     _ends_well(scene.start().wait(), struck)
-    server.kill()
     return struck
 
 
@@ -134,7 +136,6 @@ def _away(scene: Scene, how: str) -> Struck:
         time.sleep(seconds)
         server.hang(False)
     _ends_well(running.wait(), struck)
-    server.kill()
     return struck
 
 
@@ -155,8 +156,6 @@ def interrupted_while_hung(scene: Scene) -> Struck:
     if code != 130 or took > INTERRUPT_S:
         struck.wrong.append(f"exit code {code} after {took:.1f} s, expected 130 within 10 s")
     server.hang(False)
-    _ends_well(scene.start().wait(), struck)
-    server.kill()
     return struck
 
 

@@ -1,13 +1,15 @@
 """Benchmarks, by parts:
 
-    python -m tests.bench [search train text data threads growth imagenet] [--size paper]
+    python -m tests.bench [search train text data threads growth orchestration imagenet]
+                          [--size paper]
 
 Without names all parts but `imagenet`. Prints tables and, with --page, writes them to a page and
 all figures to results.json beside it; parts that are not measured now stay as they are there.
 
 search, train, imagenet, text: steps beside plain PyTorch: time, memory, what takes the time.
 data: augmentation and reading beside torchvision. threads: one process or two on two cores.
-growth: a search step's cost over C, N and batch.
+growth: a search step's cost over C, N and batch. orchestration: four searches by the command:
+start, waiting, saving, memory.
 
 Nothing else should run meanwhile.
 """
@@ -19,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from tests.bench import data, growth, page, steps, threads, timing
+from tests.bench import data, growth, orchestration, page, steps, threads, timing
 from tests.bench.steps import KINDS, SizeName
 
 STEPS = {
@@ -28,7 +30,7 @@ STEPS = {
     "imagenet": ("ImageNet step",),
     "text": ("language-model step", "recurrent search step"),
 }
-USUAL = ("search", "train", "text", "data", "threads", "growth")
+USUAL = ("search", "train", "text", "data", "threads", "growth", "orchestration")
 GROWTH = {"tiny": (4, 1, 2), "default": (8, 1, 16), "paper": (16, 1, 32)}
 ARRAYS = {"tiny": 256, "default": 10_000, "paper": 50_000}
 
@@ -55,6 +57,10 @@ def measure(part: str, args: argparse.Namespace) -> list[dict[str, Any]]:
     elif part == "threads":
         results.append(threads.measure(KINDS["search step"].sizes[size], repeats=args.repeats))
         threads.show(results[0])
+    elif part == "orchestration":
+        for _ in range(args.starts):
+            results.append(orchestration.measure(orchestration.SIZES[size]))
+            orchestration.show(results[-1])
     else:
         base = dict(zip(("channels", "normals", "batch"), GROWTH[size], strict=True))
         results.append(growth.measure(base, repeats=args.repeats))
@@ -71,6 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--size", choices=get_args(SizeName), default="default")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="of the steps")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--starts", type=int, default=1, help="of the orchestration's study")
     parser.add_argument("--no-memory", dest="memory", action="store_false")
     parser.add_argument("--page", type=Path, default=None, help="such as tests/bench/RESULTS.md")
     args = parser.parse_args(arguments)

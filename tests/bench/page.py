@@ -21,6 +21,7 @@ import torch
 import torchvision
 
 from gdas.files import write_json
+from tests.bench.orchestration import lines
 from tests.bench.threads import WAYS
 from tests.bench.timing import headline, words
 
@@ -77,6 +78,7 @@ def render(parts: dict[str, Any]) -> str:
         "data": _data,
         "threads": _threads,
         "growth": _growth,
+        "orchestration": _orchestration,
     }
     for part, section in sections.items():
         if part in parts:
@@ -178,3 +180,7 @@ def _growth(content: dict[str, Any]) -> list[str]:
         heads = ["search step", "CPU s", "10⁹ multiply-adds", "cost grew", "they grew"]
         blocks.append(_table([*heads, "grew faster than they (how much more)"], rows))
     return blocks
+
+
+def _orchestration(content: dict[str, Any]) -> list[str]:
+    return ["\n".join(f"- {line}" for line in lines(result)) for result in content["results"]]

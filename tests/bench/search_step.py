@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+import gdas.distributed
 import gdas.train_image
 from gdas.cnn.network import draw_drop_path
 from gdas.cnn.space import ImageSpace
@@ -202,7 +203,7 @@ def training_step(config: TrainConfig, network: Any, images: Images) -> Step:
     optimizer = torch.optim.SGD(
         network.parameters(), lr=0.025, momentum=0.9, weight_decay=config.weight_decay
     )
-    team = gdas.train_image.workers()
+    team = gdas.distributed.workers()
     batches = torch.arange(len(images)).split(config.batch_size)
 
     def step(index: int) -> object:
