@@ -72,7 +72,7 @@ def progress(
 
 def job_progress(job: Job, store: Store, *, since: float | None = None) -> dict[str, str]:
     """`progress` of a job from its folder."""
-    return progress(store.folder(job).records(), segments=_segments(job), since=since)
+    return progress(store.records(job), segments=_segments(job), since=since)
 
 
 def _segments(job: Job) -> int:
@@ -218,7 +218,7 @@ class Console:
             self.live.update(self._view(), refresh=True)
             return
         for job in self.study:
-            records = self.store.folder(job).records()
+            records = self.store.records(job)
             for i in range(min(self.shown[job.id], len(records)), len(records)):
                 p = progress(records[: i + 1], segments=_segments(job))
                 print(

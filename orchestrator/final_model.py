@@ -25,7 +25,6 @@ from torch.nn import functional as F
 
 import gdas.genotype
 from gdas.bench201.genotype import Bench201Genotype
-from gdas.checkpoint import newest
 from gdas.cnn.network import Network
 from gdas.config import TrainConfig
 from gdas.data.augment import normalise
@@ -38,6 +37,8 @@ from gdas.rnn.language_model import LanguageModel
 from gdas.train_image import build_network
 from gdas.train_text import build_language_model
 from orchestrator.experiment import decode_train
+from orchestrator.job_body import newest_checkpoint
+from orchestrator.node_data import data_on_this_node
 from orchestrator.store import JobFolder
 from orchestrator.workload import image_side
 
@@ -52,7 +53,7 @@ def write_final(job: JobFolder, folder: Path) -> dict[str, Any]:
         ValueError: the job has no whole checkpoint any more.
     """
     settings, result = job.settings(), job.result()
-    checkpoint, _ = newest(job.checkpoints)
+    checkpoint = newest_checkpoint(job)
     if result is None or checkpoint is None:
         raise ValueError(f"{job.path}: not finished, or its last checkpoint is gone")
     state, config = checkpoint.state, settings["recipe"]["config"]
@@ -76,7 +77,7 @@ def _outputs(settings: dict[str, Any]) -> int:
     if not isinstance(config, TrainConfig):
         return known_text(config.data.name).vocabulary
     if config.data.format == "photos":
-        return len(open_index(config.data, Path(settings["environment"]["data"])).classes)
+        return len(open_index(config.data, data_on_this_node(settings)).classes)
     return known(config.data.name).classes
 
 

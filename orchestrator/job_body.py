@@ -8,6 +8,7 @@ history replaces the records on resume.
 from __future__ import annotations
 
 import errno
+import shutil
 import sys
 import time
 import traceback
@@ -18,9 +19,10 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 
-from gdas.checkpoint import Segment, State, newest, save
+from gdas.checkpoint import Checkpoint, Segment, State, newest, save
 from gdas.compute import open_device
-from orchestrator.store import NO_SPACE, JobFolder, Record, where_and_who
+from orchestrator.node_data import data_on_this_node
+from orchestrator.store import NO_SPACE, JobFolder, Record, TakenOver, where_and_who
 
 
 class Loop(Protocol):
@@ -57,9 +59,8 @@ def run_to_end(
         start: the loop.
         on_record: told of every segment once it is on disk.
     """
-    checkpoint, damaged = newest(folder.checkpoints)
-    for line in damaged:
-        print(line, file=sys.stderr)
+    folder.claim()
+    checkpoint = newest_checkpoint(folder)
     records = list(checkpoint.records) if checkpoint else []
     folder.rewrite_records(records)
     digest, state = (checkpoint.digest, checkpoint.state) if checkpoint else ("", {})
@@ -68,11 +69,26 @@ def run_to_end(
         record = record_of(segment.position, segment.of, segment.metrics, segment.details, started)
         records.append(record)
         digest = save(folder.checkpoints, segment, records)
+        folder.commit_checkpoint(segment.position)
         folder.append_record(record)
         state = segment.state or {}
         on_record(record)
         started = time.time()
     return Finished(digest, records, state)
+
+
+def newest_checkpoint(folder: JobFolder) -> Checkpoint | None:
+    """The newest whole checkpoint of a job; damaged ones are passed over and named."""
+    position = None
+    while True:
+        if folder.remote is not None:
+            position = folder.fetch_checkpoint(below=position)
+        checkpoint, damaged = newest(folder.checkpoints)
+        for line in damaged:
+            print(line, file=sys.stderr)
+        if checkpoint is not None or position is None:
+            return checkpoint
+        shutil.rmtree(folder.checkpoints / f"{position:06d}")
 
 
 def record_of(
@@ -97,6 +113,8 @@ def failure_recorded(folder: JobFolder) -> Iterator[None]:
     """Leave an error's text in the job's folder on its way out."""
     try:
         yield
+    except TakenOver:
+        raise  # the folder is another's: it is not this start's failure that counts
     except Exception as error:
         # On a full disk there is no room for a word; the error itself tells Ray.
         with suppress(OSError):
@@ -128,7 +146,7 @@ class OpenJob(NamedTuple):
 
     Attributes:
         settings: what `Store.prepare` wrote.
-        data: the folder of the data sets.
+        data: the folder of the data sets, on this node.
     """
 
     folder: JobFolder
@@ -143,15 +161,19 @@ class OpenJob(NamedTuple):
 
     def needed(self) -> JobFolder:
         """The folder of the first job that it needs."""
-        return JobFolder(self.folder.path.parent / self.settings["needs"][0])
+        return self.folder.beside(self.settings["needs"][0])
 
 
 @contextmanager
 def open_job(path: str) -> Iterator[OpenJob]:
-    """Set this process up for the job in the folder `path`; an error inside is left there."""
-    folder = JobFolder(Path(path))
+    """Set this process up for the job in the folder `path`; an error inside is left there.
+
+    Args:
+        path: as `JobFolder.open` takes it.
+    """
+    folder = JobFolder.open(path)
     settings = folder.settings()
     with failure_recorded(folder):
         resources = settings["resources"]
         device = open_device(resources["device"], threads=resources["threads"])
-        yield OpenJob(folder, settings, device, Path(settings["environment"]["data"]))
+        yield OpenJob(folder, settings, device, data_on_this_node(settings))

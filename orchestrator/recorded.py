@@ -33,6 +33,10 @@ def open_recorded(out: Path) -> tuple[Store, Study]:
     Raises:
         InputError: there is no study.
     """
+    if ":/" in str(out):
+        raise InputError(
+            f"{out}: on an object store; this command reads folders: copy it from there first"
+        )
     if not (out / "study.json").is_file():
         raise InputError(f"{out}: no study there (no study.json); name the --out of a study")
     store = Store(out)

@@ -29,10 +29,12 @@ from orchestrator.console import (
 from orchestrator.estimate import Estimator
 from orchestrator.experiment import Experiment, experiment_of
 from orchestrator.mending import mend
+from orchestrator.node_data import fetched, publish, refuse_unchecked
 from orchestrator.plan import confirm, print_plan, say_standings
 from orchestrator.process import repeatedly, terminate_as_interrupt
 from orchestrator.report import write_report
 from orchestrator.scheduler import Scheduler
+from orchestrator.storage import cache_folder, is_address, open_storage
 from orchestrator.store import Store, lease
 from orchestrator.study import Study
 from orchestrator.tracking import Tracker
@@ -60,13 +62,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="EXPERIMENT or key=value",
         help="a name in experiments/ or a YAML file (default: smoke), and settings to change",
     )
-    parser.add_argument("--out", type=Path, help="output folder (default: runs/EXPERIMENT)")
+    parser.add_argument(
+        "--out", help="output folder, or s3://BUCKET/PREFIX (default: runs/EXPERIMENT)"
+    )
     parser.add_argument(
         "--data",
-        type=Path,
         default=None,
         help="folder with the data sets, such as cifar-10-batches-py (default: data, made and "
-        "filled by download as needed)",
+        "filled by download as needed), or s3://BUCKET/PREFIX",
     )
     parser.add_argument("--address", help="of a running Ray cluster (default: this machine)")
     parser.add_argument("--only", metavar="JOB,...", help="these jobs and what they need")
@@ -101,11 +104,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _command(options: argparse.Namespace) -> int:
     experiment = experiment_of(options.words)
-    data = _data_folder(options.data)
+    data = _data_folder(options, experiment)
     study = _study(experiment, options.only, data)
-    out = options.out or Path("runs") / experiment.name
+    out = options.out or f"runs/{experiment.name}"
     if options.dry_run:
-        found = Store(out) if out.exists() else None
+        found = Store(out) if is_address(out) or Path(out).exists() else None
         estimator = Estimator(found, data if options.calibrate else None)
         print_plan(study, found, estimator, options.price)
         say_next(options.command.replace(" --dry-run", ""))
@@ -117,19 +120,47 @@ def _command(options: argparse.Namespace) -> int:
         return _drive(experiment, study, store, data, options)
 
 
-def _report(experiment: Experiment, study: Study, out: Path) -> int:
+def _report(experiment: Experiment, study: Study, out: str) -> int:
     """Write the report of what there is; returns the exit code."""
-    if not (out / "study.json").is_file():
+    if not is_address(out) and not (Path(out) / "study.json").is_file():
         raise InputError(f"{out}: no study there yet (no study.json); start it first")
-    print(f"report: {write_report(experiment, study, Store(out))}")
-    say_next(f"python -m orchestrator.status {out}")
+    store = Store(out)
+    if not store.study():
+        raise InputError(f"{out}: no study there yet (no study.json); start it first")
+    print(f"report: {_where(store, write_report(experiment, study, store))}")
+    say_next(f"python -m orchestrator.status {store.address}")
     return 0
 
 
-def _data_folder(named: Path | None) -> Path:
-    if named is not None and not named.is_dir():
+def _where(store: Store, report: Path) -> str:
+    """A report's place, as people can open it."""
+    return store.remote.under("report/report.html").address if store.remote else str(report)
+
+
+def _data_folder(options: argparse.Namespace, experiment: Experiment) -> Path:
+    """The data folder on this machine; what is on an object store is fetched."""
+    named: str | None = options.data
+    if named is not None and is_address(named):
+        try:
+            return fetched(named, _data_sets(experiment))
+        except OSError as problem:
+            text = " ".join(str(problem).split())[:200]
+            raise InputError(f"--data {named}: cannot be read ({text})") from None
+    if named is not None and not Path(named).is_dir():
         raise InputError(f"--data {named}: no such folder; make it, or name the one with the data")
-    return (named or Path("data")).resolve()
+    if named is None and is_address(options.out or ""):
+        return cache_folder() / "data" / "downloaded"  # a cluster's job starts anywhere
+    return Path(named or "data").resolve()
+
+
+def _data_sets(experiment: Experiment) -> list[str]:
+    recipes = [
+        *(search.recipe for search in experiment.searches.values()),
+        *(search.proxy for search in experiment.searches.values()),
+        *(final.recipe for final in experiment.finals.values()),
+        *(measure.recipe for measure in experiment.measures.values()),
+    ]
+    return sorted({recipe.data.name for recipe in recipes if recipe is not None})
 
 
 def _study(experiment: Experiment, only: str | None, data: Path) -> Study:
@@ -151,11 +182,12 @@ def _drive(
     for line in mend(study, store):
         print(line, flush=True)
     prepare_data(study, store, data)
+    data_address = _published_data(study, store, data, options.data)
     settings = json.loads(json.dumps(dataclasses.asdict(experiment)))
     store.write_study(study, settings, _versions(), options.command)
     say_standings(study, store)
     console = Console(study, store)
-    scheduler = Scheduler(study, store, {}, console.say)
+    scheduler = Scheduler(study, store, {}, console.say, experiment.retries)
     tracker: Tracker | None = None
     with terminate_as_interrupt() as seen:
         interrupted = False
@@ -173,12 +205,15 @@ def _drive(
                     tracker = Tracker(study, store, experiment)
                     tracker.start()
                     console.start(scheduler.board)
-                    with repeatedly(console.update, 1.0, "console"):
+                    with (
+                        repeatedly(store.refresh_quietly, 2.0, "store"),
+                        repeatedly(console.update, 1.0, "console"),
+                    ):
                         environment = {
-                            "data": str(data),
-                            "selections": str(store.out / "selections"),
+                            "data": data_address,
+                            "selections": store.selections_address,
                         }
-                        run_study(scheduler, environment, retries=experiment.retries)
+                        run_study(scheduler, environment)
             else:
                 tracker = Tracker(study, store, experiment)
             scheduler.settle()
@@ -195,10 +230,36 @@ def _drive(
         done = not interrupted and scheduler.board.all_done()
         if done:
             print(f"all done in {clock(time.time() - started)}")
-        say_next(f"python -m orchestrator.status {store.out}" if done else options.command)
+        say_next(f"python -m orchestrator.status {store.address}" if done else options.command)
         if interrupted:
             return 143 if seen["terminated"] else 130
         return 0 if done else 1
+
+
+def _published_data(study: Study, store: Store, folder: Path, named: str | None) -> str:
+    """Where jobs find their data on any node: the folder, or what is put on an object store."""
+    if named is not None and is_address(named):
+        storage = open_storage(named, option="--data")
+    elif store.remote is not None:
+        storage = store.remote.under("data")
+    else:
+        return str(folder)
+    if any(job.kind == "lookup" for job in study):
+        raise InputError(
+            "lookups of NAS-Bench-201 need --out and --data in folders that all machines share, "
+            "not on an object store"
+        )
+    configs = [
+        job.recipe["config"] for job in study if job.kind != "select" and not store.done(job)
+    ]
+    for config in configs:
+        refuse_unchecked(config["data"], "data")
+    try:
+        publish(folder, storage, sorted({str(config["data"]["name"]) for config in configs}))
+    except OSError as problem:
+        text = " ".join(str(problem).split())[:200]
+        raise InputError(f"{storage.address}: cannot be written to ({text})") from None
+    return storage.address
 
 
 def _conclude(
@@ -215,7 +276,10 @@ def _conclude(
     if interrupted:
         for line in saved_lines(study, store, board):
             print(line)
-    print(f"report: {report or 'not written now; --report writes it of what is there'}")
+    where = (
+        _where(store, report) if report else "not written now; --report writes it of what is there"
+    )
+    print(f"report: {where}")
     if tracker is not None:
         print(f"MLflow: mlflow ui --backend-store-uri {tracker.uri}")
     if interrupted:

@@ -27,6 +27,11 @@ QUIET = {
 }
 """Ray settings that keep its own output off and its scheduling prompt."""
 
+BUDGET_EVERY_S = 5.0  # machines come and go
+NOTICED_AFTER_S = 40.0
+BROKEN = ("RuntimeError", "DistBackendError", "DistNetworkError", "ConnectionError")
+"""How failures begin that may be a lost partner's."""
+
 os.environ.update({key: value for key, value in QUIET.items() if key not in os.environ})
 
 import ray  # noqa: E402  (Ray reads some of these when it is imported)
@@ -37,7 +42,7 @@ from ray.tune.search import Searcher  # noqa: E402
 from gdas.errors import InputError  # noqa: E402
 from orchestrator.job_body import MEMORY_ADVICE, describe  # noqa: E402
 from orchestrator.scheduler import WITHOUT_A_WORD, Scheduler, missing  # noqa: E402
-from orchestrator.store import NO_SPACE, JobFolder, Store  # noqa: E402
+from orchestrator.store import NO_SPACE, JobFolder, Store, selection_records  # noqa: E402
 from orchestrator.study import Job, Study  # noqa: E402
 
 FULL_BYTES = 1 << 20
@@ -46,6 +51,8 @@ FULL_BYTES = 1 << 20
 
 class StudySearcher(Searcher):  # type: ignore[misc]  # Tune has no other way to be asked for the next trial
     """The study as a search algorithm: every trial that Tune asks for is a job.
+
+    A job that failed is handed out again, as another trial, as often as the scheduler says.
 
     Args:
         scheduler: decides which.
@@ -57,8 +64,12 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Tune has no other way to
         self.scheduler = scheduler
         self.environment = environment
         self.job_of_trial: dict[str, Job] = {}
+        self.nodes_of_trial: dict[str, set[str]] = {}  # the cluster's when it started
+        self.budget_of = time.monotonic()
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        if time.monotonic() - self.budget_of > BUDGET_EVERY_S:
+            self.scheduler.budget, self.budget_of = cluster_budget(), time.monotonic()
         while True:
             job = self.scheduler.next_job()
             if job is None:
@@ -67,13 +78,15 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Tune has no other way to
                 return None if running else Searcher.FINISHED
             try:
                 folder = self.scheduler.store.prepare(job, self.environment)
+                folder.clear_failure()
             except OSError as error:  # a raise here would end the whole experiment
                 self.scheduler.failed(job, describe(error))
                 continue
             break
         self.job_of_trial[trial_id] = job
+        self.nodes_of_trial[trial_id] = living_nodes()
         return {
-            "folder": str(folder.path),
+            "folder": folder.address,
             "kind": job.kind,
             "label": job.label,
             "resources": job.resources,
@@ -83,8 +96,14 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Tune has no other way to
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         job = self.job_of_trial.pop(trial_id, None)
-        if job is not None:
-            self.scheduler.finished(job)
+        if job is None:
+            return
+        try:
+            self.scheduler.store.refresh()
+        except OSError as problem:  # a raise here would end the whole experiment
+            self.scheduler.announce(f"{self.scheduler.store.address} does not answer ({problem})")
+        lost = self.nodes_of_trial.pop(trial_id) - living_nodes()
+        self.scheduler.finished(job, node_lost=error and bool(lost))
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its searcher; the job folders are the memory
@@ -96,29 +115,20 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Tune has no other way to
         raise RuntimeError("a study is never restored: it starts anew over its job folders")
 
 
-class Failures(tune.Callback):  # type: ignore[misc]
-    """Says that a job failed, why, and whether it is tried again."""
+class LastWords(tune.Callback):  # type: ignore[misc]
+    """Notes what Ray knows of a failed trial, for the scheduler, which Tune asks after this."""
 
-    def __init__(self, scheduler: Scheduler) -> None:
-        self.scheduler = scheduler
-
-    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        self._say(trial, "tried again from its newest checkpoint")
+    def __init__(self, searcher: StudySearcher) -> None:
+        self.searcher = searcher
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        self._say(trial, "given up")
+        job = self.searcher.job_of_trial.get(trial.trial_id)
+        if job is not None:
+            scheduler = self.searcher.scheduler
+            scheduler.board.notes[job.id] = _word_of_ray(trial, scheduler.store.out)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
-
-    def _say(self, trial: Any, then: str) -> None:
-        folder = JobFolder(Path(trial.config["folder"]))
-        job_id = folder.path.name.rpartition("-")[2]
-        board = self.scheduler.board
-        why = folder.failure() or _word_of_ray(trial, folder.path)
-        board.failures[job_id] = board.failures.get(job_id, 0) + 1
-        board.notes[job_id] = why
-        self.scheduler.announce(f"{trial.config['label']}: failed ({why}); {then}")
 
 
 def _word_of_ray(trial: Any, folder: Path) -> str:
@@ -134,12 +144,11 @@ def _word_of_ray(trial: Any, folder: Path) -> str:
     return WITHOUT_A_WORD
 
 
-def run_study(scheduler: Scheduler, environment: dict[str, Any], *, retries: int) -> None:
+def run_study(scheduler: Scheduler, environment: dict[str, Any]) -> None:
     """Run all open jobs on the Ray cluster that is connected; returns when none is left.
 
     Args:
         environment: what trials need to know beside their recipe ("data", "selections").
-        retries: of a failed job.
 
     Ctrl-C ends it early, with jobs still running on the scheduler's board.
     """
@@ -150,11 +159,12 @@ def run_study(scheduler: Scheduler, environment: dict[str, Any], *, retries: int
     scheduler.settle()
     if not open_jobs:
         return
+    searcher = StudySearcher(scheduler, environment)
     tune.Tuner(
         tune.with_resources(run_trial, _bundles),
         tune_config=tune.TuneConfig(
-            search_alg=StudySearcher(scheduler, environment),
-            num_samples=open_jobs,
+            search_alg=searcher,
+            num_samples=-1,  # until the study says that it is finished: retries are trials too
             trial_name_creator=_trial_name,
             trial_dirname_creator=_trial_name,
         ),
@@ -162,8 +172,8 @@ def run_study(scheduler: Scheduler, environment: dict[str, Any], *, retries: int
             name=f"study-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}",
             storage_path=str(store.out / "ray"),
             verbose=0,
-            callbacks=[Failures(scheduler)],
-            failure_config=tune.FailureConfig(max_failures=retries),
+            callbacks=[LastWords(searcher)],
+            failure_config=tune.FailureConfig(max_failures=0),  # the scheduler tries again
         ),
     ).fit()
 
@@ -188,7 +198,6 @@ def run_trial(config: dict[str, Any]) -> None:
     """The one trainable, for every kind of job."""
     from orchestrator.search_trial import run_measure, run_proxy, run_search
 
-    JobFolder(Path(config["folder"])).forget_failure()
     match config["kind"]:
         case "search":
             run_search(config["folder"], lambda record: tune.report(record["metrics"]))
@@ -211,11 +220,12 @@ def _launch_training(config: dict[str, Any]) -> None:
     from orchestrator.job_body import failure_recorded
     from orchestrator.train_job import settle_provenance
 
-    folder = JobFolder(Path(config["folder"]))
+    folder = JobFolder.open(config["folder"])
     settings = folder.settings()
     with failure_recorded(folder):
-        settle_provenance(folder, settings, Path(settings["environment"]["selections"]))
-    r = config["resources"]
+        selections = selection_records(settings["environment"]["selections"])
+        settle_provenance(folder, settings, selections)
+    r, nodes = config["resources"], living_nodes()
     try:
         TorchTrainer(
             _train_loop,
@@ -235,11 +245,34 @@ def _launch_training(config: dict[str, Any]) -> None:
             ),
         ).fit()
     except Exception as error:
-        if folder.failure() is None:  # a worker that died left no word
-            with suppress(OSError):
-                folder.write_failure(_of_a_worker(error), str(error))
+        folder.refresh()
+        said = folder.failure()
+        with suppress(OSError):
+            if _lost_a_node(nodes, said):
+                folder.write_failure("a worker's machine was lost", str(error), "node")
+            elif said is None:  # a worker that died left no word
+                folder.write_failure(_of_a_worker(error), str(error), "process")
         raise
+    folder.refresh()
     tune.report((folder.result() or {})["metrics"])
+
+
+def _lost_a_node(before: set[str], said: str | None) -> bool:
+    """Whether a machine is why a training failed. Its partners notice a lost one within a second,
+    as a broken connection; Ray only when it misses its health checks."""
+    if len(before) < 2:
+        return False  # the only one is this one
+    end = time.monotonic() + NOTICED_AFTER_S
+    while not before - living_nodes():
+        if (said and not said.startswith(BROKEN)) or time.monotonic() > end:
+            return False
+        time.sleep(0.5)
+    return True
+
+
+def living_nodes() -> set[str]:
+    """The ids of the cluster's machines that answer."""
+    return {str(node["NodeID"]) for node in ray.nodes() if node["Alive"]}
 
 
 def _of_a_worker(error: Exception) -> str:
@@ -265,6 +298,15 @@ def _train_loop(config: dict[str, Any]) -> None:
     train_worker(config["folder"])
 
 
+def cluster_budget() -> dict[str, float]:
+    """CPUs and GPUs that jobs may hold: what there is, or what an autoscaling cluster may be."""
+    from ray._private.state import state  # no public way; Ray Train asks the same
+
+    total = ray.cluster_resources()
+    largest = state.get_max_resources_from_cluster_config() or {}
+    return {key: max(total.get(key, 0.0), float(largest.get(key, 0))) for key in ("CPU", "GPU")}
+
+
 @contextmanager
 def ray_cluster(address: str | None) -> Iterator[dict[str, float]]:
     """Connect to a cluster, or start one on this machine; yields its CPUs and GPUs.
@@ -284,15 +326,21 @@ def ray_cluster(address: str | None) -> Iterator[dict[str, float]]:
         text = " ".join(str(error).split())
         raise InputError(f"--address {address}: no Ray cluster answers there ({text})") from None
     try:
-        total = ray.cluster_resources()
-        yield {"CPU": total.get("CPU", 0.0), "GPU": total.get("GPU", 0.0)}
+        yield cluster_budget()
     finally:
         ray.shutdown()
 
 
 def refuse_impossible(study: Study, store: Store) -> None:
-    """Raise InputError where an open job can never run on the cluster that is connected."""
+    """Raise InputError where an open job can never run on the cluster that is connected.
+
+    Of machines that an autoscaler may still start only the sum is known, and only that is checked.
+    """
+    from ray._private.state import state
+
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if state.get_max_resources_from_cluster_config():
+        nodes = [cluster_budget()]
     for job in study:
         if job.kind == "select" or store.done(job):
             continue

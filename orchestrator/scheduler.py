@@ -3,6 +3,10 @@
 There is no barrier: a job is handed out as soon as what it needs is done and what it costs is
 free, finals before searches, and only the head of that queue, so that a wide final is not starved
 by narrow searches. Selections cost nothing and run here.
+
+A job that failed is tried again. Its own exceptions use up its retries; a machine that was lost (a
+spot machine taken back, say) does not; a process that died without a word does only where it
+committed no segment since it started, so that what kills itself at the same place ends.
 """
 
 from __future__ import annotations
@@ -48,6 +52,7 @@ class Scheduler:
     Args:
         budget: CPUs and GPUs that jobs may hold together; set once the cluster is known.
         announce: told one line about what happens.
+        retries: how often a failed job is tried again.
     """
 
     def __init__(
@@ -56,11 +61,15 @@ class Scheduler:
         store: Store,
         budget: dict[str, float],
         announce: Callable[[str], None],
+        retries: int = 0,
     ) -> None:
         self.study = study
         self.store = store
         self.budget = budget
         self.announce = announce
+        self.retries = retries
+        self.used: dict[str, int] = {}  # retries, by job id
+        self.begun_at: dict[str, int] = {}  # records when a job last started, by its id
         self.board = Board({job.id: "done" if store.done(job) else "waiting" for job in study.jobs})
 
     def settle(self) -> None:
@@ -97,23 +106,44 @@ class Scheduler:
         head = head_that_fits(ready, running, self.budget)
         if head is not None:
             self.board.states[head.id] = "running"
+            self.begun_at[head.id] = len(self.store.folder(head).records())
         return head
 
-    def finished(self, job: Job) -> None:
-        """A job's trial is over; its record decides how it went."""
+    def finished(self, job: Job, *, node_lost: bool = False) -> None:
+        """A job's trial is over; its record decides how it went.
+
+        Args:
+            node_lost: a machine of the cluster was lost while the job ran.
+        """
         if self.store.done(job):
             self.board.states[job.id] = "done"
         else:
-            self.failed(
-                job,
-                self.store.folder(job).failure() or self.board.notes.get(job.id) or WITHOUT_A_WORD,
-            )
+            self._failed(job, node_lost)
         self.settle()
 
     def failed(self, job: Job, why: str) -> None:
         """Give a job up."""
         self.board.states[job.id] = "failed"
         self.board.notes[job.id] = why
+
+    def _failed(self, job: Job, node_lost: bool) -> None:
+        folder, board = self.store.folder(job), self.board
+        cause = folder.failure_cause() or ("node" if node_lost else "process")
+        heard = board.notes.pop(job.id, None)  # what Ray knew of a process that left no word
+        silent = "its machine was lost" if cause == "node" else heard or WITHOUT_A_WORD
+        why = folder.failure() or silent
+        went_on = len(folder.records()) > self.begun_at.get(job.id, 0)
+        counts = cause == "own" or (cause == "process" and not went_on)
+        board.failures[job.id] = board.failures.get(job.id, 0) + 1
+        self.used[job.id] = self.used.get(job.id, 0) + counts
+        if self.used[job.id] <= self.retries:
+            board.states[job.id] = "waiting"
+            then = "tried again from its newest checkpoint"
+            then += "" if counts else ", which is no retry of its own"
+        else:
+            self.failed(job, why)
+            then = "given up"
+        self.announce(f"{job.label}: failed ({why}); {then}")
 
     def _ready(self, job: Job) -> bool:
         states = self.board.states

@@ -59,4 +59,5 @@ def select(study: Study, job: Job, store: Store) -> dict[str, Any]:
         "time": time.time(),
     }
     write_json(store.selection_path(job), record)
+    store.publish(f"selections/{job.name}.json")
     return record

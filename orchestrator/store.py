@@ -4,6 +4,10 @@
     OUT/jobs/<kind>-<name>-<id>/  settings.json  records.jsonl  checkpoints/  result.json
 
 A job is done when its result.json is there. Pure: no Ray, no MLflow, no PyTorch.
+
+On an object store (`storage`), the same layout: `Store.out` is then a copy of its small files on
+the driver's node, kept up by `Store.refresh`, and a job works in a folder of its own node that it
+copies up segment by segment.
 """
 
 from __future__ import annotations
@@ -12,17 +16,31 @@ import fcntl
 import json
 import os
 import platform
+import signal
 import socket
+import sys
+import threading
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 from gdas.errors import InputError
 from gdas.files import write_json, write_text
 from orchestrator.process import repeatedly
+from orchestrator.remote_lease import hold
+from orchestrator.storage import (
+    Stamp,
+    Storage,
+    cache_folder,
+    is_address,
+    join,
+    open_storage,
+    work_folder,
+)
 from orchestrator.study import Job, Study
 
 FORMAT = "gdas-study/1"
@@ -35,11 +53,143 @@ Record = dict[str, Any]
 """One segment: position, of, metrics, details, started, time, seconds, host, pid."""
 
 
+Cause = Literal["own", "process", "node"]
+"""An exception of the job's own; a process that died without a word; a machine that was lost."""
+
+SMALL = ("settings.json", "provenance.json", "records.jsonl", "result.json", "failure.json")
+"""What a job folder has beside checkpoints, and what the driver keeps a copy of."""
+OWNER = "owner.json"
+
+
+class TakenOver(RuntimeError):
+    """A later start of the same job, on another node, has taken it over."""
+
+
+class Tail:
+    """The records of a file that grows at its end, or is replaced by another."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.inode, self.offset = 0, 0
+        self.found: list[Record] = []
+
+    def records(self) -> list[Record]:
+        try:
+            with self.path.open("rb") as file:
+                now = os.fstat(file.fileno())
+                if now.st_ino != self.inode or now.st_size < self.offset:
+                    self.inode, self.offset, self.found = now.st_ino, 0, []
+                file.seek(self.offset)
+                lines = file.read().splitlines(keepends=True)
+        except FileNotFoundError:
+            self.inode, self.offset, self.found = 0, 0, []
+            return []
+        fresh = list(self.found)
+        for line in lines:
+            record = _record(line)
+            if record is None or not line.endswith(b"\n"):
+                break  # damaged, torn, or still being written
+            fresh.append(record)
+            self.offset += len(line)
+        self.found = fresh
+        return fresh
+
+
 @dataclass(frozen=True)
 class JobFolder:
-    """One job's folder."""
+    """One job's folder.
+
+    Attributes:
+        path: where it is, or the copy of it that this process works in.
+        remote: where it is, on an object store.
+    """
 
     path: Path
+    remote: Storage | None = None
+    token: str = field(default_factory=lambda: uuid.uuid4().hex, compare=False)
+
+    @classmethod
+    def open(cls, address: str) -> JobFolder:
+        """The folder at `address`, to work in; of one on an object store a copy is made."""
+        if not is_address(address):
+            return cls(Path(address))
+        name = address.partition("?")[0].rpartition("/")[2]
+        folder = cls(work_folder() / "jobs" / name, open_storage(address))
+        folder.checkpoints.mkdir(parents=True)
+        folder.refresh()
+        return folder
+
+    @property
+    def address(self) -> str:
+        """What `open` takes, on any node."""
+        return self.remote.address if self.remote else str(self.path)
+
+    def beside(self, name: str) -> JobFolder:
+        """The folder of another job of the study."""
+        if self.remote is None:
+            return JobFolder(self.path.parent / name)
+        address = self.remote.address.partition("?")
+        parent = address[0].rpartition("/")[0] + address[1] + address[2]
+        return JobFolder.open(join(parent, name))
+
+    def refresh(self) -> None:
+        """Bring the copy up to date, checkpoints left out."""
+        if self.remote is None:
+            return
+        there = self.remote.listing()
+        for name in SMALL:
+            if name not in there:
+                (self.path / name).unlink(missing_ok=True)
+        self.remote.fetch_all([name for name in SMALL if name in there], self.path)
+
+    def publish(self, name: str) -> None:
+        """What was written under `name` counts from here on."""
+        if self.remote is not None:
+            self.remote.put(self.path / name, name)
+
+    def claim(self) -> None:
+        """From here on no process that claimed the job earlier can commit: it may still live, on a
+        node that was given up."""
+        if self.remote is not None:
+            self.remote.write(OWNER, json.dumps({"token": self.token}).encode())
+
+    def commit_checkpoint(self, position: int) -> None:
+        """The checkpoint at `position` counts from here on; positions not in the copy go.
+
+        Raises:
+            TakenOver: by a later start of this job.
+        """
+        if self.remote is None:
+            return
+        if json.loads(self.remote.read(OWNER)).get("token") != self.token:
+            raise TakenOver("another start of this job has taken over; this one ends")
+        there = self.remote.under("checkpoints")
+        name, names = f"{position:06d}", there.listing()
+        if f"{name}/manifest.json" in names:
+            there.remove(f"{name}/manifest.json")
+        for file in ("state.pt", "manifest.json"):
+            there.put(self.checkpoints / name / file, f"{name}/{file}")
+        for old in sorted(names):  # each manifest before its state
+            if not (self.checkpoints / old).parent.is_dir():
+                there.remove(old)
+
+    def fetch_checkpoint(self, below: int | None = None) -> int | None:
+        """Copy the newest committed checkpoint, of a lower position than `below`.
+
+        Returns:
+            Its position; None where there is none.
+        """
+        assert self.remote is not None
+        there = self.remote.under("checkpoints")
+        names = there.listing()
+        committed = {name.partition("/")[0] for name in names if name.endswith("/manifest.json")}
+        positions = [int(n) for n in committed if n.isdigit() and f"{n}/state.pt" in names]
+        older = [position for position in positions if below is None or position < below]
+        if not older:
+            return None
+        name = f"{max(older):06d}"
+        there.fetch_all([f"{name}/state.pt", f"{name}/manifest.json"], self.checkpoints)
+        return max(older)
 
     @property
     def checkpoints(self) -> Path:
@@ -68,10 +218,12 @@ class JobFolder:
         """Replace all records: on resume the checkpoint's history wins."""
         lines = [json.dumps(record, allow_nan=False) + "\n" for record in records]
         write_text(self.path / "records.jsonl", "".join(lines))
+        self.publish("records.jsonl")
 
     def append_record(self, record: Record) -> None:
         with (self.path / "records.jsonl").open("a") as file:
             file.write(json.dumps(record, allow_nan=False) + "\n")
+        self.publish("records.jsonl")
 
     def result(self) -> dict[str, Any] | None:
         """The result, or None where the job is not done."""
@@ -84,7 +236,8 @@ class JobFolder:
     def write_result(self, result: dict[str, Any]) -> None:
         """Mark the job done."""
         write_json(self.path / "result.json", result)
-        (self.path / "failure.json").unlink(missing_ok=True)
+        self.publish("result.json")
+        self.clear_failure()
 
     def failure(self) -> str | None:
         """The last error's text, where a job body left one."""
@@ -93,14 +246,28 @@ class JobFolder:
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
 
-    def forget_failure(self) -> None:
-        """Before another try: a process that dies without a word has no earlier one's excuse."""
-        (self.path / "failure.json").unlink(missing_ok=True)
+    def failure_cause(self) -> Cause | None:
+        """Whose fault that was; None where nobody left a word."""
+        try:
+            cause: Cause = json.loads((self.path / "failure.json").read_text()).get("cause", "own")
+        except (OSError, ValueError, AttributeError, RecursionError):
+            return None
+        return cause
 
-    def write_failure(self, error: str, trace: str) -> None:
+    def write_failure(self, error: str, trace: str, cause: Cause = "own") -> None:
         write_json(
-            self.path / "failure.json", {"error": error, "traceback": trace, "time": time.time()}
+            self.path / "failure.json",
+            {"error": error, "traceback": trace, "time": time.time(), "cause": cause},
         )
+        try:
+            self.publish("failure.json")
+        except OSError as problem:  # what failed is raised, not this
+            print(f"{self.address}: failure.json cannot be written ({problem})", file=sys.stderr)
+
+    def clear_failure(self) -> None:
+        (self.path / "failure.json").unlink(missing_ok=True)
+        if self.remote is not None:
+            self.remote.remove("failure.json")
 
 
 def _record(line: bytes) -> Record | None:
@@ -125,14 +292,25 @@ class Store:
     """A study's output folder.
 
     Args:
-        out: made where it is missing.
+        out: a folder, made where it is missing, or the address of one on an object store.
+
+    Attributes:
+        out: the folder; of one on an object store the copy of its small files.
+        address: the same for people, and for other nodes.
 
     Raises:
-        InputError: the folder cannot be made, or an incompatible version wrote it.
+        InputError: the folder cannot be made or reached, or an incompatible version wrote it.
     """
 
-    def __init__(self, out: Path) -> None:
-        self.out = out.resolve()
+    def __init__(self, out: Path | str) -> None:
+        self.remote = open_storage(str(out)) if is_address(out) else None
+        self.stamps: dict[str, Stamp] = {}
+        self.refreshing = threading.Lock()
+        self.paths: dict[str, Path] = {}  # of job folders that were found, by job id
+        self.tails: dict[Path, Tail] = {}
+        self.reading = threading.Lock()
+        self.out = work_folder() if self.remote else Path(out).resolve()
+        self.address = str(out) if self.remote else str(self.out)
         try:
             (self.out / "jobs").mkdir(parents=True, exist_ok=True)
             (self.out / "selections").mkdir(exist_ok=True)
@@ -140,12 +318,72 @@ class Store:
             raise InputError(
                 f"--out {out}: cannot make the folder ({error.strerror}); name another"
             ) from None
+        try:
+            self.refresh(manifests=True, patience=0.0)
+        except OSError as error:
+            text = " ".join(str(error).split())[:300]
+            raise InputError(f"--out {out}: does not answer ({text})") from None
         found = self.study().get("format", FORMAT)
         if found != FORMAT:
             raise InputError(
                 f"--out {out}: written by an incompatible version ({found}, this one writes "
                 f"{FORMAT}); name another folder"
             )
+
+    @property
+    def tracking_folder(self) -> Path:
+        """Where MLflow's own files are: in the output folder, or kept on this node beside none.
+
+        They are made from the job folders and can be made again.
+        """
+        if self.remote is None:
+            return self.out
+        folder = (
+            cache_folder() / "mlflow" / "".join(c if c.isalnum() else "-" for c in self.address)
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def refresh(self, *, manifests: bool = False, patience: float | None = None) -> None:
+        """Bring the copy of an object store's small files up to date; a folder needs none.
+
+        Args:
+            manifests: those of checkpoints too.
+
+        Raises:
+            OSError: the store does not answer.
+        """
+        if self.remote is None:
+            return
+        with self.refreshing:
+            there = {
+                name: stamp
+                for name, stamp in self.remote.listing(patience=patience).items()
+                if _kept(name, manifests)
+            }
+            changed = [name for name, stamp in there.items() if self.stamps.get(name) != stamp]
+            for name in set(self.stamps) - set(there):
+                if manifests or not name.endswith("manifest.json"):
+                    (self.out / name).unlink(missing_ok=True)
+                    del self.stamps[name]
+            self.remote.fetch_all(changed, self.out)
+            self.stamps.update({name: there[name] for name in changed})
+
+    def refresh_quietly(self) -> None:
+        """The same in the background: a store that is away is asked again next time."""
+        try:
+            self.refresh(patience=0.0)
+        except OSError:
+            return
+
+    def publish(self, name: str) -> None:
+        """A file, or all of a folder, that this process wrote in `out` counts from here on."""
+        if self.remote is None:
+            return
+        path = self.out / name
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.is_file():
+                self.remote.put(file, file.relative_to(self.out).as_posix())
 
     def study(self) -> dict[str, Any]:
         """study.json, or nothing where there is none yet."""
@@ -178,16 +416,34 @@ class Store:
                 ],
             },
         )
+        self.publish("study.json")
 
     def folder(self, job: Job) -> JobFolder:
         """The job's folder, whether it exists or not; found by its id, whatever its name was."""
+        # Asked for every job every second: looking through the folder each time would be quadratic.
+        if job.id in self.paths and self.paths[job.id].is_dir():
+            return self._job(self.paths[job.id])
         existing = sorted((self.out / "jobs").glob(f"*-{job.id}"))
-        return JobFolder(existing[0] if existing else self.out / "jobs" / f"{job.label}-{job.id}")
+        if existing:
+            self.paths[job.id] = existing[0]
+        return self._job(existing[0] if existing else self.out / "jobs" / f"{job.label}-{job.id}")
+
+    def _job(self, path: Path) -> JobFolder:
+        return JobFolder(path, self.remote and self.remote.under(f"jobs/{path.name}"))
+
+    def records(self, job: Job) -> list[Record]:
+        """The records so far, as `JobFolder.records`, reading only what is new since the last call.
+
+        Not to be changed by the caller.
+        """
+        path = self.folder(job).path / "records.jsonl"
+        with self.reading:
+            return self.tails.setdefault(path, Tail(path)).records()
 
     def other_versions(self, job: Job) -> list[JobFolder]:
         """Folders of jobs of the same kind and name but other settings."""
         return [
-            JobFolder(path)
+            self._job(path)
             for path in sorted((self.out / "jobs").glob(f"{job.label}-*"))
             if path.name != f"{job.label}-{job.id}"
             and path.name.removeprefix(f"{job.label}-").isalnum()
@@ -214,6 +470,7 @@ class Store:
                 "environment": environment,
             },
         )
+        folder.publish("settings.json")
         return folder
 
     def folder_name(self, job_id: str) -> str:
@@ -223,6 +480,11 @@ class Store:
 
     def selection_path(self, job: Job) -> Path:
         return self.out / "selections" / f"{job.name}.json"
+
+    @property
+    def selections_address(self) -> str:
+        """Where the selection records are, on any node."""
+        return self.remote.under("selections").address if self.remote else f"{self.out}/selections"
 
     def selection_is_whole(self, job: Job) -> bool:
         """Whether the selection's file can be read, for whatever settings it was written."""
@@ -255,6 +517,11 @@ def lease(store: Store) -> Iterator[None]:
     Raises:
         InputError: another living process holds it; names host and process.
     """
+    if store.remote is not None:
+        with hold(store.remote, _lease_lost):
+            store.refresh(manifests=True)
+            yield
+        return
     path = store.out / "lease.json"
     path.touch()
     file = path.open("r+")
@@ -290,6 +557,30 @@ def lease(store: Store) -> Iterator[None]:
             file.truncate(0)
     finally:
         file.close()
+
+
+def _lease_lost() -> None:
+    print("another driver has taken this study over; this one ends", file=sys.stderr, flush=True)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def _kept(name: str, manifests: bool) -> bool:
+    """Whether the driver keeps a copy of an object."""
+    parts = name.split("/")
+    if parts[0] == "jobs":
+        if len(parts) == 3:
+            return parts[2] in SMALL
+        return manifests and len(parts) == 5 and parts[4] == "manifest.json"
+    return name == "study.json" or (parts[0] == "selections" and len(parts) == 2)
+
+
+def selection_records(address: str) -> Path:
+    """A folder with the study's selection records, on this node."""
+    if not is_address(address):
+        return Path(address)
+    storage, folder = open_storage(address), work_folder()
+    storage.fetch_all([name for name in storage.listing() if "/" not in name], folder)
+    return folder
 
 
 def _holder(file: TextIO) -> dict[str, Any]:

@@ -25,6 +25,7 @@ KEY = "gdas.key"
 PARENT = "mlflow.parentRunId"
 INTERVAL_S = 2.0
 BATCH = 900  # metrics a call; MLflow takes 1,000
+PARAMS = 90  # parameters a call; MLflow takes 100
 
 
 class Tracker:
@@ -52,7 +53,9 @@ class Tracker:
         self.name = experiment.name
         self.jobs = [job for job in study if job.kind != "select"]
         self.names = experiment.mlflow.experiment, experiment.name
-        self.uri = experiment.mlflow.tracking_uri or f"sqlite:///{store.out / 'mlflow.db'}"
+        self.uri = (
+            experiment.mlflow.tracking_uri or f"sqlite:///{store.tracking_folder / 'mlflow.db'}"
+        )
         self.key = str(store.study()["key"])
         self.client: Any = None
         self.experiment_id = self.parent = ""
@@ -90,7 +93,7 @@ class Tracker:
         if found is not None:
             return str(found.experiment_id)
         local = self.uri.startswith("sqlite:")
-        location = (self.store.out / "mlruns").as_uri() if local else None
+        location = (self.store.tracking_folder / "mlruns").as_uri() if local else None
         return str(self.client.create_experiment(name, artifact_location=location))
 
     def _run(self, key: str, name: str, tags: dict[str, str]) -> str:
@@ -154,7 +157,7 @@ class Tracker:
         if not folder.path.is_dir():
             return
         result = folder.result()  # before the records: with a result they are all there
-        records = folder.records()
+        records = self.store.records(job)
         if not records and result is None:
             return
         times = [record["time"] for record in records]
@@ -178,6 +181,8 @@ class Tracker:
 
     def _start(self, job: Job, records: list[Record]) -> str:
         """The run of a job; a new one where the old one has what is no longer true."""
+        from mlflow.entities import Param
+
         config = job.recipe["config"]
         tags = {
             "stage": TITLES[job.kind],
@@ -194,8 +199,9 @@ class Tracker:
         if not {(point.timestamp, point.step) for point in history} <= known:
             self.client.delete_run(run_id)
             run_id = self._run(key, name, tags)
-        for name, value in flat(config).items():
-            self.client.log_param(run_id, name, value)
+        params = [Param(name, str(value)) for name, value in flat(config).items()]
+        for start in range(0, len(params), PARAMS):
+            self.client.log_batch(run_id, params=params[start : start + PARAMS])
         return run_id
 
     def _log(self, run_id: str, records: list[Record]) -> None:

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 
 import gdas.genotype
-from gdas.checkpoint import newest
 from gdas.config import TextTrainConfig, TrainConfig
 from gdas.data.images import open_images, subset
 from gdas.data.text import open_tokens
@@ -25,7 +24,7 @@ from gdas.metrics import count_multiply_adds, count_parameters
 from gdas.train_image import build_network, train_image
 from gdas.train_text import build_language_model, train_text
 from orchestrator.experiment import decode_train
-from orchestrator.job_body import Finished, Loop, open_job, run_to_end
+from orchestrator.job_body import Finished, Loop, newest_checkpoint, open_job, run_to_end
 from orchestrator.store import JobFolder, Record
 
 
@@ -65,6 +64,7 @@ def settle_provenance(folder: JobFolder, settings: dict[str, Any], selections: P
     else:
         provenance["genotype"] = cell["genotype"]
     write_json(folder.path / "provenance.json", provenance)
+    folder.publish("provenance.json")
 
 
 def _selected(track: str, settings: dict[str, Any], selections: Path) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def train_worker(path: str, on_record: Callable[[Record], None] = lambda record:
         else:
             start, describe = _text(config, genotype, job.data, job.device)
         if workers().rank > 0:
-            checkpoint, _ = newest(job.folder.checkpoints)
+            checkpoint = newest_checkpoint(job.folder)
             for _ in start(checkpoint=checkpoint.state if checkpoint else None):
                 pass
             return

@@ -43,6 +43,7 @@ def write_report(experiment: Experiment, study: Study, store: Store) -> Path:
     markdown = "\n".join(parts)
     write_text(folder / "report.md", markdown)
     write_text(folder / "report.html", html_page(experiment.name, markdown, folder))
+    store.publish("report")
     return folder / "report.html"
 
 

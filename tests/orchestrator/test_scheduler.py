@@ -133,6 +133,55 @@ def test_a_process_that_dies_without_a_word_is_a_failure(cluster: Cluster) -> No
     assert "without a word" in note
 
 
+def test_a_lost_machine_uses_up_no_retry_and_the_jobs_own_errors_do(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path)
+    cluster.scheduler.retries = 1
+    cluster.start()
+    label = "search-gdas-frc-seed0"
+    job = cluster.job(label)
+    for _ in range(5):
+        cluster.scheduler.finished(job, node_lost=True)
+        assert cluster.state(label) == "waiting"
+        assert cluster.start() == [label]
+    assert all("no retry of its own" in line for line in cluster.said)
+    cluster.fail(label)
+    assert "tried again from its newest checkpoint" in cluster.said[-1]
+    assert cluster.state(label) == "waiting" and cluster.start() == [label]
+    cluster.fail(label)
+    assert cluster.state(label) == "failed"
+    assert f"{label}: failed (RuntimeError: no); given up" in cluster.said
+    assert cluster.scheduler.board.failures[job.id] == 7
+
+
+def test_a_process_that_dies_at_the_same_place_is_given_up_and_one_that_went_on_is_not(
+    tmp_path: Path,
+) -> None:
+    cluster = Cluster(tmp_path)
+    cluster.scheduler.retries = 1
+    cluster.start()
+    label = "search-gdas-frc-seed0"
+    job = cluster.job(label)
+    for position in range(1, 4):
+        cluster.store.folder(job).append_record(
+            {"position": position, "of": 9, "metrics": {}, "time": 0.0, "seconds": 0.0}
+        )
+        cluster.scheduler.finished(job)
+        assert cluster.start() == [label]
+    cluster.scheduler.finished(job)
+    assert cluster.start() == [label]
+    cluster.scheduler.finished(job)
+    assert cluster.state(label) == "failed"
+
+
+def test_a_broken_connection_to_a_lost_machine_is_not_the_jobs_own_error(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path)
+    cluster.start()
+    job = cluster.job("search-gdas-frc-seed0")
+    cluster.store.folder(job).write_failure("a worker's machine was lost", "", "node")
+    cluster.scheduler.finished(job)
+    assert cluster.state(job.label) == "waiting"
+
+
 @pytest.mark.parametrize(
     ("nodes", "lack"),
     [

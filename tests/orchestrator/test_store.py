@@ -13,7 +13,7 @@ import pytest
 
 from gdas.errors import InputError
 from orchestrator.experiment import load_experiment
-from orchestrator.store import JobFolder, Store, lease
+from orchestrator.store import JobFolder, Record, Store, lease
 from orchestrator.study import build_study
 from tests.orchestrator.test_study import identity
 
@@ -105,3 +105,30 @@ def test_a_living_driver_on_another_host_is_refused_by_its_heartbeat(tmp_path: P
     (tmp_path / "lease.json").write_text(json.dumps(holder))
     with lease(store):
         pass
+
+
+def _at(position: int) -> Record:
+    return {"position": position, "of": 9, "metrics": {}, "time": 0.0, "seconds": 0.0}
+
+
+def test_records_are_read_from_where_the_last_reading_ended(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    job = next(iter(build_study(load_experiment("smoke", []), identity, {})))
+    assert store.records(job) == []
+    folder = store.prepare(job, {})
+    folder.append_record(_at(1))
+    assert store.records(job) == [_at(1)]
+    path = folder.path / "records.jsonl"
+    content = path.read_bytes()
+    # The same file, its beginning no longer readable: only what is new is looked at.
+    with path.open("r+b") as file:
+        file.write(b"x" * len(content))
+    with path.open("a") as file:
+        file.write(json.dumps(_at(2)) + "\n" + json.dumps(_at(3))[:20])
+    assert store.records(job) == [_at(1), _at(2)]
+    with path.open("a") as file:
+        file.write(json.dumps(_at(3))[20:] + "\n")
+    assert store.records(job)[2:] == [_at(3)]
+    # Replaced, as a resume does.
+    folder.rewrite_records([_at(1), _at(9)])
+    assert store.records(job) == folder.records() == [_at(1), _at(9)]

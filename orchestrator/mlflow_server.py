@@ -1,0 +1,107 @@
+"""The MLflow server of a cluster's head: `python -m orchestrator.mlflow_server --folder DIR
+--backup s3://BUCKET/PREFIX`.
+
+Its database is a file of the head, because SQLite does not work on shared or object storage. A copy
+goes to the backup every few minutes and at the end, taken by SQLite itself, so that it is whole
+whatever the server is doing; a new head begins from the newest copy. What a crash costs is nothing:
+a study's driver sends again whatever MLflow does not have.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from gdas.errors import InputError
+from orchestrator.storage import Storage, open_storage
+
+DATABASE = "mlflow.db"
+EVERY_S = 300.0
+
+
+def restore(folder: Path, backup: Storage) -> bool:
+    """Begin from the newest copy where this machine has no database; whether there was one."""
+    if (folder / DATABASE).exists():
+        return False
+    try:
+        backup.fetch(DATABASE, folder / DATABASE)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def back_up(folder: Path, backup: Storage) -> None:
+    """Copy the database as it stands between two transactions.
+
+    Raises:
+        OSError: the store does not answer; the copy there stays as it was.
+    """
+    copy = folder / f"{DATABASE}.copy"
+    source, target = sqlite3.connect(folder / DATABASE), sqlite3.connect(copy)
+    try:
+        source.backup(target)
+    finally:
+        source.close()
+        target.close()
+    backup.put(copy, DATABASE)
+    copy.unlink()
+
+
+def serve(folder: Path, backup: Storage, port: int, every_s: float = EVERY_S) -> int:
+    """Run the server until it ends or SIGTERM comes; returns the exit code."""
+    folder.mkdir(parents=True, exist_ok=True)
+    restore(folder, backup)
+    server = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "mlflow", "server", "--workers", "1"),
+            *("--host", "127.0.0.1", "--port", str(port)),
+            *("--backend-store-uri", f"sqlite:///{folder / DATABASE}"),
+            # Artifacts go through the server to the store itself.
+            *("--artifacts-destination", backup.under("artifacts").address),
+        ],
+        env=os.environ
+        | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"},
+    )
+    signal.signal(signal.SIGTERM, lambda *_: server.terminate())
+    copied = time.monotonic()
+    while server.poll() is None:
+        time.sleep(0.5)
+        if time.monotonic() - copied > every_s:
+            copied = time.monotonic()
+            _back_up_or_say(folder, backup)
+    _back_up_or_say(folder, backup)
+    return server.returncode
+
+
+def _back_up_or_say(folder: Path, backup: Storage) -> None:
+    try:
+        back_up(folder, backup)
+    except (OSError, sqlite3.Error) as problem:
+        print(f"MLflow's database was not copied to {backup.address} ({problem})", file=sys.stderr)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m orchestrator.mlflow_server", description="MLflow, backed up."
+    )
+    parser.add_argument("--folder", type=Path, required=True, help="for its database")
+    parser.add_argument("--backup", required=True, help="s3://BUCKET/PREFIX")
+    parser.add_argument("--port", type=int, default=5000)
+    options = parser.parse_args(arguments)
+    try:
+        return serve(options.folder, open_storage(options.backup, option="--backup"), options.port)
+    except InputError as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+"""The sbatch file: shellcheck, and its body run with Slurm's commands standing in."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SBATCH = Path(__file__).resolve().parents[2] / "cluster" / "slurm.sbatch"
+
+
+def stub(folder: Path, name: str, body: str) -> None:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o755)
+
+
+@pytest.fixture
+def slurm(tmp_path: Path) -> dict[str, str]:
+    """An environment as a Slurm job of two nodes has it; everything asked for is in `log`."""
+    bin_ = tmp_path / "bin"
+    log = tmp_path / "log"
+    stub(
+        bin_,
+        "scontrol",
+        f'echo "scontrol $*" >> {log}; if [ "$1" = show ]; then printf "n1\\nn2\\n"; fi',
+    )
+    stub(bin_, "getent", 'echo "127.0.0.1 STREAM n1"; echo "10.0.0.7 STREAM n1"')
+    # srun runs the rest of its line, here as on every node.
+    stub(
+        bin_,
+        "srun",
+        f'echo "srun $*" >> {log}\nwhile [ "${{1#--}}" != "$1" ]; do shift; done\nexec "$@"',
+    )
+    stub(tmp_path / "venv" / "bin", "ray", f'echo "ray $*" >> {log}; eval "$RAY_DOES"')
+    return os.environ | {
+        "PATH": f"{bin_}{os.pathsep}{os.environ['PATH']}",
+        "VENV": str(tmp_path / "venv"),
+        "RAY_TMPDIR": str(tmp_path / "ray"),
+        "RAY_DOES": "true",
+        "SLURM_JOB_ID": "42",
+        "SLURM_JOB_NODELIST": "n[1-2]",
+        "SLURM_NNODES": "2",
+        "SLURM_CPUS_PER_TASK": "8",
+        "SLURM_GPUS_ON_NODE": "a100:1",
+    }
+
+
+def test_shellcheck_has_nothing_to_say() -> None:
+    shellcheck = Path(sys.executable).with_name("shellcheck")
+    done = subprocess.run([shellcheck, SBATCH], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_it_starts_ray_on_every_node_and_the_command_on_the_first(
+    slurm: dict[str, str], tmp_path: Path
+) -> None:
+    words = ["smoke", "--out", "/shared/with space"]
+    subprocess.run(["bash", SBATCH, *words], env=slurm, check=True, timeout=20)
+    ray = next(x for x in (tmp_path / "log").read_text().splitlines() if x.startswith("ray "))
+    python = f"{slurm['VENV']}/bin/python"
+    assert ray == (
+        "ray symmetric-run --address 10.0.0.7:6379 --min-nodes 2 --num-cpus=8 --num-gpus=1 "
+        f"-- {python} -m orchestrator.reproduce_paper --address auto {' '.join(words)}"
+    )
+
+
+def test_its_exit_code_is_the_studys(slurm: dict[str, str]) -> None:
+    done = subprocess.run(["bash", SBATCH], env=slurm | {"RAY_DOES": "exit 3"}, timeout=20)
+    assert done.returncode == 3
+
+
+def test_a_node_without_an_outside_address_is_refused(
+    slurm: dict[str, str], tmp_path: Path
+) -> None:
+    stub(tmp_path / "bin", "getent", 'echo "127.0.1.1 STREAM n1"')
+    done = subprocess.run(["bash", SBATCH], env=slurm, capture_output=True, text=True, timeout=20)
+    assert done.returncode == 2 and "n1 has no address" in done.stderr
+
+
+def test_when_time_is_nearly_up_it_goes_back_into_the_queue(
+    slurm: dict[str, str], tmp_path: Path
+) -> None:
+    slurm = slurm | {"RAY_DOES": f'trap "echo told >> {tmp_path}/log; exit 143" TERM; '
+                                 'for i in $(seq 100); do sleep 0.1; done'}  # fmt: skip
+    process = subprocess.Popen(["bash", SBATCH], env=slurm)
+    end = time.monotonic() + 10
+    while "ray symmetric" not in ((tmp_path / "log").read_text() if (tmp_path / "log").exists()
+                                  else ""):  # fmt: skip
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    process.send_signal(signal.SIGUSR1)
+    assert process.wait(timeout=20) == 0
+    log = (tmp_path / "log").read_text()
+    assert "told" in log and log.rstrip().endswith("scontrol requeue 42")
+
+
+def test_symmetric_run_still_takes_these_options() -> None:
+    from ray.scripts.symmetric_run import symmetric_run
+
+    options = {name for parameter in symmetric_run.params for name in parameter.opts}
+    assert {"--address", "--min-nodes"} <= options
