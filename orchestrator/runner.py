@@ -37,6 +37,7 @@ os.environ.update({key: value for key, value in QUIET.items() if key not in os.e
 import ray  # noqa: E402  (Ray reads some of these when it is imported)
 import ray.train  # noqa: E402
 from ray import tune  # noqa: E402
+from ray.tune.progress_reporter import TrialProgressCallback  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402
 
 from gdas.errors import InputError  # noqa: E402
@@ -69,7 +70,8 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Tune has no other way to
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         if time.monotonic() - self.budget_of > BUDGET_EVERY_S:
-            self.scheduler.budget, self.budget_of = cluster_budget(), time.monotonic()
+            look_at_cluster(self.scheduler)
+            self.budget_of = time.monotonic()
         while True:
             job = self.scheduler.next_job()
             if job is None:
@@ -131,6 +133,13 @@ class LastWords(tune.Callback):  # type: ignore[misc]
         return {}
 
 
+class Silence(TrialProgressCallback):  # type: ignore[misc]
+    """Takes the place of Tune's own lines, some of which come whatever its verbosity."""
+
+    def _print(self, msg: str) -> None:
+        pass
+
+
 def _word_of_ray(trial: Any, folder: Path) -> str:
     """Why a trial failed that could leave no word of its own."""
     try:
@@ -159,6 +168,7 @@ def run_study(scheduler: Scheduler, environment: dict[str, Any]) -> None:
     scheduler.settle()
     if not open_jobs:
         return
+    look_at_cluster(scheduler)
     searcher = StudySearcher(scheduler, environment)
     tune.Tuner(
         tune.with_resources(run_trial, _bundles),
@@ -172,7 +182,7 @@ def run_study(scheduler: Scheduler, environment: dict[str, Any]) -> None:
             name=f"study-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}",
             storage_path=str(store.out / "ray"),
             verbose=0,
-            callbacks=[LastWords(searcher)],
+            callbacks=[LastWords(searcher), Silence()],
             failure_config=tune.FailureConfig(max_failures=0),  # the scheduler tries again
         ),
     ).fit()
@@ -298,12 +308,28 @@ def _train_loop(config: dict[str, Any]) -> None:
     train_worker(config["folder"])
 
 
-def cluster_budget() -> dict[str, float]:
-    """CPUs and GPUs that jobs may hold: what there is, or what an autoscaling cluster may be."""
+def look_at_cluster(scheduler: Scheduler) -> None:
+    """Tell the scheduler what the cluster is now."""
+    scheduler.budget = cluster_budget()
+    scheduler.nodes = living_machines()
+    scheduler.grows = bool(_largest())
+
+
+def living_machines() -> list[dict[str, float]]:
+    """The resources of every machine that answers."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _largest() -> dict[str, float]:
+    """What an autoscaling cluster may be; nothing where none scales."""
     from ray._private.state import state  # no public way; Ray Train asks the same
 
-    total = ray.cluster_resources()
-    largest = state.get_max_resources_from_cluster_config() or {}
+    return state.get_max_resources_from_cluster_config() or {}
+
+
+def cluster_budget() -> dict[str, float]:
+    """CPUs and GPUs that jobs may hold: what there is, or what an autoscaling cluster may be."""
+    total, largest = ray.cluster_resources(), _largest()
     return {key: max(total.get(key, 0.0), float(largest.get(key, 0))) for key in ("CPU", "GPU")}
 
 
@@ -336,11 +362,7 @@ def refuse_impossible(study: Study, store: Store) -> None:
 
     Of machines that an autoscaler may still start only the sum is known, and only that is checked.
     """
-    from ray._private.state import state
-
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if state.get_max_resources_from_cluster_config():
-        nodes = [cluster_budget()]
+    nodes = [cluster_budget()] if _largest() else living_machines()
     for job in study:
         if job.kind == "select" or store.done(job):
             continue

@@ -7,6 +7,9 @@ by narrow searches. Selections cost nothing and run here.
 A job that failed is tried again. Its own exceptions use up its retries; a machine that was lost (a
 spot machine taken back, say) does not; a process that died without a word does only where it
 committed no segment since it started, so that what kills itself at the same place ends.
+
+Machines leave. A job that those left have no room for waits, and it is said for what; it holds
+nothing up meanwhile, and starts when a machine is there.
 """
 
 from __future__ import annotations
@@ -53,6 +56,10 @@ class Scheduler:
         budget: CPUs and GPUs that jobs may hold together; set once the cluster is known.
         announce: told one line about what happens.
         retries: how often a failed job is tried again.
+
+    Attributes:
+        nodes: what every living machine has; None where that is not known.
+        grows: an autoscaler starts machines when jobs wait for them.
     """
 
     def __init__(
@@ -68,6 +75,9 @@ class Scheduler:
         self.budget = budget
         self.announce = announce
         self.retries = retries
+        self.nodes: list[Resources] | None = None
+        self.grows = False
+        self.waits: dict[str, str] = {}  # what was said of a job without room, by its id
         self.used: dict[str, int] = {}  # retries, by job id
         self.begun_at: dict[str, int] = {}  # records when a job last started, by its id
         self.board = Board({job.id: "done" if store.done(job) else "waiting" for job in study.jobs})
@@ -99,13 +109,19 @@ class Scheduler:
                     )
 
     def next_job(self) -> Job | None:
-        """The head of the queue, if it fits what is free."""
+        """The head of the queue, if it fits what is free.
+
+        A job without room goes to the cluster, where it waits, only when nothing else can go.
+        """
         self.settle()
         ready = [job for job in self.study if self._ready(job) and job.kind != "select"]
-        running = [job for job in self.study if self.board.states[job.id] == "running"]
-        head = head_that_fits(ready, running, self.budget)
+        handed = [job for job in self.study if self.board.states[job.id] == "running"]
+        running = [job for job in handed if self._has_room(job)]
+        fitting = [job for job in ready if self._has_room(job)]
+        head = head_that_fits(fitting or ([] if handed else ready), running, self.budget)
         if head is not None:
             self.board.states[head.id] = "running"
+            self._has_room(head)  # for what it says
             self.begun_at[head.id] = len(self.store.folder(head).records())
         return head
 
@@ -144,6 +160,17 @@ class Scheduler:
             self.failed(job, why)
             then = "given up"
         self.announce(f"{job.label}: failed ({why}); {then}")
+
+    def _has_room(self, job: Job) -> bool:
+        """Whether the machines can hold a job; says so, once, of one handed out that must wait."""
+        lack = None if self.nodes is None else missing(job, self.nodes)
+        if lack is None or self.board.states[job.id] != "running":
+            self.waits.pop(job.id, None)
+        elif self.waits.get(job.id) != lack:
+            self.waits[job.id] = lack
+            then = "more are being started" if self.grows else "it starts when there is room"
+            self.announce(f"{job.label}: waits, {lack} now; {then}")
+        return lack is None or self.grows
 
     def _ready(self, job: Job) -> bool:
         states = self.board.states

@@ -211,3 +211,38 @@ def test_a_search_needs_its_gpu_on_a_machine_with_enough_cpus(cluster: Cluster) 
     assert "have room for 0" in str(missing(search, apart))
     assert missing(search, [*apart, {"CPU": 4.0, "GPU": 1.0}]) is None
     assert missing(search, [{"CPU": 8.0}]) == "needs 0.5 GPUs and the cluster has 0"
+
+
+def test_a_job_that_lost_its_machine_waits_says_for_what_and_holds_nothing_up(
+    tmp_path: Path,
+) -> None:
+    cluster = Cluster(tmp_path)
+    scheduler = cluster.scheduler
+    scheduler.nodes = [{"CPU": 1.0}, {"CPU": 1.0}]
+    cluster.start()
+    for seed in (0, 1):
+        cluster.finish(f"search-gdas-frc-seed{seed}")
+    assert cluster.start() == ["train-gdas-frc-digits"], "two workers, one a machine"
+    scheduler.nodes, scheduler.budget = [{"CPU": 1.0}], {"CPU": 1.0, "GPU": 0.0}  # one left
+    assert cluster.start() == ["search-other-seed0"], "what has room goes on"
+    waiting = [line for line in cluster.said if line.startswith("train-gdas-frc-digits: waits")]
+    assert len(waiting) == 1 and "needs 2 CPUs and the cluster has 1 now" in waiting[0], waiting
+    cluster.finish("search-other-seed0")
+    assert cluster.start() == ["search-other-seed1"]
+    cluster.finish("search-other-seed1")
+    assert cluster.start() == [], "the other final has no room either, and one of them is waiting"
+    scheduler.nodes, scheduler.budget = [{"CPU": 1.0}] * 2, {"CPU": 2.0, "GPU": 0.0}
+    cluster.finish("train-gdas-frc-digits")
+    assert cluster.start() == ["train-other-digits"]
+    cluster.finish("train-other-digits")
+    assert scheduler.board.all_done()
+    assert len([line for line in cluster.said if ": waits" in line]) == 1
+
+
+def test_an_autoscaling_cluster_is_given_the_job_and_it_is_said_for_what_it_waits(
+    tmp_path: Path,
+) -> None:
+    cluster = Cluster(tmp_path)
+    cluster.scheduler.nodes, cluster.scheduler.grows = [{"memory": 1.0}], True
+    assert len(cluster.start()) == 2, "as many as the cluster may be"
+    assert sum("the cluster has 0 now; more are being started" in x for x in cluster.said) == 2
