@@ -237,8 +237,14 @@ class AlphaUpdate:
     betas: tuple[float, float] = (0.5, 0.999)
     weight_decay: float = 1e-3
     images: Literal["passes", "replacement"] = "passes"  # replacement: 2020 code
+    # The first epochs hold the logits (ours): W learns, D_V is only measured.
+    warmup_epochs: int = 0
+    # Which gates send a gradient back in an alpha step. drawn: section 3.2, Acceleration. all: the
+    # undrawn operations run too, times 0, so that Eq. 7 is used in full; W steps run the drawn.
+    gates: Literal["drawn", "all"] = "drawn"
 
     def __post_init__(self) -> None:
+        _require(self.warmup_epochs >= 0, f"warmup_epochs={self.warmup_epochs}: must be 0 or more")
         _require(self.lr >= 0, f"lr={self.lr}: must be 0 or more")
         _require(self.weight_decay >= 0, f"weight_decay={self.weight_decay}: must be >= 0")
         _require(all(0 <= b < 1 for b in self.betas), f"betas={self.betas}: must be in [0, 1)")
@@ -272,6 +278,17 @@ class SamplerConfig:
             "scope=data_sample: draws one operation an image; use it with acceleration=true and "
             "relaxation=hard",
         )
+
+
+def _check_alpha(alpha: AlphaUpdate, sampler: SamplerConfig, epochs: int) -> None:
+    _require(
+        alpha.warmup_epochs < epochs,
+        f"alpha.warmup_epochs={alpha.warmup_epochs}: must be less than epochs ({epochs})",
+    )
+    _require(
+        alpha.gates == "drawn" or (sampler.relaxation == "hard" and sampler.scope != "data_sample"),
+        "alpha.gates=all: needs sampler.relaxation=hard and a sampler.scope other than data_sample",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -315,6 +332,7 @@ class SearchConfig:
 
     def __post_init__(self) -> None:
         _require(self.epochs >= 1, f"epochs={self.epochs}: must be 1 or more")
+        _check_alpha(self.alpha, self.sampler, self.epochs)
         _require(self.batch_size >= 2, f"batch_size={self.batch_size}: must be 2 or more")
         for key in ("train_images", "valid_images"):
             size = getattr(self, key)
@@ -461,6 +479,7 @@ class TextSearchConfig:
     def __post_init__(self) -> None:
         for key in ("epochs", "hidden", "steps"):
             _require(getattr(self, key) >= 1, f"{key}={getattr(self, key)}: must be 1 or more")
+        _check_alpha(self.alpha, self.sampler, self.epochs)
         _require(self.batch_size >= 2, f"batch_size={self.batch_size}: batch norm needs 2 or more")
         _require(self.bptt >= 2, f"bptt={self.bptt}: must be 2 or more")
         _require(
@@ -506,6 +525,7 @@ class Bench201SearchConfig:
     def __post_init__(self) -> None:
         for key in ("epochs", "channels", "normals_per_block", "recalibration_batches"):
             _require(getattr(self, key) >= 1, f"{key}={getattr(self, key)}: must be 1 or more")
+        _check_alpha(self.alpha, self.sampler, self.epochs)
         _require(self.batch_size >= 2, f"batch_size={self.batch_size}: must be 2 or more")
         for key in ("train_images", "valid_images"):
             size = getattr(self, key)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -37,11 +38,14 @@ class Architecture(NamedTuple):
             every image has a draw of its own, B x E x K.
         samples: for every cell which operation each image runs on each edge, B x E on the CPU;
             None where a batch shares its draw. A smaller last batch uses the first rows.
+        drawn: for every cell the operation drawn on each edge where the undrawn ones run too,
+            times 0; None elsewhere.
     """
 
     picks: list[list[Pick]]
     gates: list[Tensor | None] | None
     samples: list[Tensor | None] | None = None
+    drawn: list[list[int]] | None = None
 
 
 class SearchSpace(Protocol):
@@ -120,10 +124,13 @@ def draw_architecture(
     picks = [_picks(drawn[key], config) if key else [] for key in keys]
     if gate_device is None:
         return Architecture(picks, None)
+    all_of_hard = config.relaxation == "hard" and not config.acceleration
+    operations = [drawn[key].operations if key else [] for key in keys] if all_of_hard else None
     # One small copy to the device for all draws.
     stacked = torch.stack([draw.gate_EK for draw in drawn.values()])
     moved = dict(zip(drawn, stacked.to(gate_device, non_blocking=True), strict=True))
-    return Architecture(picks, [moved[key] if key else None for key in keys])
+    gates = [moved[key] if key else None for key in keys]
+    return Architecture(picks, gates, drawn=operations)
 
 
 def _draw_for_samples(
@@ -245,22 +252,32 @@ class SearchSteps:
         return batch
 
     def alpha_step(self, epoch: int, step: int, tau: float) -> BatchLoss:
-        """Update the logits on a batch of D_V."""
+        """Update the logits on a batch of D_V; measure only while they are held."""
+        held = epoch < self.config.alpha.warmup_epochs
+        sampler = self.config.sampler
+        if self.config.alpha.gates == "all" and not held:
+            sampler = replace(sampler, acceleration=False)
         architecture = draw_architecture(
             self.logits,
             self.space.cell_types,
-            self.config.sampler,
+            sampler,
             tau,
             generator(self.config.seed, "gumbel of alpha", epoch, step),
             gate_device=self.space.device,
             batch=self.config.batch_size,
         )
         self.alpha_optimizer.zero_grad()
+        if held:
+            with torch.no_grad():
+                return self.space.alpha_loss(architecture, epoch, step)
         for p in self.parameters:
             p.requires_grad_(False)
         try:
             batch = self.space.alpha_loss(architecture, epoch, step)
-            if batch.loss.requires_grad:  # not where every edge drew `none`
+            # Not where every edge drew `none`, nor where nothing reaches the output while undrawn
+            # operations run: batch norm of zeros makes gradients of no meaning, and huge ones.
+            cut_off = architecture.drawn is not None and batch.no_path > 0
+            if batch.loss.requires_grad and not cut_off:
                 batch.loss.backward()
         finally:
             for p in self.parameters:

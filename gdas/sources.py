@@ -127,6 +127,8 @@ SOURCES: dict[type, tuple[Source, ...]] = {
         Source("alpha.betas", UNRECORDED, CODES),
         Source("alpha.weight_decay", PRESET, S42),
         Source("alpha.images", SILENT, f"{SEARCH19}: shuffled passes"),
+        Source("alpha.warmup_epochs", PRESET, f"paper Algorithm 1: A moves at once; {CODES}"),
+        Source("alpha.gates", PRESET, "paper section 3.2, Acceleration; all codes"),
         Source("sampler.tau_start", PRESET, S42),
         Source("sampler.tau_end", PRESET, f"{S42}; the authors later advised 0.1"),
         Source("sampler.tau_reaches_end", PRESET, f"{S42}: linear to the end value"),
@@ -202,6 +204,8 @@ SOURCES: dict[type, tuple[Source, ...]] = {
         Source("alpha.lr", UNRECORDED, RNN19),
         Source("alpha.betas", UNRECORDED, RNN19),
         Source("alpha.weight_decay", UNRECORDED, RNN19),
+        Source("alpha.warmup_epochs", PRESET, f"paper Algorithm 1: A moves at once; {RNN19}"),
+        Source("alpha.gates", PRESET, "paper section 3.2, Acceleration"),
         Source("sampler.tau_start", SILENT, f"{RNN19}: its notes"),
         Source("sampler.tau_end", SILENT, f"{RNN19}: its notes"),
         Source(

@@ -73,18 +73,16 @@ class Bench201Space:
 
     def _counted(self, batch: BatchLoss, architecture: Architecture) -> BatchLoss:
         """With the drawn networks, and those in which a cell passes nothing on."""
-        sampler = self.config.sampler
-        if sampler.relaxation != "hard" or not sampler.acceleration:
-            return batch  # all operations run, and the gradients of all are used
+        if self.config.sampler.relaxation != "hard":
+            return batch  # all operations count
+        drawn_of = architecture.drawn or [[k for _, k in picks] for picks in architecture.picks]
         samples = architecture.samples or [None] * len(self.cell_types)
         by_image = any(operation_BE is not None for operation_BE in samples)
         draws = batch.samples if by_image else 1
         whole = [True] * draws
-        for kind, picks, operation_BE in zip(
-            self.cell_types, architecture.picks, samples, strict=True
-        ):
+        for kind, of_cell, operation_BE in zip(self.cell_types, drawn_of, samples, strict=True):
             if kind == CELL_TYPE:
-                drawn = [[k for _, k in picks]] if operation_BE is None else operation_BE.tolist()
+                drawn = [of_cell] if operation_BE is None else operation_BE.tolist()
                 for i, operations in enumerate(drawn[:draws]):
                     whole[i] = whole[i] and reaches_output(operations)
         return batch._replace(draws=draws, no_path=whole.count(False))

@@ -408,15 +408,16 @@ def test_records_hold_the_cell_that_the_logits_derive(small_digits: Images) -> N
     assert (last.state["logits"]["cell"] != start).all()
 
 
+@pytest.mark.parametrize("gates", ["drawn", "all"])
 def test_a_draw_of_none_alone_is_survived_and_leaves_the_logits_without_gradient(
-    small_digits: Images, monkeypatch: pytest.MonkeyPatch
+    small_digits: Images, monkeypatch: pytest.MonkeyPatch, gates: Any
 ) -> None:
     def certain(generator: torch.Generator) -> dict[str, Tensor]:
         logits_EK = torch.zeros(6, 5)
         logits_EK[:, NONE] = 200.0
         return {"cell": logits_EK.requires_grad_()}
 
-    settings = config(epochs=1, alpha=AlphaUpdate(weight_decay=0.0))
+    settings = config(epochs=1, alpha=AlphaUpdate(weight_decay=0.0, gates=gates))
     space = Bench201Space(settings, small_digits, CPU)
     monkeypatch.setattr(space, "initial_logits", certain)
     (segment,) = search(settings, space)
@@ -446,9 +447,22 @@ def test_a_path_reaches_the_output_where_the_image_changes_it() -> None:
     )
 
 
-@pytest.mark.parametrize("scope", ["cell_instance", "cell_type", "data_sample"])
-def test_draws_without_a_path_are_counted(small_digits: Images, scope: Any) -> None:
-    settings = config(epochs=2, batch_size=16, sampler=SamplerConfig(scope=scope))
+@pytest.mark.parametrize(
+    ("scope", "gates"),
+    [
+        ("cell_instance", "drawn"),
+        ("cell_type", "drawn"),
+        ("data_sample", "drawn"),
+        ("cell_instance", "all"),
+    ],
+)
+def test_draws_without_a_path_are_counted(small_digits: Images, scope: Any, gates: Any) -> None:
+    settings = config(
+        epochs=2,
+        batch_size=16,
+        alpha=AlphaUpdate(lr=0.05, gates=gates),
+        sampler=SamplerConfig(scope=scope),
+    )
     space = Bench201Space(settings, small_digits, CPU)
     drawn: dict[str, list[Architecture]] = {"train": [], "valid": []}
 
@@ -477,6 +491,8 @@ def test_draws_without_a_path_are_counted(small_digits: Images, scope: Any) -> N
                     cells = [
                         [int(k) for k in architecture.samples[i][b]]  # type: ignore[index]
                         if architecture.samples is not None
+                        else architecture.drawn[i]
+                        if architecture.drawn is not None
                         else [k for _, k in architecture.picks[i]]
                         for i in (0, 2, 4)
                     ]

@@ -6,6 +6,7 @@ Shapes: B batch, C channels, H and W height and width, E edges, K operations.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -13,12 +14,13 @@ from torch import Tensor
 
 from gdas.cnn.cell import NONE, SearchCell
 from gdas.cnn.operations import Style
-from gdas.config import SamplerConfig, TextSearchConfig
+from gdas.cnn.space import ImageSpace
+from gdas.config import AlphaUpdate, SamplerConfig, TextSearchConfig
 from gdas.data.arrow import Images
 from gdas.errors import InputError
 from gdas.genotype import OPERATIONS
-from gdas.search import draw_architecture
-from tests.gdas.tiny import latest, run_search, search_config, seen, until
+from gdas.search import SearchSteps, draw_architecture
+from tests.gdas.tiny import CPU, latest, run_search, search_config, seen, until
 
 EDGES, K = 5, len(OPERATIONS)
 BY_IMAGE = SamplerConfig(scope="data_sample")
@@ -153,3 +155,49 @@ def test_readings_that_exclude_each_other_are_refused() -> None:
         SamplerConfig(scope="data_sample", acceleration=False)
     with pytest.raises(InputError, match=r"sampler\.scope=data_sample: a recurrent cell"):
         TextSearchConfig(sampler=BY_IMAGE)
+
+
+def test_all_gates_of_an_alpha_step_are_those_without_acceleration_and_w_steps_stay(
+    small_digits: Images,
+) -> None:
+    def steps(gates: Literal["drawn", "all"], sampler: SamplerConfig) -> tuple[Tensor, Tensor]:
+        config = search_config(nodes=2, alpha=AlphaUpdate(gates=gates), sampler=sampler)
+        run = SearchSteps(config, ImageSpace(config, small_digits, CPU))
+        run.weight_step(0, 0, 2.0)
+        gradients = [p.grad for p in run.parameters]
+        run.alpha_step(0, 0, 2.0)
+        assert run.logits["normal"].grad is not None
+        touched = torch.tensor([gradient is not None for gradient in gradients])
+        return touched, run.logits["normal"].grad
+
+    touched, gradient = steps("all", SamplerConfig())
+    touched_saved, gradient_saved = steps("drawn", SamplerConfig())
+    touched_full, gradient_full = steps("drawn", ALL_RUN)
+    assert touched.equal(touched_saved) and not touched.equal(touched_full)
+    torch.testing.assert_close(gradient, gradient_full, rtol=1e-4, atol=1e-7)
+    assert not torch.allclose(gradient, gradient_saved, rtol=1e-2)
+
+
+def test_held_logits_stay_while_weights_learn_and_the_loss_is_measured(
+    small_digits: Images,
+) -> None:
+    held = search_config(nodes=2, alpha=AlphaUpdate(lr=0.05, warmup_epochs=2))
+    first, second, third = run_search(held, small_digits)
+    moving, *_ = run_search(search_config(nodes=2), small_digits)
+    for segment in (first, second):
+        assert segment.state is not None and segment.metrics["valid/loss"] > 0
+        assert segment.state["alpha_optimizer"]["state"] == {}
+    assert first.metrics["normal/entropy"] == second.metrics["normal/entropy"]
+    assert third.metrics["normal/entropy"] != second.metrics["normal/entropy"]
+    assert moving.metrics["normal/entropy"] != first.metrics["normal/entropy"]
+    assert second.metrics["train/loss"] != first.metrics["train/loss"]
+
+
+def test_a_search_stopped_while_logits_are_held_goes_on_as_if_it_had_not_been(
+    small_digits: Images, tmp_path: Path
+) -> None:
+    config = search_config(nodes=2, alpha=AlphaUpdate(lr=0.05, warmup_epochs=1, gates="all"))
+    whole = [seen(segment) for segment in run_search(config, small_digits)]
+    until(run_search(config, small_digits), 1, tmp_path)
+    resumed = run_search(config, small_digits, latest(tmp_path).state)
+    assert [seen(segment) for segment in resumed] == whole[1:]

@@ -33,6 +33,7 @@ OTHER: dict[str, Any] = {
     "momentum": 0.5,
     "warmup_epochs": 5,
     "alpha.betas": (0.4, 0.9),
+    "alpha.warmup_epochs": 2,
 }
 
 
