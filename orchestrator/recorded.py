@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, get_args
 
+from pydantic import TypeAdapter, ValidationError
+
 from gdas.errors import InputError
+from orchestrator.experiment import Experiment
 from orchestrator.scheduler import Board
 from orchestrator.store import DEAD_AFTER_S, Store
 from orchestrator.study import Job, Kind, Study
@@ -79,6 +82,22 @@ def _job(store: Store, entry: dict[str, Any]) -> Job:
         return Job(job.kind, name, job.id, job.needs, settings["recipe"], settings["resources"])
     except (OSError, ValueError, KeyError):
         return job
+
+
+def recorded_experiment(store: Store) -> Experiment:
+    """The experiment that the folder was last started with.
+
+    Raises:
+        InputError: study.json is damaged, or another version of this project wrote it.
+    """
+    try:
+        settings = json.dumps(store.study()["settings"])
+        return TypeAdapter(Experiment).validate_json(settings)
+    except (KeyError, ValidationError):
+        raise InputError(
+            f"{store.out / 'study.json'}: its settings are not ones that this version knows; run "
+            "the study's command again: finished jobs are kept"
+        ) from None
 
 
 def driver(out: Path) -> Driver | None:

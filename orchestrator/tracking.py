@@ -17,12 +17,23 @@ from typing import Any
 
 from gdas.errors import InputError
 from orchestrator.experiment import Experiment
+from orchestrator.run_words import (
+    description,
+    parameters_of,
+    report_tables,
+    run_name,
+    tags_of,
+)
 from orchestrator.scheduler import Board
 from orchestrator.store import Record, Store
-from orchestrator.study import TITLES, Job, Study, flat
+from orchestrator.study import Job, Study, flat
 
 KEY = "gdas.key"
 PARENT = "mlflow.parentRunId"
+NOTE = "mlflow.note.content"
+TABLES = "mlflow.loggedArtifacts"  # which JSON artifacts its page shows as tables
+# Without it, its page opens an experiment as one of language model agents.
+KIND = {"mlflow.experimentKind": "custom_model_development"}
 INTERVAL_S = 2.0
 BATCH = 900  # metrics a call; MLflow takes 1,000
 PARAMS = 90  # parameters a call; MLflow takes 100
@@ -49,10 +60,8 @@ class Tracker:
 
         for noisy in ("mlflow", "alembic", "urllib3"):
             logging.getLogger(noisy).setLevel(logging.ERROR)
-        self.store = store
-        self.name = experiment.name
+        self.study, self.store, self.experiment = study, store, experiment
         self.jobs = [job for job in study if job.kind != "select"]
-        self.names = experiment.mlflow.experiment, experiment.name
         self.uri = (
             experiment.mlflow.tracking_uri or f"sqlite:///{store.tracking_folder / 'mlflow.db'}"
         )
@@ -84,19 +93,29 @@ class Tracker:
         from mlflow import MlflowClient
 
         self.client = MlflowClient(tracking_uri=self.uri)
-        experiment, study = self.names
-        self.experiment_id = self._experiment(experiment)
-        self.parent = self._run(self.key, f"{study} {self.key[:6]}", {"stage": "study"})
+        self.experiment_id = self._experiment(self.experiment.mlflow.experiment)
+        tags = {"stage": "study"}
+        if command := self.store.study().get("command"):
+            tags["command"] = str(command)
+        name = f"{self.experiment.name} {self.key[:6]}"
+        self.parent = self._run(self.key, name, tags, self._began())
+
+    def _began(self) -> int | None:
+        """When the study's first record was begun, or None where there is none yet."""
+        records = [self.store.folder(job).records() for job in self.jobs]
+        return min((_milliseconds(found[0], "started") for found in records if found), default=None)
 
     def _experiment(self, name: str) -> str:
         found = self.client.get_experiment_by_name(name)
         if found is not None:
             return str(found.experiment_id)
-        local = self.uri.startswith("sqlite:")
-        location = (self.store.tracking_folder / "mlruns").as_uri() if local else None
-        return str(self.client.create_experiment(name, artifact_location=location))
+        location = None  # a server's own choice
+        if self.uri.startswith("sqlite:///"):  # beside the database
+            database = Path(self.uri.removeprefix("sqlite:///")).resolve()
+            location = (database.parent / "mlruns").as_uri()
+        return str(self.client.create_experiment(name, artifact_location=location, tags=KIND))
 
-    def _run(self, key: str, name: str, tags: dict[str, str]) -> str:
+    def _run(self, key: str, name: str, tags: dict[str, str], began: int | None) -> str:
         """The run of this key, made where there is none: no doubled run after a resume."""
         found = self.client.search_runs([self.experiment_id], f"tags.`{KEY}` = '{key}'")
         if found:
@@ -104,7 +123,9 @@ class Tracker:
             if found[0].info.status != "FINISHED":
                 self.client.update_run(run_id, status="RUNNING")
             return run_id
-        run = self.client.create_run(self.experiment_id, run_name=name, tags={KEY: key, **tags})
+        run = self.client.create_run(
+            self.experiment_id, run_name=name, tags={KEY: key, **tags}, start_time=began
+        )
         return str(run.info.run_id)
 
     def start(self) -> None:
@@ -176,30 +197,25 @@ class Tracker:
             if "genotype" in result:  # not of a measurement
                 self.client.log_dict(run_id, result["genotype"], "genotype.json")
                 self._picture(run_id, result["genotype"])
-            self.client.set_terminated(run_id, "FINISHED")
+            self.client.log_artifact(run_id, str(folder.path / "settings.json"))
+            self.client.set_terminated(run_id, "FINISHED", _end(records))
             self.closed.add(job.id)
 
     def _start(self, job: Job, records: list[Record]) -> str:
         """The run of a job; a new one where the old one has what is no longer true."""
         from mlflow.entities import Param
 
-        config = job.recipe["config"]
-        tags = {
-            "stage": TITLES[job.kind],
-            "dataset": str(config["data"]["name"]),
-            "job": job.id,
-            PARENT: self.parent,
-        }
-        seed = job.recipe.get("search", config)["seed"]
-        tags["seed"] = str(seed)
-        key, name = f"{self.key}/{job.id}", job.label.replace("-", " ", 1)
-        run_id = self._run(key, name, tags)
+        tags = tags_of(job, self.experiment) | {PARENT: self.parent}
+        key, name = f"{self.key}/{job.id}", run_name(job)
+        began = _milliseconds(records[0], "started") if records else None
+        run_id = self._run(key, name, tags, began)
         known = {(_milliseconds(record), record["position"]) for record in records}
         history = self.client.get_metric_history(run_id, "seconds")
         if not {(point.timestamp, point.step) for point in history} <= known:
             self.client.delete_run(run_id)
-            run_id = self._run(key, name, tags)
-        params = [Param(name, str(value)) for name, value in flat(config).items()]
+            run_id = self._run(key, name, tags, began)
+        settings = parameters_of(job, flat(job.recipe["config"]))
+        params = [Param(name, str(value)) for name, value in settings.items()]
         for start in range(0, len(params), PARAMS):
             self.client.log_batch(run_id, params=params[start : start + PARAMS])
         return run_id
@@ -225,8 +241,8 @@ class Tracker:
             draw(genotype, path)
             self.client.log_artifact(run_id, str(path), "figures")
 
-    def finish(self, board: Board, patience_s: float) -> None:
-        """Send the rest, close the runs, and log the report to the parent.
+    def finish(self, board: Board, patience_s: float) -> bool:
+        """Send the rest, close the runs, and log the report to the parent; whether all was sent.
 
         Args:
             patience_s: how long at most; then the next command sends the rest.
@@ -241,6 +257,7 @@ class Tracker:
                 f"MLflow at {self.uri}: not everything was sent; the same command sends the rest",
                 file=sys.stderr,
             )
+        return outcome == [True]
 
     def _finish(self, board: Board) -> bool:
         if not self.sync():
@@ -249,18 +266,34 @@ class Tracker:
             for job in self.jobs:
                 if job.id in self.runs and job.id not in self.closed:
                     failed = board.states[job.id] == "failed"
-                    self.client.set_terminated(self.runs[job.id], "FAILED" if failed else "KILLED")
+                    end = _end(self.store.folder(job).records())
+                    status = "FAILED" if failed else "KILLED"
+                    self.client.set_terminated(self.runs[job.id], status, end)
                 self._tag_selected(job)
                 self._model(job)
-            if (self.store.out / "report").is_dir():  # not after an interruption
-                self.client.log_artifacts(self.parent, str(self.store.out / "report"), "report")
-            self.client.log_artifact(self.parent, str(self.store.out / "study.json"))
-            status = "KILLED" if board.open() else "FINISHED" if board.all_done() else "FAILED"
-            self.client.set_terminated(self.parent, status)
+            self._conclude(board)
         except Exception as error:
             self._complain(error)
             return False
         return True
+
+    def _conclude(self, board: Board) -> None:
+        """The parent's report, its tables, what it says of the study, and its end."""
+        report = self.store.out / "report"
+        if report.is_dir():
+            self.client.log_artifacts(self.parent, str(report), "report")
+            tables = report_tables((report / "report.md").read_text(encoding="utf-8"))
+            for file, text in tables.items():
+                self.client.log_text(self.parent, text, file)
+            listed = [{"path": file, "type": "table"} for file in tables]
+            self.client.set_tag(self.parent, TABLES, json.dumps(listed))
+        self.client.log_artifact(self.parent, str(self.store.out / "study.json"))
+        said = description(self.study, self.store, self.experiment_id)
+        self.client.set_tag(self.parent, NOTE, said)
+        last = [_end(self.store.folder(job).records()) for job in self.jobs]
+        end = max((when for when in last if when is not None), default=None)
+        status = "KILLED" if board.open() else "FINISHED" if board.all_done() else "FAILED"
+        self.client.set_terminated(self.parent, status, end)
 
     def _model(self, job: Job) -> None:
         """Log and register a finished final's network; a failure here fails nothing else."""
@@ -268,7 +301,7 @@ class Tracker:
             return
         from orchestrator.models import log_final
 
-        name, folder = f"{self.name}-{job.name}", self.store.folder(job)
+        name, folder = f"{self.experiment.name}-{job.name}", self.store.folder(job)
         try:
             log_final(self.client, self.runs[job.id], folder, name)
         except Exception as error:
@@ -284,5 +317,10 @@ class Tracker:
                 self.client.set_tag(self.runs[job.id], "selected", "true")
 
 
-def _milliseconds(record: Record) -> int:
-    return int(record["time"] * 1000)
+def _milliseconds(record: Record, key: str = "time") -> int:
+    return int(float(record.get(key, record["time"])) * 1000)
+
+
+def _end(records: list[Record]) -> int | None:
+    """When the last segment ended; None, which MLflow reads as now, where there is none."""
+    return _milliseconds(records[-1]) if records else None
