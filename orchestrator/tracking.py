@@ -318,7 +318,8 @@ class Tracker:
 
 
 def _milliseconds(record: Record, key: str = "time") -> int:
-    return int(float(record.get(key, record["time"])) * 1000)
+    when: Any = record.get(key, record["time"])
+    return int(float(when) * 1000)
 
 
 def _end(records: list[Record]) -> int | None:
