@@ -59,7 +59,7 @@ class Tracker:
         import mlflow  # noqa: F401  (it sets its loggers' levels when it is imported)
 
         for noisy in ("mlflow", "alembic", "urllib3"):
-            logging.getLogger(noisy).setLevel(logging.ERROR)
+            logging.getLogger(noisy).setLevel(logging.CRITICAL)  # we say what went wrong
         self.study, self.store, self.experiment = study, store, experiment
         self.jobs = [job for job in study if job.kind != "select"]
         self.uri = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import time
 from pathlib import Path
@@ -94,3 +95,8 @@ def test_a_server_that_hangs_keeps_nobody_waiting(
         tracker.finish(Scheduler(study, store, {}, print).board, 0.5)
         assert time.monotonic() - began < 2
     assert "not everything was sent" in capsys.readouterr().err
+
+
+def test_what_mlflow_logs_of_a_failing_database_is_not_shown(tmp_path: Path) -> None:
+    made(tmp_path)
+    assert not logging.getLogger("mlflow.store.db.utils").isEnabledFor(logging.ERROR)
