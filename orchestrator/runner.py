@@ -338,18 +338,23 @@ def ray_cluster(address: str | None) -> Iterator[dict[str, float]]:
     """Connect to a cluster, or start one on this machine; yields its CPUs and GPUs.
 
     Raises:
-        InputError: there is no cluster at `address`.
+        InputError: there is no cluster at `address`, or none started here.
     """
     try:
         ray.init(
             address=address or "local",
             log_to_driver=False,
             logging_level="ERROR",
-            include_dashboard=True if address is None else None,
+            include_dashboard=None,  # there where it starts; nothing depends on it
             runtime_env={"env_vars": QUIET} if address else None,
         )
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except Exception as error:  # Ray raises bare ones
         text = " ".join(str(error).split())
+        if address is None:
+            raise InputError(
+                f"Ray did not start on this machine ({text[:300]}); where much else runs here, run "
+                "the same command again later"
+            ) from None
         raise InputError(f"--address {address}: no Ray cluster answers there ({text})") from None
     try:
         yield cluster_budget()
