@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gdas.errors import one_line
 from gdas.files import sha256_of, write_json
 
 STATE = "state.pt"
@@ -193,7 +194,7 @@ def load(target: Path) -> Checkpoint:
     try:
         state = torch.load(target / STATE, map_location="cpu", weights_only=True)
     except Exception as error:  # a file that is none of ours can raise anything
-        text = " ".join(str(error).split())[:200]
+        text = one_line(error, 200)
         raise ValueError(f"damaged {STATE} ({type(error).__name__}: {text})") from None
     if not isinstance(state, dict):
         raise ValueError(f"damaged {STATE} (a {type(state).__name__}, not a dictionary)")

@@ -291,6 +291,14 @@ def _check_alpha(alpha: AlphaUpdate, sampler: SamplerConfig, epochs: int) -> Non
     )
 
 
+def _check_image_search(config: SearchConfig | Bench201SearchConfig) -> None:
+    _check_alpha(config.alpha, config.sampler, config.epochs)
+    _require(config.batch_size >= 2, f"batch_size={config.batch_size}: must be 2 or more")
+    for key in ("train_images", "valid_images"):
+        size = getattr(config, key)
+        _require(size is None or size >= 2, f"{key}={size}: must be 2 or more, or null")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Derivation:
     """From logits to a genotype (section 3.2)."""
@@ -332,11 +340,7 @@ class SearchConfig:
 
     def __post_init__(self) -> None:
         _require(self.epochs >= 1, f"epochs={self.epochs}: must be 1 or more")
-        _check_alpha(self.alpha, self.sampler, self.epochs)
-        _require(self.batch_size >= 2, f"batch_size={self.batch_size}: must be 2 or more")
-        for key in ("train_images", "valid_images"):
-            size = getattr(self, key)
-            _require(size is None or size >= 2, f"{key}={size}: must be 2 or more, or null")
+        _check_image_search(self)
         _require(
             self.compared_cells >= 0, f"compared_cells={self.compared_cells}: must be 0 or more"
         )
@@ -525,11 +529,7 @@ class Bench201SearchConfig:
     def __post_init__(self) -> None:
         for key in ("epochs", "channels", "normals_per_block", "recalibration_batches"):
             _require(getattr(self, key) >= 1, f"{key}={getattr(self, key)}: must be 1 or more")
-        _check_alpha(self.alpha, self.sampler, self.epochs)
-        _require(self.batch_size >= 2, f"batch_size={self.batch_size}: must be 2 or more")
-        for key in ("train_images", "valid_images"):
-            size = getattr(self, key)
-            _require(size is None or size >= 2, f"{key}={size}: must be 2 or more, or null")
+        _check_image_search(self)
 
 
 ImageSearchConfig = SearchConfig | Bench201SearchConfig

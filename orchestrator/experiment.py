@@ -43,7 +43,7 @@ from gdas.config import (
     image_train_preset,
     text_train_preset,
 )
-from gdas.errors import InputError
+from gdas.errors import InputError, one_line
 from orchestrator.spaces import SPACES, SelectBy
 
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
@@ -394,7 +394,7 @@ def _plain(text: str, where: str) -> Any:
     try:
         value = yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        said = " ".join(str(error).split())[:500]
+        said = one_line(error, 500)
         raise InputError(f"{where}: not a YAML file ({said})") from None
     waiting, seen = [value], 0
     while waiting:

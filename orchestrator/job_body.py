@@ -21,6 +21,7 @@ import torch
 
 from gdas.checkpoint import Checkpoint, Segment, State, newest, save
 from gdas.compute import open_device
+from gdas.errors import one_line
 from orchestrator.node_data import data_on_this_node
 from orchestrator.store import NO_SPACE, JobFolder, Record, TakenOver, where_and_who
 
@@ -124,7 +125,7 @@ def failure_recorded(folder: JobFolder) -> Iterator[None]:
 
 def describe(error: Exception) -> str:
     """An error in one line, with what to change where that is known."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = one_line(error) or type(error).__name__
     if isinstance(error, MemoryError) or any(sign in text for sign in OUT_OF_MEMORY):
         return f"out of memory ({type(error).__name__}: {text[:200]}); {MEMORY_ADVICE}"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -19,11 +19,29 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from gdas.errors import InputError
+from orchestrator.console import run_command
 from orchestrator.storage import Storage, open_storage
 
 DATABASE = "mlflow.db"
 EVERY_S = 300.0
+ENVIRONMENT = {
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+
+
+def server_command(database: Path, artifacts: str, port: int) -> list[str]:
+    """A tracking server on this machine's loopback alone, to be run with ENVIRONMENT.
+
+    Args:
+        artifacts: where it puts them, through itself: a folder or an address.
+    """
+    return [
+        *(sys.executable, "-m", "mlflow", "server", "--workers", "1"),
+        *("--host", "127.0.0.1", "--port", str(port)),
+        *("--backend-store-uri", f"sqlite:///{database}"),
+        *("--artifacts-destination", artifacts),
+    ]
 
 
 def restore(folder: Path, backup: Storage) -> bool:
@@ -59,15 +77,8 @@ def serve(folder: Path, backup: Storage, port: int, every_s: float = EVERY_S) ->
     folder.mkdir(parents=True, exist_ok=True)
     restore(folder, backup)
     server = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "mlflow", "server", "--workers", "1"),
-            *("--host", "127.0.0.1", "--port", str(port)),
-            *("--backend-store-uri", f"sqlite:///{folder / DATABASE}"),
-            # Artifacts go through the server to the store itself.
-            *("--artifacts-destination", backup.under("artifacts").address),
-        ],
-        env=os.environ
-        | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"},
+        server_command(folder / DATABASE, backup.under("artifacts").address, port),
+        env=os.environ | ENVIRONMENT,
     )
     signal.signal(signal.SIGTERM, lambda *_: server.terminate())
     copied = time.monotonic()
@@ -96,11 +107,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--backup", required=True, help="s3://BUCKET/PREFIX")
     parser.add_argument("--port", type=int, default=5000)
     options = parser.parse_args(arguments)
-    try:
-        return serve(options.folder, open_storage(options.backup, option="--backup"), options.port)
-    except InputError as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return 2
+    return run_command(
+        lambda: serve(options.folder, open_storage(options.backup, option="--backup"), options.port)
+    )
 
 
 if __name__ == "__main__":

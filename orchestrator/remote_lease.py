@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from gdas.errors import InputError
+from gdas.errors import InputError, one_line
 from orchestrator.process import repeatedly
 from orchestrator.storage import Storage
 
@@ -46,7 +46,7 @@ def hold(storage: Storage, lost: Callable[[], None]) -> Iterator[None]:
         time.sleep(PAUSE_S)
         _refuse(storage, _read(storage), token)
     except OSError as error:
-        text = " ".join(str(error).split())[:200]
+        text = one_line(error, 200)
         raise InputError(f"--out {storage.address}: cannot be written to ({text})") from None
     told = False
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from gdas.errors import InputError
+from gdas.errors import InputError, one_line
 from orchestrator.checks import checked_study, prepare_data
 from orchestrator.console import (
     Console,
@@ -122,10 +122,9 @@ def _command(options: argparse.Namespace) -> int:
 
 def _report(experiment: Experiment, study: Study, out: str) -> int:
     """Write the report of what there is; returns the exit code."""
-    if not is_address(out) and not (Path(out) / "study.json").is_file():
-        raise InputError(f"{out}: no study there yet (no study.json); start it first")
-    store = Store(out)
-    if not store.study():
+    there = is_address(out) or (Path(out) / "study.json").is_file()  # or a folder would be made
+    store = Store(out) if there else None
+    if store is None or not store.study():
         raise InputError(f"{out}: no study there yet (no study.json); start it first")
     print(f"report: {_where(store, write_report(experiment, study, store))}")
     say_next(f"python -m orchestrator.status {store.address}")
@@ -144,7 +143,7 @@ def _data_folder(options: argparse.Namespace, experiment: Experiment) -> Path:
         try:
             return fetched(named, _data_sets(experiment))
         except OSError as problem:
-            text = " ".join(str(problem).split())[:200]
+            text = one_line(problem, 200)
             raise InputError(f"--data {named}: cannot be read ({text})") from None
     if named is not None and not Path(named).is_dir():
         raise InputError(f"--data {named}: no such folder; make it, or name the one with the data")
@@ -257,7 +256,7 @@ def _published_data(study: Study, store: Store, folder: Path, named: str | None)
     try:
         publish(folder, storage, sorted({str(config["data"]["name"]) for config in configs}))
     except OSError as problem:
-        text = " ".join(str(problem).split())[:200]
+        text = one_line(problem, 200)
         raise InputError(f"{storage.address}: cannot be written to ({text})") from None
     return storage.address
 

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from orchestrator.experiment import Experiment
 from orchestrator.store import Store
-from orchestrator.study import TITLES, Job, Study
+from orchestrator.study import TITLES, Job, Study, flat
 
 SEED = re.compile(r"(.+?)-(?:seed)?(\d+)")
 MAIN = (("test/top1", "top-1", "%"), ("test/perplexity", "perplexity", ""))
@@ -52,9 +52,9 @@ def tags_of(job: Job, experiment: Experiment) -> dict[str, str]:
     return tags | ({"paper_row": f"Table {row.table}: {row.method}"} if row else {})
 
 
-def parameters_of(job: Job, flat: dict[str, str]) -> dict[str, str]:
+def parameters_of(job: Job) -> dict[str, str]:
     """A job's settings: the short keys first, then those of its data and network."""
-    return dict(sorted(flat.items(), key=lambda item: "." in item[0]))
+    return dict(sorted(flat(job.recipe["config"]).items(), key=lambda item: "." in item[0]))
 
 
 def description(study: Study, store: Store, experiment_id: str) -> str:

@@ -40,7 +40,7 @@ from ray import tune  # noqa: E402
 from ray.tune.progress_reporter import TrialProgressCallback  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402
 
-from gdas.errors import InputError  # noqa: E402
+from gdas.errors import InputError, one_line  # noqa: E402
 from orchestrator.job_body import MEMORY_ADVICE, describe  # noqa: E402
 from orchestrator.scheduler import WITHOUT_A_WORD, Scheduler, missing  # noqa: E402
 from orchestrator.store import NO_SPACE, JobFolder, Store, selection_records  # noqa: E402
@@ -282,7 +282,11 @@ def _lost_a_node(before: set[str], said: str | None) -> bool:
 
 def living_nodes() -> set[str]:
     """The ids of the cluster's machines that answer."""
-    return {str(node["NodeID"]) for node in ray.nodes() if node["Alive"]}
+    return {str(node["NodeID"]) for node in _living()}
+
+
+def _living() -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]
 
 
 def _of_a_worker(error: Exception) -> str:
@@ -317,7 +321,7 @@ def look_at_cluster(scheduler: Scheduler) -> None:
 
 def living_machines() -> list[dict[str, float]]:
     """The resources of every machine that answers."""
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [node["Resources"] for node in _living()]
 
 
 def _largest() -> dict[str, float]:
@@ -349,7 +353,7 @@ def ray_cluster(address: str | None) -> Iterator[dict[str, float]]:
             runtime_env={"env_vars": QUIET} if address else None,
         )
     except Exception as error:  # Ray raises bare ones
-        text = " ".join(str(error).split())
+        text = one_line(error)
         if address is None:
             raise InputError(
                 f"Ray did not start on this machine ({text[:300]}); where much else runs here, run "

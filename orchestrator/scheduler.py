@@ -121,8 +121,9 @@ class Scheduler:
         head = head_that_fits(fitting or ([] if handed else ready), running, self.budget)
         if head is not None:
             self.board.states[head.id] = "running"
-            self._has_room(head)  # for what it says
             self.begun_at[head.id] = len(self.store.folder(head).records())
+            handed.append(head)
+        self._say_what_waits(handed)
         return head
 
     def finished(self, job: Job, *, node_lost: bool = False) -> None:
@@ -161,16 +162,21 @@ class Scheduler:
             then = "given up"
         self.announce(f"{job.label}: failed ({why}); {then}")
 
+    def _lack(self, job: Job) -> str | None:
+        """What the living machines lack for a job, in words; None where they can hold it."""
+        return None if self.nodes is None else missing(job, self.nodes)
+
     def _has_room(self, job: Job) -> bool:
-        """Whether the machines can hold a job; says so, once, of one handed out that must wait."""
-        lack = None if self.nodes is None else missing(job, self.nodes)
-        if lack is None or self.board.states[job.id] != "running":
-            self.waits.pop(job.id, None)
-        elif self.waits.get(job.id) != lack:
-            self.waits[job.id] = lack
-            then = "more are being started" if self.grows else "it starts when there is room"
-            self.announce(f"{job.label}: waits, {lack} now; {then}")
-        return lack is None or self.grows
+        return self.grows or self._lack(job) is None
+
+    def _say_what_waits(self, handed: Sequence[Job]) -> None:
+        """Say, once, of jobs that the cluster was given and cannot hold now, what they wait for."""
+        then = "more are being started" if self.grows else "it starts when there is room"
+        waits = {job.id: lack for job in handed if (lack := self._lack(job)) is not None}
+        for job in handed:
+            if job.id in waits and self.waits.get(job.id) != waits[job.id]:
+                self.announce(f"{job.label}: waits, {waits[job.id]} now; {then}")
+        self.waits = waits
 
     def _ready(self, job: Job) -> bool:
         states = self.board.states

@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 from pyarrow import ArrowException, fs
 
-from gdas.errors import InputError
+from gdas.errors import InputError, one_line
 
 PATIENCE_S = 300.0
 """How long an operation is tried again while the store does not answer."""
@@ -57,7 +57,7 @@ def open_storage(address: str, *, option: str = "--out") -> Storage:
     try:
         files, root = fs.FileSystem.from_uri(address)
     except (ArrowException, OSError, ValueError) as error:
-        text = " ".join(str(error).split())[:200]
+        text = one_line(error, 200)
         raise InputError(f"{option} {address}: cannot be opened ({text})") from None
     return Storage(files, root.rstrip("/"), address)
 

@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
-from gdas.errors import InputError
+from gdas.errors import InputError, one_line
 from gdas.files import write_json, write_text
 from orchestrator.process import repeatedly
 from orchestrator.remote_lease import hold
@@ -321,7 +321,7 @@ class Store:
         try:
             self.refresh(manifests=True, patience=0.0)
         except OSError as error:
-            text = " ".join(str(error).split())[:300]
+            text = one_line(error, 300)
             raise InputError(f"--out {out}: does not answer ({text})") from None
         found = self.study().get("format", FORMAT)
         if found != FORMAT:

@@ -15,7 +15,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from gdas.errors import InputError
+from gdas.errors import InputError, one_line
 from orchestrator.experiment import Experiment
 from orchestrator.run_words import (
     description,
@@ -26,7 +26,7 @@ from orchestrator.run_words import (
 )
 from orchestrator.scheduler import Board
 from orchestrator.store import Record, Store
-from orchestrator.study import Job, Study, flat
+from orchestrator.study import Job, Study
 
 KEY = "gdas.key"
 PARENT = "mlflow.parentRunId"
@@ -81,7 +81,7 @@ class Tracker:
             if experiment.mlflow.unreachable == "warn":
                 self._complain(error)
                 return
-            text = " ".join(str(error).split())[:200]
+            text = one_line(error, 200)
             raise InputError(
                 f"mlflow.tracking_uri={self.uri}: no MLflow answers there ({text}); start it, go "
                 "on without it for now (mlflow.unreachable=warn), or leave the setting out to "
@@ -102,7 +102,7 @@ class Tracker:
 
     def _began(self) -> int | None:
         """When the study's first record was begun, or None where there is none yet."""
-        records = [self.store.folder(job).records() for job in self.jobs]
+        records = [self.store.records(job) for job in self.jobs]
         return min((_milliseconds(found[0], "started") for found in records if found), default=None)
 
     def _experiment(self, name: str) -> str:
@@ -161,7 +161,7 @@ class Tracker:
 
     def _complain(self, error: Exception) -> None:
         if not self.complained:
-            text = " ".join(str(error).split())[:200]
+            text = one_line(error, 200)
             print(f"MLflow at {self.uri} does not answer ({text}); trying on", file=sys.stderr)
         self.complained = True
 
@@ -214,8 +214,7 @@ class Tracker:
         if not {(point.timestamp, point.step) for point in history} <= known:
             self.client.delete_run(run_id)
             run_id = self._run(key, name, tags, began)
-        settings = parameters_of(job, flat(job.recipe["config"]))
-        params = [Param(name, str(value)) for name, value in settings.items()]
+        params = [Param(name, value) for name, value in parameters_of(job).items()]
         for start in range(0, len(params), PARAMS):
             self.client.log_batch(run_id, params=params[start : start + PARAMS])
         return run_id
@@ -266,7 +265,7 @@ class Tracker:
             for job in self.jobs:
                 if job.id in self.runs and job.id not in self.closed:
                     failed = board.states[job.id] == "failed"
-                    end = _end(self.store.folder(job).records())
+                    end = _end(self.store.records(job))
                     status = "FAILED" if failed else "KILLED"
                     self.client.set_terminated(self.runs[job.id], status, end)
                 self._tag_selected(job)
@@ -290,7 +289,7 @@ class Tracker:
         self.client.log_artifact(self.parent, str(self.store.out / "study.json"))
         said = description(self.study, self.store, self.experiment_id)
         self.client.set_tag(self.parent, NOTE, said)
-        last = [_end(self.store.folder(job).records()) for job in self.jobs]
+        last = [_end(self.store.records(job)) for job in self.jobs]
         end = max((when for when in last if when is not None), default=None)
         status = "KILLED" if board.open() else "FINISHED" if board.all_done() else "FAILED"
         self.client.set_terminated(self.parent, status, end)
@@ -305,7 +304,7 @@ class Tracker:
         try:
             log_final(self.client, self.runs[job.id], folder, name)
         except Exception as error:
-            text = " ".join(str(error).split())[:200]
+            text = one_line(error, 200)
             print(f"{job.label}: its model is not in MLflow ({text})", file=sys.stderr)
 
     def _tag_selected(self, job: Job) -> None:

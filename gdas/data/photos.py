@@ -33,7 +33,7 @@ from gdas.data.augment import CROP_ATTEMPTS, PhotoMoves
 from gdas.data.decode import decode
 from gdas.data.shard_index import Shards, mend, open_index
 from gdas.data.source import Batch, Split, Wanted
-from gdas.errors import InputError
+from gdas.errors import InputError, one_line
 from gdas.randomness import generator
 
 # Augmentation of one photo
@@ -234,7 +234,7 @@ class Photos:
             if len(table) != rows or labels.min() < 0 or labels.max() >= self.classes:
                 raise ValueError(f"row group {place} does not hold {rows} photos and their labels")
         except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-            text = " ".join(str(error).split())
+            text = one_line(error)
             raise InputError(
                 f"{shard.path}: damaged ({text}); {mend(shard.path.parent.parent)}"
             ) from None

@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -14,11 +13,7 @@ import urllib.request
 from orchestrator.drill.faults import FINAL, INTERRUPT_S, SEARCHES
 from orchestrator.drill.processes import Process, descendants, process, wait_for
 from orchestrator.drill.scene import Scene, Struck, strike
-
-SERVER = {
-    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-}
+from orchestrator.mlflow_server import ENVIRONMENT, server_command
 
 
 class TrackingServer:
@@ -39,13 +34,10 @@ class TrackingServer:
     def start(self) -> None:
         """Start it and wait until it answers."""
         folder = self.scene.folder
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
-        command += ["--port", str(self.port), "--workers", "1"]
-        command += ["--backend-store-uri", f"sqlite:///{folder / 'server.db'}"]
-        command += ["--artifacts-destination", str(folder / "artifacts")]
+        command = server_command(folder / "server.db", str(folder / "artifacts"), self.port)
         with (folder / "server.log").open("ab") as log:
             self.server = subprocess.Popen(
-                command, stdout=log, stderr=log, process_group=0, env=os.environ | SERVER
+                command, stdout=log, stderr=log, process_group=0, env=os.environ | ENVIRONMENT
             )
         wait_for(self._answers, "the tracking server")
 

@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from gdas.config import IMAGE_DATA, PHOTO_DATA
+from gdas.config import IMAGE_DATA, PHOTO_DATA, AnyImageData
 from gdas.data.arrow import Images
 from gdas.data.augment import augment, draw_moves
 from gdas.data.decode import decode
@@ -49,6 +49,26 @@ Pass = Callable[[int], int]
 """One pass over the images; takes the repeat's number, returns how many images it gave."""
 
 
+def ours_trains(images: Images | Photos, of: AnyImageData, size: int) -> Pass:
+    """What a training does: a random order, moves drawn (of photos colours too), one thread.
+
+    Args:
+        size: of the images that come out, in pixels.
+    """
+
+    def run(repeat: int) -> int:
+        count = 0
+        rows_N = images.order(torch.arange(len(images)), 0, "order", repeat)
+        for step, rows_B in enumerate(rows_N.split(BATCH)):
+            draw = generator(0, "augmentation", repeat, step)
+            moves = draw_moves(of, len(rows_B), size, draw)
+            pixels_BCHW = images.take(Wanted(rows_B, moves)).pixels_BCHW
+            count += len(augment(pixels_BCHW, of, moves))
+        return count
+
+    return run
+
+
 # Arrays
 
 
@@ -63,20 +83,6 @@ class _Arrays(Dataset[Tensor]):
 
     def __getitem__(self, index: int) -> Tensor:
         return self.transform(self.images.images_NCHW[index])
-
-
-def ours_augments(images: Images) -> Pass:
-    def run(repeat: int) -> int:
-        count = 0
-        rows_N = images.order(torch.arange(len(images)), 0, "order", repeat)
-        for step, rows_B in enumerate(rows_N.split(BATCH)):
-            draw = generator(0, "augmentation", repeat, step)
-            moves = draw_moves(ARRAYS, len(rows_B), images.size, draw)
-            pixels_BCHW = images.take(Wanted(rows_B, moves)).pixels_BCHW
-            count += len(augment(pixels_BCHW, ARRAYS, moves))
-        return count
-
-    return run
 
 
 def torchvision_augments(images: Images, workers: int) -> Pass:
@@ -125,22 +131,6 @@ def ours_reads(shards: Path) -> Pass:
 
 def ours_decodes(shards: Path) -> Pass:
     return lambda repeat: sum(len(decode(i.as_py())) == 3 for i in _from_parquet(shards))
-
-
-def ours_trains(photos: Photos) -> Pass:
-    """What a training does: a random order, crops and colours, one decoding thread."""
-
-    def run(repeat: int) -> int:
-        count = 0
-        rows_N = photos.order(torch.arange(len(photos)), 0, "order", repeat)
-        for step, rows_B in enumerate(rows_N.split(BATCH)):
-            draw = generator(0, "augmentation", repeat, step)
-            moves = draw_moves(PHOTOS, len(rows_B), PHOTOS.size, draw)
-            pixels_BCHW = photos.take(Wanted(rows_B, moves)).pixels_BCHW
-            count += len(augment(pixels_BCHW, PHOTOS, moves))
-        return count
-
-    return run
 
 
 def folder_decodes(folder: Path) -> Pass:
@@ -216,7 +206,7 @@ def measure(*, arrays: int, repeats: int, workers: int = 2) -> dict[str, Any]:
             "photos": count,
             "augmentation": rates(
                 {
-                    "ours, in the training's process": ours_augments(images),
+                    "ours, in the training's process": ours_trains(images, ARRAYS, images.size),
                     f"torchvision, {workers} workers": torchvision_augments(images, workers),
                 },
                 repeats,
@@ -226,7 +216,7 @@ def measure(*, arrays: int, repeats: int, workers: int = 2) -> dict[str, Any]:
                     "Parquet": ours_reads(shards),
                     "Parquet and decoding": ours_decodes(shards),
                     "ImageFolder (reads and decodes)": folder_decodes(folder),
-                    "ours, crops and colours too": ours_trains(photos),
+                    "ours, crops and colours too": ours_trains(photos, PHOTOS, PHOTOS.size),
                     "ImageFolder, crops and colours too": folder_trains(folder),
                 },
                 repeats,
