@@ -6,6 +6,7 @@ only memory, and Ray schedules and retries.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shutil
@@ -148,9 +149,13 @@ def _word_of_ray(trial: Any, folder: Path) -> str:
         text = ""
     if "OutOfMemoryError" in text:
         return f"out of memory on its machine (Ray ended its process); {MEMORY_ADVICE}"
-    if "No space left on device" in text or shutil.disk_usage(folder).free < FULL_BYTES:
+    if "No space left on device" in text or _full(folder):
         return NO_SPACE
     return WITHOUT_A_WORD
+
+
+def _full(folder: Path) -> bool:
+    return shutil.disk_usage(folder).free < FULL_BYTES
 
 
 def run_study(scheduler: Scheduler, environment: dict[str, Any]) -> None:
@@ -160,17 +165,20 @@ def run_study(scheduler: Scheduler, environment: dict[str, Any]) -> None:
         environment: what trials need to know beside their recipe ("data", "selections").
 
     Ctrl-C ends it early, with jobs still running on the scheduler's board.
+
+    Raises:
+        OSError: the disk is full, and Tune could not go on without files of its own.
     """
     study, store, board = scheduler.study, scheduler.store, scheduler.board
-    # Its one line, "Trials did not complete", says less than ours.
-    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
+    # Its "Trials did not complete", and its tracebacks of a full disk, say less than our lines.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     open_jobs = sum(job.kind != "select" and board.states[job.id] == "waiting" for job in study)
     scheduler.settle()
     if not open_jobs:
         return
     look_at_cluster(scheduler)
     searcher = StudySearcher(scheduler, environment)
-    tune.Tuner(
+    tuner = tune.Tuner(
         tune.with_resources(run_trial, _bundles),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
@@ -185,7 +193,13 @@ def run_study(scheduler: Scheduler, environment: dict[str, Any]) -> None:
             callbacks=[LastWords(searcher), Silence()],
             failure_config=tune.FailureConfig(max_failures=0),  # the scheduler tries again
         ),
-    ).fit()
+    )
+    try:
+        tuner.fit()
+    except Exception:
+        if _full(store.out):  # what Tune reads back of its own files is torn
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(store.out)) from None
+        raise
 
 
 def _trial_name(trial: Any) -> str:
