@@ -39,14 +39,27 @@ from orchestrator.store import Store, lease
 from orchestrator.study import Study
 from orchestrator.tracking import Tracker
 
-EPILOG = """examples:
-  python -m orchestrator.reproduce_paper                       the smoke experiment, minutes
+EPILOG = """experiments (experiments/*.yaml; what each needs and takes: experiments/README.md):
+  smoke        every kind of job, digits and prose, minutes on 2 cores
+  laptop       the real CIFAR-10, PTB and WikiText-2, small: about an hour on 2 cores
+  headline     the abstract's claim at the paper's size: GPUs, days
+  paper        every GDAS row of Tables 1 to 5: GPUs, weeks
+  published  random  ablations  nasbench201  drill
+
+examples:
+  python -m orchestrator.reproduce_paper                       the smoke experiment
   python -m orchestrator.reproduce_paper laptop --data DIR     small, on the real CIFAR-10
   python -m orchestrator.reproduce_paper headline --dry-run    what the abstract's claim takes
   python -m orchestrator.reproduce_paper smoke search.recipe.epochs=4 --out runs/longer
+  python -m orchestrator.reproduce_paper smoke --only search-gdas-frc
+  python -m orchestrator.reproduce_paper smoke --report        of what there is by now
 
-The same command again goes on where the last one stopped. Exit code: 0 all done, 1 a job failed,
-2 bad input, 130 interrupted (143 terminated)."""
+key=value changes a setting by its dotted name; lists and groups as YAML: 'search.seeds=[0, 1]'.
+
+The same command again goes on where the last one stopped; Ctrl-C at any time. Beside it:
+orchestrator.status OUT, orchestrator.doctor EXPERIMENT, orchestrator.compare OUT1 OUT2.
+
+Exit code: 0 all done, 1 a job failed, 2 bad input, 130 interrupted (143 terminated)."""
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -37,14 +37,26 @@ def refused(capsys: Capture, code: int) -> str:
     return lines[0]
 
 
-@pytest.mark.parametrize("name", ["status", "compare", "cell", "jobs", "doctor"])
+COMMANDS = [
+    *("reproduce_paper", "status", "compare", "cell", "jobs", "doctor", "send_runs", "drill"),
+    *("settings_page", "mlflow_server"),
+]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
 def test_help_teaches(name: str, capsys: Capture) -> None:
-    module = importlib.import_module(f"orchestrator.{name}")
+    where = f"orchestrator.{name}.__main__" if name == "drill" else f"orchestrator.{name}"
     with pytest.raises(SystemExit) as done:
-        module.main(["--help"])
+        importlib.import_module(where).main(["--help"])
     assert done.value.code == 0
     shown = capsys.readouterr().out
-    assert f"python -m orchestrator.{name} " in shown.partition("examples:")[2]
+    assert f"python -m orchestrator.{name} " in shown.partition("example")[2]
+
+
+def test_every_module_with_a_command_line_has_its_help_tested() -> None:
+    folder = Path(orchestrator.checks.__file__).parent
+    found = {path.stem for path in folder.glob("*.py") if "ArgumentParser(" in path.read_text()}
+    assert found | {"drill"} == set(COMMANDS)
 
 
 @pytest.mark.parametrize("words", [["status"], ["compare", "x"], ["jobs", "list"]])
