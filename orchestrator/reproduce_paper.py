@@ -62,7 +62,8 @@ orchestrator.status OUT, orchestrator.doctor EXPERIMENT, orchestrator.compare OU
 Exit code: 0 all done, 1 a job failed, 2 bad input, 130 interrupted (143 terminated)."""
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
     parser = argparse.ArgumentParser(
         prog="python -m orchestrator.reproduce_paper",
         description="Search, select, train, and report beside the paper's numbers.",
@@ -104,12 +105,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="write the report of what OUT has by now, start nothing; also while it runs",
     )
     parser.add_argument("--yes", action="store_true", help="do not ask before a run of days")
-    return parser.parse_intermixed_args(arguments)
+    return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    options = parse(arguments)
+    options = parser().parse_intermixed_args(arguments)
     words = sys.argv[1:] if arguments is None else list(arguments)
     options.command = shlex.join(["python", "-m", "orchestrator.reproduce_paper", *words])
     return run_command(lambda: _command(options))

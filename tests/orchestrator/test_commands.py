@@ -343,6 +343,17 @@ def test_doctor_names_the_fix_of_what_is_bad(
     assert "more cores than here: lower searches.*.resources" in text
 
 
+def test_doctor_looks_where_the_command_would(
+    capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    assert doctor.main(["--data", "none", "--out", "s3://bucket/runs"]) == 1
+    out = capsys.readouterr().out
+    assert "BAD   --data none: no such folder -> mkdir none" in out
+    assert "BAD   --out s3://bucket/runs: cannot be written to" in out
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_doctor_finds_a_package_that_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "version", lambda name: "1.0" if name == "torch" else "99")
     found = {one.what.split()[0]: one for one in doctor.versions()}
