@@ -33,6 +33,7 @@ from orchestrator.node_data import fetched, publish, refuse_unchecked
 from orchestrator.plan import confirm, print_plan, say_standings
 from orchestrator.process import repeatedly, terminate_as_interrupt
 from orchestrator.report import write_report
+from orchestrator.run_words import where_to_look
 from orchestrator.scheduler import Scheduler
 from orchestrator.storage import cache_folder, is_address, open_storage
 from orchestrator.store import Store, lease
@@ -294,7 +295,7 @@ def _conclude(
     )
     print(f"report: {where}")
     if tracker is not None:
-        print(f"MLflow: mlflow ui --backend-store-uri {tracker.uri}")
+        print(f"MLflow: {where_to_look(tracker.uri, tracker.experiment_id)}")
     if interrupted:
         done = sum(state == "done" for state in board.states.values())
         print(
