@@ -6,6 +6,7 @@ description is Markdown, and may lead to the page's own charts.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -18,7 +19,10 @@ from orchestrator.study import TITLES, Job, Study, flat
 
 PAGE = "workflowType=machine_learning"
 """Of MLflow's page: without it, it shows language model agents, where runs are not to be found."""
-COLOURS = "#0072B2 #E69F00 #009E73 #CC79A7 #56B4E9 #D55E00 #8C6BB1 #666666".split()
+COLOURS = (
+    *("#0072B2", "#E69F00", "#009E73", "#CC79A7"),
+    *("#56B4E9", "#D55E00", "#8C6BB1", "#666666"),
+)
 """Told apart by colour-blind eyes too (Okabe and Ito); MLflow's own are drawn, and may be alike."""
 SEED = re.compile(r"(.+?)-(?:seed)?(\d+)")
 MAIN = (("test/top1", "top-1", "%"), ("test/perplexity", "perplexity", ""))
@@ -55,6 +59,15 @@ def tags_of(job: Job, experiment: Experiment) -> dict[str, str]:
         "mlflow.runColor": COLOURS[_seed(job) % len(COLOURS)],
     }
     return tags | ({"paper_row": f"Table {row.table}: {row.method}"} if row else {})
+
+
+def data_of(job: Job) -> dict[str, tuple[str, str]]:
+    """A job's data: split to the data set's name and a digest of what it holds."""
+    name = str(job.recipe["config"]["data"]["name"])
+    return {
+        split: (name, hashlib.sha256(f"{split} {content}".encode()).hexdigest()[:8])
+        for split, content in job.recipe["data"].items()
+    }
 
 
 def parameters_of(job: Job) -> dict[str, str]:

@@ -75,9 +75,7 @@ def html_page(title: str, markdown: str, folder: Path) -> str:
     body = re.sub(r'src="([\w.-]+\.(png|svg))"', embed, body)
     body = body.replace("<table>", "<div class=wide><table>").replace("</table>", "</table></div>")
     # A setting's name in a narrow column breaks between its words.
-    body = re.sub(
-        r"<td><code>(.*?)</code>", lambda m: f"<td><code>{_breakable(m[1])}</code>", body
-    )
+    body = re.sub(r"<td><code>(.*?)</code>", lambda m: f"<td><code>{_breakable(m[1])}</code>", body)
     body, contents = _contents(body)
     return (
         f"<!doctype html>\n<html lang=en><head><meta charset=utf-8>"

@@ -49,6 +49,11 @@ def everything(uri: str, folder: Path) -> dict[str, dict[str, Any]]:
             "child of": names.get(parent),
             "points": points,
             "parameters": run.data.params,
+            "data": sorted(
+                (one.dataset.name, one.dataset.digest, tag.value)
+                for one in run.inputs.dataset_inputs
+                for tag in one.tags
+            ),
             "tags": tags,
             "files": files,
             "status": run.info.status,

@@ -49,6 +49,7 @@ def test_runs_sent_to_another_mlflow_are_equal_and_sending_twice_doubles_nothing
     top1 = [(p[1], p[3]) for p in search["points"] if p[0] == "valid/top1"]
     assert top1 == [(1, 31.0), (2, 32.0), (3, 33.0)]
     assert search["tags"]["variant"] == "frc" and search["tags"]["selected"] == "true"
+    assert [(name, split) for name, _, split in search["data"]] == [("digits", "train")]
     assert search["parameters"]["epochs"] == "3" and search["status"] == "FINISHED"
     assert {"figures/cell.png", "genotype.json", "result.json"} <= set(search["files"])
     assert {"report/report.md", "tables/table-1.json", "study.json"} <= set(sent[parent]["files"])
