@@ -24,6 +24,7 @@ Row = dict[str, Any]
 KINDS: dict[str, Fault] = {
     "driver-killed": faults.driver_killed,
     "every-job-killed": faults.every_job_killed,
+    "three-times": faults.three_times,
     "trial-killed": faults.trial_killed,
     "worker-killed": faults.worker_killed,
     "controller-killed": faults.controller_killed,

@@ -53,7 +53,7 @@ def every_job_killed(scene: Scene) -> Struck:
             first, last = (half, segments - 1) if late else (0, half - 1)
             count = scene.rng.randint(first, max(first, last))
             running = scene.start()
-            _wait_inside(scene, running, label, count)
+            scene.wait_inside(running, label, count)
             standing = {name: len(scene.records(name)) for name in scene.open_jobs()}
             place = f"inside {label}, {'late' if late else 'early'}"
             strikes.append(kill_driver(scene, running, place))
@@ -67,21 +67,20 @@ def every_job_killed(scene: Scene) -> Struck:
     return struck
 
 
-def _wait_inside(scene: Scene, running: Running, label: str, count: int) -> None:
-    """Until the command has started the job, and it has so many records, or is well on its way."""
-    began = time.time()
-
-    def started() -> bool:
-        folder = scene.jobs().get(label)
-        path = folder.path / "settings.json" if folder else None
-        return path is not None and path.exists() and path.stat().st_mtime > began
-
-    wait_for(started, f"the start of {label}", running)
-    if len(scene.records(label)) >= count:  # left by an earlier start
-        time.sleep(scene.rng.uniform(1, 8))
-        return
-    scene.wait_for_records(running, label, count)
-    time.sleep(scene.rng.uniform(0, 0.4))
+def three_times(scene: Scene) -> Struck:
+    """Three faults of other kinds in one study, each after the command was started again."""
+    ending = [
+        *(driver_killed, torn_record, flipped_checkpoint, truncated_checkpoint),
+        *(writing_checkpoint, interrupted, terminated),
+    ]
+    strikes = [fault(scene) for fault in scene.rng.sample(ending, 3)]
+    struck = strikes.pop()
+    struck.earlier = strikes
+    struck.moment = "; then ".join(hit.moment for hit in (*strikes, struck))
+    for hit in strikes:
+        struck.wrong += hit.wrong
+        struck.remarks += hit.remarks
+    return struck
 
 
 def by_themselves_or_not(scene: Scene, struck: Struck, family: list[Process]) -> None:

@@ -118,25 +118,37 @@ class Scene:
         folder = self.jobs().get(label)
         return folder.records() if folder else []
 
-    def wait_for_records(self, running: Running, label: str, count: int) -> None:
-        """Until the job has so many records; with 0, until its folder is there."""
-        wait_for(
-            lambda: label in self.jobs() and len(self.records(label)) >= count,
-            f"{count} records of {label}",
-            running,
-        )
-
     def draw_moment(self, running: Running, labels: list[str], *, least: int = 0) -> str:
         """Wait for a drawn moment inside a drawn job's segment; returns the job's label.
 
         Args:
+            running: just started.
+            labels: of jobs, of which one that is not done is drawn.
             least: records that the job must have by then.
         """
-        label = self.rng.choice([label for label in labels if self.segments[label] > least])
-        count = self.rng.randint(least, self.segments[label] - 1)
-        self.wait_for_records(running, label, count)
-        time.sleep(self.rng.uniform(0, 0.4))
+        jobs = self.jobs()
+        done = [label for label, folder in jobs.items() if folder.result() is not None]
+        long = [label for label in labels if self.segments[label] > least]
+        label = self.rng.choice([label for label in long if label not in done])
+        have, last = len(self.records(label)), self.segments[label] - 1
+        self.wait_inside(running, label, self.rng.randint(min(last, max(least, have)), last))
         return label
+
+    def wait_inside(self, running: Running, label: str, count: int) -> None:
+        """Until a command that was just started runs the job, and it has so many records."""
+        began = time.time()
+
+        def handed_out() -> bool:
+            folder = self.jobs().get(label)
+            path = folder.path / "settings.json" if folder else None
+            return path is not None and path.exists() and path.stat().st_mtime > began
+
+        wait_for(handed_out, f"the start of {label}", running)
+        if count and len(self.records(label)) >= count:  # an earlier start left them
+            time.sleep(self.rng.uniform(1, 8))
+            return
+        wait_for(lambda: len(self.records(label)) >= count, f"{count} records of {label}", running)
+        time.sleep(self.rng.uniform(0, 0.4))
 
     def standing(self) -> str:
         """How far every job is, in words."""
