@@ -31,7 +31,7 @@ from orchestrator.experiment import Experiment, experiment_of
 from orchestrator.mending import mend
 from orchestrator.node_data import fetched, publish, refuse_unchecked
 from orchestrator.plan import confirm, print_plan, say_standings
-from orchestrator.process import repeatedly, terminate_as_interrupt
+from orchestrator.process import leave, repeatedly, terminate_as_interrupt
 from orchestrator.report import write_report
 from orchestrator.scheduler import Scheduler
 from orchestrator.storage import cache_folder, is_address, open_storage
@@ -297,4 +297,4 @@ def _versions() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())
