@@ -12,19 +12,24 @@ from typing import NoReturn
 
 
 @contextmanager
-def terminate_as_interrupt() -> Iterator[dict[str, bool]]:
-    """Make SIGTERM the same clean way out as Ctrl-C; says afterwards which it was."""
+def interruptible() -> Iterator[dict[str, bool]]:
+    """Make Ctrl-C and SIGTERM the same clean way out; says afterwards whether it was SIGTERM.
+
+    Also where a script's background job was told to ignore Ctrl-C.
+    """
     seen = {"terminated": False}
 
-    def interrupt(*_: object) -> None:
+    def terminate(*_: object) -> None:
         seen["terminated"] = True
-        raise KeyboardInterrupt  # not by way of SIGINT, which a shell's background job ignores
+        raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    handlers = {signal.SIGTERM: terminate, signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield seen
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
