@@ -31,7 +31,7 @@ from orchestrator.experiment import Experiment, experiment_of
 from orchestrator.mending import mend
 from orchestrator.node_data import fetched, publish, refuse_unchecked
 from orchestrator.plan import confirm, print_plan, say_standings
-from orchestrator.process import repeatedly, terminate_as_interrupt
+from orchestrator.process import interruptible, leave, repeatedly
 from orchestrator.report import write_report
 from orchestrator.run_words import where_to_look
 from orchestrator.scheduler import Scheduler
@@ -203,7 +203,7 @@ def _drive(
     console = Console(study, store)
     scheduler = Scheduler(study, store, {}, console.say, experiment.retries)
     tracker: Tracker | None = None
-    with terminate_as_interrupt() as seen:
+    with interruptible() as seen:
         interrupted = False
         try:
             if any(job.kind != "select" and not store.done(job) for job in study):
@@ -212,12 +212,12 @@ def _drive(
                 # Once more: connecting to Ray puts a handler of its own in place of ours.
                 with (
                     ray_cluster(options.address) as scheduler.budget,
-                    terminate_as_interrupt() as seen,
+                    interruptible() as seen,
                 ):
                     refuse_impossible(study, store)
                     confirm(study, store, scheduler.budget, yes=options.yes)
                     tracker = Tracker(study, store, experiment)
-                    tracker.start()
+                    tracker.start(scheduler.board)
                     console.start(scheduler.board)
                     with (
                         repeatedly(store.refresh_quietly, 2.0, "store"),
@@ -312,4 +312,4 @@ def _versions() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())
