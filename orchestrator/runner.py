@@ -7,9 +7,11 @@ only memory, and Ray schedules and retries.
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import os
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,6 +24,8 @@ QUIET = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # how soon Train notices that workers are done
     "RAY_USAGE_STATS_ENABLED": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # Its own handler waits up to 15 s for trials; what they wrote is safe, so they are just ended.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_MAX_PENDING_TRIALS_PG": "64",  # or trials of a custom searcher start one by one
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
@@ -164,9 +168,8 @@ def run_study(scheduler: Scheduler, environment: dict[str, Any]) -> None:
     Args:
         environment: what trials need to know beside their recipe ("data", "selections").
 
-    Ctrl-C ends it early, with jobs still running on the scheduler's board.
-
     Raises:
+        KeyboardInterrupt: Ctrl-C; jobs still run on the scheduler's board, and end with Ray.
         OSError: the disk is full, and Tune could not go on without files of its own.
     """
     study, store, board = scheduler.study, scheduler.store, scheduler.board
@@ -358,26 +361,51 @@ def ray_cluster(address: str | None) -> Iterator[dict[str, float]]:
     Raises:
         InputError: there is no cluster at `address`, or none started here.
     """
-    try:
-        ray.init(
-            address=address or "local",
-            log_to_driver=False,
-            logging_level="ERROR",
-            include_dashboard=None,  # there where it starts; nothing depends on it
-            runtime_env={"env_vars": QUIET} if address else None,
-        )
-    except Exception as error:  # Ray raises bare ones
-        text = one_line(error)
-        if address is None:
+    for last in (address is not None, True):
+        try:
+            ray.init(
+                address=address or "local",
+                log_to_driver=False,
+                logging_level="ERROR",
+                include_dashboard=None,  # there where it starts; nothing depends on it
+                runtime_env={"env_vars": QUIET} if address else None,
+            )
+            break
+        except Exception as error:  # Ray raises bare ones
+            text = one_line(error, 300)
+            if not last:  # it gives itself half a minute, too little on a machine that is busy
+                ray.shutdown()
+                print(f"Ray did not start ({text}); once more", file=sys.stderr, flush=True)
+                continue
+            if address is None:
+                raise InputError(
+                    f"Ray did not start on this machine ({text}); where much else runs here, run "
+                    "the same command again later"
+                ) from None
             raise InputError(
-                f"Ray did not start on this machine ({text[:300]}); where much else runs here, run "
-                "the same command again later"
+                f"--address {address}: no Ray cluster answers there ({text})"
             ) from None
-        raise InputError(f"--address {address}: no Ray cluster answers there ({text})") from None
     try:
         yield cluster_budget()
     finally:
+        _leave_ray()
+
+
+def _leave_ray() -> None:
+    """Disconnect, and end what was started here; what goes wrong in this undoes no study.
+
+    While Ray's core shuts down, letting go of an object reference ends the whole process, at once
+    and with code 1. Tune leaves references in cycles, and any thread's garbage collection may come
+    upon them. So they are collected before, and nothing is collected meanwhile.
+    """
+    gc.collect()
+    gc.disable()
+    try:
         ray.shutdown()
+    except Exception as error:  # Ray raises bare ones
+        print(f"Ray did not end cleanly ({one_line(error, 200)})", file=sys.stderr)
+    finally:
+        gc.enable()
 
 
 def refuse_impossible(study: Study, store: Store) -> None:

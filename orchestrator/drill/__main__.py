@@ -8,13 +8,16 @@ import random
 import shutil
 import subprocess
 import sys
+import textwrap
 import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gdas.errors import InputError
 from gdas.files import write_json
+from orchestrator.console import run_command, say_next
 from orchestrator.drill import faults, services
 from orchestrator.drill.faults import Fault
 from orchestrator.drill.scene import Scene, Struck, differences, lost, recovery
@@ -23,6 +26,8 @@ Row = dict[str, Any]
 
 KINDS: dict[str, Fault] = {
     "driver-killed": faults.driver_killed,
+    "every-job-killed": faults.every_job_killed,
+    "three-times": faults.three_times,
     "trial-killed": faults.trial_killed,
     "worker-killed": faults.worker_killed,
     "controller-killed": faults.controller_killed,
@@ -47,6 +52,28 @@ KINDS: dict[str, Fault] = {
 }
 
 
+EPILOG = f"""examples:
+  python -m orchestrator.drill                                    20 faults
+  python -m orchestrator.drill --seed 7 --faults 40               the same moments again
+  python -m orchestrator.drill --only driver-killed,disk-full --faults 2
+  python -m orchestrator.drill --experiment drill-all --only every-job-killed --faults 1
+                                                                  every kind of training loop
+  python -m orchestrator.drill --experiment smoke --only three-times --faults 1
+
+The study runs once undisturbed; then again for each fault: it is struck at a moment that the seed
+draws, the same command is given again, and all that it leaves must be equal. The drill's own
+command goes on too: faults that OUT/drill.json has are not run again.
+
+kinds:
+{
+    textwrap.fill(
+        ", ".join(KINDS), 96, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
+    )
+}
+
+Exit code: 0 all equal, 1 a difference, 2 bad input."""
+
+
 def draw(seed: int, count: int, kinds: list[str]) -> list[str]:
     """`count` kinds of fault: every kind once in a drawn order before any comes twice."""
     rng = random.Random(f"{seed}/kinds")
@@ -56,19 +83,20 @@ def draw(seed: int, count: int, kinds: list[str]) -> list[str]:
     return drawn[:count]
 
 
-def run_fault(number: int, kind: str, seed: int, out: Path, data: Path) -> Row:
+def run_fault(number: int, kind: str, seed: int, experiment: str, out: Path, data: Path) -> Row:
     """One fault: strike, resume by the same command until it ends, compare."""
     folder = out / f"{number:02d}-{kind}"
     if folder.exists():
         _remove(folder)
     folder.mkdir(parents=True)
     rng = random.Random(f"{seed}/{number}/{kind}")
-    scene = Scene(folder, data, rng)
-    row: Row = {"number": number, "seed": seed, "fault": kind}
+    whole = out / f"undisturbed-{experiment}" / "out"
+    scene = Scene(folder, data, rng, experiment, whole)
+    row: Row = {"number": number, "seed": seed, "fault": kind, "experiment": experiment}
     began = time.monotonic()
     try:
         struck = KINDS[kind](scene)
-        row |= _recovered(scene, struck, out / "undisturbed" / "out")
+        row |= _recovered(scene, struck, whole)
     except PermissionError as reason:
         row |= {"moment": f"not run: {reason}", "equal": None, "differences": []}
     except Exception as error:  # the drill goes on and counts it as a difference
@@ -94,7 +122,8 @@ def _recovered(scene: Scene, struck: Struck, undisturbed: Path) -> Row:
         log = (scene.folder / "commands.log").read_text(errors="replace").splitlines()
         found.append(f"the same command again: exit code {code}: {' / '.join(log[-3:])}")
     found += differences(scene, undisturbed)
-    for label, when in struck.finished.items():
+    finished = [pair for hit in (*struck.earlier, struck) for pair in hit.finished.items()]
+    for label, when in finished:
         path = scene.jobs()[label].path / "result.json"
         if not path.exists() or path.stat().st_mtime_ns != when:
             found.append(f"{label}: finished work was done again")
@@ -117,13 +146,13 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def undisturbed(out: Path, data: Path) -> float:
+def undisturbed(experiment: str, out: Path, data: Path) -> float:
     """Run the study once as it is, unless that was done; returns its seconds."""
-    folder = out / "undisturbed"
+    folder = out / f"undisturbed-{experiment}"
     seconds = folder / "seconds.json"
     if not seconds.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        scene = Scene(folder, data, random.Random(0))
+        scene = Scene(folder, data, random.Random(0), experiment)
         began = time.monotonic()
         if scene.start().wait():
             raise SystemExit(f"the undisturbed run failed: {folder / 'commands.log'}")
@@ -157,23 +186,31 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m orchestrator.drill",
         description="Strike a small study with faults; does it end with the same bits?",
-        epilog="The same command goes on: faults that OUT/drill.json has are not run again. "
-        f"Kinds: {', '.join(KINDS)}. Exit code: 0 all equal, 1 a difference.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--seed", type=int, help="of kinds and moments (default: drawn, printed)")
     parser.add_argument("--faults", type=int, default=20, help="how many (default: 20)")
     parser.add_argument("--only", metavar="KIND,...", help="these kinds of fault")
-    parser.add_argument("--out", type=Path, default=Path("runs/drill"), help="output folder")
+    parser.add_argument(
+        "--experiment", default="drill", metavar="NAME", help="what is struck (default: drill)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/drill"), help="output folder (default: runs/drill)"
+    )
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the drill; returns the exit code."""
     options = parse(arguments)
+    return run_command(lambda: _drill(options))
+
+
+def _drill(options: argparse.Namespace) -> int:
     kinds = options.only.split(",") if options.only else list(KINDS)
     if unknown := [kind for kind in kinds if kind not in KINDS]:
-        print(f"error: --only {unknown[0]}: no such fault; there are {', '.join(KINDS)}")
-        return 2
+        raise InputError(f"--only {unknown[0]}: no such fault; there are {', '.join(KINDS)}")
     out = options.out.resolve()
     path = out / "drill.json"
     rows: list[Row] = json.loads(path.read_text()) if path.exists() else []
@@ -183,18 +220,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"seed {seed}", flush=True)
     data = out / "data"
     data.mkdir(parents=True, exist_ok=True)
-    print(f"undisturbed: {undisturbed(out, data):.0f} s", flush=True)
+    experiment: str = options.experiment
+    print(f"{experiment}, undisturbed: {undisturbed(experiment, out, data):.0f} s", flush=True)
     for number, kind in enumerate(draw(seed, options.faults, kinds), 1):
-        if any((row["number"], row["seed"], row["fault"]) == (number, seed, kind) for row in rows):
+        this = {"number": number, "seed": seed, "fault": kind, "experiment": experiment}
+        if any(this.items() <= row.items() for row in rows):
             continue
-        row = run_fault(number, kind, seed, out, data)
+        row = run_fault(number, kind, seed, experiment, out, data)
         rows.append(row)
         write_json(path, rows)
         print(table([row]).splitlines()[-1], flush=True)
         for line in row["differences"]:
             print(f"    {line}", flush=True)
     print(f"\n{table(rows)}\n\nas JSON: {path}")
-    return 1 if any(row["equal"] is False for row in rows) else 0
+    different = [row for row in rows if row["equal"] is False]
+    if different:
+        kept = out / f"{different[0]['number']:02d}-{different[0]['fault']}"
+        say_next(f"python -m orchestrator.compare {out / 'undisturbed' / 'out'} {kept / 'out'}")
+    else:
+        say_next(f"python -m orchestrator.drill --seed {seed + 1} --out {out}")
+    return 1 if different else 0
 
 
 if __name__ == "__main__":
