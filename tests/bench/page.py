@@ -110,6 +110,7 @@ def render(parts: dict[str, Any]) -> str:
             trial = [TRIAL] if content["size_name"] == "tiny" else []
             blocks += [f"## {part}", *trial, _about(content["machine"]), *section(content)]
             blocks += [REMARKS[part]] if part in REMARKS else []
+            blocks += [content["note"]] if "note" in content else []
     return "\n\n".join(blocks) + "\n"
 
 
