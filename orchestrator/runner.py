@@ -13,7 +13,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -326,6 +326,35 @@ def _train_loop(config: dict[str, Any]) -> None:
 
         torch.cuda.set_device(get_device())
     train_worker(config["folder"])
+
+
+def on_every_node(
+    look: Callable[..., Any], arguments: tuple[Any, ...], patience_s: float
+) -> list[tuple[dict[str, Any], Any]]:
+    """Every living machine as Ray describes it, the one called from first, and what `look` returned
+    there, or why it did not."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    task = ray.remote(num_cpus=0, max_retries=0)(look)
+    asked = [
+        (
+            node,
+            task.options(
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            ).remote(*arguments),
+        )
+        for node in _living()
+    ]
+    ended, _ = ray.wait([ref for _, ref in asked], num_returns=len(asked), timeout=patience_s)
+    answers = []
+    for node, ref in asked:
+        try:
+            answer = ray.get(ref) if ref in ended else f"none within {patience_s:g} s"
+        except Exception as error:  # of the machine, of its packages, or of Ray
+            answer = one_line(error, 300)
+        answers.append((node, answer))
+    here = ray.get_runtime_context().get_node_id()
+    return sorted(answers, key=lambda found: found[0]["NodeID"] != here)
 
 
 def look_at_cluster(scheduler: Scheduler) -> None:
