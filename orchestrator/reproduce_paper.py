@@ -32,7 +32,7 @@ from orchestrator.experiment import Experiment, experiment_of
 from orchestrator.mending import mend
 from orchestrator.node_data import data_sets, fetched, publish, refuse_unchecked
 from orchestrator.plan import confirm, print_plan, say_standings
-from orchestrator.process import repeatedly, terminate_as_interrupt
+from orchestrator.process import interruptible, leave, repeatedly
 from orchestrator.report import write_report
 from orchestrator.scheduler import Scheduler
 from orchestrator.storage import cache_folder, is_address, open_storage
@@ -192,7 +192,7 @@ def _drive(
     console = Console(study, store)
     scheduler = Scheduler(study, store, {}, console.say, experiment.retries)
     tracker: Tracker | None = None
-    with terminate_as_interrupt() as seen:
+    with interruptible() as seen:
         interrupted = False
         try:
             if any(job.kind != "select" and not store.done(job) for job in study):
@@ -201,7 +201,7 @@ def _drive(
                 # Once more: connecting to Ray puts a handler of its own in place of ours.
                 with (
                     ray_cluster(options.address) as scheduler.budget,
-                    terminate_as_interrupt() as seen,
+                    interruptible() as seen,
                 ):
                     refuse_impossible(study, store)
                     confirm(study, store, scheduler.budget, yes=options.yes)
@@ -292,4 +292,4 @@ def _versions() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -634,7 +634,7 @@ def lease(store: Store) -> Iterator[None]:
 
 def _lease_lost() -> None:
     print("another driver has taken this study over; this one ends", file=sys.stderr, flush=True)
-    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _kept(name: str, manifests: bool) -> bool:
