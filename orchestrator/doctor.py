@@ -25,12 +25,14 @@ from gdas.config import AnyImageData, PhotoData, TextData
 from gdas.data import images, text
 from gdas.data.shard_index import open_index
 from gdas.data.source import Split
-from gdas.errors import InputError
+from gdas.errors import InputError, one_line
 from orchestrator.checks import checked_study
 from orchestrator.console import clock, run_command, say_next
 from orchestrator.estimate import estimated_seconds
 from orchestrator.experiment import Experiment, experiment_of
 from orchestrator.memory import PROCESS, estimated_bytes
+from orchestrator.node_data import described, of_data_set
+from orchestrator.storage import cache_folder, is_address, open_storage
 from orchestrator.study import Job
 
 EPILOG = """examples:
@@ -70,8 +72,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="EXPERIMENT or key=value",
         help="as of orchestrator.reproduce_paper (default: smoke)",
     )
-    parser.add_argument("--data", type=Path, help="folder with the data sets (default: data)")
-    parser.add_argument("--out", type=Path, help="output folder (default: runs/EXPERIMENT)")
+    parser.add_argument("--data", help="folder or address with the data sets (default: data)")
+    parser.add_argument("--out", help="output folder or address (default: runs/EXPERIMENT)")
     return parser.parse_intermixed_args(arguments)
 
 
@@ -83,14 +85,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _doctor(options: argparse.Namespace) -> int:
     experiment = experiment_of(options.words)
-    data = (options.data or Path("data")).resolve()
-    out = options.out or Path("runs") / experiment.name
+    named = options.data or "data"
+    data = described(named) if is_address(named) else Path(named).resolve()
+    out = options.out or f"runs/{experiment.name}"
     bad = 0
     for title, findings in (
         ("versions", versions()),
-        ("storage", storage(out)),
+        ("storage", store(out) if is_address(out) else storage(Path(out))),
         ("MLflow", mlflow(experiment.mlflow.tracking_uri, out)),
-        ("data", data_sets(experiment, data)),
+        (
+            "data",
+            stored_sets(experiment, named) if is_address(named) else data_sets(experiment, data),
+        ),
         ("jobs", jobs(experiment, data)),
     ):
         print(title)
@@ -167,10 +173,33 @@ def storage(out: Path) -> Iterator[Finding]:
         yield Finding("note" if small else "ok", f"{room:.1f} GiB free in {shared}", fix)
 
 
-def mlflow(uri: str | None, out: Path) -> Iterator[Finding]:
+def store(out: str) -> Iterator[Finding]:
+    """Whether an object store takes and gives back what this machine puts there."""
+    name = f".gdas-doctor-{os.getpid()}"
+    try:
+        there = open_storage(out)
+        there.write(name, b"probe", patience=0.0)
+        whole = there.read(name, patience=0.0) == b"probe"
+        there.remove(name)
+    except (OSError, InputError) as problem:
+        fix = "check the address, and what this machine may do there (cluster/iam)"
+        yield Finding("BAD", f"{out}: {one_line(problem, 200)}", fix)
+        return
+    yield Finding("ok" if whole else "BAD", f"{out}: can be written to and read")
+    here = next(path for path in (cache_folder(), *cache_folder().parents) if path.exists())
+    free = shutil.disk_usage(here).free / GIB
+    fix = "" if free > 5 else "free some, or set GDAS_CACHE: data are kept there on every machine"
+    yield Finding("note" if fix else "ok", f"{free:.1f} GiB free in {here}", fix)
+
+
+def mlflow(uri: str | None, out: str) -> Iterator[Finding]:
     """Whether the tracking server answers."""
+    if uri is None and is_address(out):
+        fix = "name a server (mlflow.tracking_uri) to see runs from elsewhere"
+        yield Finding("note", f"on the driver's machine, below {cache_folder()}", fix)
+        return
     if uri is None:
-        yield Finding("ok", f"in the output folder, sqlite:///{out / 'mlflow.db'}")
+        yield Finding("ok", f"in the output folder, sqlite:///{out}/mlflow.db")
         return
     if not uri.startswith(("http://", "https://")):
         yield Finding("ok", f"{uri} (not a server: nothing to reach)")
@@ -213,6 +242,23 @@ def data_sets(experiment: Experiment, folder: Path) -> Iterator[Finding]:
                 f for split in splits for f in images.source_files(name, cast(Split, split), folder)
             ]
         yield _published(name, files, folder)
+
+
+def stored_sets(experiment: Experiment, address: str) -> Iterator[Finding]:
+    """Whether the converted files of each data set are on the object store."""
+    try:
+        there = open_storage(address, option="--data").listing(patience=0.0)
+    except (OSError, InputError) as problem:
+        yield Finding("BAD", f"{address}: {one_line(problem, 200)}", "check the address")
+        return
+    specs = (experiment.searches, experiment.finals, experiment.measures)
+    for name in sorted({one.recipe.data.name for named in specs for one in named.values()}):
+        found = sum(of_data_set(name, key) for key in there)
+        if found or name in (images.DIGIT_PHOTOS, "digits", "prose"):
+            yield Finding("ok", f"{name}: {found} files there" if found else f"{name}: built in")
+        else:
+            fix = "a study downloads and puts it there; ImageNet's shards: aws s3 sync"
+            yield Finding("note", f"{name}: not at {address}", fix)
 
 
 def _photos(data: PhotoData, folder: Path) -> Finding:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import orchestrator.checks
-from orchestrator import cell, compare, jobs, reproduce_paper, send_runs, status
+from orchestrator import cell, compare, doctor, jobs, reproduce_paper, send_runs, status
 from orchestrator.recorded import open_recorded
 from orchestrator.storage import open_storage
 from orchestrator.store import Store
@@ -142,3 +142,15 @@ def test_what_cannot_work_on_an_object_store_is_refused_before_it_is_asked(
     assert reproduce_paper.main([*words, "--out", nowhere]) == 2
     assert "data.checksum=any is for --out and --data in folders" in capsys.readouterr().err
     assert time.monotonic() - began < 15 and not (tmp_path / "data" / "arrow").exists()
+
+
+def test_doctor_tries_the_addresses_and_says_what_is_there(out: str, capsys: Capture) -> None:
+    open_storage(out).write("data/arrow/digits-train.arrow", b"x")
+    words = ["smoke", "--out", f"{out}/run", "--data", f"{out}/data"]
+    assert doctor.main(words) == 0
+    said = capsys.readouterr().out
+    assert f"{out}/run: can be written to and read" in said and "digits: 1 files there" in said
+    assert said.splitlines()[-1].endswith(f"smoke --data {out}/data --out {out}/run")
+    assert list(open_storage(out).listing()) == ["data/arrow/digits-train.arrow"]
+    assert doctor.main(["smoke", "--out", "s3://no-such-bucket/x"]) == 1
+    assert "BAD   s3://no-such-bucket/x: " in capsys.readouterr().out
