@@ -36,6 +36,8 @@ BUDGET_EVERY_S = 5.0  # machines come and go
 NOTICED_AFTER_S = 40.0
 BROKEN = ("RuntimeError", "DistBackendError", "DistNetworkError", "ConnectionError")
 """How failures begin that may be a lost partner's."""
+UNREACHABLE = "is unavailable"
+"""What Ray says of a process that it cannot reach: the first sign that its machine is gone."""
 
 os.environ.update({key: value for key, value in QUIET.items() if key not in os.environ})
 
@@ -71,6 +73,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Tune has no other way to
         self.environment = environment
         self.job_of_trial: dict[str, Job] = {}
         self.nodes_of_trial: dict[str, set[str]] = {}  # the cluster's when it started
+        self.unreachable: set[str] = set()  # trials whose connection broke
         self.budget_of = time.monotonic()
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
@@ -109,8 +112,11 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Tune has no other way to
             self.scheduler.store.refresh()
         except OSError as problem:  # a raise here would end the whole experiment
             self.scheduler.announce(f"{self.scheduler.store.address} does not answer ({problem})")
-        lost = self.nodes_of_trial.pop(trial_id) - living_nodes()
-        self.scheduler.finished(job, node_lost=error and bool(lost))
+        before = self.nodes_of_trial.pop(trial_id)
+        lost = error and bool(before - living_nodes())
+        if error and not lost and trial_id in self.unreachable:
+            lost = _lost_a_node(before, self.scheduler.store.folder(job).failure())
+        self.scheduler.finished(job, node_lost=lost)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its searcher; the job folders are the memory
@@ -132,7 +138,10 @@ class LastWords(tune.Callback):  # type: ignore[misc]
         job = self.searcher.job_of_trial.get(trial.trial_id)
         if job is not None:
             scheduler = self.searcher.scheduler
-            scheduler.board.notes[job.id] = _word_of_ray(trial, scheduler.store.out)
+            text = _error_text(trial)
+            if UNREACHABLE in text:
+                self.searcher.unreachable.add(trial.trial_id)
+            scheduler.board.notes[job.id] = _word_of_ray(text, scheduler.store.out)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -145,12 +154,16 @@ class Silence(TrialProgressCallback):  # type: ignore[misc]
         pass
 
 
-def _word_of_ray(trial: Any, folder: Path) -> str:
-    """Why a trial failed that could leave no word of its own."""
+def _error_text(trial: Any) -> str:
+    """What Ray says of a failed trial."""
     try:
-        text = str(trial.get_error() or "")
+        return str(trial.get_error() or "")
     except Exception:  # Ray's file of it may be torn or missing
-        text = ""
+        return ""
+
+
+def _word_of_ray(text: str, folder: Path) -> str:
+    """Why a trial failed that could leave no word of its own."""
     if "OutOfMemoryError" in text:
         return f"out of memory on its machine (Ray ended its process); {MEMORY_ADVICE}"
     if "No space left on device" in text or _full(folder):
