@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from gdas.errors import InputError
 from orchestrator import scale
 from orchestrator.experiment import load_experiment
 from orchestrator.study import Study
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def study() -> Study:
@@ -53,3 +57,10 @@ def test_too_few_gpus_and_other_bad_input_are_refused(capsys: pytest.CaptureFixt
     for words in (["--gpus", "four"], ["--gpus", "0"], ["--faster", "0"], ["smoke"]):
         assert scale.main(words) == 2
         assert capsys.readouterr().err.startswith("error: ")
+
+
+@pytest.mark.slow
+def test_the_page_of_the_repository_is_what_the_command_prints() -> None:
+    found = study()
+    lines = scale.page(found, scale.spans_of(found, 1.0), [4, 32, 256])
+    assert "\n".join(lines) in (ROOT / "cluster" / "scale.md").read_text()
