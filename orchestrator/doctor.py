@@ -31,7 +31,7 @@ from orchestrator.console import clock, run_command, say_next
 from orchestrator.estimate import estimated_seconds
 from orchestrator.experiment import Experiment, experiment_of
 from orchestrator.memory import PROCESS, estimated_bytes
-from orchestrator.node_data import described, of_data_set
+from orchestrator.node_data import described
 from orchestrator.storage import cache_folder, is_address, open_storage
 from orchestrator.study import Job
 
@@ -72,8 +72,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="EXPERIMENT or key=value",
         help="as of orchestrator.reproduce_paper (default: smoke)",
     )
-    parser.add_argument("--data", help="folder or address with the data sets (default: data)")
-    parser.add_argument("--out", help="output folder or address (default: runs/EXPERIMENT)")
+    parser.add_argument(
+        "--data", help="folder with the data sets, or s3://BUCKET/PREFIX (default: data)"
+    )
+    parser.add_argument(
+        "--out", help="output folder, or s3://BUCKET/PREFIX (default: runs/EXPERIMENT)"
+    )
     return parser.parse_intermixed_args(arguments)
 
 
@@ -85,19 +89,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _doctor(options: argparse.Namespace) -> int:
     experiment = experiment_of(options.words)
-    named = options.data or "data"
-    data = described(named) if is_address(named) else Path(named).resolve()
-    out = options.out or f"runs/{experiment.name}"
+    out: str = options.out or f"runs/{experiment.name}"
     bad = 0
     for title, findings in (
         ("versions", versions()),
-        ("storage", store(out) if is_address(out) else storage(Path(out))),
+        ("storage", storage(out)),
         ("MLflow", mlflow(experiment.mlflow.tracking_uri, out)),
-        (
-            "data",
-            stored_sets(experiment, named) if is_address(named) else data_sets(experiment, data),
-        ),
-        ("jobs", jobs(experiment, data)),
+        ("data", _data(experiment, options.data)),
+        ("jobs", jobs(experiment, _folder(options.data or "data"))),
     ):
         print(title)
         for finding in findings:
@@ -149,8 +148,12 @@ def _requirements() -> list[Requirement]:
 # Storage and MLflow
 
 
-def storage(out: Path) -> Iterator[Finding]:
+def storage(address: str) -> Iterator[Finding]:
     """Whether OUT can be written to, and has room."""
+    if is_address(address):
+        yield _object_store(address, "--out")
+        return
+    out = Path(address)
     there = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
     probe = there / f".gdas-doctor-{os.getpid()}"
     try:
@@ -173,33 +176,26 @@ def storage(out: Path) -> Iterator[Finding]:
         yield Finding("note" if small else "ok", f"{room:.1f} GiB free in {shared}", fix)
 
 
-def store(out: str) -> Iterator[Finding]:
-    """Whether an object store takes and gives back what this machine puts there."""
+def _object_store(address: str, option: str) -> Finding:
     name = f".gdas-doctor-{os.getpid()}"
     try:
-        there = open_storage(out)
-        there.write(name, b"probe", patience=0.0)
-        whole = there.read(name, patience=0.0) == b"probe"
-        there.remove(name)
-    except (OSError, InputError) as problem:
-        fix = "check the address, and what this machine may do there (cluster/iam)"
-        yield Finding("BAD", f"{out}: {one_line(problem, 200)}", fix)
-        return
-    yield Finding("ok" if whole else "BAD", f"{out}: can be written to and read")
-    here = next(path for path in (cache_folder(), *cache_folder().parents) if path.exists())
-    free = shutil.disk_usage(here).free / GIB
-    fix = "" if free > 5 else "free some, or set GDAS_CACHE: data are kept there on every machine"
-    yield Finding("note" if fix else "ok", f"{free:.1f} GiB free in {here}", fix)
+        place = open_storage(address, option=option)
+        place.write(name, b"0", patience=0.0)
+        place.remove(name)
+    except (InputError, OSError) as problem:
+        return Finding(
+            "BAD",
+            f"{option} {address}: cannot be written to ({one_line(problem, 200)})",
+            "check the bucket's name, your credentials and its rights, or name another",
+        )
+    return Finding("ok", f"{address}: can be written to")
 
 
 def mlflow(uri: str | None, out: str) -> Iterator[Finding]:
     """Whether the tracking server answers."""
-    if uri is None and is_address(out):
-        fix = "name a server (mlflow.tracking_uri) to see runs from elsewhere"
-        yield Finding("note", f"on the driver's machine, below {cache_folder()}", fix)
-        return
     if uri is None:
-        yield Finding("ok", f"in the output folder, sqlite:///{out}/mlflow.db")
+        place = "on the driver's machine" if is_address(out) else f"sqlite:///{out}/mlflow.db"
+        yield Finding("ok", f"no server named: {place}")
         return
     if not uri.startswith(("http://", "https://")):
         yield Finding("ok", f"{uri} (not a server: nothing to reach)")
@@ -214,10 +210,33 @@ def mlflow(uri: str | None, out: str) -> Iterator[Finding]:
             "start it (mlflow server --host HOST --port PORT), or leave mlflow.tracking_uri out",
         )
         return
-    yield Finding("ok" if alive else "note", f"{uri}: answers")
+    if alive:
+        yield Finding("ok", f"{uri}: answers")
+    else:
+        yield Finding("note", f"{uri}: answers, not as MLflow does", "check its address")
 
 
 # Data
+
+
+def _folder(named: str) -> Path:
+    """The data folder; of an address one with what tells the content of the data sets there."""
+    try:
+        return described(named) if is_address(named) else Path(named).resolve()
+    except InputError:
+        return cache_folder() / "data" / "nothing"  # that it cannot be read was said before
+
+
+def _data(experiment: Experiment, named: str | None) -> Iterator[Finding]:
+    """The data folder, and each data set in it."""
+    if named is not None and is_address(named):
+        yield _object_store(named, "--data")
+        return
+    folder = Path(named or "data").resolve()
+    if named is not None and not folder.is_dir():
+        yield Finding("BAD", f"--data {named}: no such folder", f"mkdir {named}, or name another")
+        return
+    yield from data_sets(experiment, folder)
 
 
 def data_sets(experiment: Experiment, folder: Path) -> Iterator[Finding]:
@@ -242,23 +261,6 @@ def data_sets(experiment: Experiment, folder: Path) -> Iterator[Finding]:
                 f for split in splits for f in images.source_files(name, cast(Split, split), folder)
             ]
         yield _published(name, files, folder)
-
-
-def stored_sets(experiment: Experiment, address: str) -> Iterator[Finding]:
-    """Whether the converted files of each data set are on the object store."""
-    try:
-        there = open_storage(address, option="--data").listing(patience=0.0)
-    except (OSError, InputError) as problem:
-        yield Finding("BAD", f"{address}: {one_line(problem, 200)}", "check the address")
-        return
-    specs = (experiment.searches, experiment.finals, experiment.measures)
-    for name in sorted({one.recipe.data.name for named in specs for one in named.values()}):
-        found = sum(of_data_set(name, key) for key in there)
-        if found or name in (images.DIGIT_PHOTOS, "digits", "prose"):
-            yield Finding("ok", f"{name}: {found} files there" if found else f"{name}: built in")
-        else:
-            fix = "a study downloads and puts it there; ImageNet's shards: aws s3 sync"
-            yield Finding("note", f"{name}: not at {address}", fix)
 
 
 def _photos(data: PhotoData, folder: Path) -> Finding:

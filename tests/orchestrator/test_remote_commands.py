@@ -149,8 +149,8 @@ def test_doctor_tries_the_addresses_and_says_what_is_there(out: str, capsys: Cap
     words = ["smoke", "--out", f"{out}/run", "--data", f"{out}/data"]
     assert doctor.main(words) == 0
     said = capsys.readouterr().out
-    assert f"{out}/run: can be written to and read" in said and "digits: 1 files there" in said
+    assert f"{out}/run: can be written to" in said and f"{out}/data: can be written to" in said
     assert said.splitlines()[-1].endswith(f"smoke --data {out}/data --out {out}/run")
     assert list(open_storage(out).listing()) == ["data/arrow/digits-train.arrow"]
     assert doctor.main(["smoke", "--out", "s3://no-such-bucket/x"]) == 1
-    assert "BAD   s3://no-such-bucket/x: " in capsys.readouterr().out
+    assert "BAD   --out s3://no-such-bucket/x: " in capsys.readouterr().out
