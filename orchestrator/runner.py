@@ -33,7 +33,7 @@ QUIET = {
 """Ray settings that keep its own output off and its scheduling prompt."""
 
 BUDGET_EVERY_S = 5.0  # machines come and go
-NOTICED_AFTER_S = 40.0
+NOTICED_AFTER_S = 75.0  # five health checks of up to 13 s each, and some
 BROKEN = ("RuntimeError", "DistBackendError", "DistNetworkError", "ConnectionError")
 """How failures begin that may be a lost partner's."""
 UNREACHABLE = "is unavailable"
