@@ -7,6 +7,7 @@ import dataclasses
 import json
 import shutil
 import sys
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -31,6 +32,7 @@ from orchestrator.evidence import uniform_p
 from orchestrator.experiment import Experiment, load_experiment
 from orchestrator.lookup_job import run_lookup, uniform_cells
 from orchestrator.memory import PROCESS, estimated_bytes
+from orchestrator.node_data import data_sets, publish
 from orchestrator.plan import standing
 from orchestrator.report import write_report
 from orchestrator.reproduce_paper import main
@@ -38,6 +40,7 @@ from orchestrator.scheduler import Scheduler
 from orchestrator.search_trial import run_search
 from orchestrator.store import JobFolder, Store
 from orchestrator.study import Study, build_study
+from tests.cloud import Server
 
 YAML = Path(__file__).parent.parent / "e2e" / "bench201.yaml"
 COLUMN = "cifar10_test_200"
@@ -220,6 +223,31 @@ def test_a_lookup_killed_before_its_result_is_done_again_to_the_same_figures(
         k: v for k, v in before.items() if k not in times
     }
     assert [r["metrics"] for r in folder.records()] == [r["metrics"] for r in records]
+
+
+def test_a_lookup_on_an_object_store_finds_the_same(
+    ran: Ran, data: Path, aws: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GDAS_CACHE", str(tmp_path / "cache"))
+    lookup, search = ran.study.lookups_of("gdas")[0], ran.study.searches("gdas")[0]
+    store = Store(f"s3://bucket/{uuid.uuid4().hex}")
+    assert store.remote is not None
+    there, source = store.remote.under("data"), ran.store.folder(search).path
+    publish(data, there, data_sets(lookup.recipe))
+    for file in [path for path in source.rglob("*") if path.is_file()]:
+        store.remote.put(file, f"jobs/{source.name}/{file.relative_to(source)}")
+    store.refresh()
+    run_lookup(store.prepare(lookup, {"data": there.address}).address)
+    store.refresh()
+    before, after = ran.store.folder(lookup).result(), store.folder(lookup).result()
+    assert before is not None and after is not None
+    times = {"seconds", "best_of_seconds"}
+    assert {k: v for k, v in after.items() if k not in times} == {
+        k: v for k, v in before.items() if k not in times
+    }
+    name = "distribution.json"  # the report's figure of all cells is drawn from it
+    of_folder = (ran.store.folder(lookup).path / name).read_text()
+    assert (store.folder(lookup).path / name).read_text() == of_folder
 
 
 def test_cells_are_scored_with_the_weights_that_the_search_left(ran: Ran, data: Path) -> None:
