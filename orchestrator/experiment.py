@@ -65,10 +65,11 @@ class TrialResources:
     cpus: float = 1.0
     gpus: float = 0.0  # may be a fraction: several searches share one
     device: str = "cpu"
-    threads: int = 1
+    threads: int | None = None  # as many as cpus
 
     def __post_init__(self) -> None:
-        _check_resources(self.cpus, self.gpus, self.device, self.threads)
+        threads = _check_resources(self.cpus, self.gpus, self.device, self.threads)
+        object.__setattr__(self, "threads", threads)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,13 +82,16 @@ class TrainResources:
     cpus_per_worker: float = 1.0
     gpus_per_worker: float = 0.0
     device: str = "cpu"
-    threads: int = 1  # of each worker
+    threads: int | None = None  # of each worker: as many as cpus_per_worker
     backend: Literal["gloo", "nccl"] = "gloo"
 
     def __post_init__(self) -> None:
         if self.workers < 1:
             raise InputError(f"workers={self.workers}: must be 1 or more")
-        _check_resources(self.cpus_per_worker, self.gpus_per_worker, self.device, self.threads)
+        threads = _check_resources(
+            self.cpus_per_worker, self.gpus_per_worker, self.device, self.threads
+        )
+        object.__setattr__(self, "threads", threads)
         if self.workers > 1 and 0 < self.gpus_per_worker < 1:
             raise InputError(
                 f"gpus_per_worker={self.gpus_per_worker}: workers of one training cannot share a "
@@ -95,17 +99,23 @@ class TrainResources:
             )
 
 
-def _check_resources(cpus: float, gpus: float, device: str, threads: int) -> None:
+def _check_resources(cpus: float, gpus: float, device: str, threads: int | None) -> int:
+    """Raise InputError unless these can be; returns the threads, which default to the whole CPUs.
+
+    Two processes with one thread do more than one with two (tests/bench/RESULTS.md), so more
+    threads come only with more CPUs.
+    """
     if cpus <= 0:
         raise InputError(f"cpus={cpus}: must be more than 0")
     if gpus < 0:
         raise InputError(f"gpus={gpus}: must be 0 or more")
-    if threads < 1:
+    if threads is not None and threads < 1:
         raise InputError(f"threads={threads}: must be 1 or more")
     if device not in ("cpu", "cuda"):
         raise InputError(f"device={device}: must be cpu or cuda")
     if (gpus > 0) != (device == "cuda"):
         raise InputError(f"gpus={gpus} with device={device}: a GPU is asked for by both or neither")
+    return max(1, int(cpus)) if threads is None else threads
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,7 @@ oneDNN 3.12, channels-last, one thread:
 - batch norm and ReLU go back through a slice of a concatenation ten times slower than through a
   dense tensor;
 - a dilated depthwise convolution goes back 5 to 20 times slower than a plain one;
-- the gradient of a depthwise weight wider than 3 takes 5 times longer than its columns three at a
-  time.
+- the gradient of a depthwise weight of 5 columns takes three times longer than two of 3 columns.
 
 Shapes: B batch, C channels, H and W height and width, k kernel.
 """
@@ -27,6 +26,8 @@ DEPTHWISE_ON = ("cpu",)
 are oneDNN's; CUDA has kernels of its own, where the copies might only cost (not measured)."""
 WIDEST = 3
 """Columns of a depthwise kernel up to which oneDNN computes its gradient quickly."""
+LOWEST = 4
+"""Rows of an image up to which oneDNN's own padding of two rows makes that 10 times slower."""
 
 
 def layout_of(x_BCHW: Tensor) -> torch.memory_format:
@@ -115,6 +116,30 @@ def join_phases(x_BCHW: Tensor, height: int, width: int) -> Tensor:
     return joined_BCHW[:, :, :height, :width]
 
 
+def split_rows(x_BCHW: Tensor) -> Tensor:
+    """2B images of even and of odd rows, in which two columns are one with twice the channels.
+
+    For channels-last images of even width: a copy of whole rows, much quicker than single pixels.
+    An odd height is first made even with zeros.
+    """
+    batch, channels, height, width = x_BCHW.shape
+    if height % 2:
+        x_BCHW = F.pad(x_BCHW, (0, 0, 0, 1))
+    h, w = (height + 1) // 2, width // 2
+    x_BhpwC = x_BCHW.permute(0, 2, 3, 1).reshape(batch, h, 2, w, 2 * channels)
+    x_pBhwC = x_BhpwC.permute(2, 0, 1, 3, 4).reshape(2 * batch, h, w, 2 * channels)
+    return x_pBhwC.permute(0, 3, 1, 2)
+
+
+def join_rows(x_BCHW: Tensor, height: int) -> Tensor:
+    """The inverse of split_rows for images of this height."""
+    batch, channels, h, w = x_BCHW.shape
+    batch, channels = batch // 2, channels // 2
+    x_pBhwC = x_BCHW.permute(0, 2, 3, 1).reshape(2, batch, h, w, 2 * channels)
+    x_BHWC = x_pBhwC.permute(1, 2, 0, 3, 4).reshape(batch, 2 * h, 2 * w, channels)
+    return x_BHWC.permute(0, 3, 1, 2)[:, :, :height]
+
+
 class _Depthwise(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -135,12 +160,18 @@ class _Depthwise(torch.autograd.Function):
         of_x, of_weight = ctx.needs_input_grad[:2]
         shape, layout, stride = x_BCHW.shape, layout_of(x_BCHW), ctx.stride
         gradient_BCHW = gradient_BCHW.contiguous(memory_format=layout)
-        if ctx.dilation == 2 and stride == 2:
+        by_rows = layout == torch.channels_last and shape[3] % 2 == 0
+        spread = ctx.dilation == 2 and stride == 2
+        split = ctx.dilation == 2 and stride == 1
+        copies = 2 if split and by_rows else 1  # of the weight, for even and for odd columns
+        if spread:
             x_BCHW = x_BCHW[:, :, ::2, ::2].contiguous(memory_format=layout)
-        elif ctx.dilation == 2:
-            gradient_BCHW = split_phases(gradient_BCHW)
+        elif split:
+            apart = split_rows if by_rows else split_phases
+            gradient_BCHW = apart(gradient_BCHW)
             # Only its shape matters where the weight stands still.
-            x_BCHW = split_phases(x_BCHW) if of_weight else gradient_BCHW
+            x_BCHW = apart(x_BCHW) if of_weight else gradient_BCHW
+            weight_C1kk = weight_C1kk.repeat(copies, 1, 1, 1)
         step = stride if ctx.dilation == 1 else 1
         x_gradient = weight_gradient = None
         if of_x:
@@ -148,12 +179,16 @@ class _Depthwise(torch.autograd.Function):
             x_gradient = _plain_gradients(
                 gradient_BCHW, x_BCHW, weight_C1kk, step, padding, (True, False)
             )[0]
-            if ctx.dilation == 2 and stride == 2:
+            if spread:
                 x_gradient = _spread(shape, layout, x_gradient)
-            elif ctx.dilation == 2:
+            elif split and by_rows:
+                x_gradient = join_rows(x_gradient, shape[2])
+            elif split:
                 x_gradient = join_phases(x_gradient, *shape[2:])
         if of_weight:
             weight_gradient = _weight_gradient(gradient_BCHW, x_BCHW, weight_C1kk, step)
+            if copies == 2:
+                weight_gradient = torch.add(*weight_gradient.chunk(2))
         return x_gradient, weight_gradient, None, None
 
 
@@ -163,8 +198,12 @@ def _weight_gradient(
     """The gradient of a weight of dilation 1, a few columns at a time."""
     kernel = weight_C1kk.shape[-1]
     pad = kernel // 2
-    if kernel <= WIDEST or x_BCHW.shape[-1] < pad:
+    height, width = x_BCHW.shape[2:]
+    if kernel <= WIDEST or width < pad:
         return _plain_gradients(gradient_BCHW, x_BCHW, weight_C1kk, stride, pad, (False, True))[1]
+    if kernel == 5 and width % 2 == 0 and height > LOWEST and _by_pixels(x_BCHW, gradient_BCHW):
+        by_parity = _stride_two if stride == 2 else _stride_one
+        return by_parity(gradient_BCHW, x_BCHW, weight_C1kk)
     parts = []
     for first in range(0, kernel, WIDEST):
         columns = weight_C1kk[..., first : first + WIDEST]
@@ -177,12 +216,52 @@ def _weight_gradient(
     return torch.cat(parts, dim=3)
 
 
+def _by_pixels(*x_BCHW: Tensor) -> bool:
+    return all(x.is_contiguous(memory_format=torch.channels_last) for x in x_BCHW)
+
+
+def _pairs(x_BCHW: Tensor) -> Tensor:
+    """Channels of an even column and of the odd one after it side by side; no copy."""
+    batch, channels, height, width = x_BCHW.shape
+    x_BHwC = x_BCHW.permute(0, 2, 3, 1).view(batch, height, width // 2, 2 * channels)
+    return x_BHwC.permute(0, 3, 1, 2)
+
+
+def _stride_one(gradient_BCHW: Tensor, x_BCHW: Tensor, weight_C1kk: Tensor) -> Tensor:
+    """Of a kernel of 5 columns, of which 0, 2, 4 join columns of one parity and 1, 3 of unlike.
+
+    Columns of one parity are an image of their own, in which a kernel of 3 columns reaches as far.
+    """
+    channels = len(weight_C1kk)
+    g_BCHw, x_BCHw = _pairs(gradient_BCHW), _pairs(x_BCHW)
+    swapped_BCHw = torch.cat([x_BCHw[:, channels:], x_BCHw[:, :channels]], dim=1)
+    narrow = weight_C1kk[..., 1:4].repeat(2, 1, 1, 1)
+    alike, unlike = (
+        _plain_gradients(g_BCHw, x, narrow, 1, (2, 1), (False, True))[1].chunk(2)
+        for x in (x_BCHw, swapped_BCHw)
+    )
+    first, second, third = (alike[0] + alike[1]).unbind(3)
+    even, odd = unlike
+    one, three = even[..., 0] + odd[..., 1], even[..., 1] + odd[..., 2]
+    return torch.stack([first, one, second, three, third], dim=3)
+
+
+def _stride_two(gradient_BCHW: Tensor, x_BCHW: Tensor, weight_C1kk: Tensor) -> Tensor:
+    """Of a kernel of 5 columns, of which 0, 2, 4 meet even columns only and 1, 3 odd ones."""
+    twice_BCHw = torch.cat([gradient_BCHW, gradient_BCHW], dim=1)
+    narrow = weight_C1kk[..., 1:4].repeat(2, 1, 1, 1)
+    both = _plain_gradients(twice_BCHw, _pairs(x_BCHW), narrow, (2, 1), (2, 1), (False, True))[1]
+    even, odd = both.chunk(2)
+    parts = [even[..., 0], odd[..., 0], even[..., 1], odd[..., 1], even[..., 2]]
+    return torch.stack(parts, dim=3)
+
+
 def _plain_gradients(
     gradient_BCHW: Tensor,
     x_BCHW: Tensor,
     weight_C1hw: Tensor,
-    stride: int,
-    padding: int,
+    stride: int | tuple[int, int],
+    padding: int | tuple[int, int],
     wanted: tuple[bool, bool],
 ) -> tuple[Tensor, Tensor]:
     """PyTorch's gradients of a depthwise convolution: of its input, of its weight."""
@@ -191,8 +270,8 @@ def _plain_gradients(
         x_BCHW,
         weight_C1hw,
         None,
-        (stride, stride),
-        (padding, padding),
+        (stride, stride) if isinstance(stride, int) else stride,
+        (padding, padding) if isinstance(padding, int) else padding,
         (1, 1),
         False,
         (0, 0),

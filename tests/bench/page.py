@@ -34,6 +34,30 @@ TRIAL = (
     "figures that mean something."
 )
 
+REMARKS = {
+    "search": (
+        "Done about the profile: dilated and wide depthwise convolutions go back on denser tensors "
+        "(`gdas.cnn.rearrange`), a cell's output is made dense and activated once, gates of value "
+        "one cost no product, the alpha step computes no weights' gradients. Left are passes bound "
+        "by memory: pointwise convolutions, batch norm, ReLU, additions. Tried without gain: "
+        "pointwise convolutions as products of matrices, batch norm folded into them by their "
+        "input's covariance, one ReLU of a state for all operations on it, huge pages."
+    ),
+    "train": "The same was done as for the search step; drop path costs a product for each branch.",
+    "text": (
+        "`aten::mm` is the cell's and the decoder's own arithmetic. In a search the W step takes "
+        "no gates and the alpha step no weights' gradients; a training step has neither to save."
+    ),
+    "threads": (
+        "So a job has one thread unless its resources give it more CPUs: `threads` follows `cpus`."
+    ),
+}
+"""What was done about what a part shows."""
+UNMEASURED = (
+    "For GPUs there are the settings `precision: bfloat16`, `channels_last` and `compile`; none of "
+    "them was measured on one. Steps wait for the device nowhere (W) and once (alpha), by a test."
+)
+
 
 def machine() -> dict[str, str]:
     """What the figures depend on."""
@@ -69,7 +93,7 @@ def keep(path: Path, part: str, content: dict[str, Any]) -> dict[str, Any]:
 
 def render(parts: dict[str, Any]) -> str:
     """The page."""
-    blocks = ["# Benchmarks", INTRODUCTION]
+    blocks = ["# Benchmarks", INTRODUCTION, UNMEASURED]
     sections = {
         "search": _steps,
         "train": _steps,
@@ -85,6 +109,8 @@ def render(parts: dict[str, Any]) -> str:
             content = parts[part]
             trial = [TRIAL] if content["size_name"] == "tiny" else []
             blocks += [f"## {part}", *trial, _about(content["machine"]), *section(content)]
+            blocks += [REMARKS[part]] if part in REMARKS else []
+            blocks += [content["note"]] if "note" in content else []
     return "\n\n".join(blocks) + "\n"
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gdas.cnn import rearrange
 from gdas.cnn.cell import sum_through_gates
@@ -18,8 +19,10 @@ from gdas.cnn.rearrange import (
     concatenate,
     depthwise,
     join_phases,
+    join_rows,
     layout_of,
     split_phases,
+    split_rows,
 )
 from gdas.metrics import count_multiply_adds
 
@@ -68,6 +71,36 @@ def test_a_depthwise_convolution_has_the_plain_modules_output_and_gradients(
     assert_equal(gradients(ours(x), ours.weight), gradients(plain(x), plain.weight))
 
 
+class WeightGradients(TorchDispatchMode):
+    """Sizes of the kernels whose gradients PyTorch computes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernels: list[tuple[int, ...]] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func is torch.ops.aten.convolution_backward.default and args[10][1]:
+            self.kernels.append(tuple(args[2].shape[2:]))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("stride", "dilation", "passes"), [(1, 1, 2), (2, 1, 1), (1, 2, 2), (2, 2, 2)]
+)
+def test_a_wide_weights_gradient_is_computed_in_narrow_pieces(
+    stride: int, dilation: int, passes: int
+) -> None:
+    size = 12 * stride * dilation
+    x = random(2, CHANNELS, size, size, layout=torch.channels_last)
+    weight = random(CHANNELS, 1, 5, 5).requires_grad_()
+    out = depthwise(x, weight, stride, dilation)
+    with WeightGradients() as seen:
+        out.sum().backward()
+    assert seen.kernels == [(5, 3)] * passes
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("name", ["dil_conv_3x3", "dil_conv_5x5", "sep_conv_5x5"])
 def test_multiply_adds_are_those_of_the_plain_convolution(name: str, stride: int) -> None:
@@ -109,6 +142,15 @@ def test_phases_are_joined_to_what_was_split(
     assert len(phases) == 12
     assert torch.equal(phases[:3, :, : size[0] // 2, : size[1] // 2], x[:, :, :-1:2, :-1:2])
     assert torch.equal(join_phases(phases, *size), x)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (9, 4), (5, 6), (2, 2)])
+def test_rows_are_joined_to_what_was_split(size: tuple[int, int]) -> None:
+    x = random(3, CHANNELS, *size, layout=torch.channels_last)
+    rows = split_rows(x)
+    assert torch.equal(rows[:3, :CHANNELS, : size[0] // 2], x[:, :, : size[0] // 2 * 2 : 2, ::2])
+    assert torch.equal(rows[3:, CHANNELS:, : size[0] // 2], x[:, :, 1::2, 1::2])
+    assert torch.equal(join_rows(rows, size[0]), x)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

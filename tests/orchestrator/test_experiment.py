@@ -85,6 +85,18 @@ def test_settings_lie_over_one_another_preset_shared_own_command_line(tmp_path: 
     assert b.weights.nesterov, "an override leaves its neighbours alone"
 
 
+def test_threads_follow_the_processors_unless_they_are_named() -> None:
+    def threads(*overrides: str) -> tuple[int | None, int | None]:
+        experiment = load_experiment("smoke", list(overrides))
+        search, final = experiment.searches["gdas-frc"], experiment.finals["gdas-frc-digits"]
+        return search.resources.threads, final.resources.threads
+
+    assert threads() == (1, 1)
+    more = ["search.resources.cpus=2.5", "final.resources.cpus_per_worker=3"]
+    assert threads(*more) == (2, 3)
+    assert threads(*more, "search.resources.threads=1", "final.resources.threads=4") == (1, 4)
+
+
 def test_the_data_sets_own_augmentation_comes_with_its_name() -> None:
     recipe = load_experiment("smoke", []).searches["gdas-frc"].recipe
     assert recipe.data.name == "digits"
@@ -239,6 +251,7 @@ BAD = [
     (["search.preset=papr"], r"preset=papr: unknown; did you mean paper\?"),
     (["search.seeds=[1,1]"], r"seeds=\[1, 1\]: must differ"),
     (["search.resources.cpus=0"], r"cpus=0\.0: must be more than 0"),
+    (["search.resources.threads=0"], r"threads=0: must be 1 or more"),
     (["search.resources.gpus=1"], r"gpus=1\.0 with device=cpu"),
     (["final.resources.workers=0"], r"workers=0: must be 1 or more"),
     (
