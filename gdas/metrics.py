@@ -91,14 +91,16 @@ class EpochSums:
 
     Args:
         top5: every batch counts `correct5` too.
+        classifies: False where no batch will count `correct`, which a worker without any batch
+            cannot see.
     """
 
-    def __init__(self, *, top5: bool = False) -> None:
+    def __init__(self, *, top5: bool = False, classifies: bool = True) -> None:
         self.top5 = top5
+        self.classifies = classifies
         self.loss: Tensor | float = 0.0
         self.correct: Tensor | int = 0
         self.correct5: Tensor | int = 0
-        self.classifies = True
         self.samples = 0
         self.draws = 0
         self.no_path = 0

@@ -1,10 +1,12 @@
 """The trainings of language models (paper section 4.3; the authors' 2019 code where it is silent).
 
-A generator, one segment an epoch, for one worker. SGD at a constant rate, scaled by each
-sequence's length, becomes averaged SGD once the validation loss stops falling; from then on the
-running mean of the weights is what is evaluated. The weights of the best validation epoch are kept
-in the state: a NaN sends the run back to them, and they alone are evaluated on the test text, once,
-after the last epoch.
+A generator, one segment an epoch. SGD at a constant rate, scaled by each sequence's length, becomes
+averaged SGD once the validation loss stops falling; from then on the running mean of the weights is
+what is evaluated. The weights of the best validation epoch are kept in the state: a NaN sends the
+run back to them, and they alone are evaluated on the test text, once, after the last epoch.
+
+With several workers (torch.distributed initialised) the columns of every text are shared out, every
+worker yields equally often, and only worker 0's segments carry state.
 
 Decision: going back repeats the epoch, from the best epoch's weights and with new draws. The
 averaging stays on if it was on, and its mean begins anew.
@@ -26,7 +28,7 @@ from gdas.checkpoint import Segment, State
 from gdas.compute import autocast
 from gdas.config import TextTrainConfig
 from gdas.data.text import Tokens, batch_tokens, bptt_lengths
-from gdas.distributed import workers
+from gdas.distributed import Workers, workers
 from gdas.errors import InputError
 from gdas.genotype import RecurrentGenotype
 from gdas.metrics import BatchLoss, EpochSums
@@ -108,13 +110,16 @@ class _Run:
         genotype: RecurrentGenotype,
         vocabulary: int,
         device: torch.device,
+        team: Workers,
     ) -> None:
         self.config = config
         self.vocabulary = vocabulary
         self.device = device
+        self.team = team
         self.model = build_language_model(config, genotype, vocabulary).to(device)
         if config.compile:
             self.model.cell.compile_time_step()
+        self.replica = team.wrap(self.model)
         self.optimizer = torch.optim.SGD(
             self.model.parameters(), lr=config.lr, weight_decay=config.weight_decay
         )
@@ -154,9 +159,11 @@ class _Run:
         return self.mean.weights if self.mean else dict(self.model.named_parameters())
 
     def train(self, text_TB: Tensor, epoch: int) -> dict[str, float]:
-        """One epoch of optimiser steps."""
-        config, model = self.config, self.model
-        batch = text_TB.shape[1]
+        """One epoch of optimiser steps on this worker's columns of the text."""
+        config, model, team = self.config, self.model, self.team
+        share, batch = team.share(config.batch_size), text_TB.shape[1]
+        # Workers' gradients are averaged: weigh each by its share, so that the mean is the batch's.
+        weight = batch * team.size / config.batch_size
         lengths = bptt_lengths(
             len(text_TB) - 1,
             config.bptt,
@@ -172,15 +179,15 @@ class _Run:
             masks = draw_masks(
                 config.dropouts,
                 vocabulary=self.vocabulary,
-                batch=batch,
+                batch=config.batch_size,
                 hidden=config.hidden,
                 generator=generator(config.seed, "dropout", epoch, step, self.restarts),
                 device=self.device,
-            )
+            ).share(share)
             self.optimizer.param_groups[0]["lr"] = config.lr * length / config.bptt
             self.optimizer.zero_grad()
             with autocast(self.device, config.precision):
-                scores_TBV, outputs_TBN, hidden_BN = model(
+                scores_TBV, outputs_TBN, hidden_BN = self.replica(
                     text_TB[start : start + length], hidden_BN.detach(), masks
                 )
                 targets_TB = text_TB[start + 1 : start + 1 + length]
@@ -188,14 +195,14 @@ class _Run:
                 loss = entropy
                 if config.temporal > 0:
                     loss = entropy + config.temporal * temporal_penalty(outputs_TBN)
-            loss.backward()
+            (loss * weight).backward()
             nn.utils.clip_grad_norm_(model.parameters(), config.clip)
             self.optimizer.step()
             if self.mean is not None:
                 self.mean.add(model)
             sums.add(BatchLoss(loss, length * batch, None, entropy))
             start += length
-        return sums.metrics("train")
+        return sums.metrics("train", team.add_up(sums.totals()))
 
     def go_back(self) -> None:
         """Return to the best epoch's weights, or to the initial ones where there is none."""
@@ -234,18 +241,20 @@ def train_text(
         checkpoint: the state of a segment, to go on after it.
 
     Raises:
-        InputError: a text is too short, or there are several workers.
+        InputError: a text is too short, or a batch has fewer columns than there are workers.
         FloatingPointError: a loss is not finite and the settings' `restarts` are used up; names
             the epoch.
     """
-    if (size := workers().size) > 1:
-        raise InputError(f"workers={size}: language models train with one worker; use workers=1")
+    team = workers()
+    if config.batch_size < team.size:
+        raise InputError(f"batch_size={config.batch_size}: too few columns for {team.size} workers")
     train_N = train.first(config.train_tokens).ids_N
-    train_TB = batch_tokens(train_N, config.batch_size).to(device)
+    share = team.share(config.batch_size)
+    train_TB = batch_tokens(train_N, config.batch_size)[:, share].to(device)
     evaluation_TB = None
     if evaluation is not None:
         evaluation_TB = batch_tokens(evaluation.ids_N, config.evaluation_batch_size).to(device)
-    run = _Run(config, genotype, train.vocabulary, device)
+    run = _Run(config, genotype, train.vocabulary, device, team)
     if checkpoint is not None:
         run.load(checkpoint)
     for epoch in range(run.position, config.epochs):
@@ -277,22 +286,30 @@ def train_text(
         run.position = epoch + 1
         run.history = [*run.history, metrics]
         details = {"best_epoch": run.best_epoch, "restarts": run.restarts}
-        yield Segment(run.position, config.epochs, metrics, details, run.state())
+        state = run.state() if team.rank == 0 else None
+        yield Segment(run.position, config.epochs, metrics, details, state)
 
 
 @torch.no_grad()
 def evaluate(
     config: TextTrainConfig, model: LanguageModel, text_TB: Tensor, split: str
 ) -> dict[str, float]:
-    """Loss and perplexity of a whole text, the hidden state carried along; no dropout."""
+    """Loss and perplexity of a whole text, the hidden state carried along; no dropout.
+
+    Its columns are shared out among the workers.
+    """
     model.eval()
-    sums, batch = EpochSums(), text_TB.shape[1]
-    hidden_BN = model.initial_hidden(batch)
-    for start in range(0, len(text_TB) - 1, config.bptt):
+    team = workers()
+    text_TB = text_TB[:, team.share(text_TB.shape[1])]
+    sums = EpochSums(classifies=False)
+    hidden_BN = model.initial_hidden(text_TB.shape[1])
+    # More workers than columns: some have none.
+    steps = len(text_TB) if text_TB.shape[1] else 0
+    for start in range(0, steps - 1, config.bptt):
         tokens_TB = text_TB[start : min(start + config.bptt, len(text_TB) - 1)]
         targets_TB = text_TB[start + 1 : start + 1 + len(tokens_TB)]
         with autocast(model.words.weight_VN.device, config.precision):
             scores_TBV, _, hidden_BN = model(tokens_TB, hidden_BN)
             loss = F.cross_entropy(scores_TBV.flatten(0, 1), targets_TB.flatten())
         sums.add(BatchLoss(loss, targets_TB.numel()))
-    return sums.metrics(split)
+    return sums.metrics(split, team.add_up(sums.totals()))

@@ -159,8 +159,9 @@ def _text_training(job: Job, config: TextTrainConfig, device: torch.device) -> f
     short = dataclasses.replace(config, epochs=2, train_tokens=None)
     row = _second(train_text(short, genotype, text, None, None, device=device))
     row /= STEPS * config.bptt
-    epochs = training_tokens(job) / config.batch_size * config.epochs * row
-    seen = of.counts["valid"] / config.batch_size * config.epochs * row / PASSES
+    workers = int(job.resources.get("workers", 1))
+    epochs = training_tokens(job) / config.batch_size * config.epochs * row / workers
+    seen = of.counts["valid"] / config.batch_size * config.epochs * row / PASSES / workers
     if job.kind == "proxy":
         return epochs + seen
     model = build_language_model(config, genotype, of.vocabulary).to(device)
@@ -170,4 +171,5 @@ def _text_training(job: Job, config: TextTrainConfig, device: torch.device) -> f
     started = time.perf_counter()
     evaluate(config, model, few_TB, "test")
     test = (time.perf_counter() - started) / (STEPS * config.bptt)
+    test /= min(workers, config.test_batch_size)
     return epochs + seen + of.counts["test"] / config.test_batch_size * test

@@ -217,9 +217,10 @@ def _check_final(
         subset(count, 0, final.recipe.train_images)
         assert cell is None or isinstance(cell, Genotype)
         check_training(final.recipe, cell or _expected(final, searches), size=size)
-    elif final.resources.workers > 1:
+    elif final.resources.workers > final.recipe.batch_size:
         raise InputError(
-            f"resources.workers={final.resources.workers}: language models train with one worker"
+            f"resources.workers={final.resources.workers}: more than the {final.recipe.batch_size} "
+            "columns of a batch; give it fewer, or raise recipe.batch_size"
         )
 
 

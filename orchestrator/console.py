@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from gdas.errors import InputError
-from orchestrator.scheduler import Board
+from orchestrator.scheduler import Board, Changes
 from orchestrator.store import NO_SPACE, Record, Store
 from orchestrator.study import TITLES, Job, Study
 
@@ -93,9 +93,8 @@ def overview(
         progress_of: a job's epoch, metric, elapsed and left.
         height: lines that there is room for; None: all that are needed.
     """
-    lines = _lines(study, board, progress_of, None)
-    if height is None or len(lines) <= height:
-        return lines
+    if height is None or 1 + len({job.kind for job in study}) + len(study.jobs) <= height:
+        return _lines(study, board, progress_of, None)
     lines = _lines(study, board, progress_of, ("running", "failed"))
     return [*lines[: max(1, height - 1)], "(all of them: python -m orchestrator.status OUT)"]
 
@@ -185,9 +184,10 @@ class Console:
         self.board: Board | None = None
         self.live: Live | None = None
         self.shown = {job.id: len(store.folder(job).records()) for job in study}
-        self.last_states: dict[str, str] = {}
+        self.changes = Changes()
         self.since: dict[str, float] = {}  # job id -> when it was seen to begin
-        self.finished: dict[str, dict[str, str]] = {}  # job id -> its progress, which stays
+        # job id -> its state and progress when last looked at
+        self.known: dict[str, tuple[str, Mapping[str, str]]] = {}
 
     def say(self, line: str) -> None:
         """One line, at once."""
@@ -198,7 +198,7 @@ class Console:
 
     def start(self, board: Board) -> None:
         self.board = board
-        self.last_states = dict(board.states)
+        self.changes.seen = dict(board.states)
         if self.terminal.is_terminal:
             self.live = Live(
                 self._view(), console=self.terminal, auto_refresh=False, vertical_overflow="crop"
@@ -217,7 +217,10 @@ class Console:
         if self.live is not None:
             self.live.update(self._view(), refresh=True)
             return
-        for job in self.study:
+        assert self.board is not None
+        for job, state in self.changes.due(self.study, self.board):
+            if job.kind == "select":
+                continue
             records = self.store.records(job)
             for i in range(min(self.shown[job.id], len(records)), len(records)):
                 p = progress(records[: i + 1], segments=_segments(job))
@@ -227,16 +230,9 @@ class Console:
                     flush=True,
                 )
             self.shown[job.id] = len(records)
-            self._state_change(job)
-
-    def _state_change(self, job: Job) -> None:
-        assert self.board is not None
-        state = self.board.states[job.id]
-        if state != self.last_states.get(job.id) and job.kind != "select":
-            if state in ("running", "done"):
+            if state != self.changes.seen.get(job.id) and state in ("running", "done"):
                 word = "starts" if state == "running" else "done"
                 print(f"{time.strftime('%H:%M:%S')}  {job.label}  {word}", flush=True)
-            self.last_states[job.id] = state
 
     def _view(self, *, whole: bool = False) -> Text:
         assert self.board is not None
@@ -255,14 +251,13 @@ class Console:
 
     def _progress(self, job: Job) -> Mapping[str, str]:
         assert self.board is not None
-        if job.id in self.finished:
-            return self.finished[job.id]
         state, since = self.board.states[job.id], None
         if state == "running":
             since = self.since.setdefault(job.id, time.time())
+        elif job.id in self.known and self.known[job.id][0] == state:
+            return self.known[job.id][1]
         found = job_progress(job, self.store, since=since)
-        if state == "done":
-            self.finished[job.id] = found
+        self.known[job.id] = state, found
         return found
 
 

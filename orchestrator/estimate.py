@@ -127,9 +127,10 @@ def estimated_seconds(job: Job) -> float:
         speed = GPU_FLOPS["text" if text else "search" if job.kind == "search" else "train"]
     else:
         speed = CPU_FLOPS * r["threads"]
+    workers = int(r.get("workers", 1))
     if text:
-        return _text_flops(job) / speed
-    side, workers = image_side(job.recipe["config"]["data"]), r.get("workers", 1)
+        return _text_flops(job) / (speed * workers)
+    side = image_side(job.recipe["config"]["data"])
     if job.kind in ("search", "lookup", "measure"):
         config = decode_search(job.recipe["config"])
         assert not isinstance(config, TextSearchConfig)

@@ -50,15 +50,20 @@ def estimated_bytes(job: Job) -> float:
     train = decode_train(job.recipe["config"])
     assert isinstance(train, TrainConfig)
     weights, kept = _training(dataclasses.replace(train, seed=0), side)
-    share = -(-train.batch_size // int(job.resources.get("workers", 1)))
+    share = _share(job, train.batch_size)
     return PROCESS + FLOAT * (3 * weights + SLACK * kept * share)
+
+
+def _share(job: Job, batch: int) -> int:
+    """A worker's part of a global batch."""
+    return -(-batch // int(job.resources.get("workers", 1)))
 
 
 def _text(job: Job) -> float:
     """Bytes of weights, of the words' scores, and of the states of every step and time."""
     config = job.recipe["config"]
     vocabulary = text_of(config["data"]["name"]).vocabulary
-    n, tokens = config["hidden"], config["bptt"] * config["batch_size"]
+    n, tokens = config["hidden"], config["bptt"] * _share(job, config["batch_size"])
     edges = 36 if job.kind == "search" else 8
     weights = vocabulary * n + (2 * n) * (2 * n) + 8 * n * 2 * n
     return float(FLOAT * (3 * weights + tokens * (3 * vocabulary + 8 * n * edges)))

@@ -202,7 +202,7 @@ def _drive(
                     refuse_impossible(study, store)
                     confirm(study, store, scheduler.budget, yes=options.yes)
                     tracker = Tracker(study, store, experiment)
-                    tracker.start()
+                    tracker.start(scheduler.board)
                     console.start(scheduler.board)
                     with (
                         repeatedly(store.refresh_quietly, 2.0, "store"),

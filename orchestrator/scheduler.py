@@ -14,12 +14,12 @@ nothing up meanwhile, and starts when a machine is there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.selection import select
 from orchestrator.store import Store
-from orchestrator.study import Job, Study
+from orchestrator.study import Alike, Job, Study
 
 WITHOUT_A_WORD = "its process died without a word (out of memory, or killed)"
 
@@ -47,6 +47,25 @@ class Board:
 
     def all_done(self) -> bool:
         return all(state == "done" for state in self.states.values())
+
+
+class Changes:
+    """Which jobs are worth another look at their folders, asked every second or two.
+
+    Those that run, and those whose state is another one than at the last look: so that a look costs
+    what runs, and not what there is.
+    """
+
+    def __init__(self) -> None:
+        self.seen: dict[str, State] = {}
+
+    def due(self, jobs: Iterable[Job], board: Board) -> Iterator[tuple[Job, State]]:
+        """Such jobs and their states; a job whose look raised is due again."""
+        for job in jobs:
+            state = board.states[job.id]  # before the look: what comes after it is seen next time
+            if state == "running" or self.seen.get(job.id) != state:
+                yield job, state
+                self.seen[job.id] = state
 
 
 class Scheduler:
@@ -116,8 +135,9 @@ class Scheduler:
         self.settle()
         ready = [job for job in self.study if self._ready(job) and job.kind != "select"]
         handed = [job for job in self.study if self.board.states[job.id] == "running"]
-        running = [job for job in handed if self._has_room(job)]
-        fitting = [job for job in ready if self._has_room(job)]
+        room = self._room_for({job.alike: job for job in [*ready, *handed]})
+        running = [job for job in handed if room[job.alike]]
+        fitting = [job for job in ready if room[job.alike]]
         head = head_that_fits(fitting or ([] if handed else ready), running, self.budget)
         if head is not None:
             self.board.states[head.id] = "running"
@@ -166,8 +186,9 @@ class Scheduler:
         """What the living machines lack for a job, in words; None where they can hold it."""
         return None if self.nodes is None else missing(job, self.nodes)
 
-    def _has_room(self, job: Job) -> bool:
-        return self.grows or self._lack(job) is None
+    def _room_for(self, jobs: Mapping[Alike, Job]) -> dict[Alike, bool]:
+        """Whether the living machines can hold a job, by what it holds: thousands are alike."""
+        return {key: self.grows or self._lack(job) is None for key, job in jobs.items()}
 
     def _say_what_waits(self, handed: Sequence[Job]) -> None:
         """Say, once, of jobs that the cluster was given and cannot hold now, what they wait for."""

@@ -48,6 +48,7 @@ HEARTBEAT_S = 5.0
 DEAD_AFTER_S = 60.0
 NO_SPACE = "No space left on device: make room, it goes on from its last checkpoint"
 LEASE_BYTES = 512
+SETTLED_NS = 50_000_000
 
 Record = dict[str, Any]
 """One segment: position, of, metrics, details, started, time, seconds, host, pid."""
@@ -306,7 +307,7 @@ class Store:
         self.remote = open_storage(str(out)) if is_address(out) else None
         self.stamps: dict[str, Stamp] = {}
         self.refreshing = threading.Lock()
-        self.paths: dict[str, Path] = {}  # of job folders that were found, by job id
+        self.listed: tuple[int, dict[str, Path]] = (-1, {})  # job folders by id; when jobs/ changed
         self.tails: dict[Path, Tail] = {}
         self.reading = threading.Lock()
         self.out = work_folder() if self.remote else Path(out).resolve()
@@ -420,13 +421,28 @@ class Store:
 
     def folder(self, job: Job) -> JobFolder:
         """The job's folder, whether it exists or not; found by its id, whatever its name was."""
-        # Asked for every job every second: looking through the folder each time would be quadratic.
-        if job.id in self.paths and self.paths[job.id].is_dir():
-            return self._job(self.paths[job.id])
-        existing = sorted((self.out / "jobs").glob(f"*-{job.id}"))
-        if existing:
-            self.paths[job.id] = existing[0]
-        return self._job(existing[0] if existing else self.out / "jobs" / f"{job.label}-{job.id}")
+        return self._job(
+            self._existing().get(job.id) or self.out / "jobs" / f"{job.label}-{job.id}"
+        )
+
+    def _existing(self) -> dict[str, Path]:
+        """The job folders by id, listed again only when one came or went.
+
+        Looking through all of them for every job would grow with the square of their number.
+        """
+        jobs = self.out / "jobs"
+        try:
+            changed = jobs.stat().st_mtime_ns
+        except FileNotFoundError:
+            return {}
+        if self.listed[0] != changed:
+            paths = sorted(jobs.iterdir(), reverse=True)  # of one id the first counts
+            # What changed just now may change again within one tick of the file system's clock.
+            settled = time.time_ns() - changed > SETTLED_NS
+            listed = {path.name.rpartition("-")[2]: path for path in paths}
+            self.listed = changed if settled else -1, listed
+            return listed
+        return self.listed[1]
 
     def _job(self, path: Path) -> JobFolder:
         return JobFolder(path, self.remote and self.remote.under(f"jobs/{path.name}"))
@@ -444,8 +460,9 @@ class Store:
         """Folders of jobs of the same kind and name but other settings."""
         return [
             self._job(path)
-            for path in sorted((self.out / "jobs").glob(f"{job.label}-*"))
-            if path.name != f"{job.label}-{job.id}"
+            for path in sorted(self._existing().values())
+            if path.name.startswith(f"{job.label}-")
+            and path.name != f"{job.label}-{job.id}"
             and path.name.removeprefix(f"{job.label}-").isalnum()
             and (path / "settings.json").exists()
         ]
@@ -475,8 +492,8 @@ class Store:
 
     def folder_name(self, job_id: str) -> str:
         """The name of an existing job folder (a selection has none: its record is its folder)."""
-        existing = sorted((self.out / "jobs").glob(f"*-{job_id}"))
-        return existing[0].name if existing else job_id
+        existing = self._existing().get(job_id)
+        return existing.name if existing else job_id
 
     def selection_path(self, job: Job) -> Path:
         return self.out / "selections" / f"{job.name}.json"

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import gdas
@@ -39,6 +40,10 @@ TITLES = {
     "train": "final training",
     "measure": "measurement",
 }
+
+
+Alike = tuple[object, ...]
+"""What two jobs share that hold the same."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,11 @@ class Job:
             return {"CPU": workers * r["cpus_per_worker"], "GPU": workers * r["gpus_per_worker"]}
         return {"CPU": r["cpus"], "GPU": r["gpus"]}
 
+    @cached_property
+    def alike(self) -> Alike:
+        """Equal for jobs that hold the same, spread over machines in the same way."""
+        return (*self.cost.items(), self.resources.get("workers", 1))
+
 
 @dataclass(frozen=True)
 class Study:
@@ -102,7 +112,11 @@ class Study:
         return iter(self.jobs)
 
     def job(self, job_id: str) -> Job:
-        return next(job for job in self.jobs if job.id == job_id)
+        return self._by_id[job_id]
+
+    @cached_property
+    def _by_id(self) -> dict[str, Job]:
+        return {job.id: job for job in self.jobs}
 
     def final(self, name: str) -> list[Job]:
         """The jobs of a final, one a seed, without those that `only` left out."""

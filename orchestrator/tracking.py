@@ -12,6 +12,7 @@ import logging
 import os
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from orchestrator.run_words import (
     run_name,
     tags_of,
 )
-from orchestrator.scheduler import Board
+from orchestrator.scheduler import Board, Changes
 from orchestrator.store import Record, Store
 from orchestrator.study import Job, Study
 
@@ -71,6 +72,8 @@ class Tracker:
         self.runs: dict[str, str] = {}  # job id -> run id
         self.sent: dict[str, list[float]] = {}  # job id -> the times of the records sent
         self.closed: set[str] = set()
+        self.board: Board | None = None  # without one, every job is looked at every time
+        self.changes = Changes()
         self.complained = False
         self.sending = threading.Lock()
         self.stopped = threading.Event()
@@ -128,8 +131,13 @@ class Tracker:
         )
         return str(run.info.run_id)
 
-    def start(self) -> None:
-        """Send what is new every few seconds, in the background, until `finish`."""
+    def start(self, board: Board) -> None:
+        """Send what is new every few seconds, in the background, until `finish`.
+
+        Args:
+            board: says which jobs' folders change.
+        """
+        self.board = board
 
         def loop() -> None:
             while not self.stopped.wait(INTERVAL_S):
@@ -147,9 +155,8 @@ class Tracker:
             try:
                 if not self.parent:
                     self._connect()
-                for job in self.jobs:
-                    if job.id not in self.closed:
-                        self._sync_job(job)
+                for job in self._due():
+                    self._sync_job(job)
             except Exception as error:
                 self._complain(error)
                 self._forget(error)
@@ -158,6 +165,13 @@ class Tracker:
                 print(f"MLflow at {self.uri} answers again; it has everything", file=sys.stderr)
             self.complained = False
             return True
+
+    def _due(self) -> Iterator[Job]:
+        """The jobs whose folders may have what was not sent."""
+        jobs, board = [job for job in self.jobs if job.id not in self.closed], self.board
+        if board is None:
+            return iter(jobs)
+        return (job for job, _ in self.changes.due(jobs, board))
 
     def _complain(self, error: Exception) -> None:
         if not self.complained:
@@ -169,6 +183,7 @@ class Tracker:
         """Ask the server next time what it has: it may come back with less than it had."""
         self.runs.clear()
         self.sent.clear()
+        self.changes.seen.clear()
         if getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST":
             self.closed.clear()
             self.parent = ""
@@ -259,6 +274,7 @@ class Tracker:
         return outcome == [True]
 
     def _finish(self, board: Board) -> bool:
+        self.board = None  # a last look at all
         if not self.sync():
             return False
         try:

@@ -33,6 +33,11 @@ class Masks(NamedTuple):
     hidden_BN: Tensor | None = None
     output_BN: Tensor | None = None
 
+    def share(self, columns: slice) -> Masks:
+        """Those of some columns of the batch; whole words are dropped in all of them."""
+        word_V, *others = self
+        return Masks(word_V, *(None if mask is None else mask[columns] for mask in others))
+
 
 NO_MASKS = Masks()
 

@@ -1,6 +1,7 @@
 """The fault drill: a small study struck by faults, again and again; does it end with the same bits?
 
-    python -m orchestrator.drill [--seed N] [--faults N] [--only KIND,...] [--out DIR]
+    python -m orchestrator.drill [--seed N] [--faults N] [--only KIND,...]
+           [--experiment NAME] [--out DIR]
 
 A program around the command line, not a part of it: it starts the command as a user would, strikes
 from outside (signals to processes, harm to files, a server that dies), and starts it again. Where

@@ -23,6 +23,8 @@ Row = dict[str, Any]
 
 KINDS: dict[str, Fault] = {
     "driver-killed": faults.driver_killed,
+    "every-job-killed": faults.every_job_killed,
+    "three-times": faults.three_times,
     "trial-killed": faults.trial_killed,
     "worker-killed": faults.worker_killed,
     "controller-killed": faults.controller_killed,
@@ -56,19 +58,20 @@ def draw(seed: int, count: int, kinds: list[str]) -> list[str]:
     return drawn[:count]
 
 
-def run_fault(number: int, kind: str, seed: int, out: Path, data: Path) -> Row:
+def run_fault(number: int, kind: str, seed: int, experiment: str, out: Path, data: Path) -> Row:
     """One fault: strike, resume by the same command until it ends, compare."""
     folder = out / f"{number:02d}-{kind}"
     if folder.exists():
         _remove(folder)
     folder.mkdir(parents=True)
     rng = random.Random(f"{seed}/{number}/{kind}")
-    scene = Scene(folder, data, rng)
-    row: Row = {"number": number, "seed": seed, "fault": kind}
+    whole = out / f"undisturbed-{experiment}" / "out"
+    scene = Scene(folder, data, rng, experiment, whole)
+    row: Row = {"number": number, "seed": seed, "fault": kind, "experiment": experiment}
     began = time.monotonic()
     try:
         struck = KINDS[kind](scene)
-        row |= _recovered(scene, struck, out / "undisturbed" / "out")
+        row |= _recovered(scene, struck, whole)
     except PermissionError as reason:
         row |= {"moment": f"not run: {reason}", "equal": None, "differences": []}
     except Exception as error:  # the drill goes on and counts it as a difference
@@ -94,7 +97,8 @@ def _recovered(scene: Scene, struck: Struck, undisturbed: Path) -> Row:
         log = (scene.folder / "commands.log").read_text(errors="replace").splitlines()
         found.append(f"the same command again: exit code {code}: {' / '.join(log[-3:])}")
     found += differences(scene, undisturbed)
-    for label, when in struck.finished.items():
+    finished = [pair for hit in (*struck.earlier, struck) for pair in hit.finished.items()]
+    for label, when in finished:
         path = scene.jobs()[label].path / "result.json"
         if not path.exists() or path.stat().st_mtime_ns != when:
             found.append(f"{label}: finished work was done again")
@@ -117,13 +121,13 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def undisturbed(out: Path, data: Path) -> float:
+def undisturbed(experiment: str, out: Path, data: Path) -> float:
     """Run the study once as it is, unless that was done; returns its seconds."""
-    folder = out / "undisturbed"
+    folder = out / f"undisturbed-{experiment}"
     seconds = folder / "seconds.json"
     if not seconds.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        scene = Scene(folder, data, random.Random(0))
+        scene = Scene(folder, data, random.Random(0), experiment)
         began = time.monotonic()
         if scene.start().wait():
             raise SystemExit(f"the undisturbed run failed: {folder / 'commands.log'}")
@@ -163,6 +167,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="of kinds and moments (default: drawn, printed)")
     parser.add_argument("--faults", type=int, default=20, help="how many (default: 20)")
     parser.add_argument("--only", metavar="KIND,...", help="these kinds of fault")
+    parser.add_argument(
+        "--experiment", default="drill", metavar="NAME", help="what is struck (default: drill)"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/drill"), help="output folder")
     return parser.parse_args(arguments)
 
@@ -183,11 +190,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"seed {seed}", flush=True)
     data = out / "data"
     data.mkdir(parents=True, exist_ok=True)
-    print(f"undisturbed: {undisturbed(out, data):.0f} s", flush=True)
+    experiment: str = options.experiment
+    print(f"{experiment}, undisturbed: {undisturbed(experiment, out, data):.0f} s", flush=True)
     for number, kind in enumerate(draw(seed, options.faults, kinds), 1):
-        if any((row["number"], row["seed"], row["fault"]) == (number, seed, kind) for row in rows):
+        this = {"number": number, "seed": seed, "fault": kind, "experiment": experiment}
+        if any(this.items() <= row.items() for row in rows):
             continue
-        row = run_fault(number, kind, seed, out, data)
+        row = run_fault(number, kind, seed, experiment, out, data)
         rows.append(row)
         write_json(path, rows)
         print(table([row]).splitlines()[-1], flush=True)

@@ -20,15 +20,13 @@ from orchestrator.drill.scene import Scene, Struck, strike
 
 Fault = Callable[[Scene], Struck]
 
-SEARCHES = ["search-frc-seed0", "search-rnn-seed0"]
-FINAL = "train-frc-digits"
 INTERRUPT_S = 10.0
 
 
 def driver_killed(scene: Scene) -> Struck:
     """SIGKILL of the driver."""
     running = scene.start()
-    label = scene.draw_moment(running, [*SEARCHES, FINAL])
+    label = scene.draw_moment(running, scene.labels())
     return kill_driver(scene, running, f"inside a segment of {label}")
 
 
@@ -39,6 +37,49 @@ def kill_driver(scene: Scene, running: Running, place: str) -> Struck:
     os.kill(running.pid, signal.SIGKILL)
     running.process.wait()
     by_themselves_or_not(scene, struck, family)
+    return struck
+
+
+def every_job_killed(scene: Scene) -> Struck:
+    """SIGKILL of the driver inside every single job, in its first half and in its second."""
+    strikes: list[Struck] = []
+    hit: set[tuple[str, bool]] = set()
+    for late in (False, True):
+        for label, segments in scene.segments.items():
+            folder = scene.jobs().get(label)
+            if (label, late) in hit or (folder is not None and folder.result() is not None):
+                continue
+            half = (segments + 1) // 2
+            first, last = (half, segments - 1) if late else (0, half - 1)
+            count = scene.rng.randint(first, max(first, last))
+            running = scene.start()
+            scene.wait_inside(running, label, count)
+            standing = {name: len(scene.records(name)) for name in scene.open_jobs()}
+            place = f"inside {label}, {'late' if late else 'early'}"
+            strikes.append(kill_driver(scene, running, place))
+            for name, records in standing.items():
+                hit.add((name, records >= (scene.segments.get(name, 0) + 1) // 2))
+    struck = strikes.pop()
+    struck.earlier = strikes
+    struck.moment = f"{len(strikes) + 1} kills, at {len(hit)} halves of {len(scene.segments)} jobs"
+    if missed := [label for label in scene.segments if not {(label, False), (label, True)} & hit]:
+        struck.remarks.append(f"never inside {', '.join(missed)}")
+    return struck
+
+
+def three_times(scene: Scene) -> Struck:
+    """Three faults of other kinds in one study, each after the command was started again."""
+    ending = [
+        *(driver_killed, torn_record, flipped_checkpoint, truncated_checkpoint),
+        *(writing_checkpoint, interrupted, terminated),
+    ]
+    strikes = [fault(scene) for fault in scene.rng.sample(ending, 3)]
+    struck = strikes.pop()
+    struck.earlier = strikes
+    struck.moment = "; then ".join(hit.moment for hit in (*strikes, struck))
+    for hit in strikes:
+        struck.wrong += hit.wrong
+        struck.remarks += hit.remarks
     return struck
 
 
@@ -57,12 +98,12 @@ def by_themselves_or_not(scene: Scene, struck: Struck, family: list[Process]) ->
 
 def trial_killed(scene: Scene) -> Struck:
     """SIGKILL of the process of a search."""
-    return _recorded_process_killed(scene, SEARCHES)
+    return _recorded_process_killed(scene, scene.labels("search"))
 
 
 def worker_killed(scene: Scene) -> Struck:
     """SIGKILL of a training worker of the final."""
-    return _recorded_process_killed(scene, [FINAL])
+    return _recorded_process_killed(scene, scene.labels("train"))
 
 
 def _recorded_process_killed(scene: Scene, labels: list[str]) -> Struck:
@@ -84,7 +125,9 @@ def launcher_killed(scene: Scene) -> Struck:
 
 def _final_process_killed(scene: Scene, role: str) -> Struck:
     running = scene.start()
-    label = scene.draw_moment(running, [FINAL], least=1)
+    label = scene.draw_moment(running, scene.labels("train"), least=1)
+    # Whoever runs a loop is known by its records.
+    wait_for(lambda: all(f.records() or f.result() for f in scene.jobs().values()), "records")
     recorded = {record["pid"] for name in scene.jobs() for record in scene.records(name)}
     found = [
         member
@@ -126,7 +169,7 @@ def terminated(scene: Scene) -> Struck:
 
 
 def _stopped(scene: Scene, running: Running, number: signal.Signals, expected: int) -> Struck:
-    label = scene.draw_moment(running, [*SEARCHES, FINAL])
+    label = scene.draw_moment(running, scene.labels())
     family = running.family()
     struck = strike(scene, f"inside a segment of {label} ({scene.standing()})")
     began = time.monotonic()
@@ -152,7 +195,7 @@ def _stopped(scene: Scene, running: Running, number: signal.Signals, expected: i
 def torn_record(scene: Scene) -> Struck:
     """The driver is killed and a job's last record line is torn."""
     running = scene.start()
-    label = scene.draw_moment(running, [*SEARCHES, FINAL], least=1)
+    label = scene.draw_moment(running, scene.labels(), least=1)
     struck = kill_driver(scene, running, f"last record of {label} torn")
     path = scene.jobs()[label].path / "records.jsonl"
     lines = path.read_bytes().splitlines(keepends=True)
@@ -173,7 +216,7 @@ def flipped_checkpoint(scene: Scene) -> Struck:
 
 def _damaged_checkpoint(scene: Scene, how: str) -> Struck:
     running = scene.start()
-    label = scene.draw_moment(running, [*SEARCHES, FINAL], least=2)
+    label = scene.draw_moment(running, scene.labels(), least=2)
     file = scene.rng.choice(["state.pt", "manifest.json"])
     struck = kill_driver(scene, running, f"newest {file} of {label} {how}")
     path = newest_checkpoint(scene, label) / file
@@ -196,7 +239,7 @@ def newest_checkpoint(scene: Scene, label: str) -> Path:
 def writing_checkpoint(scene: Scene) -> Struck:
     """Killed while a checkpoint is written: half of the next one lies there."""
     running = scene.start()
-    label = scene.draw_moment(running, [*SEARCHES, FINAL], least=1)
+    label = scene.draw_moment(running, scene.labels(), least=1)
     struck = kill_driver(scene, running, f"a checkpoint of {label} half-written")
     newest = newest_checkpoint(scene, label)
     half = newest.parent / f"{int(newest.name) + 1:06d}"
@@ -214,7 +257,7 @@ def writing_checkpoint(scene: Scene) -> Struck:
 def no_result(scene: Scene) -> Struck:
     """Killed between a job's last record and its result."""
     running = scene.start()
-    label = scene.rng.choice([*SEARCHES, FINAL])
+    label = scene.rng.choice(scene.labels())
     wait_for(
         lambda: label in scene.jobs() and scene.jobs()[label].result() is not None,
         f"the result of {label}",
@@ -225,57 +268,46 @@ def no_result(scene: Scene) -> Struck:
     return struck
 
 
-DEPENDENTS = {
-    "search-frc-seed0": ("frc", [FINAL]),
-    "search-rnn-seed0": ("rnn", ["proxy-rnn-seed0"]),
-    FINAL: (None, []),
-}
-"""What a job's result brings about: a selection, and other jobs."""
-
-
 def _undo(scene: Scene, struck: Struck, label: str) -> None:
     """Take away a job's result and all that came after it."""
-    selection, jobs = DEPENDENTS[label]
     (scene.jobs()[label].path / "result.json").unlink()
     struck.finished.pop(label, None)
     struck.labels = [*struck.labels, label]
-    if selection is not None:
-        (scene.out / "selections" / f"{selection}.json").unlink(missing_ok=True)
-    for name in jobs:
-        _forget(scene, struck, name)
+    _forget(scene, struck, scene.dependents(label))
 
 
-def _forget(scene: Scene, struck: Struck, label: str) -> None:
-    """Take away a job that the kill would not have let begin."""
-    if label in scene.jobs():
-        shutil.rmtree(scene.jobs()[label].path)
-    struck.before.pop(label, None)
-    struck.finished.pop(label, None)
+def _forget(scene: Scene, struck: Struck, labels: set[str]) -> None:
+    """Take away selections, and jobs that the kill would not have let begin."""
+    for label in labels:
+        kind, _, name = label.partition("-")
+        if kind == "select":
+            (scene.out / "selections" / f"{name}.json").unlink(missing_ok=True)
+        elif label in scene.jobs():
+            shutil.rmtree(scene.jobs()[label].path)
+        struck.before.pop(label, None)
+        struck.finished.pop(label, None)
 
 
 def during_selection(scene: Scene) -> Struck:
     """Killed while a selection's record is written."""
     running = scene.start()
-    record = scene.out / "selections" / "frc.json"
+    name = scene.rng.choice(scene.selections())
+    record = scene.out / "selections" / f"{name}.json"
     wait_for(record.exists, "a selection", running)
-    struck = kill_driver(scene, running, "selections/frc.json half-written")
+    struck = kill_driver(scene, running, f"selections/{name}.json half-written")
     content = record.read_bytes()
     record.unlink()
-    record.with_name(f"frc.json.{running.pid}.partial").write_bytes(
+    record.with_name(f"{name}.json.{running.pid}.partial").write_bytes(
         content[: scene.rng.randrange(len(content))]
     )
-    _forget(scene, struck, FINAL)
+    _forget(scene, struck, scene.dependents(f"select-{name}"))
     return struck
 
 
 def during_report(scene: Scene) -> Struck:
     """Killed while the report is written."""
     running = scene.start()
-    wait_for(
-        lambda: bool(scene.jobs().get(FINAL)) and not scene.open_jobs() and _all_selected(scene),
-        "the last result",
-        running,
-    )
+    wait_for(lambda: _all_there(scene), "the last result", running)
     time.sleep(scene.rng.uniform(0, 1.5))
     struck = kill_driver(scene, running, "all results there, report half-written")
     report = scene.out / "report" / "report.md"
@@ -285,8 +317,10 @@ def during_report(scene: Scene) -> Struck:
     return struck
 
 
-def _all_selected(scene: Scene) -> bool:
-    return len(list(scene.out.glob("selections/*.json"))) == 2
+def _all_there(scene: Scene) -> bool:
+    """Whether every job has its result and every selection its record."""
+    selected = len(list(scene.out.glob("selections/*.json"))) == len(scene.selections())
+    return scene.segments.keys() <= scene.jobs().keys() and not scene.open_jobs() and selected
 
 
 def disk_full(scene: Scene) -> Struck:
@@ -297,7 +331,7 @@ def disk_full(scene: Scene) -> Struck:
     if mounted.returncode:
         raise PermissionError("a file system of limited size cannot be mounted here")
     running = scene.start()
-    label = scene.draw_moment(running, [*SEARCHES, FINAL])
+    label = scene.draw_moment(running, scene.labels())
     struck = strike(scene, f"inside a segment of {label} ({scene.standing()})")
     ballast = scene.out / "ballast"
     with ballast.open("wb", buffering=0) as file:
@@ -319,7 +353,7 @@ def disk_full(scene: Scene) -> Struck:
 def second_command(scene: Scene) -> Struck:
     """A second command on the same folder."""
     running = scene.start()
-    label = scene.draw_moment(running, SEARCHES)
+    label = scene.draw_moment(running, scene.labels("search"))
     struck = strike(scene, f"inside a segment of {label} ({scene.standing()})", [])
     second = scene.start()
     _must_end(second, struck, 2)
@@ -332,7 +366,7 @@ def second_command(scene: Scene) -> Struck:
 def stale_lease(scene: Scene) -> Struck:
     """The driver is killed; its lease stands there, of another host whose heart beats no more."""
     running = scene.start()
-    label = scene.draw_moment(running, [*SEARCHES, FINAL])
+    label = scene.draw_moment(running, scene.labels())
     struck = kill_driver(scene, running, f"inside a segment of {label}, lease left behind")
     holder = {"host": "elsewhere", "pid": running.pid, "heartbeat": time.time()}
     (scene.out / "lease.json").write_text(json.dumps(holder))

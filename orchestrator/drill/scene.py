@@ -10,11 +10,16 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from orchestrator.drill.processes import Running, start, wait_for
 from orchestrator.store import JobFolder, Record
+
+MEASURED = ("measure-",)
+"""Jobs whose results are times: no two runs have the same."""
+SHOWN = 4
 
 Point = tuple[str, str, int, int, float]
 """Job, key, step, milliseconds, value."""
@@ -28,6 +33,8 @@ class Scene:
         folder: of this fault: `out`, the commands' log, a tracking server's files.
         data: where data sets lie.
         rng: draws the moment.
+        experiment: what is run.
+        undisturbed: the output folder of a run that nothing struck; None for that run itself.
         words: settings of the command.
         started: every command so far.
         environment: of the commands.
@@ -37,6 +44,8 @@ class Scene:
     folder: Path
     data: Path
     rng: random.Random
+    experiment: str = "drill"
+    undisturbed: Path | None = None
     words: list[str] = field(default_factory=list)
     started: list[Running] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
@@ -53,7 +62,7 @@ class Scene:
         return served if served.exists() else self.out / "mlflow.db"
 
     def start(self, *words: str) -> Running:
-        arguments = ["drill", "--out", str(self.out), "--data", str(self.data)]
+        arguments = [self.experiment, "--out", str(self.out), "--data", str(self.data)]
         log = self.folder / "commands.log"
         running = start(log, [*arguments, *self.words, *words], self.environment)
         self.started.append(running)
@@ -71,41 +80,86 @@ class Scene:
 
     def jobs(self) -> dict[str, JobFolder]:
         """By label."""
-        found = sorted(self.out.glob("jobs/*"))
-        return {path.name.rpartition("-")[0]: JobFolder(path) for path in found}
+        return jobs_in(self.out)
+
+    @cached_property
+    def segments(self) -> dict[str, int]:
+        """How many segments every job with a training loop has, by label, first started first."""
+        assert self.undisturbed is not None
+        records = {
+            label: folder.records()
+            for label, folder in jobs_in(self.undisturbed).items()
+            if not label.startswith(MEASURED)
+        }
+        first = sorted(records, key=lambda label: float(records[label][0]["started"]))
+        return {label: len(records[label]) for label in first}
+
+    def labels(self, kind: str = "") -> list[str]:
+        """Of all jobs with a training loop, or of those of a kind."""
+        return [label for label in self.segments if label.startswith(kind)]
+
+    def selections(self) -> list[str]:
+        """The names of all selections that the study makes."""
+        assert self.undisturbed is not None
+        return sorted(path.stem for path in self.undisturbed.glob("selections/*.json"))
+
+    def dependents(self, label: str) -> set[str]:
+        """All that a job, or a selection (`select-NAME`), brings about, by label."""
+        jobs = json.loads((self.out / "study.json").read_text())["jobs"]
+        ids = {job["id"] for job in jobs if job["label"] == label}
+        found: set[str] = set()
+        for job in jobs:  # what a job needs stands before it
+            if ids.intersection(job["needs"]):
+                ids.add(job["id"])
+                found.add(job["label"])
+        return found
 
     def records(self, label: str) -> list[Record]:
         folder = self.jobs().get(label)
         return folder.records() if folder else []
 
-    def wait_for_records(self, running: Running, label: str, count: int) -> None:
-        """Until the job has so many records; with 0, until its folder is there."""
-        wait_for(
-            lambda: label in self.jobs() and len(self.records(label)) >= count,
-            f"{count} records of {label}",
-            running,
-        )
-
     def draw_moment(self, running: Running, labels: list[str], *, least: int = 0) -> str:
         """Wait for a drawn moment inside a drawn job's segment; returns the job's label.
 
         Args:
+            running: just started.
+            labels: of jobs, of which one that is not done is drawn.
             least: records that the job must have by then.
         """
-        label = self.rng.choice(labels)
-        of = {"search-frc-seed0": 5, "search-rnn-seed0": 3, "train-frc-digits": 5}[label]
-        count = self.rng.randint(least, of - 1)
-        self.wait_for_records(running, label, count)
-        time.sleep(self.rng.uniform(0, 0.4))
+        jobs = self.jobs()
+        done = [label for label, folder in jobs.items() if folder.result() is not None]
+        long = [label for label in labels if self.segments[label] > least]
+        label = self.rng.choice([label for label in long if label not in done])
+        have, last = len(self.records(label)), self.segments[label] - 1
+        self.wait_inside(running, label, self.rng.randint(min(last, max(least, have)), last))
         return label
+
+    def wait_inside(self, running: Running, label: str, count: int) -> None:
+        """Until a command that was just started runs the job, and it has so many records."""
+        began = time.time()
+
+        def handed_out() -> bool:
+            folder = self.jobs().get(label)
+            path = folder.path / "settings.json" if folder else None
+            return path is not None and path.exists() and path.stat().st_mtime > began
+
+        wait_for(handed_out, f"the start of {label}", running)
+        if count and len(self.records(label)) >= count:  # an earlier start left them
+            time.sleep(self.rng.uniform(1, 8))
+            return
+        wait_for(lambda: len(self.records(label)) >= count, f"{count} records of {label}", running)
+        time.sleep(self.rng.uniform(0, 0.4))
 
     def standing(self) -> str:
         """How far every job is, in words."""
         parts = []
         for label, folder in self.jobs().items():
             done = folder.result() is not None
-            short = label.replace("-seed0", "").replace("-digits", "")
-            parts.append(f"{short} {'done' if done else len(folder.records())}")
+            parts.append(f"{label} {'done' if done else len(folder.records())}")
+        if len(parts) > SHOWN:
+            finished = sum(part.endswith(" done") for part in parts)
+            parts = [part for part in parts if not part.endswith(" done")]
+            parts.insert(0, f"{finished} jobs done")
         return ", ".join(parts) or "no job yet"
 
     def open_jobs(self) -> list[str]:
@@ -124,6 +178,7 @@ class Struck:
         finished: the modification times of results that must not be written again.
         remarks: what was seen that must be seen.
         wrong: what was seen that must not be.
+        earlier: what hit the study before, where a fault hits more than once.
     """
 
     moment: str
@@ -133,6 +188,13 @@ class Struck:
     finished: dict[str, int]
     remarks: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
+    earlier: list[Struck] = field(default_factory=list)
+
+
+def jobs_in(out: Path) -> dict[str, JobFolder]:
+    """The job folders of an output folder, by label."""
+    found = sorted(out.glob("jobs/*"))
+    return {path.name.rpartition("-")[0]: JobFolder(path) for path in found}
 
 
 def strike(scene: Scene, moment: str, labels: list[str] | None = None) -> Struck:
@@ -154,6 +216,9 @@ def strike(scene: Scene, moment: str, labels: list[str] | None = None) -> Struck
 def lost(scene: Scene, struck: Struck) -> tuple[int, float]:
     """Segments that were computed twice, and seconds of work that were lost, those included."""
     segments, seconds = 0, 0.0
+    for hit in struck.earlier:
+        more = lost(scene, hit)
+        segments, seconds = segments + more[0], seconds + more[1]
     for label, before in struck.before.items():
         after = {record["position"]: record for record in scene.records(label)}
         redone = [r for r in before if after.get(r["position"], r)["time"] != r["time"]]
@@ -205,12 +270,16 @@ def expected_points(out: Path) -> Counter[Point]:
 
 def differences(scene: Scene, undisturbed: Path) -> list[str]:
     """Where the folder is not what an undisturbed run leaves, one line each."""
-    ours, theirs = scene.jobs(), Scene(undisturbed.parent, scene.data, scene.rng).jobs()
+    ours, theirs = scene.jobs(), jobs_in(undisturbed)
     found = []
     if sorted(p.path.name for p in ours.values()) != sorted(p.path.name for p in theirs.values()):
         return [f"jobs {sorted(ours)}, undisturbed {sorted(theirs)}"]
     for label, folder in ours.items():
         mine, other = folder.result() or {}, theirs[label].result() or {}
+        if label.startswith(MEASURED):
+            if mine.keys() != other.keys():
+                found.append(f"{label}: another result")
+            continue
         for key in sorted((mine | other).keys() - {"seconds"}):
             if mine.get(key) != other.get(key):
                 found.append(f"{label}: {key} differs")
@@ -247,9 +316,10 @@ def _selection(path: Path) -> dict[str, Any]:
 
 
 def report(out: Path) -> str:
-    """The report's text without its durations."""
+    """The report's text without its durations, and without what measurements found."""
     try:
         text = (out / "report" / "report.md").read_text()
     except OSError:
         return ""
+    text = re.sub(r"(?ms)^### One iteration with and without.*?(?=^#|\Z)", "", text)
     return re.sub(r"\d+:\d\d(:\d\d)?|\d+(\.\d+)? (s|ms|min|h)\b", "TIME", text)

@@ -10,7 +10,7 @@ import time
 import urllib.error
 import urllib.request
 
-from orchestrator.drill.faults import FINAL, INTERRUPT_S, SEARCHES
+from orchestrator.drill.faults import INTERRUPT_S
 from orchestrator.drill.processes import Process, descendants, process, wait_for
 from orchestrator.drill.scene import Scene, Struck, strike
 from orchestrator.mlflow_server import ENVIRONMENT, server_command
@@ -76,7 +76,7 @@ def dead_at_start(scene: Scene) -> Struck:
     code = refused.wait()
     scene.words.append("mlflow.unreachable=warn")
     running = scene.start()
-    label = scene.draw_moment(running, SEARCHES, least=1)
+    label = scene.draw_moment(running, scene.labels("search"), least=1)
     struck = strike(scene, f"dead until {label} has records ({scene.standing()})", [])
     if code != 2 or "no MLflow answers" not in refused.output():
         struck.wrong.append(f"without the setting: exit code {code}, expected a refusal, 2")
@@ -90,7 +90,7 @@ def dies(scene: Scene) -> Struck:
     server = TrackingServer(scene)
     server.start()
     running = scene.start()
-    label = scene.draw_moment(running, [*SEARCHES, FINAL])
+    label = scene.draw_moment(running, scene.labels())
     struck = strike(scene, f"inside a segment of {label} ({scene.standing()})", [])
     server.kill()
     _ends_well(running.wait(), struck)
@@ -115,7 +115,7 @@ def _away(scene: Scene, how: str) -> Struck:
     server = TrackingServer(scene)
     server.start()
     running = scene.start()
-    label = scene.draw_moment(running, SEARCHES)
+    label = scene.draw_moment(running, scene.labels("search"))
     seconds = scene.rng.uniform(5, 25)
     place = f"{how} for {seconds:.0f} s from inside a segment of {label} ({scene.standing()})"
     struck = strike(scene, place, [])
@@ -136,7 +136,7 @@ def interrupted_while_hung(scene: Scene) -> Struck:
     server = TrackingServer(scene)
     server.start()
     running = scene.start()
-    label = scene.draw_moment(running, SEARCHES, least=1)
+    label = scene.draw_moment(running, scene.labels("search"), least=1)
     server.hang(True)
     time.sleep(scene.rng.uniform(1, 4))
     struck = strike(scene, f"inside a segment of {label} ({scene.standing()})")

@@ -828,7 +828,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch, *, epoch: int, attempts: int) -> None
         drawn = draw_masks(*args, **kwargs)
         at, step, attempt = asked[-1]
         if at == epoch and step == 1 and attempt < attempts:
-            return drawn._replace(output_BN=torch.tensor(math.nan))
+            return drawn._replace(output_BN=drawn.output_BN * math.nan)
         return drawn
 
     monkeypatch.setattr("gdas.train_text.generator", note)
@@ -874,7 +874,9 @@ def test_without_validation_the_last_weights_are_the_best() -> None:
     assert digest(state["best"]) == digest(dict(state["weights"]))
 
 
-def test_a_language_model_trains_with_one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gdas.train_text.workers", lambda: Workers(0, 2))
-    with pytest.raises(InputError, match="workers=1"):
+def test_a_batch_with_fewer_columns_than_workers_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gdas.train_text.workers", lambda: Workers(0, 5))
+    with pytest.raises(InputError, match="batch_size=4: too few columns for 5 workers"):
         list(training(train_config()))

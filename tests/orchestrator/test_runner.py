@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import errno
+import gc
 import shutil
+import subprocess
+import sys
+import weakref
 from collections import namedtuple
 from pathlib import Path
 
@@ -35,6 +39,63 @@ def test_a_ray_that_does_not_start_is_said_in_one_line(
         pass
     assert str(refused.value).startswith(said)
     assert "timed out during startup" in str(refused.value) and "\n" not in str(refused.value)
+
+
+class Cycle:
+    """Only a garbage collection can end it."""
+
+    def __init__(self, held: object = None) -> None:
+        self.itself, self.held = self, held
+
+
+def test_no_garbage_is_collected_while_ray_shuts_down_and_its_errors_end_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def shuts_down() -> None:
+        assert left() is None, "collected before"
+        new = weakref.ref(Cycle())
+        assert len([Cycle() for _ in range(5000)]) == 5000
+        assert new() is not None, "and nothing meanwhile"
+        raise RuntimeError("a process\ndid not end")
+
+    monkeypatch.setattr(ray, "init", lambda **_: None)
+    monkeypatch.setattr(ray, "shutdown", shuts_down)
+    monkeypatch.setattr(runner, "cluster_budget", lambda: {"CPU": 2.0})
+    with ray_cluster(None):
+        left = weakref.ref(Cycle())
+    assert gc.isenabled()
+    assert capsys.readouterr().err == "Ray did not end cleanly (a process did not end)\n"
+
+
+SHUTDOWN = """
+import gc, threading, ray
+from ray._private.worker import global_worker
+from orchestrator.runner import ray_cluster
+from tests.orchestrator.test_runner import Cycle
+
+ended = threading.Event()
+kept = []
+def goes_on():  # as the thread that sends to MLflow does
+    while global_worker.connected: pass
+    while not ended.is_set():
+        kept[:5] = []
+        [Cycle() for _ in range(1000)]
+
+with ray_cluster(None):
+    gc.freeze()  # or the next full collection is far away
+    gc.collect()
+    gc.set_threshold(100, 2, 2)
+    kept += [Cycle(ray.put(i)) for i in range(3000)]
+    threading.Thread(target=goes_on).start()
+ended.set()
+print("the report")
+"""
+
+
+@pytest.mark.slow
+def test_references_let_go_while_ray_shuts_down_do_not_end_the_driver() -> None:
+    done = subprocess.run([sys.executable, "-c", SHUTDOWN], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "the report\n"), done.stderr
 
 
 @pytest.mark.parametrize(("free", "raised"), [(0, OSError), (1 << 40, EOFError)])

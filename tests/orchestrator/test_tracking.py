@@ -90,9 +90,10 @@ def test_a_server_that_hangs_keeps_nobody_waiting(
         s.listen()  # connections are taken, and nothing is answered
         uri = f"mlflow.tracking_uri=http://127.0.0.1:{s.getsockname()[1]}"
         study, store, _, tracker = made(tmp_path, uri, "mlflow.unreachable=warn")
-        tracker.start()
+        board = Scheduler(study, store, {}, print).board
+        tracker.start(board)
         began = time.monotonic()
-        tracker.finish(Scheduler(study, store, {}, print).board, 0.5)
+        tracker.finish(board, 0.5)
         assert time.monotonic() - began < 2
     assert "not everything was sent" in capsys.readouterr().err
 

@@ -1,0 +1,90 @@
+"""One of several workers of a language model's training, as a process.
+
+Usage: python -m tests.gdas.text_worker RANK SIZE DATA_FOLDER OUT_FOLDER
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+import gdas.train_text
+from gdas.checkpoint import Segment, State, digest, save
+from gdas.config import Dropouts, TextTrainConfig
+from gdas.data.text import Tokens
+from gdas.genotype import random_recurrent_genotype
+from gdas.randomness import generator
+from gdas.train_text import train_text
+from tests.gdas.team import joined
+from tests.gdas.tiny import CPU, latest
+
+WORDS, EPOCHS, SWITCH = 11, 5, 2
+
+# Batches of 5 columns: the shares of two workers are 2 and 3; of the test's one column, 0 and 1.
+CONFIG = TextTrainConfig(
+    epochs=EPOCHS,
+    batch_size=5,
+    evaluation_batch_size=3,
+    bptt=12,
+    hidden=6,
+    lr=2.0,
+    clip=0.05,
+    temporal=2.0,
+    dropouts=Dropouts(output=0.2, hidden=0.1, input=0.2, embedded=0.1, word=0.1),
+)
+
+
+def text(count: int, seed: int) -> Tokens:
+    ids_N = torch.randint(WORDS, (count,), generator=generator(seed, "text"), dtype=torch.int32)
+    return Tokens(ids_N, WORDS)
+
+
+def training(checkpoint: State | None = None) -> Iterator[Segment]:
+    """Averaging begins after epoch `SWITCH`."""
+    gdas.train_text.averaging_begins = lambda config, earlier, loss: len(earlier) + 1 >= SWITCH
+    genotype = random_recurrent_genotype(1, steps=3)
+    texts = text(400, 2), text(80, 3), text(60, 4)
+    return train_text(CONFIG, genotype, *texts, device=CPU, checkpoint=checkpoint)
+
+
+def note(segment: Segment) -> Any:
+    state = None if segment.state is None else digest(segment.state)
+    return segment.position, segment.metrics, segment.details, state
+
+
+def run_interrupted(folder: Path) -> list[Any]:
+    """A new start after every epoch, each from what the first worker saved."""
+    passed: list[Any] = []
+    state: State | None = None
+    while len(passed) < EPOCHS:
+        segment = next(training(state))
+        passed.append(note(segment))
+        if segment.state is not None:
+            save(folder, segment, [])
+        dist.barrier()
+        state = latest(folder).state
+        dist.barrier()
+    return passed
+
+
+def main(rank: int, size: int, data_folder: Path, out: Path) -> None:
+    with joined(rank, size, out):
+        whole, last = [], None
+        for segment in training():
+            whole.append(note(segment))
+            last = segment.state
+        if last is not None:
+            torch.save(last, out / "without_norm.pt")
+        interrupted = run_interrupted(out / "checkpoints")
+        found = {"whole": whole, "interrupted": interrupted}
+        (out / f"worker{rank}.json").write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4]))
