@@ -24,6 +24,9 @@ LABELS = [
     for seed in (0, 1)
 ]
 
+EPOCHS = 20
+"""Of the searches that are killed."""
+
 
 @pytest.mark.slow
 def test_a_study_of_nasbench201_ends_with_every_search_looked_up(tmp_path: Path) -> None:
@@ -69,8 +72,12 @@ def test_killed_in_a_search_and_in_a_lookup_the_same_command_ends_with_the_same_
     out, data = tmp_path / "out", tmp_path / "data"
     data.mkdir()
     write_table(data)
-    # Lookups of some seconds, so that a kill hits one.
-    settings = ["searches.darts.seeds=[0]", "bench201_search.lookup.cells=300"]
+    # Searches and lookups of some seconds, so that a kill hits one.
+    settings = [
+        "searches.darts.seeds=[0]",
+        f"bench201_search.recipe.epochs={EPOCHS}",
+        "bench201_search.lookup.cells=300",
+    ]
     rng = random.Random(os.getpid())
 
     def start() -> subprocess.Popen[str]:
@@ -94,7 +101,7 @@ def test_killed_in_a_search_and_in_a_lookup_the_same_command_ends_with_the_same_
         driving.wait_for(lambda: not any(p.alive() for p in family), "all processes to be gone", 30)
 
     process = start()
-    driving.wait_for_search_records(out, rng.randint(1, 4))  # of 9, and each result is two more
+    driving.wait_for_search_records(out, rng.randint(1, EPOCHS))  # of three times as many
     time.sleep(rng.uniform(0, 0.2))
     power_lost(process)
     unfinished = [
@@ -128,10 +135,10 @@ def test_killed_in_a_search_and_in_a_lookup_the_same_command_ends_with_the_same_
             ended = driving.records(search)[-1]["time"]
             assert all(record["started"] >= ended for record in driving.records(found))
         positions = [record["position"] for record in driving.records(found)]
-        assert positions == [1, 2, 3], job.label
+        assert positions == list(range(1, EPOCHS + 1)), job.label
     with sqlite3.connect(out / "mlflow.db") as database:
         looked_up = database.execute(
             "select count(*), count(distinct run_uuid || ':' || step) from metrics "
             "where key = 'derived/percentile'"
         ).fetchone()
-    assert looked_up == (3 * 3, 3 * 3), "no doubled and no missing point"
+    assert looked_up == (3 * EPOCHS, 3 * EPOCHS), "no doubled and no missing point"
