@@ -25,12 +25,13 @@ from gdas.config import AnyImageData, PhotoData, TextData
 from gdas.data import images, text
 from gdas.data.shard_index import open_index
 from gdas.data.source import Split
-from gdas.errors import InputError
+from gdas.errors import InputError, one_line
 from orchestrator.checks import checked_study
 from orchestrator.console import clock, run_command, say_next
 from orchestrator.estimate import estimated_seconds
 from orchestrator.experiment import Experiment, experiment_of
 from orchestrator.memory import PROCESS, estimated_bytes
+from orchestrator.storage import is_address, open_storage
 from orchestrator.study import Job
 
 EPILOG = """examples:
@@ -70,8 +71,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="EXPERIMENT or key=value",
         help="as of orchestrator.reproduce_paper (default: smoke)",
     )
-    parser.add_argument("--data", type=Path, help="folder with the data sets (default: data)")
-    parser.add_argument("--out", type=Path, help="output folder (default: runs/EXPERIMENT)")
+    parser.add_argument(
+        "--data", help="folder with the data sets, or s3://BUCKET/PREFIX (default: data)"
+    )
+    parser.add_argument(
+        "--out", help="output folder, or s3://BUCKET/PREFIX (default: runs/EXPERIMENT)"
+    )
     return parser.parse_intermixed_args(arguments)
 
 
@@ -83,15 +88,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _doctor(options: argparse.Namespace) -> int:
     experiment = experiment_of(options.words)
-    data = (options.data or Path("data")).resolve()
-    out = options.out or Path("runs") / experiment.name
+    out: str = options.out or f"runs/{experiment.name}"
     bad = 0
     for title, findings in (
         ("versions", versions()),
         ("storage", storage(out)),
         ("MLflow", mlflow(experiment.mlflow.tracking_uri, out)),
-        ("data", data_sets(experiment, data)),
-        ("jobs", jobs(experiment, data)),
+        ("data", _data(experiment, options.data)),
+        ("jobs", jobs(experiment, Path(options.data or "data").resolve())),
     ):
         print(title)
         for finding in findings:
@@ -143,8 +147,12 @@ def _requirements() -> list[Requirement]:
 # Storage and MLflow
 
 
-def storage(out: Path) -> Iterator[Finding]:
+def storage(address: str) -> Iterator[Finding]:
     """Whether OUT can be written to, and has room."""
+    if is_address(address):
+        yield _object_store(address, "--out")
+        return
+    out = Path(address)
     there = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
     probe = there / f".gdas-doctor-{os.getpid()}"
     try:
@@ -167,10 +175,26 @@ def storage(out: Path) -> Iterator[Finding]:
         yield Finding("note" if small else "ok", f"{room:.1f} GiB free in {shared}", fix)
 
 
-def mlflow(uri: str | None, out: Path) -> Iterator[Finding]:
+def _object_store(address: str, option: str) -> Finding:
+    name = f".gdas-doctor-{os.getpid()}"
+    try:
+        place = open_storage(address, option=option)
+        place.write(name, b"0", patience=0.0)
+        place.remove(name)
+    except (InputError, OSError) as problem:
+        return Finding(
+            "BAD",
+            f"{option} {address}: cannot be written to ({one_line(problem, 200)})",
+            "check the bucket's name, your credentials and its rights, or name another",
+        )
+    return Finding("ok", f"{address}: can be written to")
+
+
+def mlflow(uri: str | None, out: str) -> Iterator[Finding]:
     """Whether the tracking server answers."""
     if uri is None:
-        yield Finding("ok", f"in the output folder, sqlite:///{out / 'mlflow.db'}")
+        place = "on the driver's machine" if is_address(out) else f"sqlite:///{out}/mlflow.db"
+        yield Finding("ok", f"no server named: {place}")
         return
     if not uri.startswith(("http://", "https://")):
         yield Finding("ok", f"{uri} (not a server: nothing to reach)")
@@ -185,10 +209,25 @@ def mlflow(uri: str | None, out: Path) -> Iterator[Finding]:
             "start it (mlflow server --host HOST --port PORT), or leave mlflow.tracking_uri out",
         )
         return
-    yield Finding("ok" if alive else "note", f"{uri}: answers")
+    if alive:
+        yield Finding("ok", f"{uri}: answers")
+    else:
+        yield Finding("note", f"{uri}: answers, not as MLflow does", "check its address")
 
 
 # Data
+
+
+def _data(experiment: Experiment, named: str | None) -> Iterator[Finding]:
+    """The data folder, and each data set in it."""
+    if named is not None and is_address(named):
+        yield _object_store(named, "--data")
+        return
+    folder = Path(named or "data").resolve()
+    if named is not None and not folder.is_dir():
+        yield Finding("BAD", f"--data {named}: no such folder", f"mkdir {named}, or name another")
+        return
+    yield from data_sets(experiment, folder)
 
 
 def data_sets(experiment: Experiment, folder: Path) -> Iterator[Finding]:

@@ -29,6 +29,12 @@ ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
 
+EPILOG = """examples:
+  python -m orchestrator.mlflow_server --folder /var/lib/mlflow --backup s3://BUCKET/mlflow
+
+A new machine begins from the newest copy. Studies find it with
+mlflow.tracking_uri=http://127.0.0.1:5000; SIGTERM copies once more and ends it."""
+
 
 def server_command(database: Path, artifacts: str, port: int) -> list[str]:
     """A tracking server on this machine's loopback alone, to be run with ENVIRONMENT.
@@ -101,11 +107,16 @@ def _back_up_or_say(folder: Path, backup: Storage) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m orchestrator.mlflow_server", description="MLflow, backed up."
+        prog="python -m orchestrator.mlflow_server",
+        description="An MLflow server on this machine whose database is copied to an object store.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--folder", type=Path, required=True, help="for its database")
-    parser.add_argument("--backup", required=True, help="s3://BUCKET/PREFIX")
-    parser.add_argument("--port", type=int, default=5000)
+    parser.add_argument(
+        "--backup", required=True, help="s3://BUCKET/PREFIX, for copies and artifacts"
+    )
+    parser.add_argument("--port", type=int, default=5000, help="on 127.0.0.1 (default: 5000)")
     options = parser.parse_args(arguments)
     return run_command(
         lambda: serve(options.folder, open_storage(options.backup, option="--backup"), options.port)

@@ -127,10 +127,13 @@ def recorded_board(store: Store, study: Study, *, driven: bool) -> Board:
     """Where every job stands: done, running, stopped, failed, blocked or waiting.
 
     Args:
-        driven: a process drives the study; without one, what was begun is stopped.
+        driven: a process drives the study: what failed waits for another try, unless that process
+            has given it up. Without one, what was begun is stopped, or has failed.
     """
     states: dict[str, str] = {}
     notes: dict[str, str] = {}
+    failures: dict[str, int] = {}
+    began = (store.out / "study.json").stat().st_mtime
     for job in study:
         folder = store.folder(job)
         if store.done(job):
@@ -139,20 +142,30 @@ def recorded_board(store: Store, study: Study, *, driven: bool) -> Board:
             states[job.id] = "blocked"
         elif job.kind == "select":
             states[job.id] = "waiting"
-        elif (error := folder.failure()) is not None and _is_last(folder.path):
-            states[job.id], notes[job.id] = "failed", error
-        elif driven and started_at(store, job) >= (store.out / "study.json").stat().st_mtime:
+        elif (error := folder.failure()) is not None and _is_last(folder.path, driven, began):
+            failures[job.id], given_up = folder.failed_times()
+            states[job.id] = "failed" if given_up or not driven else "waiting"
+            notes[job.id] = error
+        elif driven and started_at(store, job) >= began:
             states[job.id] = "running"
         else:
             states[job.id] = "stopped" if folder.records() else "waiting"
-    return Board(states, notes)
+    return Board(states, notes, failures)
 
 
-def _is_last(folder: Path) -> bool:
-    """Whether the last thing that happened to a job is its failure."""
+def _is_last(folder: Path, driven: bool, began: float) -> bool:
+    """Whether the last thing that happened to a job is its failure.
+
+    Args:
+        driven, began: a command drives the study, since then; it tries again what failed before.
+    """
     records = folder / "records.jsonl"
-    failed = (folder / "failure.json").stat().st_mtime
-    return not records.exists() or failed >= records.stat().st_mtime
+    try:
+        failed = (folder / "failure.json").stat().st_mtime
+    except OSError:  # just now handed out again
+        return False
+    after = not records.exists() or failed >= records.stat().st_mtime
+    return after and not (driven and failed < began)
 
 
 def started_at(store: Store, job: Job) -> float:

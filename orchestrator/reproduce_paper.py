@@ -31,25 +31,40 @@ from orchestrator.experiment import Experiment, experiment_of
 from orchestrator.mending import mend
 from orchestrator.node_data import fetched, publish, refuse_unchecked
 from orchestrator.plan import confirm, print_plan, say_standings
-from orchestrator.process import repeatedly, terminate_as_interrupt
+from orchestrator.process import interruptible, leave, repeatedly
 from orchestrator.report import write_report
+from orchestrator.run_words import where_to_look
 from orchestrator.scheduler import Scheduler
 from orchestrator.storage import cache_folder, is_address, open_storage
 from orchestrator.store import Store, lease
 from orchestrator.study import Study
 from orchestrator.tracking import Tracker
 
-EPILOG = """examples:
-  python -m orchestrator.reproduce_paper                       the smoke experiment, minutes
+EPILOG = """experiments (experiments/*.yaml; what each needs and takes: experiments/README.md):
+  smoke        every kind of job, digits and prose, minutes on 2 cores
+  laptop       the real CIFAR-10, PTB and WikiText-2, small: about an hour on 2 cores
+  headline     the abstract's claim at the paper's size: GPUs, days
+  paper        every GDAS row of Tables 1 to 5: GPUs, weeks
+  published  random  ablations  nasbench201  drill
+
+examples:
+  python -m orchestrator.reproduce_paper                       the smoke experiment
   python -m orchestrator.reproduce_paper laptop --data DIR     small, on the real CIFAR-10
   python -m orchestrator.reproduce_paper headline --dry-run    what the abstract's claim takes
   python -m orchestrator.reproduce_paper smoke search.recipe.epochs=4 --out runs/longer
+  python -m orchestrator.reproduce_paper smoke --only search-gdas-frc
+  python -m orchestrator.reproduce_paper smoke --report        of what there is by now
 
-The same command again goes on where the last one stopped. Exit code: 0 all done, 1 a job failed,
-2 bad input, 130 interrupted (143 terminated)."""
+key=value changes a setting by its dotted name; lists and groups as YAML: 'search.seeds=[0, 1]'.
+
+The same command again goes on where the last one stopped; Ctrl-C at any time. Beside it:
+orchestrator.status OUT, orchestrator.doctor EXPERIMENT, orchestrator.compare OUT1 OUT2.
+
+Exit code: 0 all done, 1 a job failed, 2 bad input, 130 interrupted (143 terminated)."""
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
     parser = argparse.ArgumentParser(
         prog="python -m orchestrator.reproduce_paper",
         description="Search, select, train, and report beside the paper's numbers.",
@@ -91,12 +106,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="write the report of what OUT has by now, start nothing; also while it runs",
     )
     parser.add_argument("--yes", action="store_true", help="do not ask before a run of days")
-    return parser.parse_intermixed_args(arguments)
+    return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    options = parse(arguments)
+    options = parser().parse_intermixed_args(arguments)
     words = sys.argv[1:] if arguments is None else list(arguments)
     options.command = shlex.join(["python", "-m", "orchestrator.reproduce_paper", *words])
     return run_command(lambda: _command(options))
@@ -188,7 +203,7 @@ def _drive(
     console = Console(study, store)
     scheduler = Scheduler(study, store, {}, console.say, experiment.retries)
     tracker: Tracker | None = None
-    with terminate_as_interrupt() as seen:
+    with interruptible() as seen:
         interrupted = False
         try:
             if any(job.kind != "select" and not store.done(job) for job in study):
@@ -197,7 +212,7 @@ def _drive(
                 # Once more: connecting to Ray puts a handler of its own in place of ours.
                 with (
                     ray_cluster(options.address) as scheduler.budget,
-                    terminate_as_interrupt() as seen,
+                    interruptible() as seen,
                 ):
                     refuse_impossible(study, store)
                     confirm(study, store, scheduler.budget, yes=options.yes)
@@ -280,7 +295,7 @@ def _conclude(
     )
     print(f"report: {where}")
     if tracker is not None:
-        print(f"MLflow: mlflow ui --backend-store-uri {tracker.uri}")
+        print(f"MLflow: {where_to_look(tracker.uri, tracker.experiment_id)}")
     if interrupted:
         done = sum(state == "done" for state in board.states.values())
         print(
@@ -297,4 +312,4 @@ def _versions() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -6,6 +6,7 @@ description is Markdown, and may lead to the page's own charts.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -16,6 +17,13 @@ from orchestrator.experiment import Experiment
 from orchestrator.store import Store
 from orchestrator.study import TITLES, Job, Study, flat
 
+PAGE = "workflowType=machine_learning"
+"""Of MLflow's page: without it, it shows language model agents, where runs are not to be found."""
+COLOURS = (
+    *("#0072B2", "#E69F00", "#009E73", "#CC79A7"),
+    *("#56B4E9", "#D55E00", "#8C6BB1", "#666666"),
+)
+"""Told apart by colour-blind eyes too (Okabe and Ito); MLflow's own are drawn, and may be alike."""
 SEED = re.compile(r"(.+?)-(?:seed)?(\d+)")
 MAIN = (("test/top1", "top-1", "%"), ("test/perplexity", "perplexity", ""))
 
@@ -48,8 +56,18 @@ def tags_of(job: Job, experiment: Experiment) -> dict[str, str]:
         "dataset": str(config["data"]["name"]),
         "seed": str(_seed(job)),
         "job": job.id,
+        "mlflow.runColor": COLOURS[_seed(job) % len(COLOURS)],
     }
     return tags | ({"paper_row": f"Table {row.table}: {row.method}"} if row else {})
+
+
+def data_of(job: Job) -> dict[str, tuple[str, str]]:
+    """A job's data: split to the data set's name and a digest of what it holds."""
+    name = str(job.recipe["config"]["data"]["name"])
+    return {
+        split: (name, hashlib.sha256(f"{split} {content}".encode()).hexdigest()[:8])
+        for split, content in job.recipe["data"].items()
+    }
 
 
 def parameters_of(job: Job) -> dict[str, str]:
@@ -91,11 +109,19 @@ def chart(experiment_id: str, variant: str) -> str:
     Sorted by name: in its order of time the page folds runs under their parent and draws none.
     """
     wanted = f"tags.variant = '{variant}' AND tags.stage = '{TITLES['search']}'"
-    order = quote("attributes.`Run Name`", safe="")
+    order = quote("attributes.`run_name`", safe="")
     return (
-        f"#/experiments/{experiment_id}/runs?compareRunsMode=CHART&orderByKey={order}"
+        f"#/experiments/{experiment_id}/runs?{PAGE}&compareRunsMode=CHART&orderByKey={order}"
         f"&orderByAsc=true&searchFilter={quote(wanted, safe='')}"
     )
+
+
+def where_to_look(uri: str, experiment_id: str) -> str:
+    """The command that shows an MLflow's runs, or the page of one that runs."""
+    page = f"/#/experiments/{experiment_id}?{PAGE}" if experiment_id else ""
+    if uri.startswith(("http://", "https://")):
+        return uri.rstrip("/") + page
+    return f"mlflow ui --backend-store-uri {uri}   # then open http://127.0.0.1:5000{page}"
 
 
 def report_tables(markdown: str) -> dict[str, str]:

@@ -24,6 +24,8 @@ QUIET = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # how soon Train notices that workers are done
     "RAY_USAGE_STATS_ENABLED": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # Its own handler waits up to 15 s for trials; what they wrote is safe, so they are just ended.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_MAX_PENDING_TRIALS_PG": "64",  # or trials of a custom searcher start one by one
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
@@ -166,9 +168,8 @@ def run_study(scheduler: Scheduler, environment: dict[str, Any]) -> None:
     Args:
         environment: what trials need to know beside their recipe ("data", "selections").
 
-    Ctrl-C ends it early, with jobs still running on the scheduler's board.
-
     Raises:
+        KeyboardInterrupt: Ctrl-C; jobs still run on the scheduler's board, and end with Ray.
         OSError: the disk is full, and Tune could not go on without files of its own.
     """
     study, store, board = scheduler.study, scheduler.store, scheduler.board

@@ -173,7 +173,9 @@ class Scheduler:
         counts = cause == "own" or (cause == "process" and not went_on)
         board.failures[job.id] = board.failures.get(job.id, 0) + 1
         self.used[job.id] = self.used.get(job.id, 0) + counts
-        if self.used[job.id] <= self.retries:
+        again = self.used[job.id] <= self.retries
+        folder.note_failure(why, cause, board.failures[job.id], again=again)
+        if again:
             board.states[job.id] = "waiting"
             then = "tried again from its newest checkpoint"
             then += "" if counts else ", which is no retry of its own"

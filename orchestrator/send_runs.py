@@ -15,6 +15,7 @@ from pathlib import Path
 from gdas.errors import InputError
 from orchestrator.console import run_command, say_next
 from orchestrator.recorded import driver, open_recorded, recorded_board, recorded_experiment
+from orchestrator.run_words import where_to_look
 from orchestrator.tracking import Tracker
 
 PATIENCE_S = 3600.0
@@ -75,8 +76,7 @@ def _send(out: Path, uri: str, name: str | None) -> int:
     sent = tracker.finish(recorded_board(store, study, driven=False), PATIENCE_S)
     if sent:
         print(f"{out}: {len(tracker.runs)} runs are in the experiment {there.experiment} at {uri}")
-        page = f"open {uri}" if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri}"
-        say_next(page)
+        say_next(where_to_look(uri, tracker.experiment_id))
         return 0
     say_next(f"python -m orchestrator.send_runs {out} --to {uri}")
     return 1

@@ -7,10 +7,11 @@ A test holds the page to what this writes.
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ def page() -> str:
     for path in sorted(EXPERIMENTS.glob("*.yaml")):
         parts.append(f"\n### [{path.stem}]({path.name})\n\n{_opening(path)}\n")
     parts.append("\n## Recipes\n\nEvery setting that can change a result, with its value in each ")
-    parts.append("preset and where the default comes from. `-`: the preset has no such recipe.\n")
+    parts.append("preset and where the default comes from.\n")
     for title, config, presets in RECIPES:
         parts.append(f"\n### {title}\n\n{_recipe(config, presets)}")
     parts.append("\n## Everything else\n\nResources and tracking do not change a job's identity.\n")
@@ -116,12 +117,18 @@ def page() -> str:
 
 def _opening(path: Path) -> str:
     """The comment that an experiment's file begins with, as Markdown."""
-    lines = []
+    lines: list[str] = []
+    fenced = False
     for line in path.read_text(encoding="utf-8").splitlines():
+        text = line.removeprefix("#").removeprefix(" ")
+        command = line.startswith("#   ")
+        if command != fenced:
+            lines.append("```sh" if command else "```")
+            fenced = command
         if not line.startswith("#"):
             break
-        lines.append(line.removeprefix("#").removeprefix(" "))
-    return "\n".join(line.replace("   python", "    python", 1) for line in lines)
+        lines.append(text.strip() if command else text)
+    return "\n".join(lines)
 
 
 def _recipe(config: type, presets: Mapping[Any, Any]) -> str:
@@ -137,7 +144,7 @@ def _recipe(config: type, presets: Mapping[Any, Any]) -> str:
         paper = source.paper.text if source else ""
         why = source.why if source else without.get(key, "")
         rows.append([f"`{key}`", *values, paper, why, meaning.get(key, "")])
-    header = ["setting", *presets, "paper", "source", "note"]
+    header = ["setting", *(f"`{name}`" for name in presets), "the paper says", "source", "note"]
     return _table(header, rows)
 
 
@@ -209,5 +216,17 @@ def _table(header: list[str], rows: list[list[str]]) -> str:
     return line(header) + line(["---"] * len(header)) + "".join(map(line, rows))
 
 
-if __name__ == "__main__":
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    argparse.ArgumentParser(
+        prog="python -m orchestrator.settings_page",
+        description="Print experiments/README.md, made from the experiments and the settings.",
+        epilog="example:\n  python -m orchestrator.settings_page > experiments/README.md",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).parse_args(arguments)
     sys.stdout.write(page())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

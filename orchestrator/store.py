@@ -265,6 +265,34 @@ class JobFolder:
         except OSError as problem:  # what failed is raised, not this
             print(f"{self.address}: failure.json cannot be written ({problem})", file=sys.stderr)
 
+    def note_failure(self, why: str, cause: Cause, times: int, *, again: bool) -> None:
+        """The driver's word on a failure, beside what the job left of it.
+
+        Args:
+            times: failures in this command.
+            again: the job will be tried again.
+        """
+        path = self.path / "failure.json"
+        try:
+            found = json.loads(path.read_text())
+        except (OSError, ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            found = {"error": why, "traceback": "", "time": time.time(), "cause": cause}
+        try:
+            write_json(path, found | {"times": times, "again": again})
+            self.publish("failure.json")
+        except OSError:
+            return  # a full disk, or a store that is away: the driver knows it still
+
+    def failed_times(self) -> tuple[int, bool]:
+        """How often the job failed in the command that last ran it, and whether it was given up."""
+        try:
+            found = json.loads((self.path / "failure.json").read_text())
+            return int(found.get("times", 1)), not found.get("again", True)
+        except (OSError, ValueError, OverflowError, TypeError, AttributeError, RecursionError):
+            return 0, False
+
     def clear_failure(self) -> None:
         (self.path / "failure.json").unlink(missing_ok=True)
         if self.remote is not None:
@@ -578,7 +606,7 @@ def lease(store: Store) -> Iterator[None]:
 
 def _lease_lost() -> None:
     print("another driver has taken this study over; this one ends", file=sys.stderr, flush=True)
-    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _kept(name: str, manifests: bool) -> bool:

@@ -19,6 +19,7 @@ from typing import Any
 from gdas.errors import InputError, one_line
 from orchestrator.experiment import Experiment
 from orchestrator.run_words import (
+    data_of,
     description,
     parameters_of,
     report_tables,
@@ -232,6 +233,7 @@ class Tracker:
         params = [Param(name, value) for name, value in parameters_of(job).items()]
         for start in range(0, len(params), PARAMS):
             self.client.log_batch(run_id, params=params[start : start + PARAMS])
+        self.client.log_inputs(run_id, datasets=_inputs(job))
         return run_id
 
     def _log(self, run_id: str, records: list[Record]) -> None:
@@ -330,6 +332,16 @@ class Tracker:
             winner = json.loads(path.read_text()).get("winner", {})
             if winner.get("search") == job.id:
                 self.client.set_tag(self.runs[job.id], "selected", "true")
+
+
+def _inputs(job: Job) -> list[Any]:
+    """A job's data as MLflow lists them; the same again is one."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    return [
+        DatasetInput(Dataset(name, digest, "local", "{}"), [InputTag("mlflow.data.context", split)])
+        for split, (name, digest) in data_of(job).items()
+    ]
 
 
 def _milliseconds(record: Record, key: str = "time") -> int:

@@ -1,32 +1,240 @@
-"""The README's Python runs as it is written."""
+"""The README: its Python runs as it is written, and every command is run by some test."""
 
 from __future__ import annotations
 
+import importlib
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```python\n(.*?)^```", README, re.M | re.S)
+from gdas.deviations import deviations
+from gdas.genotype import PUBLISHED, PUBLISHED_RECURRENT
+from orchestrator import cell, compare, reproduce_paper, status
+from orchestrator.experiment import load_experiment
+from tests.gdas.photo_folder import make_folder
+from tests.orchestrator.fake_study import fake_study, select
+from tests.readme import README, ROOT, blocks, commands, words
+
+PYTHON = blocks("python")
+HERE, PAGES = "tests/test_readme.py", "tests/e2e/test_pages.py"
+COMMANDS = "tests/orchestrator/test_commands.py"
+
+# Which test runs each command. What is not run as it stands says why in a comment.
+RUN_BY = {
+    "python -m orchestrator.reproduce_paper": f"{PAGES}::smoke",
+    "python -m orchestrator.status OUT": f"{HERE}::test_looking_at_a_study",
+    "python -m orchestrator.compare OUT1 OUT2": f"{HERE}::test_looking_at_a_study",
+    "python -m orchestrator.doctor [EXPERIMENT]": (
+        f"{COMMANDS}::test_doctor_of_the_smoke_experiment_is_content"
+    ),
+    "python -m orchestrator.doctor": f"{COMMANDS}::test_doctor_of_the_smoke_experiment_is_content",
+    "python -m orchestrator.cell show CELL": f"{HERE}::test_cells",
+    "python -m orchestrator.jobs list OUT": (
+        f"{COMMANDS}::test_old_job_folders_are_listed_and_removed_and_needed_ones_stay"
+    ),
+    "python -m orchestrator.send_runs OUT --to URI": (
+        "tests/orchestrator/test_send_runs.py"
+        "::test_runs_sent_to_another_mlflow_are_equal_and_sending_twice_doubles_nothing"
+    ),
+    "python -m orchestrator.drill": f"{PAGES}::test_the_drill_of_one_fault",
+    # Not on a real cluster: on several nodes of this machine, and a store that moto plays.
+    "python -m orchestrator.reproduce_paper headline --address auto --out "
+    "s3://BUCKET/runs/headline --yes": (
+        "tests/cluster/test_study.py"
+        "::test_a_study_that_loses_nodes_and_its_store_ends_with_the_undisturbed_ones_digests"
+    ),
+    "ray up cluster/aws.yaml": (
+        "tests/cluster/test_ray_up.py::test_up_starts_the_head_alone_and_down_ends_it"
+    ),
+    "mlflow ui --backend-store-uri sqlite:///runs/smoke/mlflow.db": f"{PAGES}::pages",
+    "mlflow server --host 127.0.0.1 --port 5000": f"{PAGES}::test_runs_sent_to_a_server",
+    "python -m orchestrator.send_runs runs/smoke --to http://127.0.0.1:5000": (
+        f"{PAGES}::test_runs_sent_to_a_server"
+    ),
+    "python -m gdas.data.shards IMAGEFOLDER DIR/imagenet": f"{HERE}::test_photos_are_converted",
+    # Of make and pip only what they would run is looked at: tests install nothing and do not run
+    # themselves. CI runs `make test`, and through it the installation, from a clean checkout.
+    "make reproduce": f"{HERE}::test_what_make_runs",
+    "make test": f"{HERE}::test_what_make_runs",
+    "make test-all": f"{HERE}::test_what_make_runs",
+    "make check": f"{HERE}::test_what_make_runs",
+    "make bench": f"{HERE}::test_what_make_runs",
+    "make drill": f"{HERE}::test_what_make_runs",
+    "make reproduce TORCH_INDEX=https://download.pytorch.org/whl/cpu": (
+        f"{HERE}::test_what_make_runs"
+    ),
+    "pip install -e .": f"{HERE}::test_what_make_runs",
+    "pip install torch torchvision --index-url https://download.pytorch.org/whl/cpu": (
+        f"{HERE}::test_what_make_runs"
+    ),
+}
+PLANS = [command for command in commands() if "reproduce_paper " in command]
+PLANS = [command for command in PLANS if command not in RUN_BY and "[" not in command]
+CELLS = [command for command in commands() if "orchestrator.cell " in command]
+SYNOPSIS = next(command for command in commands() if "[EXPERIMENT] [key=value" in command)
+
+
+@pytest.fixture(autouse=True)
+def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the README's reader is: with `runs/smoke`, and data in ~/data."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "data").mkdir()
+
+
+# Python
 
 
 def test_the_readme_has_python_to_run() -> None:
-    assert BLOCKS
+    assert PYTHON
 
 
-@pytest.mark.parametrize("number", range(len(BLOCKS)))
-def test_a_python_block_of_the_readme_runs_by_itself(
-    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("number", range(len(PYTHON)))
+def test_a_python_block_of_the_readme_runs_by_itself(number: int) -> None:
+    exec(compile(PYTHON[number], f"README.md, block {number + 1}", "exec"), {"__name__": "readme"})
+
+
+# Commands
+
+
+def test_every_command_of_the_readme_is_run_by_a_test_that_exists() -> None:
+    found = set(commands())
+    assert len(found) > 25
+    assert found - {SYNOPSIS, *PLANS, *CELLS} - set(RUN_BY) == set(), "not run by any test"
+    assert set(RUN_BY) - found == set(), "no longer in the README"
+    for where in RUN_BY.values():
+        file, _, name = where.partition("::")
+        assert f"def {name}(" in (ROOT / file).read_text(encoding="utf-8"), where
+
+
+def test_the_synopsis_has_all_options() -> None:
+    known = {
+        option
+        for action in reproduce_paper.parser()._actions
+        for option in action.option_strings
+        if option.startswith("--")
+    }
+    assert set(re.findall(r"--[\w-]+", SYNOPSIS)) == known - {"--help"}
+
+
+@pytest.mark.parametrize("command", [plan for plan in PLANS if "--calibrate" not in plan])
+def test_an_experiments_command_is_accepted_and_planned(
+    command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    exec(compile(BLOCKS[number], f"README.md, block {number + 1}", "exec"), {"__name__": "readme"})
+    _, rest = words(command)
+    rest = [word.replace("~", str(Path.home())) for word in rest]
+    assert reproduce_paper.main([*rest, *(["--dry-run"] if "--dry-run" not in rest else [])]) == 0
+    out = capsys.readouterr().out
+    assert "search-gdas-frc-seed3" in out and "in all: about" in out
 
 
-def test_every_module_that_the_readme_runs_exists() -> None:
-    named = set(re.findall(r"python -m ((?:gdas|orchestrator)[\w.]*)", README))
-    assert "orchestrator.reproduce_paper" in named
-    for module in named:
-        path = ROOT / Path(*module.split("."))
-        assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), module
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [plan for plan in PLANS if "--calibrate" in plan])
+def test_a_plan_from_steps_timed_here(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    _, rest = words(command)
+    assert reproduce_paper.main([word.replace("~", str(Path.home())) for word in rest]) == 0
+    out = capsys.readouterr().out
+    assert "timed" in out and "a guess may be wrong" not in out
+
+
+def study(out: Path) -> None:
+    _, jobs, store = fake_study(out, of="smoke")
+    select(store, jobs)
+
+
+def test_looking_at_a_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("smoke", "other"):
+        study(tmp_path / "runs" / name)
+    assert status.main(["runs/smoke"]) == 0
+    assert "search: 0 of 8 done, 8 waiting" in capsys.readouterr().out
+    assert compare.main(["runs/smoke", "runs/other"]) == 0
+    assert "settings: equal" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", CELLS)
+def test_cells(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study(tmp_path / "runs" / "smoke")
+    _, rest = words(command.replace("CELL", "GDAS_V1"))
+    assert cell.main(rest) == 0
+    out = capsys.readouterr().out
+    expected = {
+        "show": "node 3  =  ",
+        "draw": "drawn: cell.svg",
+        "count": "496,734,952",
+    }
+    assert expected[rest[0]] in out
+    if rest[0] == "draw":
+        assert Path("cell.svg").read_text().startswith("<?xml")
+
+
+def test_photos_are_converted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_folder(tmp_path / "IMAGEFOLDER")
+    (command,) = [command for command in commands() if "gdas.data.shards" in command]
+    module, rest = words(command)
+    assert importlib.import_module(module).main(rest) == 0
+    assert "classes" in capsys.readouterr().err
+    assert list(Path("DIR/imagenet").rglob("*.parquet"))
+
+
+def test_what_make_runs() -> None:
+    def made(*target: str) -> str:
+        command = ["make", "-n", "--no-print-directory", "VENV=there", *target]
+        return subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+        ).stdout
+
+    python = "there/bin/python -m"
+    for target, line in {
+        "reproduce": f"{python} orchestrator.reproduce_paper smoke",
+        "test": f'{python} pytest -m "not slow"',
+        "test-all": f"{python} pytest",
+        "check": f"{python} mypy",
+        "bench": f"{python} tests.bench",
+        "drill": f"{python} orchestrator.drill",
+    }.items():
+        lines = made(target).splitlines()
+        assert any(found.startswith(line) for found in lines), target
+        assert any("pip install" in found and "-e '.[dev]'" in found for found in lines)
+    (index,) = [command for command in commands() if command.startswith("make reproduce TORCH")]
+    (pip,) = [command for command in commands() if command.startswith("pip install torch")]
+    url = index.partition("TORCH_INDEX=")[2]
+    assert pip.endswith(f"--index-url {url}")
+    assert f"--index-url {url} torch torchvision" in made(*index.split()[1:])
+    assert "make test" in (ROOT / ".ci" / "run").read_text().splitlines()
+
+
+# What it says
+
+
+def test_the_sections_come_in_the_order_of_use() -> None:
+    sections = re.findall(r"^## (.+)$", README, re.M)
+    wanted = [
+        *("Results so far", "Try it", "Reproduce the paper", "On a cluster"),
+        *("When something fails", "What differs from the paper", "Use a cell", "Layout"),
+    ]
+    assert [section for section in sections if section in wanted] == wanted
+
+
+def test_what_differs_from_the_paper_is_all_there() -> None:
+    section = README.partition("## What differs from the paper")[2].partition("\n## ")[0]
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    named = {key for row in rows for key in re.findall(r"`([^`]+)`", row)}
+    paper = load_experiment("paper", [])
+    # The search without the acceleration is there to be another than the paper's.
+    recipes = [s.recipe for n, s in paper.searches.items() if n != "not-accelerated-frc"]
+    recipes += [final.recipe for final in paper.finals.values()]
+    differ = {line.key for recipe in recipes for line in deviations(recipe) if line.differs}
+    assert named == differ
+
+
+def test_the_pictures_and_pages_that_it_shows_exist() -> None:
+    paths = re.findall(r"\]\((?!http)([^)#]+)\)", README)
+    assert sum(path.endswith(".png") for path in paths) == 2
+    for path in paths:
+        assert (ROOT / path).is_file(), path
+
+
+def test_every_published_cell_is_named() -> None:
+    assert [name for name in {**PUBLISHED, **PUBLISHED_RECURRENT} if name not in README] == []

@@ -382,15 +382,28 @@ def _remove_others(target: Path, index: ShardIndex) -> None:
 
 # Command line
 
+EPILOG = """examples:
+  python -m gdas.data.shards ILSVRC2012 data/imagenet
+  python -m gdas.data.shards ~/flowers data/flowers --damaged-limit 10
+
+Stop it and give the same command again: whole shards are kept. Then an experiment with
+data: {name: flowers, format: photos, classes: 102} finds it in --data data.
+
+Exit code: 0 all is converted, 2 bad input, 130 interrupted."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m gdas.data.shards",
         description="Convert an ImageFolder (train/CLASS/, val/CLASS/) to Parquet shards, once.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("source", type=Path, help="the ImageFolder")
-    parser.add_argument("target", type=Path, help="DATA/NAME, NAME being the data set's")
+    parser.add_argument("source", type=Path, metavar="IMAGEFOLDER", help="with train/ and val/")
+    parser.add_argument(
+        "target", type=Path, metavar="DATA/NAME", help="NAME is the data set's (data.name)"
+    )
     parser.add_argument(
         "--damaged-limit",
         type=int,
@@ -405,9 +418,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="N",
         help="threads (default: one a core)",
     )
-    parser.add_argument("--rows", type=int, default=2048, metavar="N", help="photos in a shard")
     parser.add_argument(
-        "--group-rows", type=int, default=64, metavar="N", help="photos in a row group"
+        "--rows", type=int, default=2048, metavar="N", help="photos in a shard (default: 2048)"
+    )
+    parser.add_argument(
+        "--group-rows",
+        type=int,
+        default=64,
+        metavar="N",
+        help="photos in a row group, the unit of shuffling (default: 64)",
     )
     options = parser.parse_args(arguments)
     for key in ("workers", "rows", "group_rows"):
@@ -434,6 +453,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for split, shards in index.splits.items()
     )
     print(f"{options.target}: {len(index.classes)} classes; {counts}", file=sys.stderr)
+    data, name = options.target.parent, options.target.name
+    setting = "" if name == "imagenet" else f"  (data: {{name: {name}, format: photos, ...}})"
+    print(f"next: python -m orchestrator.reproduce_paper EXPERIMENT --data {data}{setting}")
     return 0
 
 

@@ -8,13 +8,16 @@ import random
 import shutil
 import subprocess
 import sys
+import textwrap
 import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gdas.errors import InputError
 from gdas.files import write_json
+from orchestrator.console import run_command, say_next
 from orchestrator.drill import faults, services
 from orchestrator.drill.faults import Fault
 from orchestrator.drill.scene import Scene, Struck, differences, lost, recovery
@@ -47,6 +50,28 @@ KINDS: dict[str, Fault] = {
     "mlflow-hangs": services.hangs,
     "interrupted-while-mlflow-hangs": services.interrupted_while_hung,
 }
+
+
+EPILOG = f"""examples:
+  python -m orchestrator.drill                                    20 faults
+  python -m orchestrator.drill --seed 7 --faults 40               the same moments again
+  python -m orchestrator.drill --only driver-killed,disk-full --faults 2
+  python -m orchestrator.drill --experiment drill-all --only every-job-killed --faults 1
+                                                                  every kind of training loop
+  python -m orchestrator.drill --experiment smoke --only three-times --faults 1
+
+The study runs once undisturbed; then again for each fault: it is struck at a moment that the seed
+draws, the same command is given again, and all that it leaves must be equal. The drill's own
+command goes on too: faults that OUT/drill.json has are not run again.
+
+kinds:
+{
+    textwrap.fill(
+        ", ".join(KINDS), 96, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
+    )
+}
+
+Exit code: 0 all equal, 1 a difference, 2 bad input."""
 
 
 def draw(seed: int, count: int, kinds: list[str]) -> list[str]:
@@ -161,8 +186,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m orchestrator.drill",
         description="Strike a small study with faults; does it end with the same bits?",
-        epilog="The same command goes on: faults that OUT/drill.json has are not run again. "
-        f"Kinds: {', '.join(KINDS)}. Exit code: 0 all equal, 1 a difference.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--seed", type=int, help="of kinds and moments (default: drawn, printed)")
     parser.add_argument("--faults", type=int, default=20, help="how many (default: 20)")
@@ -170,17 +195,22 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--experiment", default="drill", metavar="NAME", help="what is struck (default: drill)"
     )
-    parser.add_argument("--out", type=Path, default=Path("runs/drill"), help="output folder")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/drill"), help="output folder (default: runs/drill)"
+    )
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the drill; returns the exit code."""
     options = parse(arguments)
+    return run_command(lambda: _drill(options))
+
+
+def _drill(options: argparse.Namespace) -> int:
     kinds = options.only.split(",") if options.only else list(KINDS)
     if unknown := [kind for kind in kinds if kind not in KINDS]:
-        print(f"error: --only {unknown[0]}: no such fault; there are {', '.join(KINDS)}")
-        return 2
+        raise InputError(f"--only {unknown[0]}: no such fault; there are {', '.join(KINDS)}")
     out = options.out.resolve()
     path = out / "drill.json"
     rows: list[Row] = json.loads(path.read_text()) if path.exists() else []
@@ -203,7 +233,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for line in row["differences"]:
             print(f"    {line}", flush=True)
     print(f"\n{table(rows)}\n\nas JSON: {path}")
-    return 1 if any(row["equal"] is False for row in rows) else 0
+    different = [row for row in rows if row["equal"] is False]
+    if different:
+        kept = out / f"{different[0]['number']:02d}-{different[0]['fault']}"
+        say_next(f"python -m orchestrator.compare {out / 'undisturbed' / 'out'} {kept / 'out'}")
+    else:
+        say_next(f"python -m orchestrator.drill --seed {seed + 1} --out {out}")
+    return 1 if different else 0
 
 
 if __name__ == "__main__":

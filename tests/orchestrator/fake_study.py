@@ -18,12 +18,13 @@ TINY = str(Path(__file__).parents[1] / "e2e" / "tiny.yaml")
 CELL = PUBLISHED["GDAS_F1"].to_json()
 
 
-def fake_study(out: Path, *overrides: str) -> tuple[Experiment, Study, Store]:
-    """The tiny study: study.json and the job folders' settings, nothing done."""
-    experiment = load_experiment(TINY, list(overrides))
+def fake_study(out: Path, *overrides: str, of: str = TINY) -> tuple[Experiment, Study, Store]:
+    """The tiny study, or that of another experiment: study.json and the job folders' settings,
+    nothing done."""
+    experiment = load_experiment(of, list(overrides))
     study, store = build_study(experiment, identity, {}), Store(out)
     settings = json.loads(json.dumps(dataclasses.asdict(experiment)))
-    command = f"python -m orchestrator.reproduce_paper {TINY} --out {out}"
+    command = f"python -m orchestrator.reproduce_paper {of} --out {out}"
     store.write_study(study, settings, {"torch": "2.0"}, command)
     for job in study:
         if job.kind != "select":

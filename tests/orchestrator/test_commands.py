@@ -16,6 +16,7 @@ from gdas.genotype import PUBLISHED, load
 from orchestrator import cell, compare, doctor, jobs, status
 from orchestrator.experiment import load_experiment
 from orchestrator.memory import estimated_bytes
+from orchestrator.scheduler import Scheduler
 from orchestrator.study import build_study
 from tests.orchestrator.fake_study import CELL, fake_study, finish, record, select
 from tests.orchestrator.test_study import identity
@@ -36,14 +37,26 @@ def refused(capsys: Capture, code: int) -> str:
     return lines[0]
 
 
-@pytest.mark.parametrize("name", ["status", "compare", "cell", "jobs", "doctor"])
+COMMANDS = [
+    *("reproduce_paper", "status", "compare", "cell", "jobs", "doctor", "send_runs", "drill"),
+    *("settings_page", "mlflow_server"),
+]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
 def test_help_teaches(name: str, capsys: Capture) -> None:
-    module = importlib.import_module(f"orchestrator.{name}")
+    where = f"orchestrator.{name}.__main__" if name == "drill" else f"orchestrator.{name}"
     with pytest.raises(SystemExit) as done:
-        module.main(["--help"])
+        importlib.import_module(where).main(["--help"])
     assert done.value.code == 0
     shown = capsys.readouterr().out
-    assert f"python -m orchestrator.{name} " in shown.partition("examples:")[2]
+    assert f"python -m orchestrator.{name} " in shown.partition("example")[2]
+
+
+def test_every_module_with_a_command_line_has_its_help_tested() -> None:
+    folder = Path(orchestrator.checks.__file__).parent
+    found = {path.stem for path in folder.glob("*.py") if "ArgumentParser(" in path.read_text()}
+    assert found | {"drill"} == set(COMMANDS)
 
 
 @pytest.mark.parametrize("words", [["status"], ["compare", "x"], ["jobs", "list"]])
@@ -97,6 +110,57 @@ def test_status_of_a_study_that_runs(capsys: Capture, tmp_path: Path) -> None:
     assert line.split()[1:5] == ["running", "1/3", "valid/top1", "31.00"]
     assert line.split()[-1] in ("0:20", "0:19"), "what is left of two epochs of ten seconds"
     assert sorted(store.out.rglob("*")) == before, "nothing is written"
+
+
+def test_status_between_retries_says_that_a_job_waits_and_failed_only_once_it_is_given_up(
+    capsys: Capture, tmp_path: Path
+) -> None:
+    _, study, store = fake_study(tmp_path / "out")
+    scheduler = Scheduler(study, store, {"CPU": 2.0, "GPU": 0.0}, lambda line: None, retries=1)
+    job = study.jobs[0]
+    folder = store.folder(job)
+
+    def drive(since: float) -> None:
+        os.utime(store.out / "study.json", (since, since))
+        lease = {"host": os.uname().nodename, "pid": os.getpid(), "heartbeat": time.time()}
+        (store.out / "lease.json").write_text(json.dumps(lease))
+
+    def said() -> tuple[list[str], str]:
+        assert status.main(["out"]) == 0
+        out = capsys.readouterr().out
+        line = next(line for line in out.splitlines() if line.startswith("  frc-seed0"))
+        return line.split()[1:4], out
+
+    drive(time.time() - 10)
+    folder.append_record(record(1))
+    folder.write_failure("ValueError: too bad", "the traceback")
+    assert said()[0] == ["waiting", "(failed", "1x)"], "the driver has not heard of it yet"
+    scheduler.finished(job)
+    words, out = said()
+    assert words == ["waiting", "(failed", "1x)"]
+    assert "search-frc-seed0: failed (now waiting): ValueError: too bad" in out
+    store.prepare(job, {})  # as the runner does
+    folder.clear_failure()
+    assert said()[0][0] == "running"
+    folder.write_failure("ValueError: too bad", "the traceback")
+    scheduler.finished(job)
+    words, out = said()
+    assert words[0] == "failed"
+    assert "search-frc-seed0: failed 2x: ValueError: too bad" in out
+    assert "the traceback" in (folder.path / "failure.json").read_text()
+    drive(time.time() + 1)
+    assert said()[0][0] != "failed", "a command that began later tries it again"
+
+
+def test_status_knows_of_a_process_that_died_without_a_word(
+    capsys: Capture, tmp_path: Path
+) -> None:
+    _, study, store = fake_study(tmp_path / "out")
+    lease = {"host": os.uname().nodename, "pid": os.getpid(), "heartbeat": time.time()}
+    (store.out / "lease.json").write_text(json.dumps(lease))
+    Scheduler(study, store, {"CPU": 2.0, "GPU": 0.0}, lambda line: None).finished(study.jobs[0])
+    assert status.main(["out"]) == 0
+    assert "search-frc-seed0: failed: its process died without a word" in capsys.readouterr().out
 
 
 def test_a_driver_that_died_does_not_count(capsys: Capture, tmp_path: Path) -> None:
@@ -277,6 +341,17 @@ def test_doctor_names_the_fix_of_what_is_bad(
     for word in ("data_batch_1: md5", "127.0.0.1:9: does not answer", "file/out: cannot write"):
         assert word in text
     assert "more cores than here: lower searches.*.resources" in text
+
+
+def test_doctor_looks_where_the_command_would(
+    capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    assert doctor.main(["--data", "none", "--out", "s3://bucket/runs"]) == 1
+    out = capsys.readouterr().out
+    assert "BAD   --data none: no such folder -> mkdir none" in out
+    assert "BAD   --out s3://bucket/runs: cannot be written to" in out
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_doctor_finds_a_package_that_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -149,10 +149,14 @@ READERS: dict[str, Callable[[Store, Any], object]] = {
     "jobs/search-a-0/result.json": lambda store, job: JobFolder(
         store.out / "jobs/search-a-0"
     ).result(),
-    "jobs/search-a-0/failure.json": lambda store, job: JobFolder(
-        store.out / "jobs/search-a-0"
-    ).failure(),
+    "jobs/search-a-0/failure.json": lambda store, job: _failure(
+        JobFolder(store.out / "jobs/search-a-0")
+    ),
 }
+
+
+def _failure(folder: JobFolder) -> object:
+    return folder.failure(), folder.failure_cause(), folder.failed_times()
 
 
 @pytest.mark.parametrize("name", READERS)
@@ -166,7 +170,9 @@ def test_harmed_files_of_the_output_folder_are_refused_or_passed_over(
     path.parent.mkdir(parents=True, exist_ok=True)
     job = next(job for job in study if job.kind == "select")
     if not path.exists():
-        path.write_text(json.dumps({"id": job.id, "metrics": {}, "error": "x", "winner": {}}))
+        path.write_text(
+            json.dumps({"id": job.id, "metrics": {}, "error": "x", "winner": {}, "times": 2})
+        )
     whole = path.read_bytes()
 
     @tries

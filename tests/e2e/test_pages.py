@@ -1,0 +1,341 @@
+"""What people look at, in a browser: a smoke study's report, and its runs on MLflow's own page.
+
+The study is the README's first command; GDAS_SMOKE names the folder of one that is finished, to
+look at that one instead. With GDAS_PICTURES=FOLDER the README's two pictures are taken there.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.request import urlopen
+
+import numpy as np
+import pytest
+from selenium.webdriver.chrome.webdriver import WebDriver
+
+from gdas.data.images import open_images
+from orchestrator.mlflow_server import ENVIRONMENT
+from orchestrator.store import Store
+from orchestrator.study import Job
+from tests.e2e.browser import browser, picture, printed, text_of, wait_for
+from tests.e2e.driving import folders, result
+from tests.orchestrator.sent_runs import everything
+from tests.readme import commands
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+
+SEEDS = [f"search gdas-frc seed {seed}" for seed in range(4)]
+# Its assistant opens over what is looked at.
+SETTLED = "localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')"
+BIG = {"width": 1400, "height": 900}
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `runs/smoke` in it, made by the README's first command."""
+    folder = tmp_path_factory.mktemp("home")
+    if finished := os.environ.get("GDAS_SMOKE"):
+        (folder / "runs").mkdir()
+        (folder / "runs" / "smoke").symlink_to(Path(finished).resolve())
+        return folder
+    smoke(folder)
+    return folder
+
+
+def smoke(folder: Path) -> None:
+    """Run it."""
+    python, *words = shlex.split(
+        next(c for c in commands() if c.endswith("orchestrator.reproduce_paper"))
+    )
+    assert python == "python"
+    done = subprocess.run(
+        [sys.executable, *words], cwd=folder, capture_output=True, text=True, timeout=3000
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[-1].startswith("next: python -m orchestrator.status ")
+    assert any(line.startswith("MLflow: mlflow ui --backend-store-uri ") for line in lines)
+
+
+@contextmanager
+def served(command: str, folder: Path) -> Iterator[str]:
+    """A command of the README that serves MLflow's page, at a free port; yields its address."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    program, what, *words = shlex.split(command)
+    assert program == "mlflow"
+    if "--port" in words:
+        del words[words.index("--port") : words.index("--port") + 2]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", what, *words, "--port", str(port), "--workers", "1"],
+        cwd=folder,
+        env=os.environ | ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        end = time.monotonic() + 180
+        while True:
+            assert time.monotonic() < end and server.poll() is None, f"{command}: does not answer"
+            try:
+                with urlopen(f"{address}/health", timeout=5) as answer:
+                    if answer.status == 200:
+                        break
+            except OSError:
+                time.sleep(0.5)
+        yield address
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(60)
+
+
+@pytest.fixture(scope="session")
+def pages(home: Path) -> Iterator[str]:
+    """The address of MLflow's page of the study's runs."""
+    with served(next(c for c in commands() if c.startswith("mlflow ui")), home) as address:
+        yield address
+
+
+def run_ids(home: Path) -> dict[str, str]:
+    """Name to run id."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{(home / 'runs/smoke/mlflow.db').resolve()}")
+    experiment = client.get_experiment_by_name("gdas")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    return {run.info.run_name: run.info.run_id for run in runs}
+
+
+@contextmanager
+def looking(tmp_path: Path, size: tuple[int, int] = (1400, 900)) -> Iterator[WebDriver]:
+    with browser(tmp_path / "profile", *size) as driver:
+        driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": SETTLED})
+        yield driver
+
+
+def take(driver: WebDriver, name: str) -> None:
+    """The picture of this name, where pictures are wanted."""
+    if folder := os.environ.get("GDAS_PICTURES"):
+        time.sleep(3)  # animations
+        picture(driver, Path(folder) / name)
+
+
+def click(driver: WebDriver, element: str) -> None:
+    driver.execute_script(f"document.querySelector(`{element}`).click()")
+
+
+# MLflow
+
+
+def test_a_study_is_one_line_that_opens_to_its_jobs(pages: str, home: Path, tmp_path: Path) -> None:
+    names = [name for name in run_ids(home) if not name.startswith("smoke ")]
+    with looking(tmp_path, (1400, 760)) as driver:
+        driver.get(f"{pages}/#/experiments/1?workflowType=machine_learning")
+
+        def lines() -> list[str]:
+            found = driver.execute_script(
+                "return [...document.querySelectorAll('.ag-row a[href*=\"/runs/\"]')]"
+                ".map(a => a.innerText.trim())"
+            )
+            return [str(line) for line in found]
+
+        wait_for(lambda: len(lines()) == 1, "the study's line")
+        assert lines()[0].startswith("smoke "), "and no job beside it"
+        click(driver, ".ag-row a[href*='/runs/']")  # its page, and back
+        wait_for(lambda: "Child runs" in text_of(driver), "the study's page")
+        driver.back()
+        wait_for(lambda: len(lines()) == 1, "the study's line")
+        click(driver, ".ag-row .ag-cell button")
+        wait_for(lambda: len(lines()) > 10, "its jobs")
+        shown = lines()
+        assert shown[0].startswith("smoke ") and set(shown[1:]) <= set(names)
+        wait_for(lambda: "digits (" in text_of(driver), "the data that they used")
+        take(driver, "mlflow-runs.png")
+
+
+def test_the_four_seeds_of_a_search_are_in_one_chart(
+    pages: str, home: Path, tmp_path: Path
+) -> None:
+    parent = next(run for name, run in run_ids(home).items() if name.startswith("smoke "))
+    with looking(tmp_path, (1400, 760)) as driver:
+        # By the link in the study's description, as its reader would.
+        driver.get(f"{pages}/#/experiments/1/runs/{parent}?workflowType=machine_learning")
+        wait_for(lambda: "Selected by validation" in text_of(driver), "the description")
+        link = wait_for(
+            lambda: driver.execute_script(
+                "return [...document.querySelectorAll('a')]"
+                ".find(a => a.innerText == 'gdas-frc')?.href"
+            ),
+            "the link to the chart",
+        )
+        driver.get("about:blank")
+        driver.get(str(link))
+
+        def legends() -> list[list[str]]:
+            """What the legend of each chart of valid/top1 names."""
+            charts = driver.execute_script(
+                "return [...document.querySelectorAll('[data-testid=\"experiment-view-compare-"
+                "runs-card\"]')].map(c => c.innerText)"
+            )
+            return [str(text).splitlines() for text in charts if "valid/top1" in str(text)]
+
+        def drawn() -> bool:
+            driver.execute_script(
+                '[...document.querySelectorAll(\'[data-testid="experiment-view-compare-runs-card"]'
+                "')].find(c => c.innerText.includes('valid/top1'))?.scrollIntoView()"
+            )
+            return bool(
+                driver.execute_script(
+                    "return [...document.querySelectorAll('[data-testid=\"experiment-view-compare-"
+                    "runs-card\"]')].filter(c => c.innerText.includes('valid/top1'))"
+                    ".some(c => c.querySelectorAll('.trace.scatter').length == 4)"
+                )
+            )
+
+        wait_for(drawn, "four curves in the chart of valid/top1")
+        (legend,) = legends()
+        assert all(any(line.startswith(name) for line in legend) for name in SEEDS)
+        colours = driver.execute_script(
+            "return [...document.querySelectorAll('[data-testid=\"experiment-view-compare-runs-card"
+            "\"]')].filter(c => c.innerText.includes('valid/top1'))"
+            ".map(c => [...c.querySelectorAll('.trace.scatter .lines path')]"
+            ".map(p => p.style.stroke))[0]"
+        )
+        assert len(set(colours)) == 4, "told apart"
+        assert "Request error" not in text_of(driver)
+        take(driver, "mlflow-seeds.png")
+
+
+def test_the_drawing_and_the_tables_are_seen(pages: str, home: Path, tmp_path: Path) -> None:
+    runs = run_ids(home)
+    parent = next(run for name, run in runs.items() if name.startswith("smoke "))
+    with looking(tmp_path) as driver:
+        where = f"{pages}/#/experiments/1/runs/{runs[SEEDS[2]]}/artifacts/figures/cell.png"
+        driver.get(f"{where}?workflowType=machine_learning")
+        wait_for(
+            lambda: driver.execute_script(
+                "return [...document.querySelectorAll('img')]"
+                ".some(i => i.complete && i.naturalWidth > 600 && i.width > 300)"
+            ),
+            "the cell's drawing",
+        )
+        driver.get("about:blank")
+        table = "tables/table-1-cifar-10-and-cifar-100.json"
+        where = f"{pages}/#/experiments/1/runs/{parent}/artifacts/{table}"
+        driver.get(f"{where}?workflowType=machine_learning")
+        wait_for(lambda: "GDAS (FRC) + CutOut" in text_of(driver), "Table 1")
+        assert "test error, CIFAR-10, %" in text_of(driver), "as a table, with its columns"
+        assert '"columns"' not in text_of(driver), "not as JSON"
+
+
+# A server
+
+
+def test_runs_sent_to_a_server(home: Path, tmp_path: Path) -> None:
+    import mlflow
+
+    server = next(c for c in commands() if c.startswith("mlflow server"))
+    send = next(c for c in commands() if c.startswith("python -m orchestrator.send_runs runs/"))
+    data = Path(
+        Store(home / "runs" / "smoke").folder(_any_job(home)).settings()["environment"]["data"]
+    )
+    with served(server, tmp_path) as address:
+        words = shlex.split(send.replace("http://127.0.0.1:5000", address))[1:]
+        for _ in range(2):  # the second adds nothing
+            done = subprocess.run(
+                [sys.executable, *words], cwd=home, capture_output=True, text=True, timeout=600
+            )
+            assert done.returncode == 0, done.stderr
+            last = done.stdout.splitlines()[-1]
+            assert last == f"next: {address}/#/experiments/1?workflowType=machine_learning"
+        here = f"sqlite:///{(home / 'runs/smoke/mlflow.db').resolve()}"
+        sent, kept = everything(address, tmp_path / "a"), everything(here, tmp_path / "b")
+        for runs in (sent, kept):
+            for run in runs.values():  # made anew, with the time in them
+                run["files"] = {k: v for k, v in run["files"].items() if not k.startswith("model/")}
+        assert sent == kept
+        final = result(folders(home / "runs" / "smoke")["train-gdas-frc-digits"])
+        mlflow.set_tracking_uri(address)
+        try:
+            model = mlflow.pyfunc.load_model("models:/smoke-gdas-frc-digits/1")
+            test = open_images("digits", "test", data)
+            scores = model.predict(test.images_NCHW.numpy())
+        finally:
+            mlflow.set_tracking_uri("")
+        top1 = float(100 * (np.asarray(scores).argmax(axis=1) == test.labels_N.numpy()).mean())
+        assert top1 == final["metrics"]["test/top1"]
+
+
+def _any_job(home: Path) -> Job:
+    from orchestrator.recorded import recorded_study
+
+    return next(
+        job for job in recorded_study(Store(home / "runs" / "smoke")) if job.kind == "train"
+    )
+
+
+# The report
+
+
+@pytest.mark.parametrize("width", [400, 1400])
+def test_the_report_fits_a_window_of_any_width(home: Path, tmp_path: Path, width: int) -> None:
+    with looking(tmp_path, (width, 900)) as driver:
+        driver.get((home / "runs/smoke/report/report.html").resolve().as_uri())
+        assert driver.execute_script("return window.innerWidth") == width
+        page = "document.documentElement"
+        assert driver.execute_script(f"return {page}.scrollWidth") <= width, "no scrolling sideways"
+        # What is wider scrolls within itself, and nothing else sticks out.
+        out = driver.execute_script(
+            "return [...document.querySelectorAll('main *')].filter(e =>"
+            " e.getBoundingClientRect().right > innerWidth + 1"
+            " && !e.closest('.wide, p:has(> img)')).map(e => e.outerHTML.slice(0, 120))"
+        )
+        assert out == []
+        broken = "return [...document.images].filter(i => !i.complete || !i.naturalWidth).length"
+        assert driver.execute_script(broken) == 0
+        assert driver.execute_script("return document.images.length") >= 10
+        small = driver.execute_script(
+            "return [...document.images].filter(i => i.getBoundingClientRect().width < 300).length"
+        )
+        assert small == 0, "a figure too small to read"
+
+
+def test_the_report_is_printed_whole(home: Path, tmp_path: Path) -> None:
+    with looking(tmp_path) as driver:
+        driver.get((home / "runs/smoke/report/report.html").resolve().as_uri())
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+        paper = {"width": 720, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
+        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", paper)  # a page, in CSS pixels
+        assert driver.execute_script("return document.documentElement.scrollWidth") <= 720
+        assert not driver.execute_script("return document.querySelector('nav').offsetParent")
+        printed(driver, tmp_path / "report.pdf")
+        assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")
+
+
+# The drill
+
+
+def test_the_drill_of_one_fault(tmp_path: Path) -> None:
+    words = ["--seed", "3", "--only", "driver-killed", "--faults", "1", "--out", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, "-m", "orchestrator.drill", *words],
+        capture_output=True,
+        text=True,
+        timeout=1800,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "| 1 | driver-killed |" in done.stdout and "| equal |" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("next: python -m orchestrator.drill --seed 4")

@@ -1,0 +1,36 @@
+"""The README as its tests read it: its commands, and a folder as its reader would have it."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
+PROGRAMS = ("python -m ", "make ", "pip ", "mlflow ", "ray ", "watch ")
+
+
+def blocks(language: str) -> list[str]:
+    """The fenced blocks of a language."""
+    return [text for found, text in FENCE.findall(README) if found == language]
+
+
+def commands() -> list[str]:
+    """Every command of the README, in a block or in a line of text, once, without its comment."""
+    found = []
+    for block in blocks("sh"):
+        lines = re.sub(r"\n[ \t]+", " ", block).splitlines()  # the next line belongs to it
+        found += [re.sub(r"\s+#.*", "", line).strip() for line in lines if line.strip()]
+    text = FENCE.sub("", README)
+    spans = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", text)]
+    found += [span for span in spans if span.startswith(PROGRAMS)]
+    return list(dict.fromkeys(found))
+
+
+def words(command: str) -> tuple[str, list[str]]:
+    """The module that a `python -m` command runs, and its arguments."""
+    python, dash_m, module, *rest = shlex.split(command)
+    assert (python, dash_m) == ("python", "-m"), command
+    return module, rest
