@@ -23,8 +23,10 @@ def interruptible() -> Iterator[dict[str, bool]]:
         seen["terminated"] = True
         raise KeyboardInterrupt
 
-    handlers = {signal.SIGTERM: terminate, signal.SIGINT: signal.default_int_handler}
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    before = {
+        signal.SIGTERM: signal.signal(signal.SIGTERM, terminate),
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+    }
     try:
         yield seen
     finally:

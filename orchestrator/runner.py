@@ -361,22 +361,30 @@ def ray_cluster(address: str | None) -> Iterator[dict[str, float]]:
     Raises:
         InputError: there is no cluster at `address`, or none started here.
     """
-    try:
-        ray.init(
-            address=address or "local",
-            log_to_driver=False,
-            logging_level="ERROR",
-            include_dashboard=None,  # there where it starts; nothing depends on it
-            runtime_env={"env_vars": QUIET} if address else None,
-        )
-    except Exception as error:  # Ray raises bare ones
-        text = one_line(error)
-        if address is None:
+    for last in (address is not None, True):
+        try:
+            ray.init(
+                address=address or "local",
+                log_to_driver=False,
+                logging_level="ERROR",
+                include_dashboard=None,  # there where it starts; nothing depends on it
+                runtime_env={"env_vars": QUIET} if address else None,
+            )
+            break
+        except Exception as error:  # Ray raises bare ones
+            text = one_line(error, 300)
+            if not last:  # it gives itself half a minute, too little on a machine that is busy
+                ray.shutdown()
+                print(f"Ray did not start ({text}); once more", file=sys.stderr, flush=True)
+                continue
+            if address is None:
+                raise InputError(
+                    f"Ray did not start on this machine ({text}); where much else runs here, run "
+                    "the same command again later"
+                ) from None
             raise InputError(
-                f"Ray did not start on this machine ({text[:300]}); where much else runs here, run "
-                "the same command again later"
+                f"--address {address}: no Ray cluster answers there ({text})"
             ) from None
-        raise InputError(f"--address {address}: no Ray cluster answers there ({text})") from None
     try:
         yield cluster_budget()
     finally:

@@ -24,6 +24,30 @@ from tests.orchestrator.fake_study import fake_study
 Usage = namedtuple("Usage", "free")
 
 
+def test_a_ray_that_does_not_start_is_given_a_second_chance(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It gives itself half a minute; a cluster elsewhere is asked once."""
+    asked: list[object] = []
+
+    def fails_once(**words: object) -> None:
+        asked.append(words["address"])
+        if len(asked) == 1:
+            raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "init", fails_once)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(runner, "cluster_budget", lambda: {"CPU": 2.0})
+    with ray_cluster(None) as budget:
+        assert budget == {"CPU": 2.0}
+    assert asked == ["local", "local"]
+    assert "timed out during startup.); once more" in capsys.readouterr().err
+    asked.clear()
+    with pytest.raises(InputError), ray_cluster("10.0.0.1:6379"):
+        pass
+    assert asked == ["10.0.0.1:6379"]
+
+
 @pytest.mark.parametrize(
     ("address", "said"),
     [(None, "Ray did not start on this machine"), ("10.0.0.1:6379", "--address 10.0.0.1:6379: no")],
