@@ -30,6 +30,7 @@ from gdas.metrics import count_multiply_adds, count_parameters
 from gdas.rnn.language_model import LanguageModel
 from orchestrator.console import columns, run_command, say_next
 from orchestrator.recorded import open_recorded
+from orchestrator.storage import is_address
 
 FIXED = "fixed-reduction"
 FORMATS = (".svg", ".png", ".pdf")
@@ -38,7 +39,8 @@ EPILOG = f"""CELL is one of
   a published name     {", ".join(PUBLISHED)},
                        {", ".join(PUBLISHED_RECURRENT)}
   a genotype file      cell.json
-  OUT:SEARCH           the cell that a study selected, such as runs/smoke:gdas-frc
+  OUT:SEARCH           the cell that a study selected, such as runs/smoke:gdas-frc or
+                       s3://BUCKET/runs/paper:gdas-frc
   {FIXED}      the hand-made reduction cell of the paper's Fig. 3 (show and draw)
 
 examples:
@@ -101,8 +103,8 @@ def find_cell(named: str) -> AnyGenotype:
     if Path(named).is_file():
         return gdas.genotype.load(named)
     out, separator, search = named.rpartition(":")
-    if separator and Path(out).is_dir():
-        return _selected(Path(out), search)
+    if separator and (is_address(out) or Path(out).is_dir()):
+        return _selected(out, search)
     if named.upper() in published:
         raise InputError(f"{named}: no such cell; did you mean {named.upper()}?")
     raise InputError(
@@ -111,7 +113,7 @@ def find_cell(named: str) -> AnyGenotype:
     )
 
 
-def _selected(out: Path, search: str) -> AnyGenotype:
+def _selected(out: str, search: str) -> AnyGenotype:
     """The selected cell of a study's search."""
     store, study = open_recorded(out)
     if search not in study.selections:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from gdas.errors import InputError
@@ -36,7 +35,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "outs", type=Path, nargs="+", metavar="OUT", help="output folders, 2 or more"
+        "outs", nargs="+", metavar="OUT", help="output folders or addresses, 2 or more"
     )
     return parser.parse_args(arguments)
 
@@ -47,12 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_command(lambda: _compare(options.outs))
 
 
-def _compare(outs: list[Path]) -> int:
+def _compare(outs: list[str]) -> int:
     if len(outs) < 2:
         raise InputError(f"{outs[0]}: one study; name another to compare it with")
     opened = [open_recorded(out) for out in outs]
     stores = [store for store, _ in opened]
-    names = [str(out) for out in outs]
     for title, rows in (
         ("settings", differing([flat(s.study().get("settings", {})) for s in stores])),
         ("versions", differing([flat(s.study().get("versions", {})) for s in stores])),
@@ -60,9 +58,9 @@ def _compare(outs: list[Path]) -> int:
         if not rows:
             print(f"{title}: equal")
         else:
-            print("\n".join(columns([(f"{title} that differ", *names), *rows])))
+            print("\n".join(columns([(f"{title} that differ", *outs), *rows])))
         print()
-    print("\n".join(columns([("results", *names), *results(opened)])))
+    print("\n".join(columns([("results", *outs), *results(opened)])))
     print(f"\n{same_jobs(opened)}")
     say_next(f"python -m orchestrator.status {outs[0]}")
     return 0

@@ -151,9 +151,10 @@ def failure_lines(study: Study, store: Store, board: Board) -> list[str]:
             why = board.notes.get(job.id) or folder.failure() or "its process died without a word"
             times = f" {count}x" if count > 1 else ""
             then = "" if state == "failed" else f" (now {state})"
-            log = folder.path / "failure.json"
             lines.append(f"{job.label}: failed{times}{then}: {why}")
-            lines.append(f"  log: {log}" if log.exists() else f"  folder: {folder.path}")
+            there = (folder.path / "failure.json").exists()
+            log = f"  log: {folder.place('failure.json')}"
+            lines.append(log if there else f"  folder: {folder.address}")
     return lines
 
 

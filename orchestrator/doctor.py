@@ -31,7 +31,8 @@ from orchestrator.console import clock, run_command, say_next
 from orchestrator.estimate import estimated_seconds
 from orchestrator.experiment import Experiment, experiment_of
 from orchestrator.memory import PROCESS, estimated_bytes
-from orchestrator.storage import is_address, open_storage
+from orchestrator.node_data import described
+from orchestrator.storage import cache_folder, is_address, open_storage
 from orchestrator.study import Job
 
 EPILOG = """examples:
@@ -95,7 +96,7 @@ def _doctor(options: argparse.Namespace) -> int:
         ("storage", storage(out)),
         ("MLflow", mlflow(experiment.mlflow.tracking_uri, out)),
         ("data", _data(experiment, options.data)),
-        ("jobs", jobs(experiment, Path(options.data or "data").resolve())),
+        ("jobs", jobs(experiment, _folder(options.data or "data"))),
     ):
         print(title)
         for finding in findings:
@@ -216,6 +217,14 @@ def mlflow(uri: str | None, out: str) -> Iterator[Finding]:
 
 
 # Data
+
+
+def _folder(named: str) -> Path:
+    """The data folder; of an address one with what tells the content of the data sets there."""
+    try:
+        return described(named) if is_address(named) else Path(named).resolve()
+    except InputError:
+        return cache_folder() / "data" / "nothing"  # that it cannot be read was said before
 
 
 def _data(experiment: Experiment, named: str | None) -> Iterator[Finding]:

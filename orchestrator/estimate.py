@@ -141,7 +141,7 @@ def estimated_seconds(job: Job) -> float:
             lookup = job.recipe["lookup"]
             scored = lookup["images"] + config.recalibration_batches * config.batch_size
             return float(lookup["cells"] * scored * per_image * FLOPS / speed)
-        if config.sampler.relaxation != "hard":
+        if config.sampler.relaxation != "hard" or not config.sampler.acceleration:
             per_image *= operations
         # One weight and one alpha pass an image.
         per_image *= FLOPS * PASSES * 2

@@ -7,10 +7,9 @@ costs nothing. What no job of the study's own settings needs can be removed here
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +17,9 @@ from gdas.errors import InputError
 from orchestrator.checks import unchecked_study
 from orchestrator.console import columns, run_command, say_next
 from orchestrator.experiment import Experiment, decode
+from orchestrator.node_data import described
 from orchestrator.recorded import driver, open_recorded
+from orchestrator.storage import Stamp, is_address
 from orchestrator.store import JobFolder, Store
 from orchestrator.study import Study
 
@@ -35,9 +36,10 @@ it frees its disk; a setting that is changed back would then be computed again."
 class Old:
     """A job folder that no job of the plan needs."""
 
-    path: Path
+    name: str
     bytes: int
     done: bool
+    written: float  # when last, in seconds since the epoch
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -48,7 +50,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("what", choices=("list", "remove"), help="list them, or remove them")
-    parser.add_argument("out", type=Path, metavar="OUT", help="a study's output folder")
+    parser.add_argument("out", metavar="OUT", help="a study's output folder, or its address")
     parser.add_argument("--yes", action="store_true", help="remove without asking")
     return parser.parse_args(arguments)
 
@@ -59,16 +61,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_command(lambda: _jobs(options.what, options.out, yes=options.yes))
 
 
-def _jobs(what: str, out: Path, *, yes: bool) -> int:
+def _jobs(what: str, out: str, *, yes: bool) -> int:
     store, study = open_recorded(out)
-    old = old_folders(store, study)
-    total = sum(1 for path in (store.out / "jobs").iterdir() if path.is_dir())
-    print(f"{out}: {total} job folders, {len(old)} of them old")
+    there = store.job_files()
+    old = old_folders(store, study, there)
+    print(f"{out}: {len(there)} job folders, {len(old)} of them old")
     if not old:
         say_next(f"python -m orchestrator.status {out}")
         return 0
     rows = [
-        (folder.path.name, "done" if folder.done else "not done", _size(folder.bytes), _age(folder))
+        (folder.name, "done" if folder.done else "not done", _size(folder.bytes), _age(folder))
         for folder in old
     ]
     print("\n".join(columns([("old folder", "state", "size", "last written"), *rows])))
@@ -76,7 +78,7 @@ def _jobs(what: str, out: Path, *, yes: bool) -> int:
     if what == "list":
         say_next(f"python -m orchestrator.jobs remove {out}   (frees {freed})")
         return 0
-    if (holder := driver(out)) is not None:
+    if (holder := driver(store)) is not None:
         raise InputError(
             f"{out}: driven by process {holder.pid} on {holder.host}; wait for it, or stop it, "
             "before folders are removed"
@@ -90,14 +92,17 @@ def _jobs(what: str, out: Path, *, yes: bool) -> int:
         ):
             raise InputError("nothing was removed")
     for folder in old:
-        shutil.rmtree(folder.path)
+        store.remove_job(folder.name)
     print(f"removed {len(old)} folders, {freed}")
     say_next(f"python -m orchestrator.status {out}")
     return 0
 
 
-def old_folders(store: Store, study: Study) -> list[Old]:
+def old_folders(store: Store, study: Study, there: Mapping[str, Mapping[str, Stamp]]) -> list[Old]:
     """Job folders of ids that the study's whole settings do not have.
+
+    Args:
+        there: as `Store.job_files` gives them.
 
     Raises:
         InputError: what the settings need cannot be known, so nothing is safe to remove.
@@ -105,15 +110,19 @@ def old_folders(store: Store, study: Study) -> list[Old]:
     kept = {job.id for job in whole_plan(store, study)}
     if any(job.id not in kept for job in study):
         raise InputError(
-            f"{store.out / 'study.json'}: of another version of the algorithm; run the study again "
+            f"{store.place('study.json')}: of another version of the algorithm; run it again "
             "first, so that it is known which folders are needed"
         )
-    old = []
-    for path in sorted((store.out / "jobs").iterdir()):
-        if path.is_dir() and not path.is_symlink() and path.name.rpartition("-")[2] not in kept:
-            size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-            old.append(Old(path, size, JobFolder(path).result() is not None))
-    return old
+    return [
+        Old(
+            name,
+            sum(size for size, _ in files.values()),
+            JobFolder(store.out / "jobs" / name).result() is not None,
+            max((when for _, when in files.values()), default=0) / 1e9,
+        )
+        for name, files in there.items()
+        if name.rpartition("-")[2] not in kept
+    ]
 
 
 def whole_plan(store: Store, study: Study) -> Study:
@@ -124,18 +133,19 @@ def whole_plan(store: Store, study: Study) -> Study:
         return unchecked_study(experiment, _data_folder(store, study))
     except InputError as problem:
         raise InputError(
-            f"{store.out / 'study.json'}: cannot tell which folders are needed ({problem}); run "
+            f"{store.place('study.json')}: cannot tell which folders are needed ({problem}); run "
             "the study again first"
         ) from None
 
 
 def _data_folder(store: Store, study: Study) -> Path:
-    """Where the study's jobs found their data."""
+    """Where the study's jobs found their data; of an address, what tells their content."""
     for job in study:
         try:
-            return Path(store.folder(job).settings()["environment"]["data"])
+            address = str(store.folder(job).settings()["environment"]["data"])
         except (OSError, ValueError, KeyError):
             continue
+        return described(address) if is_address(address) else Path(address)
     return Path("data").resolve()
 
 
@@ -148,8 +158,8 @@ def _size(count: float) -> str:
 
 
 def _age(folder: Old) -> str:
-    newest = max((file.stat().st_mtime for file in folder.path.rglob("*")), default=0.0)
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(newest)) if newest else "-"
+    when = time.localtime(folder.written)
+    return time.strftime("%Y-%m-%d %H:%M", when) if folder.written else "-"
 
 
 if __name__ == "__main__":

@@ -54,7 +54,9 @@ def open_table(search: JobFolder, data: Path) -> tuple[Table, Result]:
     """
     result = search.result()
     if result is None:
-        raise PermissionError(f"the table stays closed: the search has no result in {search.path}")
+        raise PermissionError(
+            f"the table stays closed: the search has no result in {search.address}"
+        )
     return read_table(table_path(TableData(), data)), result
 
 
@@ -112,6 +114,7 @@ def run_lookup(path: str, on_record: Report = lambda record: None) -> Result:
         values, counts = np.unique(table.accuracies_N(spec.column), return_counts=True)
         distribution = {"accuracies": values.tolist(), "cells": counts.tolist()}
         write_text(job.folder.path / DISTRIBUTION, json.dumps(distribution))
+        job.folder.publish(DISTRIBUTION)
         job.folder.write_result(result)
         return result
 
@@ -139,9 +142,13 @@ def scored_cells(
     A cell that no path leads through gives every image the same scores; it is not run, and counts
     as no better than a guess among the classes.
     """
+    if search.remote is not None:
+        search.fetch_checkpoint()
     checkpoint, damaged = newest(search.checkpoints)
     if checkpoint is None or damaged:
-        raise RuntimeError(f"{search.checkpoints}: no whole checkpoint of the search is left")
+        raise RuntimeError(
+            f"{search.place('checkpoints')}: no whole checkpoint of the search is left"
+        )
     images = open_images(config.data, "train", data)
     cells = uniform_cells(config.seed, "uniform cells", spec.cells)
     judged: Sequence[Bench201Genotype] = [

@@ -14,8 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gdas.errors import InputError
+from gdas.config import TableData
+from gdas.data.shard_index import INDEX
+from gdas.errors import InputError, one_line
 from orchestrator.storage import Storage, cache_folder, is_address, open_storage
+from orchestrator.study import Study
 
 
 def of_data_set(name: str, object_name: str) -> bool:
@@ -30,7 +33,28 @@ def data_on_this_node(settings: dict[str, Any]) -> Path:
     address = settings["environment"]["data"]
     if not is_address(address):
         return Path(address)
-    return fetched(address, [settings["recipe"]["config"]["data"]["name"]])
+    return fetched(address, data_sets(settings["recipe"]))
+
+
+def data_sets(recipe: dict[str, Any]) -> list[str]:
+    """The data sets that a job reads, by name; of a lookup the table too."""
+    table = [TableData().name] if "lookup" in recipe else []
+    return [str(recipe["config"]["data"]["name"]), *table]
+
+
+def described(address: str) -> Path:
+    """Fetch what tells the content of data sets, and not the data: indexes of photos, tables.
+
+    Raises:
+        InputError: the store does not answer.
+    """
+    storage, folder = open_storage(address, option="--data"), node_folder(address)
+    try:
+        there = storage.listing(patience=0.0)
+        storage.fetch_all([key for key in there if key.endswith((f"/{INDEX}", ".csv"))], folder)
+    except OSError as problem:
+        raise InputError(f"{address}: does not answer ({one_line(problem, 200)})") from None
+    return folder
 
 
 def node_folder(address: str) -> Path:
@@ -70,17 +94,18 @@ def publish(folder: Path, storage: Storage, names: list[str]) -> None:
                     storage.put_large(path, key)
 
 
-def refuse_unchecked(data: dict[str, Any], where: str) -> None:
+def refuse_unchecked(study: Study) -> None:
     """Files of unknown content are known by their bytes, which nodes of an object store have not.
 
     Raises:
-        InputError: the data set is read with checksum=any.
+        InputError: a job reads a data set with checksum=any.
     """
-    if data.get("checksum") == "any":
-        raise InputError(
-            f"{where}: data.checksum=any is for --out in a folder that all machines share; on an "
-            "object store the published files only"
-        )
+    for job in study:
+        if job.kind != "select" and job.recipe["config"]["data"].get("checksum") == "any":
+            raise InputError(
+                f"{job.label}: data.checksum=any is for --out and --data in folders that all "
+                "machines share; on an object store the published files only"
+            )
 
 
 def _same_size(path: Path, size: int) -> bool:

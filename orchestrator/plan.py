@@ -60,7 +60,7 @@ def totals(
     open_jobs = [job for job in study if estimates[job.id].seconds]
     if not open_jobs:
         return ["nothing is left to do"]
-    spans = {job.id: _duration(job, estimates[job.id].seconds) for job in study}
+    spans = {job.id: duration(job, estimates[job.id].seconds) for job in study}
     wall = COMMAND_S + makespan(study, spans, budget)
     device = "GPU" if any(job.cost["GPU"] for job in open_jobs) else "CPU"
     hours = sum(spans[job.id] * job.cost[device] for job in open_jobs) / 3600
@@ -79,7 +79,7 @@ def totals(
     return lines
 
 
-def _duration(job: Job, work: float) -> float:
+def duration(job: Job, work: float) -> float:
     """Wall-clock seconds from its start to its end; 0 where nothing is left."""
     if not work:
         return 0.0

@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from gdas.errors import InputError
 from orchestrator.experiment import Experiment
 from orchestrator.scheduler import Board
+from orchestrator.storage import is_address
 from orchestrator.store import DEAD_AFTER_S, Store
 from orchestrator.study import Job, Kind, Study
 
@@ -30,19 +31,16 @@ class Driver:
     pid: int
 
 
-def open_recorded(out: Path) -> tuple[Store, Study]:
-    """The output folder and the study in it.
+def open_recorded(out: str) -> tuple[Store, Study]:
+    """The study in an output folder, or at an address on an object store.
 
     Raises:
-        InputError: there is no study.
+        InputError: there is no study, or the store does not answer.
     """
-    if ":/" in str(out):
-        raise InputError(
-            f"{out}: on an object store; this command reads folders: copy it from there first"
-        )
-    if not (out / "study.json").is_file():
+    there = is_address(out) or (Path(out) / "study.json").is_file()  # or a folder would be made
+    store = Store(out) if there else None
+    if store is None or not store.study():
         raise InputError(f"{out}: no study there (no study.json); name the --out of a study")
-    store = Store(out)
     return store, recorded_study(store)
 
 
@@ -57,7 +55,7 @@ def recorded_study(store: Store) -> Study:
         jobs = tuple(_job(store, entry) for entry in found["jobs"])
     except (KeyError, TypeError, ValueError):
         raise InputError(
-            f"{store.out / 'study.json'}: damaged (its jobs cannot be read); delete it, and start "
+            f"{store.place('study.json')}: damaged (its jobs cannot be read); delete it, and start "
             "the study again: finished jobs are kept"
         ) from None
     finals: dict[str, tuple[str, ...]] = {
@@ -95,15 +93,15 @@ def recorded_experiment(store: Store) -> Experiment:
         return TypeAdapter(Experiment).validate_json(settings)
     except (KeyError, ValidationError):
         raise InputError(
-            f"{store.out / 'study.json'}: its settings are not ones that this version knows; run "
+            f"{store.place('study.json')}: its settings are not ones that this version knows; run "
             "the study's command again: finished jobs are kept"
         ) from None
 
 
-def driver(out: Path) -> Driver | None:
+def driver(store: Store) -> Driver | None:
     """Who drives the study now, or None: nobody, or one that has not been heard of for a minute."""
     try:
-        holder = json.loads((out / "lease.json").read_text() or "{}")
+        holder = json.loads(store.lease_text() or "{}")
         found = Driver(str(holder["host"]), int(holder["pid"]))
         beating = time.time() - float(holder["heartbeat"]) < DEAD_AFTER_S
     except (OSError, ValueError, KeyError, TypeError):

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+from gdas.config import TableData
 from gdas.errors import InputError, one_line
 from orchestrator.checks import checked_study, prepare_data
 from orchestrator.console import (
@@ -29,7 +30,7 @@ from orchestrator.console import (
 from orchestrator.estimate import Estimator
 from orchestrator.experiment import Experiment, experiment_of
 from orchestrator.mending import mend
-from orchestrator.node_data import fetched, publish, refuse_unchecked
+from orchestrator.node_data import data_sets, fetched, publish, refuse_unchecked
 from orchestrator.plan import confirm, print_plan, say_standings
 from orchestrator.process import interruptible, leave, repeatedly
 from orchestrator.report import write_report
@@ -122,6 +123,8 @@ def _command(options: argparse.Namespace) -> int:
     data = _data_folder(options, experiment)
     study = _study(experiment, options.only, data)
     out = options.out or f"runs/{experiment.name}"
+    if is_address(out) or is_address(options.data or ""):
+        refuse_unchecked(study)
     if options.dry_run:
         found = Store(out) if is_address(out) or Path(out).exists() else None
         estimator = Estimator(found, data if options.calibrate else None)
@@ -148,7 +151,7 @@ def _report(experiment: Experiment, study: Study, out: str) -> int:
 
 def _where(store: Store, report: Path) -> str:
     """A report's place, as people can open it."""
-    return store.remote.under("report/report.html").address if store.remote else str(report)
+    return store.place("report/report.html") if store.remote else str(report)
 
 
 def _data_folder(options: argparse.Namespace, experiment: Experiment) -> Path:
@@ -168,13 +171,14 @@ def _data_folder(options: argparse.Namespace, experiment: Experiment) -> Path:
 
 
 def _data_sets(experiment: Experiment) -> list[str]:
+    tables = {TableData().name for search in experiment.searches.values() if search.lookup}
     recipes = [
         *(search.recipe for search in experiment.searches.values()),
         *(search.proxy for search in experiment.searches.values()),
         *(final.recipe for final in experiment.finals.values()),
         *(measure.recipe for measure in experiment.measures.values()),
     ]
-    return sorted({recipe.data.name for recipe in recipes if recipe is not None})
+    return sorted({recipe.data.name for recipe in recipes if recipe is not None} | tables)
 
 
 def _study(experiment: Experiment, only: str | None, data: Path) -> Study:
@@ -258,18 +262,9 @@ def _published_data(study: Study, store: Store, folder: Path, named: str | None)
         storage = store.remote.under("data")
     else:
         return str(folder)
-    if any(job.kind == "lookup" for job in study):
-        raise InputError(
-            "lookups of NAS-Bench-201 need --out and --data in folders that all machines share, "
-            "not on an object store"
-        )
-    configs = [
-        job.recipe["config"] for job in study if job.kind != "select" and not store.done(job)
-    ]
-    for config in configs:
-        refuse_unchecked(config["data"], "data")
+    open_jobs = [job for job in study if job.kind != "select" and not store.done(job)]
     try:
-        publish(folder, storage, sorted({str(config["data"]["name"]) for config in configs}))
+        publish(folder, storage, sorted({n for job in open_jobs for n in data_sets(job.recipe)}))
     except OSError as problem:
         text = one_line(problem, 200)
         raise InputError(f"{storage.address}: cannot be written to ({text})") from None

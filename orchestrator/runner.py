@@ -13,7 +13,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -33,9 +33,11 @@ QUIET = {
 """Ray settings that keep its own output off and its scheduling prompt."""
 
 BUDGET_EVERY_S = 5.0  # machines come and go
-NOTICED_AFTER_S = 40.0
+NOTICED_AFTER_S = 75.0  # five health checks of up to 13 s each, and some
 BROKEN = ("RuntimeError", "DistBackendError", "DistNetworkError", "ConnectionError")
 """How failures begin that may be a lost partner's."""
+UNREACHABLE = "is unavailable"
+"""What Ray says of a process that it cannot reach: the first sign that its machine is gone."""
 
 os.environ.update({key: value for key, value in QUIET.items() if key not in os.environ})
 
@@ -71,6 +73,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Tune has no other way to
         self.environment = environment
         self.job_of_trial: dict[str, Job] = {}
         self.nodes_of_trial: dict[str, set[str]] = {}  # the cluster's when it started
+        self.unreachable: set[str] = set()  # trials whose connection broke
         self.budget_of = time.monotonic()
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
@@ -109,8 +112,11 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Tune has no other way to
             self.scheduler.store.refresh()
         except OSError as problem:  # a raise here would end the whole experiment
             self.scheduler.announce(f"{self.scheduler.store.address} does not answer ({problem})")
-        lost = self.nodes_of_trial.pop(trial_id) - living_nodes()
-        self.scheduler.finished(job, node_lost=error and bool(lost))
+        before = self.nodes_of_trial.pop(trial_id)
+        lost = error and bool(before - living_nodes())
+        if error and not lost and trial_id in self.unreachable:
+            lost = _lost_a_node(before, self.scheduler.store.folder(job).failure())
+        self.scheduler.finished(job, node_lost=lost)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its searcher; the job folders are the memory
@@ -132,7 +138,10 @@ class LastWords(tune.Callback):  # type: ignore[misc]
         job = self.searcher.job_of_trial.get(trial.trial_id)
         if job is not None:
             scheduler = self.searcher.scheduler
-            scheduler.board.notes[job.id] = _word_of_ray(trial, scheduler.store.out)
+            text = _error_text(trial)
+            if UNREACHABLE in text:
+                self.searcher.unreachable.add(trial.trial_id)
+            scheduler.board.notes[job.id] = _word_of_ray(text, scheduler.store.out)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -145,12 +154,16 @@ class Silence(TrialProgressCallback):  # type: ignore[misc]
         pass
 
 
-def _word_of_ray(trial: Any, folder: Path) -> str:
-    """Why a trial failed that could leave no word of its own."""
+def _error_text(trial: Any) -> str:
+    """What Ray says of a failed trial."""
     try:
-        text = str(trial.get_error() or "")
+        return str(trial.get_error() or "")
     except Exception:  # Ray's file of it may be torn or missing
-        text = ""
+        return ""
+
+
+def _word_of_ray(text: str, folder: Path) -> str:
+    """Why a trial failed that could leave no word of its own."""
     if "OutOfMemoryError" in text:
         return f"out of memory on its machine (Ray ended its process); {MEMORY_ADVICE}"
     if "No space left on device" in text or _full(folder):
@@ -327,6 +340,35 @@ def _train_loop(config: dict[str, Any]) -> None:
 
         torch.cuda.set_device(get_device())
     train_worker(config["folder"])
+
+
+def on_every_node(
+    look: Callable[..., Any], arguments: tuple[Any, ...], patience_s: float
+) -> list[tuple[dict[str, Any], Any]]:
+    """Every living machine as Ray describes it, the one called from first, and what `look` returned
+    there, or why it did not."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    task = ray.remote(num_cpus=0, max_retries=0)(look)
+    asked = [
+        (
+            node,
+            task.options(
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            ).remote(*arguments),
+        )
+        for node in _living()
+    ]
+    ended, _ = ray.wait([ref for _, ref in asked], num_returns=len(asked), timeout=patience_s)
+    answers = []
+    for node, ref in asked:
+        try:
+            answer = ray.get(ref) if ref in ended else f"none within {patience_s:g} s"
+        except Exception as error:  # of the machine, of its packages, or of Ray
+            answer = one_line(error, 300)
+        answers.append((node, answer))
+    here = ray.get_runtime_context().get_node_id()
+    return sorted(answers, key=lambda found: found[0]["NodeID"] != here)
 
 
 def look_at_cluster(scheduler: Scheduler) -> None:

@@ -10,7 +10,6 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from gdas.errors import InputError
 from orchestrator.console import run_command, say_next
@@ -39,7 +38,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("out", type=Path, metavar="OUT", help="a study's output folder")
+    parser.add_argument("out", metavar="OUT", help="a study's output folder, or its address")
     parser.add_argument("--to", required=True, metavar="URI", help="of the MLflow to send them to")
     parser.add_argument("--experiment", help="its name there (default: as in the study)")
     return parser.parse_args(arguments)
@@ -51,14 +50,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_command(lambda: _send(options.out, options.to, options.experiment))
 
 
-def _send(out: Path, uri: str, name: str | None) -> int:
+def _send(out: str, uri: str, name: str | None) -> int:
     if not uri.startswith(("http://", "https://", "sqlite:///")):
         raise InputError(f"--to {uri}: must begin with http://, https:// or sqlite:///")
     store, study = open_recorded(out)
-    if (holder := driver(out)) is not None:
+    if (holder := driver(store)) is not None:
         raise InputError(
             f"{out}: process {holder.pid} on {holder.host} drives it now; wait for its end"
         )
+    store.fetch_report()
     experiment = recorded_experiment(store)
     there = dataclasses.replace(
         experiment.mlflow,

@@ -9,7 +9,7 @@ import argparse
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from shlex import quote
 
 from orchestrator.console import (
     failure_lines,
@@ -26,6 +26,7 @@ from orchestrator.study import Job, Study
 EPILOG = """examples:
   python -m orchestrator.status runs/smoke                where every job stands, once
   watch -n 5 python -m orchestrator.status runs/smoke     the same, every 5 seconds
+  python -m orchestrator.status s3://BUCKET/runs/paper    of a study on a cluster, from anywhere
 
 states: waiting (not begun), running, done, stopped (begun; the same command goes on from its last
 epoch), failed (its error is shown), blocked (needs a job that failed).
@@ -41,7 +42,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("out", type=Path, metavar="OUT", help="a study's output folder")
+    parser.add_argument("out", metavar="OUT", help="a study's output folder, or its address")
     return parser.parse_args(arguments)
 
 
@@ -51,9 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_command(lambda: _status(options.out))
 
 
-def _status(out: Path) -> int:
+def _status(out: str) -> int:
     store, study = open_recorded(out)
-    holder = driver(out)
+    holder = driver(store)
     board = recorded_board(store, study, driven=holder is not None)
 
     def progress_of(job: Job) -> Mapping[str, str]:
@@ -69,12 +70,20 @@ def _status(out: Path) -> int:
     if (heard := _last_heard(study, store)) is not None:
         print(f"\nlast record {heard}")
     if holder is not None:
-        say_next(f"watch -n 5 python -m orchestrator.status {out}")
+        say_next(f"watch -n 5 python -m orchestrator.status {quote(quote(out))}")
     elif board.all_done():
-        say_next(f"open {out}/report/report.html; python -m orchestrator.compare {out} OTHER")
+        say_next(f"{_to_the_report(store)}; python -m orchestrator.compare {quote(out)} OTHER")
     else:
         say_next(store.study().get("command") or "the command that started it; it goes on")
     return 0
+
+
+def _to_the_report(store: Store) -> str:
+    """The command that brings the report before one's eyes."""
+    if store.remote is None:
+        return f"open {store.address}/report/report.html"
+    address = store.remote.under("report").address.partition("?")[0]
+    return f"aws s3 sync {address} report && open report/report.html"
 
 
 def _last_heard(study: Study, store: Store) -> str | None:

@@ -16,7 +16,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,7 +162,7 @@ class Storage:
 
         self._tried(delete, None)
 
-    def fetch_all(self, names: list[str], folder: Path) -> None:
+    def fetch_all(self, names: Iterable[str], folder: Path) -> None:
         """Copy objects to files of the same names below a folder."""
         with ThreadPoolExecutor(THREADS) as pool:
             list(pool.map(lambda name: self.fetch(name, folder / name), names))

@@ -16,6 +16,7 @@ import fcntl
 import json
 import os
 import platform
+import shutil
 import signal
 import socket
 import sys
@@ -31,7 +32,7 @@ from typing import Any, Literal, TextIO
 from gdas.errors import InputError, one_line
 from gdas.files import write_json, write_text
 from orchestrator.process import repeatedly
-from orchestrator.remote_lease import hold
+from orchestrator.remote_lease import LEASE, hold
 from orchestrator.storage import (
     Stamp,
     Storage,
@@ -57,9 +58,13 @@ Record = dict[str, Any]
 Cause = Literal["own", "process", "node"]
 """An exception of the job's own; a process that died without a word; a machine that was lost."""
 
-SMALL = ("settings.json", "provenance.json", "records.jsonl", "result.json", "failure.json")
+SMALL = (
+    *("settings.json", "provenance.json", "records.jsonl", "result.json", "failure.json"),
+    "distribution.json",  # of a lookup
+)
 """What a job folder has beside checkpoints, and what the driver keeps a copy of."""
 OWNER = "owner.json"
+COMMITS = ("result.json", "manifest.json")
 
 
 class TakenOver(RuntimeError):
@@ -124,6 +129,10 @@ class JobFolder:
     def address(self) -> str:
         """What `open` takes, on any node."""
         return self.remote.address if self.remote else str(self.path)
+
+    def place(self, name: str) -> str:
+        """Where one of its files is, for people, wherever they are."""
+        return join(self.remote.address, name) if self.remote else str(self.path / name)
 
     def beside(self, name: str) -> JobFolder:
         """The folder of another job of the study."""
@@ -396,6 +405,8 @@ class Store:
                     (self.out / name).unlink(missing_ok=True)
                     del self.stamps[name]
             self.remote.fetch_all(changed, self.out)
+            for name in changed:  # what happened first is told by their times
+                os.utime(self.out / name, ns=(there[name][1], there[name][1]))
             self.stamps.update({name: there[name] for name in changed})
 
     def refresh_quietly(self) -> None:
@@ -405,6 +416,37 @@ class Store:
         except OSError:
             return
 
+    def fetch_report(self) -> None:
+        """Copy the report of an object store's study, which a refresh leaves where it is."""
+        if self.remote is not None:
+            there = self.remote.under("report")
+            there.fetch_all(list(there.listing()), self.out / "report")
+
+    def job_files(self) -> dict[str, dict[str, Stamp]]:
+        """Every job folder by its name, whosever it is, and its files by theirs."""
+        found: dict[str, dict[str, Stamp]] = {}
+        if self.remote is not None:
+            for name, stamp in sorted(self.remote.under("jobs").listing().items()):
+                folder, _, inside = name.partition("/")
+                found.setdefault(folder, {})[inside] = stamp
+            return found
+        for path in sorted((self.out / "jobs").iterdir()):
+            if path.is_dir() and not path.is_symlink():
+                files = found.setdefault(path.name, {})
+                for file in path.rglob("*"):
+                    if file.is_file():
+                        status = file.stat()
+                        files[str(file.relative_to(path))] = status.st_size, status.st_mtime_ns
+        return found
+
+    def remove_job(self, name: str) -> None:
+        """Remove a job folder, what commits first: a half-removed one has nothing that counts."""
+        if self.remote is not None:
+            there = self.remote.under(f"jobs/{name}")
+            for file in sorted(there.listing(), key=lambda file: not file.endswith(COMMITS)):
+                there.remove(file)
+        shutil.rmtree(self.out / "jobs" / name, ignore_errors=self.remote is not None)
+
     def publish(self, name: str) -> None:
         """A file, or all of a folder, that this process wrote in `out` counts from here on."""
         if self.remote is None:
@@ -413,6 +455,10 @@ class Store:
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
             if file.is_file():
                 self.remote.put(file, file.relative_to(self.out).as_posix())
+
+    def place(self, name: str) -> str:
+        """Where a file is, for people, wherever they are."""
+        return self.remote.under(name).address if self.remote else str(self.out / name)
 
     def study(self) -> dict[str, Any]:
         """study.json, or nothing where there is none yet."""
@@ -546,6 +592,16 @@ class Store:
             return None
         return record if isinstance(record, dict) and record.get("id") == job.id else None
 
+    def lease_text(self) -> str:
+        """What the lease says now, from the place itself.
+
+        Raises:
+            OSError: there is none, or the store does not answer.
+        """
+        if self.remote is not None:
+            return self.remote.read(LEASE, patience=0.0).decode(errors="replace")
+        return (self.out / LEASE).read_text(errors="replace")
+
     def done(self, job: Job) -> bool:
         if job.kind == "select":
             return self.selection(job) is not None
@@ -567,7 +623,7 @@ def lease(store: Store) -> Iterator[None]:
             store.refresh(manifests=True)
             yield
         return
-    path = store.out / "lease.json"
+    path = store.out / LEASE
     path.touch()
     file = path.open("r+")
     try:

@@ -14,7 +14,7 @@ PURE = (
     *("process", "paper", "report", "console", "plan", "checks", "evidence", "search_health"),
     *("mending", "drill"),
     *("recorded", "status", "compare", "cell", "jobs", "doctor", "memory", "workload"),
-    *("run_words",),
+    *("run_words", "scale"),
     *("final_model", "settings_page"),
 )
 GDAS_MAY_IMPORT = {

@@ -45,6 +45,16 @@ RUN_BY = {
         "tests/cluster/test_study.py"
         "::test_a_study_that_loses_nodes_and_its_store_ends_with_the_undisturbed_ones_digests"
     ),
+    "python -m orchestrator.nodes --address auto --out s3://BUCKET/runs": (
+        "tests/cluster/test_nodes.py::test_all_machines_of_a_cluster_report"
+    ),
+    "python -m orchestrator.status s3://BUCKET/runs/headline": (
+        "tests/orchestrator/test_remote_commands.py::test_status_tells_what_a_folder_would"
+    ),
+    "python -m orchestrator.scale paper --gpus 4,32,256": (
+        "tests/orchestrator/test_scale.py"
+        "::test_the_page_of_the_repository_is_what_the_command_prints"
+    ),
     "ray up cluster/aws.yaml": (
         "tests/cluster/test_ray_up.py::test_up_starts_the_head_alone_and_down_ends_it"
     ),

@@ -43,28 +43,50 @@ def kill_driver(scene: Scene, running: Running, place: str) -> Struck:
 def every_job_killed(scene: Scene) -> Struck:
     """SIGKILL of the driver inside every single job, in its first half and in its second."""
     strikes: list[Struck] = []
-    hit: set[tuple[str, bool]] = set()
-    for late in (False, True):
-        for label, segments in scene.segments.items():
-            folder = scene.jobs().get(label)
-            if (label, late) in hit or (folder is not None and folder.result() is not None):
-                continue
-            half = (segments + 1) // 2
-            first, last = (half, segments - 1) if late else (0, half - 1)
-            count = scene.rng.randint(first, max(first, last))
-            running = scene.start()
-            scene.wait_inside(running, label, count)
-            standing = {name: len(scene.records(name)) for name in scene.open_jobs()}
-            place = f"inside {label}, {'late' if late else 'early'}"
-            strikes.append(kill_driver(scene, running, place))
-            for name, records in standing.items():
-                hit.add((name, records >= (scene.segments.get(name, 0) + 1) // 2))
+    # By job and half: after how many records, and how long after its start, it is due.
+    due: dict[tuple[str, bool], tuple[int, float]] = {}
+    for label, segments in scene.segments.items():
+        half = (segments + 1) // 2
+        due[label, False] = scene.rng.randint(0, half - 1), scene.rng.uniform(2, 8)
+        if half < segments:
+            due[label, True] = scene.rng.randint(half, segments - 1), scene.rng.uniform(2, 8)
+    drawn = list(due)
+    while due:
+        running = scene.start()
+        began = time.time()
+        if not (inside := _first_due(scene, running, due, began)):
+            break  # it ended by itself
+        time.sleep(scene.rng.uniform(0, 0.4))
+        for name in scene.running_since(began):
+            due.pop((name, _late(scene, name)), None)
+        strikes.append(kill_driver(scene, running, f"inside {inside}"))
     struck = strikes.pop()
     struck.earlier = strikes
-    struck.moment = f"{len(strikes) + 1} kills, at {len(hit)} halves of {len(scene.segments)} jobs"
-    if missed := [label for label in scene.segments if not {(label, False), (label, True)} & hit]:
+    struck.moment = (
+        f"{len(strikes) + 1} kills, in {len(drawn) - len(due)} of the {len(drawn)} halves of "
+        f"{len(scene.segments)} jobs"
+    )
+    if missed := [n for n in scene.segments if all(key in due for key in drawn if key[0] == n)]:
         struck.remarks.append(f"never inside {', '.join(missed)}")
     return struck
+
+
+def _late(scene: Scene, label: str) -> bool:
+    """Whether a job is in its second half."""
+    return len(scene.records(label)) >= (scene.segments[label] + 1) // 2
+
+
+def _first_due(
+    scene: Scene, running: Running, due: dict[tuple[str, bool], tuple[int, float]], began: float
+) -> str | None:
+    """Wait for a job of the command that is due; None once the command has ended."""
+    while running.process.poll() is None:
+        for label, since in scene.running_since(began).items():
+            records, seconds = due.get((label, _late(scene, label)), (10**9, 0.0))
+            if len(scene.records(label)) >= records and time.time() - since >= seconds:
+                return label
+        time.sleep(0.05)
+    return None
 
 
 def three_times(scene: Scene) -> Struck:

@@ -134,16 +134,21 @@ class Scene:
         self.wait_inside(running, label, self.rng.randint(min(last, max(least, have)), last))
         return label
 
+    def running_since(self, began: float) -> dict[str, float]:
+        """Jobs with a training loop that were started after `began` and are not done, and when."""
+        found = {}
+        for label, folder in self.jobs().items():
+            path = folder.path / "settings.json"
+            if label in self.segments and folder.result() is None and path.exists():
+                since = path.stat().st_mtime
+                if since > began:
+                    found[label] = since
+        return found
+
     def wait_inside(self, running: Running, label: str, count: int) -> None:
         """Until a command that was just started runs the job, and it has so many records."""
         began = time.time()
-
-        def handed_out() -> bool:
-            folder = self.jobs().get(label)
-            path = folder.path / "settings.json" if folder else None
-            return path is not None and path.exists() and path.stat().st_mtime > began
-
-        wait_for(handed_out, f"the start of {label}", running)
+        wait_for(lambda: label in self.running_since(began), f"the start of {label}", running)
         if count and len(self.records(label)) >= count:  # an earlier start left them
             time.sleep(self.rng.uniform(1, 8))
             return

@@ -13,23 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
-
 from gdas.bench201.genotype import all_bench201_cells, reaches_output
 from gdas.bench201.network import picks_of
+from gdas.config import differences
 from orchestrator.evidence import LEVEL, permutation_p, summary, uniform_p
 from orchestrator.experiment import Experiment, SearchSpec
-from orchestrator.report.figures import COLOURS
 from orchestrator.report.markup import NOT_RUN, duration, table
+from orchestrator.report.truth_figures import Row, distribution_figure, epochs_figure
 from orchestrator.store import JobFolder, Record, Store
 from orchestrator.study import Study
 
 Result = dict[str, Any]
-
-LOWEST_SHOWN = 1 / 20
-"""Share of the worst cells that the figure gathers at its left edge."""
 
 RELAXATIONS = {
     "hard": "hard draws, as GDAS",
@@ -88,14 +82,22 @@ def _column(
         "half of equal ones counted: 50 on average for a uniformly drawn cell. p: how often as "
         "many uniformly drawn cells have a mean percentile this high (exact, one-sided).\n"
     )
+    parts += _settings(specs)
     parts.append(_table(methods, worst_first))
     parts += [f"\n{sentence}\n" for sentence in _sentences(methods, found, worst_first)]
     figure = f"truth-{column}.png"
-    distribution_figure(folder / figure, every, methods, column)
+    rows = [_row(method, worst_first) for method in methods]
+    distribution_figure(folder / figure, every, rows, column)
     parts.append(f"\n![All cells, and where each seed landed]({figure})\n")
     parts += _correlations(specs, found)
     figure = f"truth-epochs-{column}.png"
-    epochs_figure(folder / figure, found)
+    percentiles = {
+        name: [[epoch["percentile"] for epoch in r["epochs"]] for r in results]
+        for name, results in found.items()
+        if results
+    }
+    held = {name: spec.recipe.alpha.warmup_epochs for name, spec in specs.items()}
+    epochs_figure(folder / figure, percentiles, held)
     parts += [
         "\n### The derived cell's true standing over the epochs\n",
         "What would have been derived after each epoch, looked up after the search.\n",
@@ -140,6 +142,37 @@ def _methods(specs: dict[str, SearchSpec], found: dict[str, list[Result]]) -> li
     return [*methods, Method("a uniformly drawn cell", uniform, 0.0)]
 
 
+def _settings(specs: dict[str, SearchSpec]) -> list[str]:
+    """The settings that tell the searches apart."""
+    recipes = {name: spec.recipe for name, spec in specs.items()}
+    first = next(iter(recipes.values()))
+    keys = dict.fromkeys(
+        key for recipe in recipes.values() for key, _, _ in differences(recipe, first)
+    )
+    if not keys:
+        return []
+    rows = [[f"`{key}`", *(str(_value(r, key)) for r in recipes.values())] for key in keys]
+    return ["The searches differ in these settings:\n", table(["setting", *recipes], rows), "\n"]
+
+
+def _value(recipe: object, key: str) -> object:
+    """The value of a dotted key."""
+    for part in key.split("."):
+        recipe = getattr(recipe, part)
+    return recipe
+
+
+def _row(method: Method, cells: list[int]) -> Row:
+    percentiles = method.values("percentile")
+    end = f"{statistics.fmean(percentiles):.0f}, {_p(uniform_p(cells, percentiles))}"
+    return Row(method.name, method.values("accuracy"), end)
+
+
+def _p(p: float) -> str:
+    """A p in words."""
+    return f"p = {p:.4f}" if p >= 0.0001 else "p < 0.0001"
+
+
 def _table(methods: list[Method], cells: list[int]) -> str:
     rows = []
     for method in methods:
@@ -154,7 +187,7 @@ def _table(methods: list[Method], cells: list[int]) -> str:
                 f"{statistics.fmean(percentile):.1f}",
                 f"{statistics.median(method.values('rank')):,.0f}",
                 f"{statistics.fmean(method.values('regret')):.2f}",
-                f"{uniform_p(cells, percentile):.4f}",
+                _p(uniform_p(cells, percentile)).removeprefix("p = ").removeprefix("p "),
                 duration(method.seconds) if method.seconds else "-",
             ]
         )
@@ -187,16 +220,17 @@ def _sentences(
         better = p < LEVEL
         sentences.append(
             f"**{name} is {'better' if better else 'not better'} than uniform draws here**: mean "
-            f"percentile {mean:.1f} against 50 over {len(percentiles)} seeds, p = {p:.4f}."
+            f"percentile {mean:.1f} against 50 over {len(percentiles)} seeds, {_p(p)}."
         )
-    for a, b in zip(list(found), list(found)[1:], strict=False):
-        if found[a] and found[b]:
-            ours, theirs = by_name[a].values("percentile"), by_name[b].values("percentile")
+    first, *others = found
+    for other in others:
+        if found[first] and found[other]:
+            ours, theirs = by_name[first].values("percentile"), by_name[other].values("percentile")
             p = permutation_p(ours, theirs, "higher")
             sentences.append(
-                f"{a} against {b}: mean percentile {statistics.fmean(ours):.1f} against "
-                f"{statistics.fmean(theirs):.1f}; that chance alone makes {a} this much better: "
-                f"p = {p:.3f} (exact permutation test)."
+                f"{first} against {other}: mean percentile {statistics.fmean(ours):.1f} against "
+                f"{statistics.fmean(theirs):.1f}; that chance alone makes {first} this much "
+                f"better: p = {p:.3f} (exact permutation test)."
             )
     return sentences
 
@@ -253,112 +287,3 @@ def _share(records: list[Record], half: str) -> str:
     draws = sum(int(r["metrics"].get(f"{half}/draws", 0)) for r in records)
     lost = sum(int(r["metrics"].get(f"{half}/no_path", 0)) for r in records)
     return f"{lost:,} of {draws:,} ({100 * lost / draws:.1f} %)" if draws else "nothing is drawn"
-
-
-def distribution_figure(
-    path: Path, every: dict[str, list[Any]], methods: list[Method], column: str
-) -> None:
-    """All cells as a histogram, under it a row a method with a mark for every seed.
-
-    The worst cells lie far below the others: LOWEST_SHOWN of them are gathered at the left edge.
-    """
-    accuracies, cells = every["accuracies"], every["cells"]
-    total, below, left = sum(cells), 0, 0.0
-    for accuracy, count in zip(accuracies, cells, strict=True):
-        left = float(accuracy)
-        if below + count > LOWEST_SHOWN * total:
-            break
-        below += count
-    right = float(accuracies[-1])
-    margin = 0.02 * (right - left) or 1.0
-    figure = Figure(figsize=(9, 3.2 + 0.42 * len(methods)), layout="constrained")
-    FigureCanvasAgg(figure)
-    top, rows = figure.subplots(2, 1, sharex=True, height_ratios=[2.4, 0.3 + 0.42 * len(methods)])
-    shown = [max(a, left) for a in accuracies]
-    top.hist(shown, bins=70, range=(left, right), weights=cells, color="#c8d1da")
-    for name, value in (
-        ("median", _quantile(every, 0.5)),
-        ("best 1 %", _quantile(every, 0.99)),
-        ("best", right),
-    ):
-        top.axvline(value, color="#57606a", lw=0.9, ls=":")
-        top.annotate(
-            name,
-            (value, 1.0),
-            xycoords=("data", "axes fraction"),
-            xytext=(-2, -3),
-            textcoords="offset points",
-            rotation=90,
-            ha="right",
-            va="top",
-            size=7,
-            color="#57606a",
-        )
-    top.set_ylabel("cells", size=8)
-    top.set_title(
-        f"{total:,} cells by {column}; the {100 * below / total:.0f} % below {left:.1f} % at the "
-        "left edge",
-        size=9,
-        loc="left",
-    )
-    for i, method in enumerate(methods):
-        values = [max(v, left) for v in method.values("accuracy")]
-        colour = COLOURS[i % len(COLOURS)]
-        rows.plot(values, [i] * len(values), "o", color=colour, ms=6, alpha=0.65, mec="none")
-        rows.plot(
-            [max(statistics.fmean(method.values("accuracy")), left)],
-            [i],
-            "|",
-            color=colour,
-            ms=20,
-            mew=2,
-        )
-    rows.set_yticks(range(len(methods)), [method.name for method in methods])
-    rows.set_ylim(len(methods) - 0.4, -0.6)
-    rows.set_xlim(left - margin, right + margin)
-    rows.set_xlabel("true accuracy, %; a dot a seed, a bar the mean", size=8)
-    for axes in (top, rows):
-        axes.tick_params(labelsize=7)
-        axes.grid(axis="x", alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=120)
-
-
-def _quantile(every: dict[str, list[Any]], share: float) -> float:
-    """The accuracy that `share` of the cells do not exceed."""
-    reached, total = 0, sum(every["cells"])
-    for accuracy, count in zip(every["accuracies"], every["cells"], strict=True):
-        reached += count
-        if reached >= share * total:
-            return float(accuracy)
-    return float(every["accuracies"][-1])
-
-
-def epochs_figure(path: Path, found: dict[str, list[Result]]) -> None:
-    """Percentile of the derived cell over the epochs: a panel a search, a line a seed."""
-    shown = {name: results for name, results in found.items() if results}
-    figure = Figure(figsize=(5.0 * len(shown), 3.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(1, len(shown), squeeze=False, sharey=True)[0]
-    for axes, (name, results) in zip(panels, shown.items(), strict=True):
-        for i, result in enumerate(results):
-            x = [epoch["epoch"] for epoch in result["epochs"]]
-            y = [epoch["percentile"] for epoch in result["epochs"]]
-            axes.plot(
-                x, y, color=COLOURS[i % len(COLOURS)], lw=0.9, alpha=0.7, label=str(result["seed"])
-            )
-        means = [
-            statistics.fmean(epoch["percentile"] for epoch in epochs)
-            for epochs in zip(*(result["epochs"] for result in results), strict=False)
-        ]
-        axes.plot(range(1, 1 + len(means)), means, color="#1b1f24", lw=2.2, label="mean")
-        axes.axhline(50, color="#57606a", lw=0.9, ls=":")
-        axes.set_title(f"{name}: percentile of the derived cell", size=9)
-        axes.set_xlabel("epoch", size=8)
-        axes.set_ylim(0, 100)
-        axes.tick_params(labelsize=8)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(title="seed", title_fontsize=7, fontsize=7, frameon=False, loc="lower right")
-    figure.savefig(path, dpi=120)

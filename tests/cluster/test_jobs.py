@@ -16,14 +16,15 @@ RAY = [sys.executable, "-c", "from ray.scripts.scripts import main; main()"]
 
 
 @pytest.fixture
-def server() -> Iterator[str]:
+def server(free_port: int) -> Iterator[str]:
     """A local cluster's job server, at this address."""
     from ray.cluster_utils import Cluster
 
     before = dict(os.environ)
     os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
     cluster = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": True}
+        initialize_head=True,
+        head_node_args={"num_cpus": 2, "include_dashboard": True, "dashboard_port": free_port},
     )
     try:
         yield f"http://{cluster.webui_url}"

@@ -120,6 +120,15 @@ def test_every_field_is_explained() -> None:
         assert re.search(rf"{instance} #.*\d\.\d\d an hour", text), f"{instance}: no price"
 
 
+@pytest.mark.parametrize("page", sorted(CLUSTER.glob("*.md")), ids=lambda page: page.name)
+def test_every_command_of_ours_on_a_page_is_there(page: Path) -> None:
+    named = set(re.findall(r"python -m ([a-z_]+(?:\.[a-z_0-9]+)+)", page.read_text()))
+    assert named, "a page without a command"
+    for module in named:
+        path = CLUSTER.parent / Path(*module.split("."))
+        assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), module
+
+
 @pytest.mark.parametrize("name", ["head", "worker"])
 def test_no_profile_may_do_everything(name: str) -> None:
     policy = json.loads((CLUSTER / "iam" / f"{name}.json").read_text())

@@ -51,7 +51,7 @@ def browser(profile: Path, width: int, height: int) -> Iterator[webdriver.Chrome
         driver.quit()
 
 
-def wait_for(found: Callable[[], Found], what: str, seconds: float = 60) -> Found:
+def wait_for(found: Callable[[], Found], what: str, seconds: float = 120) -> Found:
     """What `found` gives once it is true; a page that is still being built raises on the way."""
     from selenium.common.exceptions import WebDriverException
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import product
@@ -36,7 +38,7 @@ from gdas.bench201.space import (
     derive_bench201_genotype,
     score_with_shared_weights,
 )
-from gdas.bench201.table import Table, read_table, spearman
+from gdas.bench201.table import Table, read_table, spearman, table_path
 from gdas.checkpoint import Segment, State, digest
 from gdas.cnn.space import search_split
 from gdas.config import (
@@ -44,6 +46,7 @@ from gdas.config import (
     AlphaUpdate,
     Bench201SearchConfig,
     SamplerConfig,
+    TableData,
     WeightUpdate,
 )
 from gdas.data.arrow import Images
@@ -195,24 +198,45 @@ def test_none_is_drawn_apart(tmp_path: Path) -> None:
 # Networks
 
 
+BEST = (
+    "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|"
+    "+|skip_connect~0|nor_conv_3x3~1|nor_conv_1x1~2|"
+)
+
+# By hand, C = 16, N = 5: weights of a convolution, and 2 a channel for its batch norm.
+STEM = 3 * 16 * 9 + 2 * 16
+TO_32 = (16 * 32 * 9 + 2 * 32) + (32 * 32 * 9 + 2 * 32) + 16 * 32
+TO_64 = (32 * 64 * 9 + 2 * 64) + (64 * 64 * 9 + 2 * 64) + 32 * 64
+HEAD = 2 * 64 + (64 * 10 + 10)
+AROUND = STEM + TO_32 + TO_64 + HEAD
+EDGE_3x3 = 5 * ((16 * 16 * 9 + 2 * 16) + (32 * 32 * 9 + 2 * 32) + (64 * 64 * 9 + 2 * 64))
+EDGE_1x1 = 5 * ((16 * 16 + 2 * 16) + (32 * 32 + 2 * 32) + (64 * 64 + 2 * 64))
+
+
 @pytest.mark.parametrize(
     ("text", "parameters", "multiply_adds"),
     [
         # The benchmark's smallest and largest: 0.073306 and 1.531546 M, 7.78305 and 220.11969 M.
-        (ALL_NONE, 73_306, 7_783_050),
-        (repeated("nor_conv_3x3"), 1_531_546, 220_119_690),
-        # By hand: 28,000 parameters and 3.9 M multiply-adds for a 1 x 1 convolution in each cell.
+        (ALL_NONE, AROUND, 7_783_050),
+        (repeated("nor_conv_3x3"), AROUND + 6 * EDGE_3x3, 220_119_690),
+        # 16 * 16 multiply-adds at each of 32 * 32 places, as many in every stage, 15 cells.
         (
             "|avg_pool_3x3~0|+|nor_conv_1x1~0|skip_connect~1|"
             "+|nor_conv_1x1~0|skip_connect~1|skip_connect~2|",
-            73_306 + 2 * 28_000,
-            7_783_050 + 2 * 3_932_160,
+            AROUND + 2 * EDGE_1x1,
+            7_783_050 + 2 * 15 * 16 * 16 * 32 * 32,
+        ),
+        (
+            BEST,
+            AROUND + 4 * EDGE_3x3 + EDGE_1x1,
+            7_783_050 + (4 * 9 + 1) * 15 * 16 * 16 * 32 * 32,
         ),
     ],
 )
 def test_networks_of_known_cells_are_the_benchmarks(
     text: str, parameters: int, multiply_adds: int
 ) -> None:
+    assert (AROUND, AROUND + 6 * EDGE_3x3) == (73_306, 1_531_546)
     with torch.device("meta"):
         network = Network(10, genotype=bench201_from_string(text))
         image = torch.empty(1, 3, 32, 32)
@@ -822,3 +846,19 @@ def test_scores_are_correlated_with_the_tables_accuracies(table: Table) -> None:
         spearman([1.0, 2.0, 3.0, 4.0], [1.0])
     with pytest.raises(ValueError, match="at least one"):
         spearman([], [])
+
+
+@pytest.mark.skipif("GDAS_DATA" not in os.environ, reason="GDAS_DATA names no folder of data")
+def test_the_benchmarks_best_cell_is_found_by_its_string() -> None:
+    """In the real table. 94.373 to three digits is the accuracy of two cells."""
+    table = read_table(table_path(TableData(), Path(os.environ["GDAS_DATA"])))
+    found = table.standing(bench201_from_string(BEST), "cifar10_test_200")
+    assert (round(found.accuracy, 2), found.rank, found.regret) == (94.37, 1, 0.0)
+    assert found.percentile == pytest.approx(100 * (CELLS - 1) / CELLS)
+    tied = BEST.replace("3x3~1|nor_conv_1x1~2", "1x1~1|nor_conv_3x3~2")
+    best = table.reference(1, "cifar10_test_200").best_cell
+    assert str(best) in (BEST, tied)
+    began = time.perf_counter()
+    for cell in all_bench201_cells():
+        table.standing(cell, "cifar10_test_200")
+    assert (time.perf_counter() - began) / CELLS < 1e-3, "a lookup is instant"

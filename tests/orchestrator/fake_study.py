@@ -18,7 +18,7 @@ TINY = str(Path(__file__).parents[1] / "e2e" / "tiny.yaml")
 CELL = PUBLISHED["GDAS_F1"].to_json()
 
 
-def fake_study(out: Path, *overrides: str, of: str = TINY) -> tuple[Experiment, Study, Store]:
+def fake_study(out: Path | str, *overrides: str, of: str = TINY) -> tuple[Experiment, Study, Store]:
     """The tiny study, or that of another experiment: study.json and the job folders' settings,
     nothing done."""
     experiment = load_experiment(of, list(overrides))
@@ -28,7 +28,7 @@ def fake_study(out: Path, *overrides: str, of: str = TINY) -> tuple[Experiment, 
     store.write_study(study, settings, {"torch": "2.0"}, command)
     for job in study:
         if job.kind != "select":
-            store.prepare(job, {"data": str(out / "data")})
+            store.prepare(job, {"data": f"{out}/data"})
     return experiment, study, store
 
 

@@ -39,7 +39,7 @@ def refused(capsys: Capture, code: int) -> str:
 
 COMMANDS = [
     *("reproduce_paper", "status", "compare", "cell", "jobs", "doctor", "send_runs", "drill"),
-    *("settings_page", "mlflow_server"),
+    *("settings_page", "mlflow_server", "nodes", "scale"),
 ]
 
 

@@ -100,3 +100,11 @@ def test_timed_steps_grow_with_the_epochs(tmp_path: Path) -> None:
     assert 0 < 20 * short < long < 2000 * short
     final = of(study(), "train-gdas-frc-digits")
     assert 0.1 < timed_seconds(final, tmp_path) < 300
+
+
+def test_a_search_that_runs_all_operations_is_guessed_to_take_as_many_times_as_long() -> None:
+    fast, slow = (
+        estimate.estimated_seconds(of(study(*words), "search-gdas-frc-seed0"))
+        for words in ([], ["search.recipe.sampler.acceleration=false"])
+    )
+    assert slow == pytest.approx(8 * fast)

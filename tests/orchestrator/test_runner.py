@@ -7,6 +7,8 @@ import gc
 import shutil
 import subprocess
 import sys
+import threading
+import types
 import weakref
 from collections import namedtuple
 from pathlib import Path
@@ -141,3 +143,39 @@ def test_a_disk_too_full_for_tunes_own_files_is_said_as_that(
         run_study(Scheduler(study, store, {"CPU": 2.0, "GPU": 0.0}, print), {})
     if raised is OSError:
         assert getattr(failed.value, "errno", None) == errno.ENOSPC
+
+
+@pytest.mark.parametrize(
+    ("text", "noticed", "retries_used"),
+    [
+        ("The actor 1f is unavailable: Socket closed", True, 0),  # Ray learns it a moment later
+        ("The actor 1f is unavailable: Socket closed", False, 1),
+        ("its worker process has died", True, 1),  # no machine went while that was asked
+    ],
+)
+def test_a_machine_that_ray_has_not_missed_yet_uses_up_no_retry(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, noticed: bool, retries_used: int
+) -> None:
+    alive, ended = {"head", "spot"}, threading.Event()
+
+    def living() -> set[str]:
+        if noticed and ended.is_set():  # it was asked once before
+            alive.discard("spot")
+        elif failed.is_set():
+            ended.set()
+        return set(alive)
+
+    failed = threading.Event()
+    monkeypatch.setattr(runner, "living_nodes", living)
+    monkeypatch.setattr(runner, "NOTICED_AFTER_S", 1.5)
+    _, study, store = fake_study(tmp_path)
+    scheduler = Scheduler(study, store, {"CPU": 1.0, "GPU": 0.0}, print, retries=1)
+    searcher = runner.StudySearcher(scheduler, {})
+    assert isinstance(searcher.suggest("a"), dict)
+    job = searcher.job_of_trial["a"]
+    trial = types.SimpleNamespace(trial_id="a", get_error=lambda: text)
+    failed.set()
+    runner.LastWords(searcher).on_trial_error(0, [], trial)
+    searcher.on_trial_complete("a", error=True)
+    assert scheduler.board.states[job.id] == "waiting"
+    assert scheduler.used[job.id] == retries_used

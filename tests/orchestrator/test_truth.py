@@ -7,6 +7,7 @@ import dataclasses
 import json
 import shutil
 import sys
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from gdas.bench201.genotype import ACCURACIES, all_bench201_cells, bench201_from_string
 from gdas.bench201.table import read_table
@@ -31,13 +33,16 @@ from orchestrator.evidence import uniform_p
 from orchestrator.experiment import Experiment, load_experiment
 from orchestrator.lookup_job import run_lookup, uniform_cells
 from orchestrator.memory import PROCESS, estimated_bytes
+from orchestrator.node_data import data_sets, publish
 from orchestrator.plan import standing
 from orchestrator.report import write_report
+from orchestrator.report.truth_figures import Row, distribution_figure, epochs_figure
 from orchestrator.reproduce_paper import main
 from orchestrator.scheduler import Scheduler
 from orchestrator.search_trial import run_search
 from orchestrator.store import JobFolder, Store
 from orchestrator.study import Study, build_study
+from tests.cloud import Server
 
 YAML = Path(__file__).parent.parent / "e2e" / "bench201.yaml"
 COLUMN = "cifar10_test_200"
@@ -104,10 +109,9 @@ def opened_files() -> Iterator[list[str]]:
         OPENED = None
 
 
-@pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Ran:
-    experiment = load_experiment(str(YAML), [])
-    study, store = study_of(experiment, data), Store(tmp_path_factory.mktemp("out"))
+def run_without_ray(experiment: Experiment, out: Path, data: Path) -> Ran:
+    """Every job of the study in this process, one after the other."""
+    study, store = study_of(experiment, data), Store(out)
     prepare_data(study, store, data)
     scheduler = Scheduler(study, store, {"CPU": 1.0}, lambda line: None)
     opened: dict[str, list[str]] = {"search": [], "lookup": []}
@@ -119,6 +123,19 @@ def ran(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Ran:
         scheduler.finished(job)
     assert scheduler.board.all_done(), scheduler.board.notes
     return Ran(experiment, study, store, opened)
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Ran:
+    return run_without_ray(load_experiment(str(YAML), []), tmp_path_factory.mktemp("out"), data)
+
+
+TIMES = {"seconds", "best_of_seconds", "search_seconds"}
+
+
+def without_times(result: dict[str, Any]) -> dict[str, Any]:
+    """What a lookup's result must be however often it was begun."""
+    return {key: value for key, value in result.items() if key not in TIMES}
 
 
 def test_lookups_are_compared_as_every_job_is(ran: Ran) -> None:
@@ -215,11 +232,33 @@ def test_a_lookup_killed_before_its_result_is_done_again_to_the_same_figures(
     run_lookup(str(folder.path))
     after = folder.result()
     assert before is not None and after is not None
+    assert without_times(after) == without_times(before)
+    assert [r["metrics"] for r in folder.records()] == [r["metrics"] for r in records]
+
+
+def test_a_lookup_on_an_object_store_finds_the_same(
+    ran: Ran, data: Path, aws: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GDAS_CACHE", str(tmp_path / "cache"))
+    lookup, search = ran.study.lookups_of("gdas")[0], ran.study.searches("gdas")[0]
+    store = Store(f"s3://bucket/{uuid.uuid4().hex}")
+    assert store.remote is not None
+    there, source = store.remote.under("data"), ran.store.folder(search).path
+    publish(data, there, data_sets(lookup.recipe))
+    for file in [path for path in source.rglob("*") if path.is_file()]:
+        store.remote.put(file, f"jobs/{source.name}/{file.relative_to(source)}")
+    store.refresh()
+    run_lookup(store.prepare(lookup, {"data": there.address}).address)
+    store.refresh()
+    before, after = ran.store.folder(lookup).result(), store.folder(lookup).result()
+    assert before is not None and after is not None
     times = {"seconds", "best_of_seconds"}
     assert {k: v for k, v in after.items() if k not in times} == {
         k: v for k, v in before.items() if k not in times
     }
-    assert [r["metrics"] for r in folder.records()] == [r["metrics"] for r in records]
+    name = "distribution.json"  # the report's figure of all cells is drawn from it
+    of_folder = (ran.store.folder(lookup).path / name).read_text()
+    assert (store.folder(lookup).path / name).read_text() == of_folder
 
 
 def test_cells_are_scored_with_the_weights_that_the_search_left(ran: Ran, data: Path) -> None:
@@ -268,6 +307,13 @@ def test_the_report_says_where_every_seed_landed(ran: Ran) -> None:
     assert all_w == all_a == 2 * 3 * 4 and lost_w + lost_a > 0
     assert f"| gdas | {lost_w} of {all_w} (" in report and f"| {lost_a} of {all_a} (" in report
     assert "| darts | nothing is drawn | nothing is drawn |" in report
+    differ = report[report.index("The searches differ") : report.index("| method |")]
+    assert [line for line in differ.splitlines() if line.startswith("|")] == [
+        "| setting | gdas | darts |",
+        "| --- | --- | --- |",
+        "| `sampler.relaxation` | hard | softmax |",
+    ]
+    assert "gdas against darts: mean percentile" in report
     for figure in (f"truth-{COLUMN}.png", f"truth-epochs-{COLUMN}.png"):
         assert (path.parent / figure).stat().st_size > 10_000
         assert f"]({figure})" in report
@@ -295,6 +341,28 @@ def test_a_search_that_is_no_better_is_called_so(ran: Ran, tmp_path: Path) -> No
         report = "\n".join(truth(ran.experiment, ran.study, store, store.out / "report"))
         assert f"**gdas {word} than uniform draws here**" in report
         assert f"**darts {word} than uniform draws here**" in report
+
+
+def test_the_figures_put_every_seed_where_it_landed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dots at the accuracies, an arrow at the edge for one below it; held epochs shaded."""
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, dpi: drawn.append(figure))
+    every = {"accuracies": [10.0, 80.0, 90.0, 94.0], "cells": [4, 16, 60, 20]}
+    row = Row("mine", [10.0, 90.0, 94.0], "61, p = 0.2000")
+    distribution_figure(tmp_path / "a.png", every, [row], COLUMN)
+    top, rows = drawn[0].axes
+    marks = {str(line.get_marker()): list(line.get_xdata()) for line in rows.lines}
+    assert marks["o"] == [90.0, 94.0] and marks["<"] == [80.0] and marks["|"] == [90.0]
+    assert sum(bar.get_height() for bar in top.patches) == 100
+    assert {text.get_text() for text in rows.texts} == {"mean percentile, p", row.end}
+
+    epochs_figure(tmp_path / "b.png", {"mine": [[20, 40], [40, 90]], "other": [[50]]}, {"mine": 1})
+    panels = drawn[1].axes
+    lines = [[*map(float, line.get_ydata())] for line in panels[0].lines]
+    assert [20, 40] in lines and [40, 90] in lines and [30, 65] in lines
+    assert [len(panel.patches) for panel in panels] == [1, 0]
 
 
 def test_lookups_that_have_not_run_read_so(ran: Ran, tmp_path: Path) -> None:

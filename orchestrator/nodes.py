@@ -1,0 +1,197 @@
+"""Every machine of a Ray cluster, looked at from itself: `python -m orchestrator.nodes`.
+
+What `orchestrator.doctor` is for one machine, in a line a machine: whether it runs the same code
+and packages as the head, sees the GPUs that Ray would hand out there, and reads and writes the
+output folder that the others see.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import platform
+import shutil
+import sys
+import tempfile
+import uuid
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from gdas.errors import InputError, one_line
+from orchestrator.console import run_command, say_next
+from orchestrator.doctor import GIB, Finding, usable_cores, usable_memory
+from orchestrator.storage import is_address, open_storage
+
+EPILOG = """examples:
+  python -m orchestrator.nodes --address auto --out s3://BUCKET/gdas/runs
+  python -m orchestrator.nodes --address 10.0.0.1:6379 --out /shared/runs
+
+A line for each machine that has joined; a cluster that starts machines when jobs wait for them has
+only its head before, so look again while a study runs. Exit code: 0 nothing is bad, 1 something is,
+2 bad input or no cluster there."""
+
+PATIENCE_S = 90.0
+"""How long a machine may take: it may import PyTorch for the first time."""
+SAME = ("python", "torch", "ray", "pyarrow", "numpy", "code")
+"""What must be equal on all machines."""
+Report = dict[str, Any]
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m orchestrator.nodes",
+        description="Check every machine of a Ray cluster from itself: code, packages, GPUs, "
+        "storage.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--address", default="auto", help="of the cluster (default: auto, here)")
+    parser.add_argument("--out", required=True, help="where results will go, on all machines")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    options = parse(arguments)
+    return run_command(lambda: _nodes(options.address, options.out))
+
+
+def _nodes(address: str, out: str) -> int:
+    from orchestrator.nodes import report  # by its name, so that machines run code of their own
+    from orchestrator.runner import on_every_node, ray_cluster
+
+    mark = f".gdas-nodes-{uuid.uuid4().hex[:8]}"
+    try:
+        if not is_address(out):
+            Path(out).mkdir(parents=True, exist_ok=True)
+        _put(out, mark)
+    except OSError as error:
+        raise InputError(f"--out {out}: cannot be written to ({one_line(error, 200)})") from None
+    try:
+        here = report(out, mark)
+        with ray_cluster(address):
+            answers = on_every_node(report, (out, mark), PATIENCE_S)
+    finally:
+        _remove(out, mark)
+    bad = 0
+    for node, answer in answers:
+        found = finding(node, answer, here)
+        bad += found.level == "BAD"
+        fix = f" -> {found.fix}" if found.fix else ""
+        print(f"{found.level:4}  {found.what}{fix}", flush=True)
+    gpus = sum(node["Resources"].get("GPU", 0) for node, _ in answers)
+    cpus = sum(node["Resources"].get("CPU", 0) for node, _ in answers)
+    print(f"{len(answers)} machines, {cpus:g} CPUs and {gpus:g} GPUs for jobs; {bad} bad")
+    command = f"python -m orchestrator.reproduce_paper smoke --address {address} --out {out}/smoke"
+    say_next("mend what is BAD, then run this again" if bad else command)
+    return 1 if bad else 0
+
+
+def report(out: str, mark: str) -> Report:
+    """What this machine is.
+
+    Args:
+        mark: a file that is in the output folder if it is the one that the head has.
+    """
+    import torch
+
+    count = torch.cuda.device_count()
+    return {
+        "host": platform.node(),
+        "cores": usable_cores(),
+        "memory": usable_memory(),
+        "gpus": count,
+        "gpu": torch.cuda.get_device_name(0) if count else "",
+        "free": shutil.disk_usage(tempfile.gettempdir()).free,
+        "storage": _storage_fault(out, mark),
+        "python": platform.python_version(),
+        "code": code_digest(),
+        **{name: version(name) for name in ("torch", "ray", "pyarrow", "numpy")},
+    }
+
+
+def code_digest() -> str:
+    """Of the project's own files on this machine."""
+    digest, root = hashlib.sha256(), Path(__file__).resolve().parent.parent
+    for path in sorted([*root.glob("gdas/**/*.py"), *root.glob("orchestrator/**/*.py")]):
+        digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
+    return digest.hexdigest()[:10]
+
+
+def finding(node: Mapping[str, Any], answer: Report | str, here: Report) -> Finding:
+    """One machine's line.
+
+    Args:
+        node: as Ray describes it.
+        answer: its report, or why there is none.
+        here: the report of the machine that asks, which the others must equal.
+    """
+    name = str(node["NodeManagerAddress"])
+    if isinstance(answer, str):
+        return Finding("BAD", f"{name}: no answer ({answer})", "see its logs in Ray's dashboard")
+    for key in SAME:
+        if answer[key] != here[key]:
+            return Finding(
+                "BAD",
+                f"{name}: {key} {answer[key]}, here {here[key]}",
+                "install the same on all (ray up copies the project and installs it again)",
+            )
+    if answer["storage"]:
+        return Finding("BAD", f"{name}: {answer['storage']}", "give all machines the same --out")
+    promised = node["Resources"].get("GPU", 0)
+    if answer["gpus"] < promised:
+        return Finding(
+            "BAD",
+            f"{name}: PyTorch sees {answer['gpus']} GPUs, Ray would hand out {promised:g}",
+            "its NVIDIA driver is older than PyTorch needs, or ray start's --num-gpus is wrong",
+        )
+    gpus = f"{answer['gpus']} x {answer['gpu']}" if answer["gpus"] else "no GPU"
+    free = answer["free"] / GIB
+    what = (
+        f"{name} ({answer['host']}): {answer['cores']} cores, {answer['memory'] / GIB:.1f} GiB "
+        f"memory, {gpus}, {free:.0f} GiB free, code {answer['code']}, reads and writes --out"
+    )
+    if free < 5:
+        return Finding("note", what, "little room for data and checkpoints on its way to --out")
+    return Finding("ok", what)
+
+
+def _storage_fault(out: str, mark: str) -> str:
+    """What keeps this machine from sharing the output folder; "" where nothing does."""
+    own = f"{mark}-{uuid.uuid4().hex[:8]}"
+    try:
+        _put(out, own)
+        _remove(out, own)
+        return "" if _is_there(out, mark) else f"--out {out} is not the folder that the head has"
+    except (OSError, InputError) as error:
+        return f"--out {out}: {one_line(error, 200)}"
+
+
+def _put(out: str, name: str) -> None:
+    if is_address(out):
+        open_storage(out).write(name, b"", patience=0.0)
+    else:
+        (Path(out) / name).touch()
+
+
+def _is_there(out: str, name: str) -> bool:
+    if not is_address(out):
+        return (Path(out) / name).exists()
+    try:
+        open_storage(out).read(name, patience=0.0)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _remove(out: str, name: str) -> None:
+    if is_address(out):
+        open_storage(out).remove(name)
+    else:
+        (Path(out) / name).unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
