@@ -102,8 +102,7 @@ class TrainResources:
 def _check_resources(cpus: float, gpus: float, device: str, threads: int | None) -> int:
     """Raise InputError unless these can be; returns the threads, which default to the whole CPUs.
 
-    Two processes with one thread do more than one with two (tests/bench/RESULTS.md), so more
-    threads come only with more CPUs.
+    More threads than CPUs only wait for each other; `python -m tests.bench threads` measures it.
     """
     if cpus <= 0:
         raise InputError(f"cpus={cpus}: must be more than 0")
