@@ -18,6 +18,7 @@ import torch
 import gdas.train_text
 from gdas.config import AlphaUpdate, TextSearchConfig, TextTrainConfig
 from gdas.data.text import Tokens, batch_tokens, bptt_lengths
+from gdas.distributed import workers
 from gdas.genotype import PUBLISHED_RECURRENT
 from gdas.rnn.space import TextSpace
 from gdas.search import SearchSteps
@@ -49,7 +50,7 @@ def language_contenders(
     contenders: dict[str, tuple[Step]] = {}
     for name in ("plain", "ours"):
         genotype = PUBLISHED_RECURRENT["RNN_GDAS"]
-        run = gdas.train_text._Run(config, genotype, vocabulary, CPU)
+        run = gdas.train_text._Run(config, genotype, vocabulary, CPU, workers())
         if name == "plain":
             run.model.cell = PlainDerivedCell(run.model.cell)  # type: ignore[assignment]
 
