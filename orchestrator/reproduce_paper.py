@@ -35,7 +35,7 @@ from orchestrator.plan import confirm, print_plan, say_standings
 from orchestrator.process import interruptible, leave, repeatedly
 from orchestrator.report import write_report
 from orchestrator.run_words import where_to_look
-from orchestrator.scheduler import Scheduler
+from orchestrator.scheduler import ClusterLost, Scheduler
 from orchestrator.storage import cache_folder, is_address, open_storage
 from orchestrator.store import Store, lease
 from orchestrator.study import Study
@@ -206,9 +206,10 @@ def _drive(
     say_standings(study, store)
     console = Console(study, store)
     scheduler = Scheduler(study, store, {}, console.say, experiment.retries)
+    scheduler.private = options.address is None
     tracker: Tracker | None = None
     with interruptible() as seen:
-        interrupted = False
+        interrupted = lost = False
         try:
             if any(job.kind != "select" and not store.done(job) for job in study):
                 from orchestrator.runner import ray_cluster, refuse_impossible, run_study
@@ -235,8 +236,10 @@ def _drive(
             else:
                 tracker = Tracker(study, store, experiment)
             scheduler.settle()
-        except KeyboardInterrupt:
-            interrupted = True
+        except KeyboardInterrupt as why:
+            interrupted, lost = True, isinstance(why, ClusterLost)
+            if lost:
+                console.say(str(why))
         finally:
             console.stop()
         interrupted = interrupted or scheduler.board.open()
@@ -249,7 +252,7 @@ def _drive(
         if done:
             print(f"all done in {clock(time.time() - started)}")
         say_next(f"python -m orchestrator.status {store.address}" if done else options.command)
-        if interrupted:
+        if interrupted and not lost:
             return 143 if seen["terminated"] else 130
         return 0 if done else 1
 

@@ -49,7 +49,7 @@ from ray.tune.search import Searcher  # noqa: E402
 
 from gdas.errors import InputError, one_line  # noqa: E402
 from orchestrator.job_body import MEMORY_ADVICE, describe  # noqa: E402
-from orchestrator.scheduler import WITHOUT_A_WORD, Scheduler, missing  # noqa: E402
+from orchestrator.scheduler import WITHOUT_A_WORD, ClusterLost, Scheduler, missing  # noqa: E402
 from orchestrator.store import NO_SPACE, JobFolder, Store, selection_records  # noqa: E402
 from orchestrator.study import Job, Study  # noqa: E402
 
@@ -372,9 +372,15 @@ def on_every_node(
 
 
 def look_at_cluster(scheduler: Scheduler) -> None:
-    """Tell the scheduler what the cluster is now."""
-    scheduler.budget = cluster_budget()
+    """Tell the scheduler what the cluster is now.
+
+    Raises:
+        ClusterLost: this command's own has no machine any more.
+    """
     scheduler.nodes = living_machines()
+    if scheduler.private and not scheduler.nodes:
+        raise ClusterLost("Ray lost its hold of this machine (too busy, or a process of it killed)")
+    scheduler.budget = cluster_budget()
     scheduler.grows = bool(_largest())
 
 

@@ -23,6 +23,11 @@ from orchestrator.study import Alike, Job, Study
 
 WITHOUT_A_WORD = "its process died without a word (out of memory, or killed)"
 
+
+class ClusterLost(KeyboardInterrupt):
+    """The command's own cluster is gone. An interrupt, so that nothing waits for what is gone."""
+
+
 State = str
 """waiting, running, done, failed or blocked."""
 
@@ -79,6 +84,7 @@ class Scheduler:
     Attributes:
         nodes: what every living machine has; None where that is not known.
         grows: an autoscaler starts machines when jobs wait for them.
+        private: the cluster is this command's own: one machine, and no other will come.
     """
 
     def __init__(
@@ -96,6 +102,7 @@ class Scheduler:
         self.retries = retries
         self.nodes: list[Resources] | None = None
         self.grows = False
+        self.private = False
         self.waits: dict[str, str] = {}  # what was said of a job without room, by its id
         self.used: dict[str, int] = {}  # retries, by job id
         self.begun_at: dict[str, int] = {}  # records when a job last started, by its id

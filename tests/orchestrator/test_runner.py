@@ -20,7 +20,7 @@ from ray import tune
 from gdas.errors import InputError
 from orchestrator import runner
 from orchestrator.runner import ray_cluster, run_study
-from orchestrator.scheduler import Scheduler
+from orchestrator.scheduler import ClusterLost, Scheduler
 from tests.orchestrator.fake_study import fake_study
 
 Usage = namedtuple("Usage", "free")
@@ -48,6 +48,21 @@ def test_a_ray_that_does_not_start_is_given_a_second_chance(
     with pytest.raises(InputError), ray_cluster("10.0.0.1:6379"):
         pass
     assert asked == ["10.0.0.1:6379"]
+
+
+def test_a_command_whose_own_cluster_is_gone_ends_and_one_of_others_waits(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    _, study, store = fake_study(tmp_path)
+    scheduler = Scheduler(study, store, {}, print)
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": False, "NodeID": "a", "Resources": {}}])
+    monkeypatch.setattr(ray, "cluster_resources", dict)
+    monkeypatch.setattr(runner, "_largest", dict)
+    runner.look_at_cluster(scheduler)
+    assert scheduler.nodes == []
+    scheduler.private = True
+    with pytest.raises(ClusterLost, match="lost its hold of this machine"):
+        runner.look_at_cluster(scheduler)
 
 
 @pytest.mark.parametrize(
