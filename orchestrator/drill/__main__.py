@@ -32,6 +32,7 @@ KINDS: dict[str, Fault] = {
     "worker-killed": faults.worker_killed,
     "controller-killed": faults.controller_killed,
     "launcher-killed": faults.launcher_killed,
+    "raylet-killed": faults.raylet_killed,
     "interrupted": faults.interrupted,
     "terminated": faults.terminated,
     "torn-record": faults.torn_record,

@@ -159,6 +159,24 @@ def _final_process_killed(scene: Scene, role: str) -> Struck:
     return _killed_within(scene, running, label, found[0] if found else None)
 
 
+def raylet_killed(scene: Scene) -> Struck:
+    """SIGKILL of Ray's own process on the command's only machine: it cannot go on, and says so."""
+    running = scene.start()
+    label = scene.draw_moment(running, scene.labels())
+    struck = strike(scene, f"inside a segment of {label} ({scene.standing()})")
+    raylets = [m for m in running.family() if m.title().partition(" ")[0].endswith("/raylet")]
+    for raylet in raylets:
+        raylet.kill()
+    if not raylets:
+        struck.wrong.append("the process was not found")
+        kill_driver(scene, running, "")
+        return struck
+    _must_end(running, struck, 1)
+    if "lost its hold of this machine" not in running.output():
+        struck.wrong.append("the output does not say that Ray is gone")
+    return struck
+
+
 def _killed_within(scene: Scene, running: Running, label: str, victim: Process | None) -> Struck:
     """Kill one process of a command that goes on and must end well."""
     struck = strike(scene, f"inside a segment of {label} ({scene.standing()})", [label])
