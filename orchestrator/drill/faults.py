@@ -30,10 +30,16 @@ def driver_killed(scene: Scene) -> Struck:
     return kill_driver(scene, running, f"inside a segment of {label}")
 
 
-def kill_driver(scene: Scene, running: Running, place: str) -> Struck:
-    """SIGKILL of the driver alone; returns once all that it started is gone."""
+def kill_driver(
+    scene: Scene, running: Running, place: str, labels: list[str] | None = None
+) -> Struck:
+    """SIGKILL of the driver alone; returns once all that it started is gone.
+
+    Args:
+        labels: jobs whose work in flight this ends; None: all that are not done.
+    """
     family = running.family()
-    struck = strike(scene, f"{place} ({scene.standing()})")
+    struck = strike(scene, f"{place} ({scene.standing()})", labels)
     os.kill(running.pid, signal.SIGKILL)
     running.process.wait()
     by_themselves_or_not(scene, struck, family)
@@ -57,9 +63,10 @@ def every_job_killed(scene: Scene) -> Struck:
         if not (inside := _first_due(scene, running, due, began)):
             break  # it ended by itself
         time.sleep(scene.rng.uniform(0, 0.4))
-        for name in scene.running_since(began):
+        names = list(scene.running_since(began))
+        for name in names:
             due.pop((name, _late(scene, name)), None)
-        strikes.append(kill_driver(scene, running, f"inside {inside}"))
+        strikes.append(kill_driver(scene, running, f"inside {inside}", names))
     struck = strikes.pop()
     struck.earlier = strikes
     struck.moment = (

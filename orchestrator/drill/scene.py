@@ -180,6 +180,7 @@ class Struck:
         labels: jobs whose work in flight it ended.
         time: when.
         before: records at that time, by job.
+        started: when jobs were last started, by job.
         finished: the modification times of results that must not be written again.
         remarks: what was seen that must be seen.
         wrong: what was seen that must not be.
@@ -191,6 +192,7 @@ class Struck:
     time: float
     before: dict[str, list[Record]]
     finished: dict[str, int]
+    started: dict[str, float] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     earlier: list[Struck] = field(default_factory=list)
@@ -215,6 +217,11 @@ def strike(scene: Scene, moment: str, labels: list[str] | None = None) -> Struck
             for label, folder in jobs.items()
             if folder.result() is not None
         },
+        started={
+            label: path.stat().st_mtime
+            for label, folder in jobs.items()
+            if (path := folder.path / "settings.json").exists()
+        },
     )
 
 
@@ -230,11 +237,7 @@ def lost(scene: Scene, struck: Struck) -> tuple[int, float]:
         segments += len(redone)
         seconds += sum(record["seconds"] for record in redone)
         if label in struck.labels:
-            folder = scene.jobs()[label]
-            began = max(
-                (r["time"] for r in before),
-                default=(folder.path / "settings.json").stat().st_mtime,
-            )
+            began = max([r["time"] for r in before] + [struck.started.get(label, struck.time)])
             if before:  # before the first record most of the time goes into starting
                 seconds += max(0.0, struck.time - began)
     return segments, seconds
