@@ -140,7 +140,8 @@ def report_tables(markdown: str) -> dict[str, str]:
 
 
 def _cells(line: str) -> list[str]:
-    return [cell.replace("\\|", "|").strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+    plain = line.replace("**", "")
+    return [cell.replace("\\|", "|").strip() for cell in re.split(r"(?<!\\)\|", plain)[1:-1]]
 
 
 def _named(columns: Sequence[str]) -> list[str]:
