@@ -59,7 +59,7 @@ def everything(uri: str, folder: Path) -> dict[str, dict[str, Any]]:
             "status": run.info.status,
             "times": (run.info.start_time, run.info.end_time),
             "models": sorted(
-                (version.name, version.version)
+                (version.name, str(version.version))
                 for version in client.search_model_versions(f"run_id = '{run.info.run_id}'")
             ),
         }
