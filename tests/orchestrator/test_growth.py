@@ -67,6 +67,7 @@ def looks_a_tick(out: Path, jobs: int, monkeypatch: pytest.MonkeyPatch) -> dict[
         monkeypatch.setattr(Tracker, name, lambda *_: "run")
     tracker = Tracker(study, store, experiment)
     tracker.parent, tracker.client, tracker.board = "parent", MagicMock(), board
+    os.utime(store.out / "jobs", (1e9, 1e9))  # it has been quiet for a while
     looks = Looks(out, monkeypatch)
     piped.start(board)
     live.start(board)
