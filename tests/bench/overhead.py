@@ -27,7 +27,7 @@ search:
     train_images: 16
     valid_images: 16
     recalibration_batches: 1
-    network: {{channels: 2, normals_per_block: 1, reduction: fixed}}
+    network: {{channels: 4, normals_per_block: 1, reduction: fixed}}
   resources: {{cpus: 0.5}}
 searches: {{empty: {{}}}}
 """
