@@ -91,7 +91,7 @@ def run_fault(number: int, kind: str, seed: int, experiment: str, out: Path, dat
         _remove(folder)
     folder.mkdir(parents=True)
     rng = random.Random(f"{seed}/{number}/{kind}")
-    whole = out / f"undisturbed-{experiment}" / "out"
+    whole = untouched(out, experiment) / "out"
     scene = Scene(folder, data, rng, experiment, whole)
     row: Row = {"number": number, "seed": seed, "fault": kind, "experiment": experiment}
     began = time.monotonic()
@@ -147,9 +147,14 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def untouched(out: Path, experiment: str) -> Path:
+    """The folder of the run that nothing struck."""
+    return out / f"undisturbed-{experiment}"
+
+
 def undisturbed(experiment: str, out: Path, data: Path) -> float:
     """Run the study once as it is, unless that was done; returns its seconds."""
-    folder = out / f"undisturbed-{experiment}"
+    folder = untouched(out, experiment)
     seconds = folder / "seconds.json"
     if not seconds.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -237,9 +242,11 @@ def _drill(options: argparse.Namespace) -> int:
     different = [row for row in rows if row["equal"] is False]
     if different:
         kept = out / f"{different[0]['number']:02d}-{different[0]['fault']}"
-        say_next(f"python -m orchestrator.compare {out / 'undisturbed' / 'out'} {kept / 'out'}")
+        whole = untouched(out, different[0].get("experiment", experiment)) / "out"
+        say_next(f"python -m orchestrator.compare {whole} {kept / 'out'}")
     else:
-        say_next(f"python -m orchestrator.drill --seed {seed + 1} --out {out}")
+        which = "" if experiment == "drill" else f" --experiment {experiment}"
+        say_next(f"python -m orchestrator.drill{which} --seed {seed + 1} --out {out}")
     return 1 if different else 0
 
 
