@@ -337,6 +337,7 @@ class SearchConfig:
     compared_images: int = 1000
     precision: Precision = "float32"
     channels_last: bool = True  # memory layout; faster on CPUs and with tensor cores
+    compile: bool = False  # torch.compile, every operation by itself; does not pay on CPUs
 
     def __post_init__(self) -> None:
         _require(self.epochs >= 1, f"epochs={self.epochs}: must be 1 or more")

@@ -281,6 +281,7 @@ NOT_SOURCED: dict[type, dict[str, str]] = {
         "recalibration_batches": "our way to score a derived cell with shared weights",
         "compared_cells": _COMPARED,
         "compared_images": _COMPARED,
+        "compile": _ROUNDING,
     },
     TrainConfig: _OF_IMAGES
     | {

@@ -174,6 +174,8 @@ class ImageSpace:
         supernet = build_supernet(config, images.classes)
         self.weights: nn.Module = self.halves.place(supernet)
         self.cell_types: Sequence[str] = supernet.kinds
+        if config.compile:
+            supernet.compile_operations()
 
     def steps(self, epoch: int) -> int:
         return self.halves.steps
@@ -297,7 +299,9 @@ def score_picks(
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # a plain average over the batches
-    with torch.no_grad(), autocast(device, config.precision):
+    # A cell is scored once: compiling its evaluation would cost more than it saves.
+    eager = torch.compiler.set_stance("force_eager")
+    with torch.no_grad(), eager, autocast(device, config.precision):
         weights.train()
         rows_T = halves.images.order(halves.train_T, config.seed, "recalibration")
         for rows_B in rows_T.split(config.batch_size)[: config.recalibration_batches]:

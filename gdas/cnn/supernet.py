@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from gdas.cnn.cell import FixedReductionCell, SearchCell
 from gdas.cnn.layout import Macro, Stem, build_stem, cell_places
-from gdas.cnn.operations import Style
+from gdas.cnn.operations import Style, Zero
 from gdas.derive import edge_list
 from gdas.genotype import OPERATIONS
 from gdas.sampler import Pick
@@ -22,6 +22,9 @@ from gdas.sampler import Pick
 CellKind = Literal["normal", "reduce", "fixed"]
 LOGIT_SCALE = 1e-3
 """Standard deviation of the initial logits (authors' code)."""
+COMPILED_GRAPHS = 256
+"""Graphs of all operations that torch.compile keeps: of two steps, three sizes, two strides. The
+rest would run uncompiled, with a warning."""
 
 
 class Supernet(nn.Module):
@@ -133,6 +136,20 @@ class Supernet(nn.Module):
         pooled_BC = self.pool(self.last_activation(out_BCHW)).flatten(1)
         scores: Tensor = self.classifier(pooled_BC)
         return scores
+
+    def compile_operations(self) -> None:
+        """Compile what a cell is made of, piece by piece; their parameters keep their names.
+
+        A draw decides what runs, so that a whole pass is another graph every time. Its pieces are
+        not: operations of equal kind and shape share one compiled graph wherever they stand.
+        """
+        for cell in self.cells:
+            pieces: list[nn.Module] = [cell]
+            if isinstance(cell, SearchCell):
+                pieces = [cell.preprocess, *(piece for edge in cell.edges for piece in edge)]  # type: ignore[attr-defined]
+            for piece in pieces:
+                if not isinstance(piece, (nn.Identity, Zero)):
+                    piece.compile(dynamic=False, recompile_limit=COMPILED_GRAPHS)
 
     def initial_logits(self, generator: torch.Generator) -> dict[str, Tensor]:
         """Logits A for every searched cell type: E x K, normal with sd 0.001, on the CPU."""

@@ -8,8 +8,8 @@ all figures to results.json beside it; parts that are not measured now stay as t
 
 search, train, imagenet, text: steps beside plain PyTorch: time, memory, what takes the time.
 data: augmentation and reading beside torchvision. threads: one process or two on two cores.
-growth: a search step's cost over C, N and batch. orchestration: four searches by the command:
-start, waiting, saving, memory.
+growth: a search step's cost over C, N and batch, a training step's over workers. orchestration:
+four searches by the command: start, waiting, saving, memory.
 
 Nothing else should run meanwhile.
 """
@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from tests.bench import data, growth, orchestration, page, steps, threads, timing
+from tests.bench import data, growth, orchestration, page, steps, threads, timing, workers
 from tests.bench.steps import KINDS, SizeName
 
 STEPS = {
@@ -65,6 +65,8 @@ def measure(part: str, args: argparse.Namespace) -> list[dict[str, Any]]:
         base = dict(zip(("channels", "normals", "batch"), GROWTH[size], strict=True))
         results.append(growth.measure(base, repeats=args.repeats))
         growth.show(results[0])
+        results.append(workers.measure(KINDS["training step"].sizes[size], repeats=args.repeats))
+        workers.show(results[1])
     return results
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.bench import growth, threads
+from tests.bench import growth, threads, workers
 from tests.bench.__main__ import main
 from tests.bench.page import TRIAL, render
 
@@ -80,6 +80,16 @@ def test_growth_is_beside_that_of_the_multiply_adds() -> None:
     assert base["cost_growth"] == 1.0 and base["faster"] == {}
     written = render({"growth": {"machine": ABOUT, "size_name": "default", "results": [result]}})
     assert "| C=8, N=1, batch 2 |" in written and TRIAL not in written
+
+
+def test_a_batch_is_shared_out_among_workers() -> None:
+    result = workers.measure({**TINY, "batch": 8}, repeats=1)
+    one, two = result["workers"]
+    assert one["cost_growth"] == one["speed"] == 1.0
+    assert two["cost_growth"] == pytest.approx(two["cpu_seconds"] / one["cpu_seconds"])
+    assert two["speed"] == pytest.approx(one["wall_seconds"] / two["wall_seconds"])
+    content = {"machine": ABOUT, "size_name": "default", "results": [result]}
+    assert f"| 2 | {two['cpu_seconds']:.3f} |" in render({"growth": content})
 
 
 def test_what_grows_faster_than_the_arithmetic_is_named() -> None:

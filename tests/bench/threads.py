@@ -38,21 +38,23 @@ def take_turns(size: Size, threads: int) -> None:
         print(time.process_time() - began, flush=True)
 
 
-def _start(size: Size, threads: int) -> Process:
-    line = [sys.executable, "-m", "tests.bench.threads", json.dumps(size), str(threads)]
+def start(module: str, *arguments: str) -> Process:
+    """Start a process that says when it is ready, and then answers every line with a figure."""
+    line = [sys.executable, "-m", module, *arguments]
     pipe = subprocess.PIPE
     return subprocess.Popen(line, cwd=ROOT, stdin=pipe, stdout=pipe, text=True)
 
 
-def _answer(process: Process) -> str:
+def answer(process: Process) -> str:
+    """The process's next answer."""
     assert process.stdout is not None
-    answer = process.stdout.readline()
-    if not answer:
+    line = process.stdout.readline()
+    if not line:
         raise RuntimeError(f"a measured process ended with status {process.wait()}")
-    return answer
+    return line
 
 
-def _round(processes: list[Process], steps: int) -> dict[str, float]:
+def take_round(processes: list[Process], steps: int) -> dict[str, float]:
     """Let the processes take `steps` steps each, all at once."""
     began, cpu = time.perf_counter(), 0.0
     for process in processes:
@@ -60,7 +62,7 @@ def _round(processes: list[Process], steps: int) -> dict[str, float]:
         process.stdin.write("step\n" * steps)
         process.stdin.flush()
     for process in processes:
-        cpu += sum(float(_answer(process)) for _ in range(steps))
+        cpu += sum(float(answer(process)) for _ in range(steps))
     wall, total = time.perf_counter() - began, steps * len(processes)
     return {"steps_per_second": total / wall, "cpu_seconds_per_step": cpu / total}
 
@@ -71,15 +73,16 @@ def measure(size: Size, *, repeats: int, steps: int = 2) -> dict[str, Any]:
     Args:
         steps: of every process in a round.
     """
-    ways = {name: [_start(size, t) for _ in range(n)] for name, (n, t) in WAYS.items()}
+    line = ("tests.bench.threads", json.dumps(size))
+    ways = {name: [start(*line, str(t)) for _ in range(n)] for name, (n, t) in WAYS.items()}
     everyone = [process for processes in ways.values() for process in processes]
     try:
         for process in everyone:
-            _answer(process)  # it is ready
+            answer(process)  # it is ready
         rounds: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
         for index in range(repeats + 1):
             for name, processes in ways.items():
-                figures = _round(processes, steps if index else 1)
+                figures = take_round(processes, steps if index else 1)
                 if index:  # the first round warms up
                     rounds[name].append(figures)
     finally:

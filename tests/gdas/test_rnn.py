@@ -18,7 +18,6 @@ from gdas.config import (
     Dropouts,
     SamplerConfig,
     TextSearchConfig,
-    TextTrainConfig,
     WeightUpdate,
 )
 from gdas.data.text import Tokens, batch_tokens, bptt_lengths
@@ -50,8 +49,9 @@ from gdas.train_text import (
     evaluate,
     train_text,
 )
+from tests.gdas.tiny import CPU
+from tests.gdas.tiny_text import CELL, WORDS, random_text, train_config, training
 
-CPU = torch.device("cpu")
 GDAS = PUBLISHED_RECURRENT["RNN_GDAS"]
 NO_DROPOUT = Dropouts(output=0.0, hidden=0.0, input=0.0, embedded=0.0, word=0.0)
 
@@ -426,13 +426,6 @@ def draw_no_masks() -> Any:
 
 # Search
 
-WORDS = 11
-
-
-def random_text(count: int, seed: int) -> Tokens:
-    ids = torch.randint(WORDS, (count,), generator=generator(seed, "text"))
-    return Tokens(ids.int(), WORDS)
-
 
 def search_config(**changes: Any) -> TextSearchConfig:
     config = TextSearchConfig(
@@ -645,30 +638,6 @@ def test_a_search_finds_the_function_that_speaks_the_language() -> None:
 
 
 # Training
-
-
-def train_config(**changes: Any) -> TextTrainConfig:
-    config = TextTrainConfig(
-        epochs=3,
-        batch_size=4,
-        evaluation_batch_size=2,
-        bptt=12,
-        hidden=6,
-        lr=2.0,
-        dropouts=Dropouts(output=0.2, hidden=0.1, input=0.2, embedded=0.1, word=0.1),
-    )
-    return dataclasses.replace(config, **changes)
-
-
-CELL = random_recurrent_genotype(1, steps=3)
-
-
-def training(
-    config: TextTrainConfig, checkpoint: State | None = None, *, test: bool = False
-) -> Iterator[Segment]:
-    tests = random_text(60, 4) if test else None
-    train, valid = random_text(400, 2), random_text(80, 3)
-    return train_text(config, CELL, train, valid, tests, device=CPU, checkpoint=checkpoint)
 
 
 def test_averaged_sgd_is_pytorchs_at_a_constant_rate() -> None:

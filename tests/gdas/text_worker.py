@@ -16,41 +16,21 @@ import torch.distributed as dist
 
 import gdas.train_text
 from gdas.checkpoint import Segment, State, digest, save
-from gdas.config import Dropouts, TextTrainConfig
-from gdas.data.text import Tokens
-from gdas.genotype import random_recurrent_genotype
-from gdas.randomness import generator
-from gdas.train_text import train_text
+from tests.gdas import tiny_text
 from tests.gdas.team import joined
-from tests.gdas.tiny import CPU, latest
+from tests.gdas.tiny import latest
+from tests.gdas.tiny_text import train_config
 
-WORDS, EPOCHS, SWITCH = 11, 5, 2
+EPOCHS, SWITCH = 5, 2
 
 # Batches of 5 columns: the shares of two workers are 2 and 3; of the test's one column, 0 and 1.
-CONFIG = TextTrainConfig(
-    epochs=EPOCHS,
-    batch_size=5,
-    evaluation_batch_size=3,
-    bptt=12,
-    hidden=6,
-    lr=2.0,
-    clip=0.05,
-    temporal=2.0,
-    dropouts=Dropouts(output=0.2, hidden=0.1, input=0.2, embedded=0.1, word=0.1),
-)
-
-
-def text(count: int, seed: int) -> Tokens:
-    ids_N = torch.randint(WORDS, (count,), generator=generator(seed, "text"), dtype=torch.int32)
-    return Tokens(ids_N, WORDS)
+CONFIG = train_config(epochs=EPOCHS, batch_size=5, evaluation_batch_size=3, clip=0.05, temporal=2.0)
 
 
 def training(checkpoint: State | None = None) -> Iterator[Segment]:
     """Averaging begins after epoch `SWITCH`."""
     gdas.train_text.averaging_begins = lambda config, earlier, loss: len(earlier) + 1 >= SWITCH
-    genotype = random_recurrent_genotype(1, steps=3)
-    texts = text(400, 2), text(80, 3), text(60, 4)
-    return train_text(CONFIG, genotype, *texts, device=CPU, checkpoint=checkpoint)
+    return tiny_text.training(CONFIG, checkpoint, test=True)
 
 
 def note(segment: Segment) -> Any:
