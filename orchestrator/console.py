@@ -12,8 +12,9 @@ from rich.live import Live
 from rich.text import Text
 
 from gdas.errors import InputError
+from orchestrator.job_folder import NO_SPACE, Record
 from orchestrator.scheduler import Board, Changes
-from orchestrator.store import NO_SPACE, Record, Store
+from orchestrator.store import Store
 from orchestrator.study import TITLES, Job, Study
 
 SHOWN = (

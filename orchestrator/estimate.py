@@ -22,7 +22,8 @@ from gdas.config import ImageSearchConfig, TextSearchConfig, TrainConfig
 from gdas.metrics import count_multiply_adds
 from orchestrator.calibrate import timed_seconds
 from orchestrator.experiment import decode_search, decode_train
-from orchestrator.store import JobFolder, Store
+from orchestrator.job_folder import JobFolder
+from orchestrator.store import Store
 from orchestrator.study import Job
 from orchestrator.workload import (
     PASSES,

@@ -38,8 +38,8 @@ from gdas.train_image import build_network
 from gdas.train_text import build_language_model
 from orchestrator.experiment import decode_train
 from orchestrator.job_body import newest_checkpoint
+from orchestrator.job_folder import JobFolder
 from orchestrator.node_data import data_on_this_node
-from orchestrator.store import JobFolder
 from orchestrator.workload import image_side
 
 ABOUT, WEIGHTS = "final.json", "weights.pt"

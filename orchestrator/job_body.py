@@ -8,6 +8,8 @@ history replaces the records on resume.
 from __future__ import annotations
 
 import errno
+import os
+import platform
 import shutil
 import sys
 import time
@@ -22,8 +24,8 @@ import torch
 from gdas.checkpoint import Checkpoint, Segment, State, newest, save
 from gdas.compute import open_device
 from gdas.errors import one_line
+from orchestrator.job_folder import NO_SPACE, JobFolder, Record, TakenOver
 from orchestrator.node_data import data_on_this_node
-from orchestrator.store import NO_SPACE, JobFolder, Record, TakenOver, where_and_who
 
 
 class Loop(Protocol):
@@ -178,3 +180,9 @@ def open_job(path: str) -> Iterator[OpenJob]:
         resources = settings["resources"]
         device = open_device(resources["device"], threads=resources["threads"])
         yield OpenJob(folder, settings, device, data_on_this_node(settings))
+
+
+def where_and_who() -> dict[str, Any]:
+    """This process, as records name it, and the GPUs that it was given."""
+    gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return {"host": platform.node(), "pid": os.getpid()} | ({"gpu": gpus} if gpus else {})

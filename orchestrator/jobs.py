@@ -17,10 +17,11 @@ from gdas.errors import InputError
 from orchestrator.checks import unchecked_study
 from orchestrator.console import columns, run_command, say_next
 from orchestrator.experiment import Experiment, decode
+from orchestrator.job_folder import JobFolder
 from orchestrator.node_data import described
 from orchestrator.recorded import driver, open_recorded
 from orchestrator.storage import Stamp, is_address
-from orchestrator.store import JobFolder, Store
+from orchestrator.store import Store
 from orchestrator.study import Study
 
 EPILOG = """examples:

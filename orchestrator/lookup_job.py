@@ -36,7 +36,7 @@ from gdas.files import write_text
 from gdas.randomness import generator
 from orchestrator.experiment import LookupSpec, decode, decode_search
 from orchestrator.job_body import open_job, record_of
-from orchestrator.store import JobFolder, Record
+from orchestrator.job_folder import JobFolder, Record
 
 DISTRIBUTION = "distribution.json"
 """Beside the result: every accuracy of the column, ascending, and how many cells have it."""

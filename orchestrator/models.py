@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.final_model import example, image_size, load_final, write_final
-from orchestrator.store import JobFolder
+from orchestrator.job_folder import JobFolder
 
 TAG = "gdas.model"
 

@@ -17,9 +17,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from gdas.errors import InputError
 from orchestrator.experiment import Experiment
+from orchestrator.remote_lease import DEAD_AFTER_S
 from orchestrator.scheduler import Board
 from orchestrator.storage import is_address
-from orchestrator.store import DEAD_AFTER_S, Store
+from orchestrator.store import Store
 from orchestrator.study import Job, Kind, Study
 
 

@@ -29,6 +29,7 @@ from orchestrator.console import (
 )
 from orchestrator.estimate import Estimator
 from orchestrator.experiment import Experiment, experiment_of
+from orchestrator.lease import lease
 from orchestrator.mending import mend
 from orchestrator.node_data import data_sets, fetched, publish, refuse_unchecked
 from orchestrator.plan import confirm, print_plan, say_standings
@@ -37,7 +38,7 @@ from orchestrator.report import write_report
 from orchestrator.run_words import where_to_look
 from orchestrator.scheduler import ClusterLost, Scheduler
 from orchestrator.storage import cache_folder, is_address, open_storage
-from orchestrator.store import Store, lease
+from orchestrator.store import Store
 from orchestrator.study import Study
 from orchestrator.tracking import Tracker
 

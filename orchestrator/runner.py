@@ -49,8 +49,9 @@ from ray.tune.search import Searcher  # noqa: E402
 
 from gdas.errors import InputError, one_line  # noqa: E402
 from orchestrator.job_body import MEMORY_ADVICE, describe  # noqa: E402
+from orchestrator.job_folder import NO_SPACE, JobFolder  # noqa: E402
 from orchestrator.scheduler import WITHOUT_A_WORD, ClusterLost, Scheduler, missing  # noqa: E402
-from orchestrator.store import NO_SPACE, JobFolder, Store, selection_records  # noqa: E402
+from orchestrator.store import Store, selection_records  # noqa: E402
 from orchestrator.study import Job, Study  # noqa: E402
 
 FULL_BYTES = 1 << 20

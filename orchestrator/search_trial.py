@@ -37,7 +37,7 @@ from gdas.train_image import build_network, train_image
 from gdas.train_text import build_language_model, train_text
 from orchestrator.experiment import decode_search, decode_train
 from orchestrator.job_body import Finished, Loop, OpenJob, open_job, record_of, run_to_end
-from orchestrator.store import Record
+from orchestrator.job_folder import Record
 
 Report = Callable[[Record], None]
 Result = dict[str, Any]

@@ -18,6 +18,7 @@ from typing import Any
 
 from gdas.errors import InputError, one_line
 from orchestrator.experiment import Experiment
+from orchestrator.job_folder import Record
 from orchestrator.run_words import (
     data_of,
     description,
@@ -27,7 +28,7 @@ from orchestrator.run_words import (
     tags_of,
 )
 from orchestrator.scheduler import Board, Changes
-from orchestrator.store import Record, Store
+from orchestrator.store import Store
 from orchestrator.study import Job, Study
 
 KEY = "gdas.key"

@@ -25,7 +25,7 @@ from gdas.train_image import build_network, train_image
 from gdas.train_text import build_language_model, train_text
 from orchestrator.experiment import decode_train
 from orchestrator.job_body import Finished, Loop, newest_checkpoint, open_job, run_to_end
-from orchestrator.store import JobFolder, Record
+from orchestrator.job_folder import JobFolder, Record
 
 
 def settle_provenance(folder: JobFolder, settings: dict[str, Any], selections: Path) -> None:

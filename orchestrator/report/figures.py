@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 import gdas.draw
 from gdas.genotype import any_from_json
-from orchestrator.store import Record
+from orchestrator.job_folder import Record
 
 COLOURS = ("#0969da", "#bc4c00", "#1a7f37", "#8250df", "#cf222e", "#57606a", "#bf8700", "#0550ae")
 

@@ -18,9 +18,10 @@ from gdas.bench201.network import picks_of
 from gdas.config import differences
 from orchestrator.evidence import LEVEL, permutation_p, summary, uniform_p
 from orchestrator.experiment import Experiment, SearchSpec
+from orchestrator.job_folder import JobFolder, Record
 from orchestrator.report.markup import NOT_RUN, duration, table
 from orchestrator.report.truth_figures import Row, distribution_figure, epochs_figure
-from orchestrator.store import JobFolder, Record, Store
+from orchestrator.store import Store
 from orchestrator.study import Study
 
 Result = dict[str, Any]

@@ -12,8 +12,9 @@ import torch
 from gdas.checkpoint import Segment, save
 from orchestrator.experiment import load_experiment
 from orchestrator.job_body import describe, failure_recorded
+from orchestrator.job_folder import JobFolder, Record
 from orchestrator.mending import mend
-from orchestrator.store import JobFolder, Record, Store
+from orchestrator.store import Store
 from orchestrator.study import Job, Study, build_study
 from tests.orchestrator.test_study import identity
 

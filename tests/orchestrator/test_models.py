@@ -13,7 +13,8 @@ from gdas.data.images import open_images
 from gdas.data.text import open_tokens
 from orchestrator.experiment import load_experiment
 from orchestrator.final_model import load_final, write_final
-from orchestrator.store import JobFolder, Store
+from orchestrator.job_folder import JobFolder
+from orchestrator.store import Store
 from orchestrator.study import build_study
 from orchestrator.train_job import settle_provenance, train_worker
 from tests.orchestrator.test_study import identity

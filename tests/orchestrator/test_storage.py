@@ -14,16 +14,18 @@ import pytest
 import torch
 from pyarrow.fs import LocalFileSystem
 
+import orchestrator.job_folder
 import orchestrator.remote_lease
 import orchestrator.storage
-import orchestrator.store
 from gdas.checkpoint import Segment, State
 from gdas.errors import InputError
 from orchestrator.experiment import load_experiment
 from orchestrator.job_body import Finished, newest_checkpoint, run_to_end
+from orchestrator.job_folder import JobFolder, TakenOver
+from orchestrator.lease import lease
 from orchestrator.node_data import data_on_this_node, node_folder, publish
 from orchestrator.storage import Storage, is_address, join, open_storage
-from orchestrator.store import JobFolder, Store, TakenOver, lease
+from orchestrator.store import Store
 from orchestrator.study import build_study
 from tests.cloud import Server
 from tests.orchestrator.test_study import identity
@@ -118,7 +120,7 @@ def test_a_job_killed_between_any_two_calls_goes_on_to_the_same_bits(
         def opened(address: str) -> Storage:
             return Storage(Objects(), f"{tmp_path}/{address.removeprefix('objects://')}", address)
 
-        monkeypatch.setattr(orchestrator.store, "open_storage", opened)
+        monkeypatch.setattr(orchestrator.job_folder, "open_storage", opened)
     undisturbed, calls = run(join(out, "jobs/undisturbed"))
     assert calls > 4 * SEGMENTS
     for last in range(calls):

@@ -13,7 +13,9 @@ import pytest
 
 from gdas.errors import InputError
 from orchestrator.experiment import load_experiment
-from orchestrator.store import JobFolder, Record, Store, lease
+from orchestrator.job_folder import JobFolder, Record
+from orchestrator.lease import lease
+from orchestrator.store import Store
 from orchestrator.study import build_study
 from tests.orchestrator.test_study import identity
 
@@ -72,7 +74,8 @@ def test_the_study_keeps_its_key(tmp_path: Path) -> None:
 HOLDER = """
 import sys, time
 from pathlib import Path
-from orchestrator.store import Store, lease
+from orchestrator.store import Store
+from orchestrator.lease import lease
 with lease(Store(Path(sys.argv[1]))):
     print("held", flush=True)
     time.sleep(60)

@@ -12,8 +12,9 @@ import pytest
 from gdas.errors import InputError
 from orchestrator.drill.scene import expected_points, points
 from orchestrator.experiment import load_experiment
+from orchestrator.job_folder import JobFolder, Record
 from orchestrator.scheduler import Scheduler
-from orchestrator.store import JobFolder, Record, Store
+from orchestrator.store import Store
 from orchestrator.study import Study, build_study
 from orchestrator.tracking import Tracker
 from tests.orchestrator.test_study import identity

@@ -31,6 +31,7 @@ from orchestrator.compare import results
 from orchestrator.estimate import estimated_seconds
 from orchestrator.evidence import uniform_p
 from orchestrator.experiment import Experiment, load_experiment
+from orchestrator.job_folder import JobFolder
 from orchestrator.lookup_job import run_lookup, uniform_cells
 from orchestrator.memory import PROCESS, estimated_bytes
 from orchestrator.node_data import data_sets, publish
@@ -40,7 +41,7 @@ from orchestrator.report.truth_figures import Row, distribution_figure, epochs_f
 from orchestrator.reproduce_paper import main
 from orchestrator.scheduler import Scheduler
 from orchestrator.search_trial import run_search
-from orchestrator.store import JobFolder, Store
+from orchestrator.store import Store
 from orchestrator.study import Study, build_study
 from tests.cloud import Server
 

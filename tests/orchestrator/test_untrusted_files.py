@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from gdas.errors import InputError
 from orchestrator.experiment import EXPERIMENTS, Experiment, load_experiment
-from orchestrator.store import JobFolder, Store, lease
+from orchestrator.job_folder import JobFolder
+from orchestrator.lease import lease
+from orchestrator.store import Store
 from orchestrator.study import build_study
 from tests.harm import files, harmed, no_code_runs, read_harmed, tries
 from tests.orchestrator.test_study import identity
