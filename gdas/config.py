@@ -9,159 +9,21 @@ its values are from.
 from __future__ import annotations
 
 import dataclasses
-import math
-import re
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from gdas.errors import InputError
+from gdas.data.settings import IMAGE_DATA, STRICT, AnyImageData, ImageData, TextData, require
 
-Preset = Literal["paper", "authors_2019", "authors_2020"]
 Precision = Literal["float32", "bfloat16"]
-
-STRICT = {"extra": "forbid", "strict": True}
-"""Read by pydantic where settings come from a file: no unknown keys, no silent conversion."""
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise InputError(message)
 
 
 def _check_even(channels: int, stem: str) -> None:
     """The ImageNet stem has C / 2 channels and its first cell halves in two parts."""
-    _require(
+    require(
         stem == "cifar" or channels % 2 == 0,
         f"channels={channels}: the ImageNet stem needs an even number",
     )
 
-
-@dataclass(frozen=True, kw_only=True)
-class ImageData:
-    """An image data set and the augmentation that suits it; IMAGE_DATA holds the known ones.
-
-    There are no defaults for what belongs to the images: a flip is wrong for digits, and crop and
-    cutout scale with the size.
-    """
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
-
-    format: Literal["arrays"] = "arrays"
-    name: str
-    mean: tuple[float, float, float]  # of pixel values / 255
-    std: tuple[float, float, float]
-    crop_padding: int  # random crop after padding with zeros by this many pixels
-    flip: bool  # horizontal, with probability 1/2
-    cutout: int = 0  # side of the zeroed square, after normalising; may overhang; 0: off
-    # any: read CIFAR files whose checksum is not the published one.
-    checksum: Literal["published", "any"] = "published"
-
-    def __post_init__(self) -> None:
-        _require(self.crop_padding >= 0, f"crop_padding={self.crop_padding}: must be 0 or more")
-        _require(self.cutout >= 0, f"cutout={self.cutout}: must be 0 or more")
-        _require(min(self.std) > 0, f"std={self.std}: every value must be positive")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PhotoData:
-    """Photos of any size, a folder a class, converted to shards; and their augmentation.
-
-    The defaults are ImageNet's (authors' code): a crop of random area and shape resized to `size`,
-    flip, colour jitter in random order; for scoring, the centre of the resized photo.
-    """
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
-
-    format: Literal["photos"] = "photos"
-    name: str  # the folder of the shards (gdas.data.shards), under the data folder
-    classes: int
-    size: int = 224  # side of what the network sees
-    resize: int = 256  # shorter side before the centre crop that is scored
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of pixel values / 255
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    crop_scale: tuple[float, float] = (0.08, 1.0)  # share of the photo's area
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)  # width / height
-    flip: bool = True  # horizontal, with probability 1/2
-    brightness: float = 0.4  # factor from 1 - this to 1 + this; 0: off
-    contrast: float = 0.4
-    saturation: float = 0.4
-    hue: float = 0.2  # turn of the colour circle, at most half of it
-    # Row groups that are shuffled together: photos are read as a stream (ours; it changes the
-    # order of training, not what is seen in an epoch).
-    window: int = 32
-
-    def __post_init__(self) -> None:
-        _require(
-            re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", self.name) is not None,
-            f"name={self.name!r}: must be a plain folder name",
-        )
-        _require(self.classes >= 2, f"classes={self.classes}: must be 2 or more")
-        _require(self.size >= 1, f"size={self.size}: must be 1 or more")
-        _require(self.resize >= self.size, f"resize={self.resize}: must be size or more")
-        _require(min(self.std) > 0, f"std={self.std}: every value must be positive")
-        low, high = self.crop_scale
-        _require(0 < low <= high <= 1, f"crop_scale={self.crop_scale}: must rise within (0, 1]")
-        low, high = self.crop_ratio
-        _require(
-            0 < low <= high < math.inf, f"crop_ratio={self.crop_ratio}: must rise and be positive"
-        )
-        for key in ("brightness", "contrast", "saturation"):
-            _require(getattr(self, key) >= 0, f"{key}={getattr(self, key)}: must be 0 or more")
-        _require(0 <= self.hue <= 0.5, f"hue={self.hue}: must be from 0 to 0.5")
-        _require(self.window >= 1, f"window={self.window}: must be 1 or more")
-
-
-AnyImageData = ImageData | PhotoData
-
-
-def _per_255(a: float, b: float, c: float) -> tuple[float, float, float]:
-    return (a / 255, b / 255, c / 255)
-
-
-IMAGE_DATA = {
-    # Constants of CIFAR: authors' code.
-    "cifar10": ImageData(
-        name="cifar10",
-        mean=_per_255(125.3, 123.0, 113.9),
-        std=_per_255(63.0, 62.1, 66.7),
-        crop_padding=4,
-        flip=True,
-    ),
-    "cifar100": ImageData(
-        name="cifar100",
-        mean=_per_255(129.3, 124.1, 112.4),
-        std=_per_255(68.2, 65.4, 70.4),
-        crop_padding=4,
-        flip=True,
-    ),
-    # scikit-learn's handwritten digits at 32 x 32: small and real, no download. Mirrored digits
-    # are not digits, so no flip.
-    "digits": ImageData(
-        name="digits",
-        mean=(0.3054, 0.3054, 0.3054),
-        std=(0.3228, 0.3228, 0.3228),
-        crop_padding=2,
-        flip=False,
-    ),
-}
-
-PHOTO_DATA = {
-    "imagenet": PhotoData(name="imagenet", classes=1000),
-    # The digits again, as JPEG files of many sizes (gdas.data.digit_photos): no download.
-    "digit-photos": PhotoData(
-        name="digit-photos",
-        classes=10,
-        size=32,
-        resize=36,
-        mean=(0.3054, 0.3054, 0.3054),
-        std=(0.3228, 0.3228, 0.3228),
-        crop_scale=(0.6, 1.0),
-        crop_ratio=(0.9, 1.1),
-        flip=False,
-        hue=0.0,
-    ),
-}
-"""Any other set of photos comes from settings alone."""
 
 # Read by pydantic: which of the two kinds of image data the settings are.
 _BY_FORMAT = {"discriminator": "format"}
@@ -186,14 +48,14 @@ class SupernetConfig:
 
     def __post_init__(self) -> None:
         for key in ("channels", "normals_per_block", "nodes"):
-            _require(getattr(self, key) >= 1, f"{key}={getattr(self, key)}: must be 1 or more")
+            require(getattr(self, key) >= 1, f"{key}={getattr(self, key)}: must be 1 or more")
         if self.reduction == "fixed":
-            _require(
+            require(
                 self.channels % 4 == 0,
                 f"channels={self.channels}: the fixed reduction cell (FRC) needs channels "
                 "divisible by 4",
             )
-            _require(
+            require(
                 self.nodes == 4,
                 f"nodes={self.nodes}: the fixed reduction cell (FRC) has four branches, so "
                 "nodes must be 4",
@@ -219,12 +81,12 @@ class WeightUpdate:
     undrawn: Literal["decay", "skip"] = "decay"
 
     def __post_init__(self) -> None:
-        _require(self.lr > 0, f"lr={self.lr}: must be positive")
-        _require(0 <= self.lr_min <= self.lr, f"lr_min={self.lr_min}: must be from 0 to lr")
-        _require(0 <= self.momentum < 1, f"momentum={self.momentum}: must be in [0, 1)")
-        _require(self.weight_decay >= 0, f"weight_decay={self.weight_decay}: must be >= 0")
-        _require(self.clip > 0, f"clip={self.clip}: must be positive")
-        _require(not self.nesterov or self.momentum > 0, "nesterov=True: needs a momentum above 0")
+        require(self.lr > 0, f"lr={self.lr}: must be positive")
+        require(0 <= self.lr_min <= self.lr, f"lr_min={self.lr_min}: must be from 0 to lr")
+        require(0 <= self.momentum < 1, f"momentum={self.momentum}: must be in [0, 1)")
+        require(self.weight_decay >= 0, f"weight_decay={self.weight_decay}: must be >= 0")
+        require(self.clip > 0, f"clip={self.clip}: must be positive")
+        require(not self.nesterov or self.momentum > 0, "nesterov=True: needs a momentum above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,10 +106,10 @@ class AlphaUpdate:
     gates: Literal["drawn", "all"] = "drawn"
 
     def __post_init__(self) -> None:
-        _require(self.warmup_epochs >= 0, f"warmup_epochs={self.warmup_epochs}: must be 0 or more")
-        _require(self.lr >= 0, f"lr={self.lr}: must be 0 or more")
-        _require(self.weight_decay >= 0, f"weight_decay={self.weight_decay}: must be >= 0")
-        _require(all(0 <= b < 1 for b in self.betas), f"betas={self.betas}: must be in [0, 1)")
+        require(self.warmup_epochs >= 0, f"warmup_epochs={self.warmup_epochs}: must be 0 or more")
+        require(self.lr >= 0, f"lr={self.lr}: must be 0 or more")
+        require(self.weight_decay >= 0, f"weight_decay={self.weight_decay}: must be >= 0")
+        require(all(0 <= b < 1 for b in self.betas), f"betas={self.betas}: must be in [0, 1)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,9 +133,9 @@ class SamplerConfig:
     acceleration: bool = True
 
     def __post_init__(self) -> None:
-        _require(self.tau_start > 0, f"tau_start={self.tau_start}: must be positive")
-        _require(self.tau_end > 0, f"tau_end={self.tau_end}: must be positive")
-        _require(
+        require(self.tau_start > 0, f"tau_start={self.tau_start}: must be positive")
+        require(self.tau_end > 0, f"tau_end={self.tau_end}: must be positive")
+        require(
             self.scope != "data_sample" or (self.acceleration and self.relaxation == "hard"),
             "scope=data_sample: draws one operation an image; use it with acceleration=true and "
             "relaxation=hard",
@@ -281,11 +143,11 @@ class SamplerConfig:
 
 
 def _check_alpha(alpha: AlphaUpdate, sampler: SamplerConfig, epochs: int) -> None:
-    _require(
+    require(
         alpha.warmup_epochs < epochs,
         f"alpha.warmup_epochs={alpha.warmup_epochs}: must be less than epochs ({epochs})",
     )
-    _require(
+    require(
         alpha.gates == "drawn" or (sampler.relaxation == "hard" and sampler.scope != "data_sample"),
         "alpha.gates=all: needs sampler.relaxation=hard and a sampler.scope other than data_sample",
     )
@@ -293,10 +155,10 @@ def _check_alpha(alpha: AlphaUpdate, sampler: SamplerConfig, epochs: int) -> Non
 
 def _check_image_search(config: SearchConfig | Bench201SearchConfig) -> None:
     _check_alpha(config.alpha, config.sampler, config.epochs)
-    _require(config.batch_size >= 2, f"batch_size={config.batch_size}: must be 2 or more")
+    require(config.batch_size >= 2, f"batch_size={config.batch_size}: must be 2 or more")
     for key in ("train_images", "valid_images"):
         size = getattr(config, key)
-        _require(size is None or size >= 2, f"{key}={size}: must be 2 or more, or null")
+        require(size is None or size >= 2, f"{key}={size}: must be 2 or more, or null")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -340,15 +202,15 @@ class SearchConfig:
     compile: bool = False  # torch.compile, every operation by itself; does not pay on CPUs
 
     def __post_init__(self) -> None:
-        _require(self.epochs >= 1, f"epochs={self.epochs}: must be 1 or more")
+        require(self.epochs >= 1, f"epochs={self.epochs}: must be 1 or more")
         _check_image_search(self)
-        _require(
+        require(
             self.compared_cells >= 0, f"compared_cells={self.compared_cells}: must be 0 or more"
         )
-        _require(
+        require(
             self.compared_images >= 2, f"compared_images={self.compared_images}: must be 2 or more"
         )
-        _require(
+        require(
             self.recalibration_batches >= 1,
             f"recalibration_batches={self.recalibration_batches}: must be 1 or more",
         )
@@ -392,45 +254,29 @@ class TrainConfig:
     def __post_init__(self) -> None:
         whole = ("epochs", "channels", "normals_per_block", "evaluate_every", "segments_per_epoch")
         for key in whole:
-            _require(getattr(self, key) >= 1, f"{key}={getattr(self, key)}: must be 1 or more")
+            require(getattr(self, key) >= 1, f"{key}={getattr(self, key)}: must be 1 or more")
         _check_even(self.channels, self.stem)
-        _require(self.batch_size >= 2, f"batch_size={self.batch_size}: must be 2 or more")
-        _require(self.lr > 0, f"lr={self.lr}: must be positive")
-        _require(0 <= self.lr_min <= self.lr, f"lr_min={self.lr_min}: must be from 0 to lr")
-        _require(0 < self.lr_decay <= 1, f"lr_decay={self.lr_decay}: must be in (0, 1]")
-        _require(0 <= self.momentum < 1, f"momentum={self.momentum}: must be in [0, 1)")
-        _require(not self.nesterov or self.momentum > 0, "nesterov=True: needs a momentum above 0")
-        _require(self.weight_decay >= 0, f"weight_decay={self.weight_decay}: must be >= 0")
-        _require(self.clip > 0, f"clip={self.clip}: must be positive")
-        _require(0 <= self.drop_path < 1, f"drop_path={self.drop_path}: must be in [0, 1)")
-        _require(
+        require(self.batch_size >= 2, f"batch_size={self.batch_size}: must be 2 or more")
+        require(self.lr > 0, f"lr={self.lr}: must be positive")
+        require(0 <= self.lr_min <= self.lr, f"lr_min={self.lr_min}: must be from 0 to lr")
+        require(0 < self.lr_decay <= 1, f"lr_decay={self.lr_decay}: must be in (0, 1]")
+        require(0 <= self.momentum < 1, f"momentum={self.momentum}: must be in [0, 1)")
+        require(not self.nesterov or self.momentum > 0, "nesterov=True: needs a momentum above 0")
+        require(self.weight_decay >= 0, f"weight_decay={self.weight_decay}: must be >= 0")
+        require(self.clip > 0, f"clip={self.clip}: must be positive")
+        require(0 <= self.drop_path < 1, f"drop_path={self.drop_path}: must be in [0, 1)")
+        require(
             0 <= self.warmup_epochs < self.epochs,
             f"warmup_epochs={self.warmup_epochs}: must be from 0 to epochs - 1",
         )
-        _require(
+        require(
             0 <= self.label_smoothing < 1,
             f"label_smoothing={self.label_smoothing}: must be in [0, 1)",
         )
-        _require(
+        require(
             self.auxiliary_weight >= 0,
             f"auxiliary_weight={self.auxiliary_weight}: must be 0 or more",
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextData:
-    """A text data set, by name: ptb, wikitext2, or prose (Python's own manual)."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
-
-    name: str = "ptb"
-
-
-@dataclass(frozen=True)
-class TableData:
-    """A table of trained cells, by name: NAS-Bench-201's."""
-
-    name: Literal["nasbench201"] = "nasbench201"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -448,7 +294,7 @@ class Dropouts:
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
             p = getattr(self, f.name)
-            _require(0 <= p < 1, f"{f.name}={p}: must be in [0, 1)")
+            require(0 <= p < 1, f"{f.name}={p}: must be in [0, 1)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -483,15 +329,15 @@ class TextSearchConfig:
 
     def __post_init__(self) -> None:
         for key in ("epochs", "hidden", "steps"):
-            _require(getattr(self, key) >= 1, f"{key}={getattr(self, key)}: must be 1 or more")
+            require(getattr(self, key) >= 1, f"{key}={getattr(self, key)}: must be 1 or more")
         _check_alpha(self.alpha, self.sampler, self.epochs)
-        _require(self.batch_size >= 2, f"batch_size={self.batch_size}: batch norm needs 2 or more")
-        _require(self.bptt >= 2, f"bptt={self.bptt}: must be 2 or more")
-        _require(
+        require(self.batch_size >= 2, f"batch_size={self.batch_size}: batch norm needs 2 or more")
+        require(self.bptt >= 2, f"bptt={self.bptt}: must be 2 or more")
+        require(
             self.sampler.scope != "data_sample",
             "sampler.scope=data_sample: a recurrent cell has one draw a batch",
         )
-        _require(self.temporal >= 0, f"temporal={self.temporal}: must be 0 or more")
+        require(self.temporal >= 0, f"temporal={self.temporal}: must be 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -529,7 +375,7 @@ class Bench201SearchConfig:
 
     def __post_init__(self) -> None:
         for key in ("epochs", "channels", "normals_per_block", "recalibration_batches"):
-            _require(getattr(self, key) >= 1, f"{key}={getattr(self, key)}: must be 1 or more")
+            require(getattr(self, key) >= 1, f"{key}={getattr(self, key)}: must be 1 or more")
         _check_image_search(self)
 
 
@@ -567,131 +413,13 @@ class TextTrainConfig:
 
     def __post_init__(self) -> None:
         for key in ("epochs", "batch_size", "evaluation_batch_size", "test_batch_size", "hidden"):
-            _require(getattr(self, key) >= 1, f"{key}={getattr(self, key)}: must be 1 or more")
-        _require(self.bptt >= 2, f"bptt={self.bptt}: must be 2 or more")
-        _require(self.lr > 0, f"lr={self.lr}: must be positive")
-        _require(self.clip > 0, f"clip={self.clip}: must be positive")
-        _require(self.temporal >= 0, f"temporal={self.temporal}: must be 0 or more")
-        _require(self.weight_decay >= 0, f"weight_decay={self.weight_decay}: must be 0 or more")
-        _require(self.restarts >= 0, f"restarts={self.restarts}: must be 0 or more")
-
-
-SEARCH_PRESETS: dict[Preset, SearchConfig] = {
-    "paper": SearchConfig(),
-    "authors_2019": SearchConfig(
-        epochs=200,
-        order="alpha_first",
-        network=SupernetConfig(wiring="2019"),
-        weights=WeightUpdate(lr=0.01),
-        sampler=SamplerConfig(tau_reaches_end=False),
-    ),
-    "authors_2020": SearchConfig(
-        epochs=250,
-        batch_size=256,
-        split_seed=0,
-        network=SupernetConfig(
-            macro="3n", pooling_norm=False, bias_without_affine=True, fixed_affine=False
-        ),
-        weights=WeightUpdate(weight_decay=5e-4, nesterov=True, clip_scope="all"),
-        alpha=AlphaUpdate(images="replacement"),
-        sampler=SamplerConfig(tau_end=0.1, scope="cell_type"),
-        derivation=Derivation(distinct_sources=False),
-    ),
-}
-
-TRAIN_PRESETS: dict[Preset, TrainConfig] = {
-    "paper": TrainConfig(),
-    "authors_2019": TrainConfig(lr_min=1e-4),  # and drop_path 0.3 where cutout is off
-    "authors_2020": TrainConfig(
-        channels=33,
-        macro="3n",
-        pooling_norm=False,
-        epochs=300,
-        warmup_epochs=5,
-        weight_decay=5e-4,
-        nesterov=True,
-        drop_path=0.0,  # in its config but not used by its code
-    ),
-}
-
-
-def image_search_preset(preset: Preset, data_name: str) -> SearchConfig:
-    """The search's settings; photos need the ImageNet stem (the paper searched CIFAR-10 only).
-
-    Args:
-        data_name: a name of IMAGE_DATA, else photos.
-    """
-    base = SEARCH_PRESETS[preset]
-    if data_name in IMAGE_DATA:
-        return dataclasses.replace(base, data=IMAGE_DATA[data_name])
-    network = dataclasses.replace(base.network, stem="imagenet")
-    return dataclasses.replace(base, data=PHOTO_DATA["imagenet"], network=network)
-
-
-def image_train_preset(preset: Preset, data_name: str) -> TrainConfig:
-    """The final training's settings, which differ between CIFAR and ImageNet.
-
-    Source: section 4.2 and the 2019 code; the 2020 code has no ImageNet recipe, of it remain the
-    macro network and the operations.
-
-    Args:
-        data_name: a name of IMAGE_DATA, else photos, which take ImageNet's recipe.
-    """
-    base = TRAIN_PRESETS[preset]
-    if data_name in IMAGE_DATA:
-        return dataclasses.replace(base, data=IMAGE_DATA[data_name])
-    return dataclasses.replace(
-        base,
-        data=PHOTO_DATA["imagenet"],
-        epochs=250,
-        batch_size=128,
-        channels=50,
-        normals_per_block=4,
-        stem="imagenet",
-        lr=0.1,
-        schedule="exponential",
-        lr_min=0.0,
-        lr_decay=0.97,
-        warmup_epochs=0,
-        nesterov=True,
-        weight_decay=3e-5,
-        auxiliary_weight=0.4,
-        drop_path=0.0,
-        label_smoothing=0.1,
-    )
-
-
-TEXT_DATA = ("ptb", "wikitext2", "prose")
-
-TEXT_SEARCH_PRESETS: dict[Preset, TextSearchConfig] = {
-    "paper": TextSearchConfig(),
-    "authors_2019": TextSearchConfig(
-        batch_size=256,
-        order="alpha_first",
-        sampler=SamplerConfig(tau_reaches_end=False, relaxation="soft"),
-        exclude_none=False,
-    ),
-}
-"""The 2020 code has no recurrent half."""
-
-BENCH201_SEARCH_PRESETS: dict[Preset, Bench201SearchConfig] = {
-    "authors_2020": Bench201SearchConfig(),
-}
-"""The paper and its code of 2019 are older than the benchmark."""
-
-
-def text_train_preset(preset: Preset, data: str) -> TextTrainConfig:
-    """The final training's settings, which differ between the two corpora."""
-    if data == "wikitext2":
-        return TextTrainConfig(
-            data=TextData(name=data),
-            epochs=3000,
-            hidden=700,
-            weight_decay=5e-7,
-            dropouts=Dropouts(hidden=0.15),
-        )
-    epochs = 3000 if preset == "authors_2019" else 2000
-    return TextTrainConfig(data=TextData(name=data), epochs=epochs)
+            require(getattr(self, key) >= 1, f"{key}={getattr(self, key)}: must be 1 or more")
+        require(self.bptt >= 2, f"bptt={self.bptt}: must be 2 or more")
+        require(self.lr > 0, f"lr={self.lr}: must be positive")
+        require(self.clip > 0, f"clip={self.clip}: must be positive")
+        require(self.temporal >= 0, f"temporal={self.temporal}: must be 0 or more")
+        require(self.weight_decay >= 0, f"weight_decay={self.weight_decay}: must be 0 or more")
+        require(self.restarts >= 0, f"restarts={self.restarts}: must be 0 or more")
 
 
 def differences(config: Any, base: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:

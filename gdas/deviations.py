@@ -12,18 +12,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from gdas.config import (
-    IMAGE_DATA,
-    PHOTO_DATA,
-    TEXT_SEARCH_PRESETS,
-    AnyImageData,
     Bench201SearchConfig,
-    PhotoData,
-    Preset,
     SearchConfig,
     TextSearchConfig,
     TextTrainConfig,
     TrainConfig,
     differences,
+)
+from gdas.data.settings import IMAGE_DATA, PHOTO_DATA, AnyImageData, PhotoData
+from gdas.presets import (
+    TEXT_SEARCH_PRESETS,
+    Preset,
     image_search_preset,
     image_train_preset,
     text_train_preset,

@@ -21,10 +21,8 @@ from gdas.checkpoint import Segment
 from gdas.cnn.space import ImageSpace
 from gdas.compute import open_device
 from gdas.config import (
-    AnyImageData,
     Bench201SearchConfig,
     ImageSearchConfig,
-    PhotoData,
     SearchConfig,
     TextSearchConfig,
     TextTrainConfig,
@@ -32,13 +30,14 @@ from gdas.config import (
 )
 from gdas.data.arrow import Images
 from gdas.data.images import known, open_images
+from gdas.data.settings import AnyImageData, PhotoData
 from gdas.data.source import ImageSource
 from gdas.data.text import Tokens, batch_tokens
 from gdas.rnn.space import TextSpace
 from gdas.search import SearchSpace, search
 from gdas.train_image import train_image
 from gdas.train_text import build_language_model, evaluate, train_text
-from orchestrator.experiment import decode_search, decode_train
+from orchestrator.decode import decode_search, decode_train
 from orchestrator.study import Job
 from orchestrator.workload import PASSES, halves, images_in, text_of, training_tokens
 

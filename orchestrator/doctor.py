@@ -21,15 +21,16 @@ from typing import Literal, NamedTuple, cast
 import torch
 from packaging.requirements import Requirement
 
-from gdas.config import AnyImageData, PhotoData, TextData
 from gdas.data import images, text
+from gdas.data.settings import AnyImageData, PhotoData, TextData
 from gdas.data.shard_index import open_index
 from gdas.data.source import Split
 from gdas.errors import InputError, one_line
 from orchestrator.checks import checked_study
 from orchestrator.console import clock, run_command, say_next
 from orchestrator.estimate import estimated_seconds
-from orchestrator.experiment import Experiment, experiment_of
+from orchestrator.experiment import Experiment
+from orchestrator.load_experiment import experiment_of
 from orchestrator.memory import PROCESS, estimated_bytes
 from orchestrator.node_data import described
 from orchestrator.storage import cache_folder, is_address, open_storage

@@ -21,7 +21,7 @@ from torch import nn
 from gdas.config import ImageSearchConfig, TextSearchConfig, TrainConfig
 from gdas.metrics import count_multiply_adds
 from orchestrator.calibrate import timed_seconds
-from orchestrator.experiment import decode_search, decode_train
+from orchestrator.decode import decode_search, decode_train
 from orchestrator.job_folder import JobFolder
 from orchestrator.store import Store
 from orchestrator.study import Job

@@ -21,18 +21,15 @@ from typing import Literal
 import numpy as np
 
 from gdas.config import (
-    IMAGE_DATA,
-    PHOTO_DATA,
-    TEXT_DATA,
     AnySearchConfig,
     SearchConfig,
     TextSearchConfig,
     TextTrainConfig,
     TrainConfig,
     differences,
-    image_train_preset,
-    text_train_preset,
 )
+from gdas.data.settings import IMAGE_DATA, PHOTO_DATA, TEXT_DATA
+from gdas.presets import image_train_preset, text_train_preset
 from orchestrator import paper
 
 Better = Literal["higher", "lower"]

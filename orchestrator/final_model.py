@@ -36,7 +36,7 @@ from gdas.genotype import Genotype, RecurrentGenotype
 from gdas.rnn.language_model import LanguageModel
 from gdas.train_image import build_network
 from gdas.train_text import build_language_model
-from orchestrator.experiment import decode_train
+from orchestrator.decode import decode_train
 from orchestrator.job_body import newest_checkpoint
 from orchestrator.job_folder import JobFolder
 from orchestrator.node_data import data_on_this_node

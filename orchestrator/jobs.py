@@ -16,7 +16,8 @@ from pathlib import Path
 from gdas.errors import InputError
 from orchestrator.checks import unchecked_study
 from orchestrator.console import columns, run_command, say_next
-from orchestrator.experiment import Experiment, decode
+from orchestrator.decode import decode
+from orchestrator.experiment import Experiment
 from orchestrator.job_folder import JobFolder
 from orchestrator.node_data import described
 from orchestrator.recorded import driver, open_recorded

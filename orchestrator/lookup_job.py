@@ -30,11 +30,13 @@ from gdas.bench201.network import picks_of
 from gdas.bench201.space import score_with_shared_weights
 from gdas.bench201.table import Standing, Table, read_table, table_path
 from gdas.checkpoint import newest
-from gdas.config import Bench201SearchConfig, TableData
+from gdas.config import Bench201SearchConfig
 from gdas.data.images import open_images
+from gdas.data.settings import TableData
 from gdas.files import write_text
 from gdas.randomness import generator
-from orchestrator.experiment import LookupSpec, decode, decode_search
+from orchestrator.decode import decode, decode_search
+from orchestrator.experiment import LookupSpec
 from orchestrator.job_body import open_job, record_of
 from orchestrator.job_folder import JobFolder, Record
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from gdas.config import ImageSearchConfig, TextSearchConfig, TrainConfig
 from gdas.metrics import count_parameters
-from orchestrator.experiment import decode_search, decode_train
+from orchestrator.decode import decode_search, decode_train
 from orchestrator.study import Job
 from orchestrator.workload import (
     empty_images,

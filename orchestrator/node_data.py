@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gdas.config import TableData
+from gdas.data.settings import TableData
 from gdas.data.shard_index import INDEX
 from gdas.errors import InputError, one_line
 from orchestrator.storage import Storage, cache_folder, is_address, open_storage

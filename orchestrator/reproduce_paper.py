@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from gdas.config import TableData
+from gdas.data.settings import TableData
 from gdas.errors import InputError, one_line
 from orchestrator.checks import checked_study, prepare_data
 from orchestrator.console import (
@@ -28,8 +28,9 @@ from orchestrator.console import (
     say_next,
 )
 from orchestrator.estimate import Estimator
-from orchestrator.experiment import Experiment, experiment_of
+from orchestrator.experiment import Experiment
 from orchestrator.lease import lease
+from orchestrator.load_experiment import experiment_of
 from orchestrator.mending import mend
 from orchestrator.node_data import data_sets, fetched, publish, refuse_unchecked
 from orchestrator.plan import confirm, print_plan, say_standings

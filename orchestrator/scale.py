@@ -11,12 +11,13 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from gdas.config import AnyImageData, PhotoData, TableData, TextData
+from gdas.data.settings import AnyImageData, PhotoData, TableData, TextData
 from gdas.errors import InputError
 from orchestrator.checks import fixed_cells, identity
 from orchestrator.console import run_command, say_next
 from orchestrator.estimate import estimated_seconds
-from orchestrator.experiment import Experiment, experiment_of
+from orchestrator.experiment import Experiment
+from orchestrator.load_experiment import experiment_of
 from orchestrator.plan import duration, makespan
 from orchestrator.storage import cache_folder
 from orchestrator.study import TITLES, Job, Study, build_study

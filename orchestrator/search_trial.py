@@ -35,7 +35,7 @@ from gdas.rnn.space import TextSpace
 from gdas.search import search
 from gdas.train_image import build_network, train_image
 from gdas.train_text import build_language_model, train_text
-from orchestrator.experiment import decode_search, decode_train
+from orchestrator.decode import decode_search, decode_train
 from orchestrator.job_body import Finished, Loop, OpenJob, open_job, record_of, run_to_end
 from orchestrator.job_folder import Record
 

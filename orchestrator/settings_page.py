@@ -16,13 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from gdas.config import (
-    SEARCH_PRESETS,
-    TEXT_SEARCH_PRESETS,
     AlphaUpdate,
     Derivation,
     Dropouts,
-    ImageData,
-    PhotoData,
     SamplerConfig,
     SearchConfig,
     SupernetConfig,
@@ -30,13 +26,12 @@ from gdas.config import (
     TextTrainConfig,
     TrainConfig,
     WeightUpdate,
-    image_train_preset,
-    text_train_preset,
 )
+from gdas.data.settings import ImageData, PhotoData
 from gdas.deviations import value_of
+from gdas.presets import SEARCH_PRESETS, TEXT_SEARCH_PRESETS, image_train_preset, text_train_preset
 from gdas.sources import NOT_SOURCED, SOURCES
 from orchestrator.experiment import (
-    EXPERIMENTS,
     CellSource,
     Experiment,
     FinalSpec,
@@ -47,6 +42,7 @@ from orchestrator.experiment import (
     TrainResources,
     TrialResources,
 )
+from orchestrator.load_experiment import EXPERIMENTS
 
 HEAD = """# Experiments and settings
 

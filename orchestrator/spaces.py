@@ -11,17 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from gdas.bench201.genotype import random_bench201_genotype
-from gdas.config import (
-    BENCH201_SEARCH_PRESETS,
-    SEARCH_PRESETS,
-    TEXT_SEARCH_PRESETS,
-    AnySearchConfig,
-    Bench201SearchConfig,
-    Preset,
-    SearchConfig,
-    TextSearchConfig,
-)
+from gdas.config import AnySearchConfig, Bench201SearchConfig, SearchConfig, TextSearchConfig
 from gdas.genotype import AnyGenotype, random_genotype, random_recurrent_genotype
+from gdas.presets import BENCH201_SEARCH_PRESETS, SEARCH_PRESETS, TEXT_SEARCH_PRESETS, Preset
 
 SelectBy = Literal["proxy", "shared_weights"]
 

@@ -15,14 +15,8 @@ from functools import cached_property
 from typing import Any, Literal
 
 import gdas
-from gdas.config import (
-    AnyImageData,
-    AnySearchConfig,
-    TableData,
-    TextData,
-    TextTrainConfig,
-    TrainConfig,
-)
+from gdas.config import AnySearchConfig, TextTrainConfig, TrainConfig
+from gdas.data.settings import AnyImageData, TableData, TextData
 from gdas.errors import InputError
 from orchestrator.experiment import Experiment, FinalSpec, MeasureSpec, SearchSpec
 from orchestrator.spaces import SPACES

@@ -23,7 +23,7 @@ from gdas.genotype import Genotype
 from gdas.metrics import count_multiply_adds, count_parameters
 from gdas.train_image import build_network, train_image
 from gdas.train_text import build_language_model, train_text
-from orchestrator.experiment import decode_train
+from orchestrator.decode import decode_train
 from orchestrator.job_body import Finished, Loop, newest_checkpoint, open_job, run_to_end
 from orchestrator.job_folder import JobFolder, Record
 

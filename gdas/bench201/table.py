@@ -27,7 +27,7 @@ from gdas.bench201.genotype import (
     bench201_cell,
     bench201_from_string,
 )
-from gdas.config import TableData
+from gdas.data.settings import TableData
 from gdas.errors import InputError
 from gdas.files import sha256_of
 

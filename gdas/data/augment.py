@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from gdas.config import AnyImageData, ImageData, PhotoData
+from gdas.data.settings import AnyImageData, ImageData, PhotoData
 
 
 class Moves(NamedTuple):

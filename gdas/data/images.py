@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gdas.config import IMAGE_DATA, AnyImageData, ImageData, PhotoData
 from gdas.data.arrow import Images, content_digest, convert_once, read_images, write_images
+from gdas.data.settings import IMAGE_DATA, AnyImageData, ImageData, PhotoData
 from gdas.data.shard_index import read_index
 from gdas.data.source import ImageSource, Split
 from gdas.errors import InputError

@@ -28,9 +28,9 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from gdas.config import PhotoData
 from gdas.data.augment import CROP_ATTEMPTS, PhotoMoves
 from gdas.data.decode import decode
+from gdas.data.settings import PhotoData
 from gdas.data.shard_index import Shards, mend, open_index
 from gdas.data.source import Batch, Split, Wanted
 from gdas.errors import InputError, one_line

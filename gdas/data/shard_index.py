@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gdas.config import PhotoData
+from gdas.data.settings import PhotoData
 from gdas.data.source import Split
 from gdas.errors import InputError
 from gdas.files import sha256_of

@@ -21,10 +21,11 @@ import torch
 from torch import Tensor, nn
 
 import gdas.train_text
-from gdas.config import Dropouts, TextTrainConfig, text_train_preset
+from gdas.config import Dropouts, TextTrainConfig
 from gdas.data.text import open_tokens
 from gdas.genotype import PUBLISHED_RECURRENT, RecurrentGenotype
 from gdas.metrics import count_parameters
+from gdas.presets import text_train_preset
 from gdas.randomness import initial_weights
 from gdas.rnn.cell import INITIAL_RANGE
 from gdas.rnn.language_model import Words

@@ -29,13 +29,13 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from gdas.config import IMAGE_DATA, PHOTO_DATA, AnyImageData
 from gdas.data.arrow import Images
 from gdas.data.augment import augment, draw_moves
 from gdas.data.decode import decode
 from gdas.data.digit_photos import make_digit_photos
 from gdas.data.images import DIGIT_PHOTOS
 from gdas.data.photos import Photos, open_photos
+from gdas.data.settings import IMAGE_DATA, PHOTO_DATA, AnyImageData
 from gdas.data.shard_index import read_index
 from gdas.data.source import Wanted
 from gdas.randomness import generator

@@ -20,18 +20,10 @@ import gdas.distributed
 import gdas.train_image
 from gdas.cnn.network import draw_drop_path
 from gdas.cnn.space import ImageSpace
-from gdas.config import (
-    IMAGE_DATA,
-    PHOTO_DATA,
-    AlphaUpdate,
-    AnyImageData,
-    AnySearchConfig,
-    SearchConfig,
-    SupernetConfig,
-    TrainConfig,
-)
+from gdas.config import AlphaUpdate, AnySearchConfig, SearchConfig, SupernetConfig, TrainConfig
 from gdas.data.arrow import Images
 from gdas.data.augment import draw_moves
+from gdas.data.settings import IMAGE_DATA, PHOTO_DATA, AnyImageData
 from gdas.data.source import Wanted
 from gdas.genotype import PUBLISHED
 from gdas.randomness import generator

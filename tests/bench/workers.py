@@ -19,7 +19,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from gdas.config import IMAGE_DATA, TrainConfig
+from gdas.config import TrainConfig
+from gdas.data.settings import IMAGE_DATA
 from gdas.genotype import PUBLISHED
 from gdas.train_image import train_image
 from tests.bench.search_step import CPU, random_images

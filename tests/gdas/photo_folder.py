@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gdas.checkpoint import Segment, State
-from gdas.config import PhotoData, TrainConfig
+from gdas.config import TrainConfig
 from gdas.data.images import open_images
+from gdas.data.settings import PhotoData
 from gdas.data.shard_index import ShardIndex
 from gdas.data.shards import convert
 from gdas.data.source import ImageSource

@@ -22,10 +22,10 @@ import torch
 import gdas
 import gdas.cnn.space
 import gdas.train_image
-from gdas.config import IMAGE_DATA
 from gdas.data.arrow import Images
 from gdas.data.augment import draw_moves
 from gdas.data.images import split_indices
+from gdas.data.settings import IMAGE_DATA
 from gdas.genotype import PUBLISHED
 from gdas.randomness import derive_seed, generator
 from gdas.sampler import draw_operations

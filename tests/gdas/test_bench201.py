@@ -41,16 +41,10 @@ from gdas.bench201.space import (
 from gdas.bench201.table import Table, read_table, spearman, table_path
 from gdas.checkpoint import Segment, State, digest
 from gdas.cnn.space import search_split
-from gdas.config import (
-    IMAGE_DATA,
-    AlphaUpdate,
-    Bench201SearchConfig,
-    SamplerConfig,
-    TableData,
-    WeightUpdate,
-)
+from gdas.config import AlphaUpdate, Bench201SearchConfig, SamplerConfig, WeightUpdate
 from gdas.data.arrow import Images
 from gdas.data.augment import normalise
+from gdas.data.settings import IMAGE_DATA, TableData
 from gdas.draw import draw_bench201
 from gdas.errors import InputError
 from gdas.files import write_json

@@ -9,12 +9,8 @@ from typing import Any
 import pytest
 
 from gdas.config import (
-    IMAGE_DATA,
-    SEARCH_PRESETS,
-    TRAIN_PRESETS,
     AlphaUpdate,
     Bench201SearchConfig,
-    ImageData,
     SamplerConfig,
     SearchConfig,
     SupernetConfig,
@@ -22,7 +18,9 @@ from gdas.config import (
     WeightUpdate,
     differences,
 )
+from gdas.data.settings import IMAGE_DATA, ImageData
 from gdas.errors import InputError
+from gdas.presets import SEARCH_PRESETS, TRAIN_PRESETS
 
 CIFAR10 = IMAGE_DATA["cifar10"]
 

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 import gdas.data.images
-from gdas.config import IMAGE_DATA, ImageData
 from gdas.data.arrow import content_digest, read_images, write_images
 from gdas.data.augment import Moves, augment, draw_moves, normalise
 from gdas.data.images import identity, open_images, split_indices, subset
+from gdas.data.settings import IMAGE_DATA, ImageData
 from gdas.errors import InputError
 
 

@@ -23,13 +23,14 @@ import gdas.data.photos
 import gdas.data.shards
 from gdas.checkpoint import digest
 from gdas.cnn.space import ImageSpace, score_with_shared_weights
-from gdas.config import PHOTO_DATA, AlphaUpdate, PhotoData
+from gdas.config import AlphaUpdate
 from gdas.data.arrow import Images
 from gdas.data.augment import CROP_ATTEMPTS, PHOTO_NUMBERS, PhotoMoves, augment, draw_moves
 from gdas.data.decode import decode
 from gdas.data.digit_photos import make_digit_photos
 from gdas.data.images import digits, identity, open_images
 from gdas.data.photos import Photos, augment_photo, crop_box, plain_photo
+from gdas.data.settings import PHOTO_DATA, PhotoData
 from gdas.data.shard_index import read_index
 from gdas.data.shards import EXTENSIONS, convert, find_photos, main
 from gdas.data.source import Wanted

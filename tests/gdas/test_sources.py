@@ -9,18 +9,11 @@ from typing import Any
 import pytest
 
 import gdas.config
-from gdas.config import (
-    IMAGE_DATA,
-    SEARCH_PRESETS,
-    TRAIN_PRESETS,
-    SearchConfig,
-    SupernetConfig,
-    TextData,
-    TextSearchConfig,
-    TextTrainConfig,
-    TrainConfig,
-)
+import gdas.presets
+from gdas.config import SearchConfig, SupernetConfig, TextSearchConfig, TextTrainConfig, TrainConfig
+from gdas.data.settings import IMAGE_DATA, TextData
 from gdas.deviations import Config, Deviation, deviations, value_of
+from gdas.presets import SEARCH_PRESETS, TRAIN_PRESETS
 from gdas.sources import NOT_SETTINGS, NOT_SOURCED, SOURCES
 from tests.gdas.test_config import leaves
 
@@ -160,7 +153,7 @@ def test_settings_of_other_rows_of_the_paper_are_the_papers() -> None:
     assert lines(put(cutout, "data.cutout", 8))["data.cutout"].paper == "0 or 16"
     assert lines(cutout)["drop_path"].code_2019 == "0.2"
     assert lines(TrainConfig())["drop_path"].code_2019 == "0.3"
-    wikitext2 = gdas.config.text_train_preset("paper", "wikitext2")
+    wikitext2 = gdas.presets.text_train_preset("paper", "wikitext2")
     found = lines(wikitext2)
     assert not any(found[key].differs for key in leaves(wikitext2) if key in found)
     assert "epochs" not in lines(wikitext2), "3000 in the paper and in the code"

@@ -12,7 +12,6 @@ import torch
 from gdas.checkpoint import Checkpoint, Segment, State, digest, newest, save
 from gdas.cnn.space import ImageSpace
 from gdas.config import (
-    IMAGE_DATA,
     AlphaUpdate,
     Derivation,
     SamplerConfig,
@@ -22,6 +21,7 @@ from gdas.config import (
     WeightUpdate,
 )
 from gdas.data.arrow import Images
+from gdas.data.settings import IMAGE_DATA
 from gdas.search import search
 
 CPU = torch.device("cpu")

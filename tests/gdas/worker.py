@@ -19,10 +19,11 @@ from torch import Tensor, nn
 
 import gdas.train_image
 from gdas.checkpoint import Segment, State, digest, save
-from gdas.config import ImageData, TrainConfig
+from gdas.config import TrainConfig
 from gdas.data.arrow import Images
 from gdas.data.augment import Moves
 from gdas.data.images import open_images
+from gdas.data.settings import ImageData
 from gdas.genotype import PUBLISHED
 from tests.gdas.team import joined
 from tests.gdas.tiny import CPU, latest, train_config

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from gdas.genotype import PUBLISHED
-from orchestrator.experiment import Experiment, load_experiment
+from orchestrator.experiment import Experiment
+from orchestrator.load_experiment import load_experiment
 from orchestrator.store import Store
 from orchestrator.study import Job, Study, build_study
 from tests.orchestrator.test_study import identity

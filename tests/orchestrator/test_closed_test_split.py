@@ -13,7 +13,8 @@ import pytest
 import gdas.data.images
 from gdas.errors import InputError
 from orchestrator.checks import identity, prepare_data
-from orchestrator.experiment import Experiment, load_experiment
+from orchestrator.experiment import Experiment
+from orchestrator.load_experiment import load_experiment
 from orchestrator.scheduler import Scheduler
 from orchestrator.search_trial import run_search
 from orchestrator.store import Store

@@ -13,7 +13,7 @@ import gdas.data.images
 from gdas.errors import InputError
 from orchestrator import estimate, plan
 from orchestrator.checks import fixed_cells
-from orchestrator.experiment import load_experiment
+from orchestrator.load_experiment import load_experiment
 from orchestrator.reproduce_paper import main
 from orchestrator.study import build_study
 from tests.orchestrator.fake_study import TINY, fake_study

@@ -14,7 +14,7 @@ import pytest
 import orchestrator.checks
 from gdas.genotype import PUBLISHED, load
 from orchestrator import cell, compare, doctor, jobs, status
-from orchestrator.experiment import load_experiment
+from orchestrator.load_experiment import load_experiment
 from orchestrator.memory import estimated_bytes
 from orchestrator.scheduler import Scheduler
 from orchestrator.study import build_study

@@ -13,13 +13,13 @@ from matplotlib.image import imread
 
 from gdas.bench201.genotype import Bench201Genotype
 from gdas.config import (
-    IMAGE_DATA,
     Bench201SearchConfig,
     SearchConfig,
     TextSearchConfig,
     TextTrainConfig,
     TrainConfig,
 )
+from gdas.data.settings import IMAGE_DATA
 from gdas.genotype import OPERATIONS, PUBLISHED
 from orchestrator import evidence, paper
 from orchestrator.evidence import (

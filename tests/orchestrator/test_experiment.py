@@ -9,22 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from gdas.config import (
-    PHOTO_DATA,
-    SEARCH_PRESETS,
-    ImageData,
-    PhotoData,
-    SearchConfig,
-    TextSearchConfig,
-    TextTrainConfig,
-    TrainConfig,
-    differences,
-)
+from gdas.config import SearchConfig, TextSearchConfig, TextTrainConfig, TrainConfig, differences
+from gdas.data.settings import PHOTO_DATA, ImageData, PhotoData
 from gdas.data.shard_index import Shard, ShardIndex, Shards
 from gdas.errors import InputError
+from gdas.presets import SEARCH_PRESETS
 from orchestrator.checks import check_experiment, fixed_cells, identity
 from orchestrator.estimate import estimated_seconds
-from orchestrator.experiment import EXPERIMENTS, Experiment, load_experiment
+from orchestrator.experiment import Experiment
+from orchestrator.load_experiment import EXPERIMENTS, load_experiment
 from orchestrator.study import build_study
 
 SHIPPED = sorted(EXPERIMENTS.glob("*.yaml"))

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from gdas.checkpoint import Segment, save
-from orchestrator.experiment import load_experiment
 from orchestrator.job_body import describe, failure_recorded
 from orchestrator.job_folder import JobFolder, Record
+from orchestrator.load_experiment import load_experiment
 from orchestrator.mending import mend
 from orchestrator.store import Store
 from orchestrator.study import Job, Study, build_study

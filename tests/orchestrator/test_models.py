@@ -11,9 +11,9 @@ import pytest
 
 from gdas.data.images import open_images
 from gdas.data.text import open_tokens
-from orchestrator.experiment import load_experiment
 from orchestrator.final_model import load_final, write_final
 from orchestrator.job_folder import JobFolder
+from orchestrator.load_experiment import load_experiment
 from orchestrator.store import Store
 from orchestrator.study import build_study
 from orchestrator.train_job import settle_provenance, train_worker

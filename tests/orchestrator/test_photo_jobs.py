@@ -9,7 +9,7 @@ import pytest
 
 from gdas.data.images import open_images
 from orchestrator.checks import check_experiment, fixed_cells, identity, prepare_data
-from orchestrator.experiment import load_experiment
+from orchestrator.load_experiment import load_experiment
 from orchestrator.plan import standing
 from orchestrator.search_trial import run_proxy, run_search
 from orchestrator.store import Store

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from gdas.config import AnyImageData, TextData
+from gdas.data.settings import AnyImageData, TextData
 from gdas.genotype import PUBLISHED
-from orchestrator.experiment import load_experiment
+from orchestrator.load_experiment import load_experiment
 from orchestrator.report import write_report
 from orchestrator.selection import select
 from orchestrator.store import Store

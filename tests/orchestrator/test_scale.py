@@ -8,7 +8,7 @@ import pytest
 
 from gdas.errors import InputError
 from orchestrator import scale
-from orchestrator.experiment import load_experiment
+from orchestrator.load_experiment import load_experiment
 from orchestrator.study import Study
 
 ROOT = Path(__file__).resolve().parents[2]

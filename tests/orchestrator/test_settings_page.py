@@ -6,7 +6,8 @@ import dataclasses
 from pathlib import Path
 
 from gdas.config import SearchConfig, TextTrainConfig, WeightUpdate
-from orchestrator.experiment import EXPERIMENTS, FinalSpec, TrialResources
+from orchestrator.experiment import FinalSpec, TrialResources
+from orchestrator.load_experiment import EXPERIMENTS
 from orchestrator.settings_page import comments, page
 
 

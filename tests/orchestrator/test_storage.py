@@ -19,10 +19,10 @@ import orchestrator.remote_lease
 import orchestrator.storage
 from gdas.checkpoint import Segment, State
 from gdas.errors import InputError
-from orchestrator.experiment import load_experiment
 from orchestrator.job_body import Finished, newest_checkpoint, run_to_end
 from orchestrator.job_folder import JobFolder, TakenOver
 from orchestrator.lease import lease
+from orchestrator.load_experiment import load_experiment
 from orchestrator.node_data import data_on_this_node, node_folder, publish
 from orchestrator.storage import Storage, is_address, join, open_storage
 from orchestrator.store import Store

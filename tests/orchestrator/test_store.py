@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from gdas.errors import InputError
-from orchestrator.experiment import load_experiment
 from orchestrator.job_folder import JobFolder, Record
 from orchestrator.lease import lease
+from orchestrator.load_experiment import load_experiment
 from orchestrator.store import Store
 from orchestrator.study import build_study
 from tests.orchestrator.test_study import identity

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 import gdas
-from gdas.config import AnyImageData, PhotoData, TextData
+from gdas.data.settings import AnyImageData, PhotoData, TextData
 from gdas.errors import InputError
 from gdas.genotype import PUBLISHED
-from orchestrator.experiment import load_experiment
+from orchestrator.load_experiment import load_experiment
 from orchestrator.study import Study, build_study
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from gdas.errors import InputError
 from orchestrator.drill.scene import expected_points, points
-from orchestrator.experiment import load_experiment
 from orchestrator.job_folder import JobFolder, Record
+from orchestrator.load_experiment import load_experiment
 from orchestrator.scheduler import Scheduler
 from orchestrator.store import Store
 from orchestrator.study import Study, build_study

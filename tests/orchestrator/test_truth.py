@@ -30,8 +30,9 @@ from orchestrator.checks import check_experiment, identity, prepare_data
 from orchestrator.compare import results
 from orchestrator.estimate import estimated_seconds
 from orchestrator.evidence import uniform_p
-from orchestrator.experiment import Experiment, load_experiment
+from orchestrator.experiment import Experiment
 from orchestrator.job_folder import JobFolder
+from orchestrator.load_experiment import load_experiment
 from orchestrator.lookup_job import run_lookup, uniform_cells
 from orchestrator.memory import PROCESS, estimated_bytes
 from orchestrator.node_data import data_sets, publish

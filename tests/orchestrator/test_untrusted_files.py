@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gdas.errors import InputError
-from orchestrator.experiment import EXPERIMENTS, Experiment, load_experiment
+from orchestrator.experiment import Experiment
 from orchestrator.job_folder import JobFolder
 from orchestrator.lease import lease
+from orchestrator.load_experiment import EXPERIMENTS, load_experiment
 from orchestrator.store import Store
 from orchestrator.study import build_study
 from tests.harm import files, harmed, no_code_runs, read_harmed, tries
