@@ -13,6 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -54,7 +55,7 @@ def answer(process: Process) -> str:
     return line
 
 
-def take_round(processes: list[Process], steps: int) -> dict[str, float]:
+def take_round(processes: Sequence[Process], steps: int) -> dict[str, float]:
     """Let the processes take `steps` steps each, all at once."""
     began, cpu = time.perf_counter(), 0.0
     for process in processes:
@@ -67,28 +68,36 @@ def take_round(processes: list[Process], steps: int) -> dict[str, float]:
     return {"steps_per_second": total / wall, "cpu_seconds_per_step": cpu / total}
 
 
-def measure(size: Size, *, repeats: int, steps: int = 2) -> dict[str, Any]:
-    """Both ways in turn.
+def by_turns(
+    teams: Mapping[str, Sequence[Process]], *, repeats: int, steps: int
+) -> dict[str, list[dict[str, float]]]:
+    """Figures of every round of every team, the teams in turn; then end their processes.
 
     Args:
         steps: of every process in a round.
     """
-    line = ("tests.bench.threads", json.dumps(size))
-    ways = {name: [start(*line, str(t)) for _ in range(n)] for name, (n, t) in WAYS.items()}
-    everyone = [process for processes in ways.values() for process in processes]
+    everyone = [process for team in teams.values() for process in team]
     try:
         for process in everyone:
             answer(process)  # it is ready
-        rounds: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
+        rounds: dict[str, list[dict[str, float]]] = {name: [] for name in teams}
         for index in range(repeats + 1):
-            for name, processes in ways.items():
-                figures = take_round(processes, steps if index else 1)
+            for name, team in teams.items():
+                figures = take_round(team, steps if index else 1)
                 if index:  # the first round warms up
                     rounds[name].append(figures)
+        return rounds
     finally:
         for process in everyone:
             process.kill()
             process.communicate()
+
+
+def measure(size: Size, *, repeats: int, steps: int = 2) -> dict[str, Any]:
+    """Both ways in turn."""
+    line = ("tests.bench.threads", json.dumps(size))
+    ways = {name: [start(*line, str(t)) for _ in range(n)] for name, (n, t) in WAYS.items()}
+    rounds = by_turns(ways, repeats=repeats, steps=steps)
     result: dict[str, Any] = {"size": size, "repeats": repeats, "rounds": rounds}
     for name, of_way in rounds.items():
         keys = of_way[0]

@@ -24,7 +24,7 @@ from gdas.data.settings import IMAGE_DATA
 from gdas.genotype import PUBLISHED
 from gdas.train_image import train_image
 from tests.bench.search_step import CPU, random_images
-from tests.bench.threads import Process, answer, start, take_round
+from tests.bench.threads import Process, by_turns, start
 from tests.bench.timing import Size
 
 WORKERS = (1, 2)
@@ -63,23 +63,11 @@ def _team(size: Size, workers: int, folder: str) -> list[Process]:
 def measure(size: Size, *, repeats: int) -> dict[str, Any]:
     """Teams of each size in turn."""
     with tempfile.TemporaryDirectory() as folder:
-        teams = {workers: _team(size, workers, folder) for workers in WORKERS}
-        everyone = [process for team in teams.values() for process in team]
-        try:
-            for process in everyone:
-                answer(process)  # it is ready
-            rounds: dict[int, list[dict[str, float]]] = {workers: [] for workers in WORKERS}
-            for index in range(repeats + 1):
-                for workers, team in teams.items():
-                    figures = take_round(team, 1)
-                    if index:  # the first round warms up
-                        rounds[workers].append(figures)
-        finally:
-            for process in everyone:
-                process.kill()
-                process.communicate()
+        teams = {str(workers): _team(size, workers, folder) for workers in WORKERS}
+        rounds = by_turns(teams, repeats=repeats, steps=1)
     rows = []
-    for workers, of_team in rounds.items():
+    for workers in WORKERS:
+        of_team = rounds[str(workers)]
         cpu = statistics.median(workers * r["cpu_seconds_per_step"] for r in of_team)
         wall = statistics.median(workers / r["steps_per_second"] for r in of_team)
         rows.append({"workers": workers, "cpu_seconds": cpu, "wall_seconds": wall})
