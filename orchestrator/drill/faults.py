@@ -67,6 +67,8 @@ def every_job_killed(scene: Scene) -> Struck:
         for name in names:
             due.pop((name, _late(scene, name)), None)
         strikes.append(kill_driver(scene, running, f"inside {inside}", names))
+    if not strikes:
+        strikes.append(strike(scene, "nowhere: the study ended first", []))
     struck = strikes.pop()
     struck.earlier = strikes
     struck.moment = (
