@@ -31,6 +31,7 @@ from torch.nn import functional as F
 
 from gdas.genotype import RECURRENT_OPERATIONS, RecurrentGenotype
 from gdas.rnn.derive import edge_count, first_edge
+from gdas.rnn.over_time import Matrix, over_time, times
 from gdas.rnn.regularisation import dropped
 from gdas.sampler import Pick
 
@@ -52,10 +53,10 @@ def _matrix(rows: int, columns: int) -> nn.Parameter:
 
 
 def _input_state(
-    projected_BM: Tensor, s_BN: Tensor, mask_BN: Tensor | None, w_NM: Tensor
+    projected_BM: Tensor, s_BN: Tensor, mask_BN: Tensor | None, w_NM: Matrix
 ) -> Tensor:
     """s_0 from the input's part of the product, computed for all time steps at once (M = 2N)."""
-    product_BM = torch.addmm(projected_BM, dropped(s_BN, mask_BN), w_NM).to(s_BN.dtype)
+    product_BM = (projected_BM + times(dropped(s_BN, mask_BN), w_NM)).to(s_BN.dtype)
     c_BN, h_BN = product_BM.chunk(2, dim=-1)
     return torch.lerp(s_BN, torch.tanh(h_BN), torch.sigmoid(c_BN))
 
@@ -83,10 +84,12 @@ class DerivedCell(nn.Module):
             if (steps := [i for i, (_, q) in enumerate(genotype.recurrent) if q == p])
         ]
         self._time_step: Callable[..., Tensor] = self.time_step
+        self.compiled = False
 
     def compile_time_step(self) -> None:
         """Compile one time step; sequences of any length use it."""
         self._time_step = torch.compile(self.time_step, dynamic=False)
+        self.compiled = True
 
     def forward(
         self,
@@ -100,9 +103,11 @@ class DerivedCell(nn.Module):
         weights = [self.input_weight[self.hidden :]] + [
             torch.cat([self.step_weights[i] for i in steps], dim=1) for _, steps in self.readers
         ]
+        dtype = projected_TBM.dtype
+        matrices = [over_time(w_NM, dtype, at_once=not self.compiled) for w_NM in weights]
         outputs = []
         for projected_BM in projected_TBM.unbind():
-            s_BN = self._time_step(projected_BM, s_BN, hidden_mask_BN, weights)
+            s_BN = self._time_step(projected_BM, s_BN, hidden_mask_BN, matrices)
             outputs.append(s_BN)
         return torch.stack(outputs)
 
@@ -111,13 +116,13 @@ class DerivedCell(nn.Module):
         projected_BM: Tensor,
         s_BN: Tensor,
         mask_BN: Tensor | None,
-        weights: Sequence[Tensor],
+        matrices: Sequence[Matrix],
     ) -> Tensor:
         """The output of one time step."""
-        states = {0: _input_state(projected_BM, s_BN, mask_BN, weights[0])}
-        for (p, steps), w_NM in zip(self.readers, weights[1:], strict=True):
+        states = {0: _input_state(projected_BM, s_BN, mask_BN, matrices[0])}
+        for (p, steps), w_NM in zip(self.readers, matrices[1:], strict=True):
             s_BN = states[p]
-            product_BM = (dropped(s_BN, mask_BN) @ w_NM).to(s_BN.dtype)
+            product_BM = times(dropped(s_BN, mask_BN), w_NM).to(s_BN.dtype)
             for i, part_BM in zip(steps, product_BM.chunk(len(steps), dim=-1), strict=True):
                 c_BN, h_BN = part_BM.chunk(2, dim=-1)
                 f = FUNCTIONS[self.genotype.recurrent[i][0]]
@@ -208,13 +213,14 @@ class SearchCell(nn.Module):
             for plan in plans
         ]
         projected_TBM = dropped(x_TBN, input_mask_BN) @ self.input_weight[: self.hidden]
-        w_NM = self.input_weight[self.hidden :]
-        weights = list(self.step_weights)
+        dtype = projected_TBM.dtype
+        w_NM = over_time(self.input_weight[self.hidden :], dtype)
+        matrices = [over_time(step_NM, dtype) for step_NM in self.step_weights]
         outputs = []
         for projected_BM in projected_TBM.unbind():
             states = [self._normalise(_input_state(projected_BM, s_BN, hidden_mask_BN, w_NM))]
-            for plan, gate_P, weight_NM in zip(plans, gates, weights, strict=True):
-                states.append(self._step(states, plan, gate_P, hidden_mask_BN, weight_NM))
+            for plan, gate_P, step_NM in zip(plans, gates, matrices, strict=True):
+                states.append(self._step(states, plan, gate_P, hidden_mask_BN, step_NM))
             s_BN = torch.stack(states[1:]).mean(0)
             outputs.append(s_BN)
         return torch.stack(outputs)
@@ -225,13 +231,13 @@ class SearchCell(nn.Module):
         plan: _Step,
         gate_P: Tensor | None,
         mask_BN: Tensor | None,
-        w_NM: Tensor,
+        w_NM: Matrix,
     ) -> Tensor:
         """The next state: one product for all predecessors, one function for each group."""
         if not plan.edges:
             return self._normalise(torch.zeros_like(states[0]))
         s_PBN = torch.stack([states[p] for p in plan.predecessors])
-        product_PBM = (dropped(s_PBN, mask_BN) @ w_NM).to(s_PBN.dtype)
+        product_PBM = times(dropped(s_PBN, mask_BN), w_NM).to(s_PBN.dtype)
         c_PBN, h_PBN = product_PBM.chunk(2, dim=-1)
         groups = zip(
             plan.functions,
