@@ -46,9 +46,9 @@ REMARKS = {
     ),
     "train": "The same was done as for the search step; drop path costs a product for each branch.",
     "text": (
-        "`aten::mm` is the cell's and the decoder's own arithmetic. The gradient of a cell's matrix "
-        "is one product over all time steps (`gdas.rnn.over_time`), not one for each. In a search "
-        "the W step takes no gates and the alpha step no weights' gradients."
+        "`aten::mm` is the cell's and the decoder's own arithmetic. A matrix of the cell gets its "
+        "gradient from one product over all time steps (`gdas.rnn.over_time`), not one for each. "
+        "In a search the W step takes no gates and the alpha step no weights' gradients."
     ),
     "threads": (
         "So a job has one thread unless its resources give it more CPUs: `threads` follows `cpus`."
