@@ -14,6 +14,8 @@ from gdas.genotype import any_from_json
 from orchestrator.job_folder import Record
 
 COLOURS = ("#0969da", "#bc4c00", "#1a7f37", "#8250df", "#cf222e", "#57606a", "#bf8700", "#0550ae")
+MOST_NAMED = 2 * len(COLOURS)
+"""Lines that a legend can name; of more, only how they lie is to be seen."""
 
 
 def draw(genotype: dict[str, Any], path: Path) -> None:
@@ -45,6 +47,7 @@ def curves(path: Path, histories: dict[str, list[Record]], panels: list[tuple[st
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=7, frameon=False)
+    if len(histories) <= MOST_NAMED:
+        axes.legend(fontsize=7, frameon=False)
     figure.tight_layout()
     figure.savefig(path, dpi=120)
