@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,15 +36,22 @@ def server(free_port: int) -> Iterator[str]:
 
 
 def ray(server: str, *words: str, timeout: float = 60) -> str:
-    done = subprocess.run(
-        [*RAY, "job", *words],
-        env=os.environ | {"RAY_API_SERVER_ADDRESS": server},
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
+    """A command of Ray's; once more, as the page says, where the head is not ready yet."""
+    end = time.monotonic() + 60
+    while True:
+        done = subprocess.run(
+            [*RAY, "job", *words],
+            env=os.environ | {"RAY_API_SERVER_ADDRESS": server},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+        said = done.stdout + done.stderr
+        if "No available agent" not in said or time.monotonic() > end:
+            break
+        time.sleep(2)
+    assert done.returncode == 0, said
+    return said
 
 
 @pytest.mark.slow
