@@ -1,6 +1,6 @@
 """Where a run is not the paper's, and where its sources disagree: the lines of a report.
 
-Made from gdas.sources and the presets of gdas.config. A setting gets a line where the run is not
+Made from gdas.sources and gdas.presets. A setting gets a line where the run is not
 as its source says (the paper or, where the paper gives no value, the authors' 2019 code), and also
 where paper and authors' codes disagree with one another, so that its reader knows of the choice.
 """

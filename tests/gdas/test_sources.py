@@ -117,7 +117,7 @@ def test_every_setting_has_a_source_or_a_reason_for_none() -> None:
             f"{kind.__name__}: {', '.join(new)}: no source in gdas/sources.py. Add a Source to "
             "SOURCES that says what the paper says (PRESET, SILENT, UNRECORDED or Says), where it "
             "and the authors' codes say so, and which numbers it touches; give the authors' "
-            "values in the presets of gdas/config.py. Where no source can have a value, add it "
+            "values in gdas/presets.py. Where no source can have a value, add it "
             "to NOT_SOURCED with the reason"
         )
         gone = sorted(set(known) - set(leaves(kind())))
