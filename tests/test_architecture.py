@@ -9,14 +9,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PURE = (
-    *("experiment", "estimate", "study", "selection", "store", "scheduler"),
-    *("process", "paper", "report", "console", "plan", "checks", "evidence", "search_health"),
-    *("mending", "drill"),
-    *("recorded", "status", "compare", "cell", "jobs", "doctor", "memory", "workload"),
-    *("run_words", "scale"),
-    *("final_model", "settings_page"),
-)
 GDAS_MAY_IMPORT = {
     "torch",
     "torchvision",
@@ -58,43 +50,9 @@ def test_matplotlib_is_for_drawing_only() -> None:
 
 def test_mlflow_is_imported_where_runs_and_models_are_logged_alone() -> None:
     users = {p.name for p in (ROOT / "orchestrator").rglob("*.py") if "mlflow" in third_party(p)}
-    assert users == {"tracking.py", "models.py", "served_model.py"}
+    assert users == {"tracker.py", "registry.py", "served_model.py"}
 
 
 def test_ray_is_imported_by_the_runner_alone() -> None:
     users = {p.name for p in (ROOT / "orchestrator").rglob("*.py") if "ray" in third_party(p)}
-    assert users == {"runner.py"}
-
-
-def reachable(module: str, seen: set[str]) -> set[str]:
-    """Modules of the orchestrator that importing `module` brings along."""
-    if module in seen:
-        return seen
-    seen.add(module)
-    for path in files_of(module):
-        for name in imports(path):
-            parts = name.split(".")
-            if parts[0] == "orchestrator" and len(parts) > 1 and files_of(parts[1]):
-                reachable(parts[1], seen)
-    return seen
-
-
-def files_of(module: str) -> list[Path]:
-    """The files of one of the orchestrator's modules or packages."""
-    one = ROOT / "orchestrator" / f"{module}.py"
-    return [one] if one.exists() else sorted((ROOT / "orchestrator" / module).glob("*.py"))
-
-
-@pytest.mark.parametrize("module", PURE)
-def test_pure_modules_bring_along_neither_ray_nor_mlflow(module: str) -> None:
-    assert not reachable(module, set()) & {"runner", "tracking", "reproduce_paper"}
-
-
-def test_the_store_works_without_pytorch() -> None:
-    brought = {
-        name
-        for module in reachable("store", set())
-        for path in files_of(module)
-        for name in third_party(path)
-    }
-    assert "torch" not in brought
+    assert users == {"ray_study.py"}

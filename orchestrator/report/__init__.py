@@ -9,15 +9,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from gdas.files import write_text
-from orchestrator.experiment import Experiment
+from orchestrator.experiment.config import Experiment
+from orchestrator.experiment.study import Study
 from orchestrator.report.claims import claims
+from orchestrator.report.differences import differences, times, versions
 from orchestrator.report.markup import html_page
 from orchestrator.report.searches import comparisons, track
-from orchestrator.report.settings import differences, times, versions
 from orchestrator.report.tables import final_trainings, papers_tables
 from orchestrator.report.truth import truth
-from orchestrator.store import Store
-from orchestrator.study import Study
+from orchestrator.store.store import Store
 
 __all__ = ["write_report"]
 

@@ -22,7 +22,7 @@ from gdas.config import (
 )
 from gdas.data.text import Tokens, batch_tokens, bptt_lengths
 from gdas.distributed import Workers
-from gdas.draw import draw_recurrent
+from gdas.drawing.draw import draw_recurrent
 from gdas.errors import InputError
 from gdas.files import write_json
 from gdas.genotype import (

@@ -22,9 +22,9 @@ from gdas.genotype import PUBLISHED, PUBLISHED_RECURRENT
 from gdas.rnn.language_model import LanguageModel
 from gdas.rnn.supernet import RecurrentSupernet
 from gdas.train_image import build_network
-from orchestrator.checks import fixed_cells
-from orchestrator.load_experiment import EXPERIMENTS, load_experiment
-from orchestrator.study import build_study
+from orchestrator.experiment.load import EXPERIMENTS, load_experiment
+from orchestrator.experiment.study import build_study
+from orchestrator.run.checks import fixed_cells
 from tests.readme import commands, words
 
 FOLDER = Path(__file__).resolve().parent
