@@ -23,7 +23,7 @@ from orchestrator.cost.plan import confirm, print_plan, say_standings
 from orchestrator.experiment.config import Experiment
 from orchestrator.experiment.load import experiment_of
 from orchestrator.experiment.study import Study
-from orchestrator.report import write_report
+from orchestrator.report.report import write_report
 from orchestrator.run.checks import checked_study, prepare_data
 from orchestrator.run.lease import lease
 from orchestrator.run.process import interruptible, leave, repeatedly

@@ -1,8 +1,10 @@
-"""Who may import whom: the algorithm knows nothing of the cluster, pure modules nothing of Ray."""
+"""Who may import whom: an import goes down the list of folders only, and libraries have owners."""
 
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,8 +35,6 @@ def imports(path: Path) -> Iterator[str]:
 
 
 def third_party(path: Path) -> set[str]:
-    import sys
-
     return {name.partition(".")[0] for name in imports(path)} - set(sys.stdlib_module_names)
 
 
@@ -56,3 +56,63 @@ def test_mlflow_is_imported_where_runs_and_models_are_logged_alone() -> None:
 def test_ray_is_imported_by_the_runner_alone() -> None:
     users = {p.name for p in (ROOT / "orchestrator").rglob("*.py") if "ray" in third_party(p)}
     assert users == {"ray_study.py"}
+
+
+FLOORS = (
+    ("commands",),
+    ("tracking",),
+    ("cost",),
+    ("run",),
+    ("terminal", "report"),
+    ("work",),
+    ("store",),
+    ("experiment",),
+    ("paper",),
+)
+"""The folders of the orchestrator from top to bottom: an import goes down, or stays in its folder.
+The commands are the files at the top."""
+LEVEL = {folder: level for level, folders in enumerate(FLOORS) for folder in folders}
+MODULES = sorted((ROOT / "orchestrator").rglob("*.py"))
+
+
+def folder_of(module: str) -> str:
+    """The folder that a module of the orchestrator, by its dotted name, belongs to."""
+    name = module.split(".")[1]
+    return name if name in LEVEL else "commands"
+
+
+def test_every_folder_of_the_orchestrator_is_on_the_list() -> None:
+    folders = {path.parent.name for path in (ROOT / "orchestrator").glob("*/__init__.py")}
+    assert folders - {"drill"} == set(LEVEL) - {"commands"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_go_down_the_list_of_folders(path: Path) -> None:
+    mine = folder_of(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    for name in imports(path):
+        if name.startswith("orchestrator."):
+            other = folder_of(name)
+            assert other == mine or LEVEL[other] > LEVEL[mine], f"{mine} imports {name}"
+
+
+def brought_along(module: str) -> set[str]:
+    """The libraries that importing a module brings along, in a process of its own."""
+    code = f"import sys, {module}; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "module", ["run.scheduler", "report.report", "cost.plan", "terminal.console"]
+)
+def test_looking_at_a_study_brings_along_neither_ray_nor_mlflow(module: str) -> None:
+    assert not brought_along(f"orchestrator.{module}") & {"ray", "mlflow"}
+
+
+@pytest.mark.parametrize(
+    "module", ["experiment.load", "store.recorded", "run.scheduler", "terminal.console"]
+)
+def test_the_store_and_what_asks_it_work_without_pytorch(module: str) -> None:
+    assert "torch" not in brought_along(f"orchestrator.{module}")

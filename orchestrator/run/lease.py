@@ -15,8 +15,8 @@ from typing import Any, TextIO
 
 from gdas.errors import InputError
 from orchestrator.run.process import repeatedly
-from orchestrator.run.remote_lease import DEAD_AFTER_S, LEASE, hold
-from orchestrator.store.store import Store
+from orchestrator.run.remote_lease import hold
+from orchestrator.store.store import DEAD_AFTER_S, LEASE, Store
 
 HEARTBEAT_S = 5.0
 LEASE_BYTES = 512

@@ -21,10 +21,9 @@ from typing import Any
 from gdas.errors import InputError, one_line
 from orchestrator.run.process import repeatedly
 from orchestrator.store.storage import Storage
+from orchestrator.store.store import DEAD_AFTER_S, LEASE
 
-LEASE = "lease.json"
 HEARTBEAT_S = 10.0
-DEAD_AFTER_S = 60.0
 PAUSE_S = 2.0
 SHORT_S = 20.0  # how long an answer is waited for
 

@@ -18,10 +18,9 @@ from pydantic import TypeAdapter, ValidationError
 from gdas.errors import InputError
 from orchestrator.experiment.config import Experiment
 from orchestrator.experiment.study import Job, Kind, Study
-from orchestrator.run.remote_lease import DEAD_AFTER_S
-from orchestrator.run.scheduler import Board
+from orchestrator.store.board import Board
 from orchestrator.store.storage import is_address
-from orchestrator.store.store import Store
+from orchestrator.store.store import DEAD_AFTER_S, Store
 
 
 @dataclass(frozen=True)

@@ -23,12 +23,15 @@ from typing import Any
 from gdas.errors import InputError, one_line
 from gdas.files import write_json
 from orchestrator.experiment.study import Job, Study
-from orchestrator.run.remote_lease import LEASE
 from orchestrator.store.job_folder import COMMITS, SMALL, JobFolder, Record, Tail
 from orchestrator.store.storage import Stamp, cache_folder, is_address, open_storage, work_folder
 
 FORMAT = "gdas-study/1"
 SETTLED_NS = 50_000_000
+LEASE = "lease.json"
+"""Who drives the study: host, process and heartbeat."""
+DEAD_AFTER_S = 60.0
+"""A driver whose heartbeat is older than this has died."""
 
 
 class Store:

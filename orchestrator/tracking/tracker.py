@@ -19,7 +19,7 @@ from typing import Any
 from gdas.errors import InputError, one_line
 from orchestrator.experiment.config import Experiment
 from orchestrator.experiment.study import Job, Study
-from orchestrator.run.scheduler import Board, Changes
+from orchestrator.store.board import Board, Changes
 from orchestrator.store.job_folder import Record
 from orchestrator.store.store import Store
 from orchestrator.tracking.words import (

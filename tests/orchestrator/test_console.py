@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console as Terminal
 
 from orchestrator.experiment.study import Study
-from orchestrator.run.scheduler import Board
+from orchestrator.store.board import Board
 from orchestrator.store.store import Store
 from orchestrator.terminal.console import (
     Console,

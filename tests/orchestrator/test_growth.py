@@ -13,7 +13,7 @@ from unittest.mock import MagicMock
 import pytest
 from rich.console import Console as Terminal
 
-from orchestrator.run.scheduler import Board
+from orchestrator.store.board import Board
 from orchestrator.terminal.console import Console
 from orchestrator.tracking.tracker import Tracker
 from tests.orchestrator.fake_study import fake_study, finish, record

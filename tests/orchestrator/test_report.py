@@ -9,7 +9,7 @@ from gdas.data.settings import AnyImageData, TextData
 from gdas.genotype import PUBLISHED
 from orchestrator.experiment.load import load_experiment
 from orchestrator.experiment.study import build_study
-from orchestrator.report import write_report
+from orchestrator.report.report import write_report
 from orchestrator.store.store import Store
 from orchestrator.work.select import select
 from tests.orchestrator.test_study import identity

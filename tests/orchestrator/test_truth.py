@@ -33,8 +33,8 @@ from orchestrator.cost.ram import PROCESS, estimated_bytes
 from orchestrator.experiment.config import Experiment
 from orchestrator.experiment.load import load_experiment
 from orchestrator.experiment.study import Study, build_study
-from orchestrator.report import write_report
 from orchestrator.report.figures.truth import Row, distribution_figure, epochs_figure
+from orchestrator.report.report import write_report
 from orchestrator.report.verdict import uniform_p
 from orchestrator.reproduce_paper import main
 from orchestrator.run.checks import check_experiment, identity, prepare_data
