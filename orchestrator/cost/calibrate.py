@@ -19,6 +19,7 @@ import gdas.genotype
 from gdas.bench201.space import Bench201Space
 from gdas.checkpoint import Segment
 from gdas.cnn.space import ImageSpace
+from gdas.cnn.train import train_image
 from gdas.compute import open_device
 from gdas.config import (
     Bench201SearchConfig,
@@ -34,9 +35,8 @@ from gdas.data.settings import AnyImageData, PhotoData
 from gdas.data.source import ImageSource
 from gdas.data.text import Tokens, batch_tokens
 from gdas.rnn.space import TextSpace
+from gdas.rnn.train import build_language_model, evaluate, train_text
 from gdas.search import SearchSpace, search
-from gdas.train_image import train_image
-from gdas.train_text import build_language_model, evaluate, train_text
 from orchestrator.cost.workload import PASSES, halves, images_in, text_of, training_tokens
 from orchestrator.experiment.decode import decode_search, decode_train
 from orchestrator.experiment.study import Job

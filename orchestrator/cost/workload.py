@@ -20,6 +20,7 @@ from gdas.bench201.space import build_bench201_supernet
 from gdas.cnn.network import Network
 from gdas.cnn.space import build_supernet
 from gdas.cnn.supernet import Supernet
+from gdas.cnn.train import build_network
 from gdas.config import Bench201SearchConfig, ImageSearchConfig, TrainConfig
 from gdas.data.images import known
 from gdas.data.shard_index import photos_in
@@ -27,7 +28,6 @@ from gdas.data.text import TextSet, known_text
 from gdas.derive import edge_list
 from gdas.genotype import OPERATIONS
 from gdas.sampler import Pick
-from gdas.train_image import build_network
 from orchestrator.experiment.study import Job
 
 PASSES = 3

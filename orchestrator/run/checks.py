@@ -10,6 +10,7 @@ import gdas.genotype
 from gdas.bench201.genotype import Bench201Genotype
 from gdas.bench201.table import read_table, table_identity, table_path
 from gdas.cnn.space import search_split
+from gdas.cnn.train import check_training
 from gdas.config import SearchConfig, TextSearchConfig, TrainConfig
 from gdas.data.images import DIGIT_PHOTOS, known, open_images, subset
 from gdas.data.images import identity as image_identity
@@ -18,7 +19,6 @@ from gdas.data.shard_index import open_index, photos_in
 from gdas.data.text import Split, known_text, open_tokens
 from gdas.errors import InputError
 from gdas.genotype import Genotype, RecurrentGenotype
-from gdas.train_image import check_training
 from orchestrator.experiment.config import CellSource, Experiment, FinalSpec, SearchSpec
 from orchestrator.experiment.decode import decode_search, decode_train
 from orchestrator.experiment.study import Job, Study, build_study

@@ -26,6 +26,7 @@ from torch.nn import functional as F
 import gdas.genotype
 from gdas.bench201.genotype import Bench201Genotype
 from gdas.cnn.network import Network
+from gdas.cnn.train import build_network
 from gdas.config import TrainConfig
 from gdas.data.augment import normalise
 from gdas.data.images import known
@@ -34,8 +35,7 @@ from gdas.data.text import batch_tokens, known_text
 from gdas.files import write_json
 from gdas.genotype import Genotype, RecurrentGenotype
 from gdas.rnn.language_model import LanguageModel
-from gdas.train_image import build_network
-from gdas.train_text import build_language_model
+from gdas.rnn.train import build_language_model
 from orchestrator.cost.workload import image_side
 from orchestrator.experiment.decode import decode_train
 from orchestrator.store.data import data_on_this_node

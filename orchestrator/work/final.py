@@ -1,4 +1,4 @@
-"""A final training: a Ray Train run around gdas.train_image.
+"""A final training: a Ray Train run around gdas.cnn.train.
 
 The test split opens only where the cell's provenance is on disk (`require_provenance`).
 """
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 import gdas.genotype
+from gdas.cnn.train import build_network, train_image
 from gdas.config import TextTrainConfig, TrainConfig
 from gdas.data.images import open_images, subset
 from gdas.data.text import open_tokens
@@ -21,8 +22,7 @@ from gdas.distributed import workers
 from gdas.files import write_json
 from gdas.genotype import Genotype
 from gdas.metrics import count_multiply_adds, count_parameters
-from gdas.train_image import build_network, train_image
-from gdas.train_text import build_language_model, train_text
+from gdas.rnn.train import build_language_model, train_text
 from orchestrator.experiment.decode import decode_train
 from orchestrator.store.job_folder import JobFolder, Record
 from orchestrator.work.body import Finished, Loop, newest_checkpoint, open_job, run_to_end

@@ -16,6 +16,7 @@ import gdas.genotype
 from gdas.bench201.network import CELL_TYPE
 from gdas.bench201.space import Bench201Space, derive_bench201_genotype
 from gdas.bench201.space import score_with_shared_weights as score_bench201_cells
+from gdas.cnn.measure import measure_iterations
 from gdas.cnn.space import (
     ImageSpace,
     Score,
@@ -24,17 +25,16 @@ from gdas.cnn.space import (
     score_with_shared_weights,
     search_split,
 )
+from gdas.cnn.train import build_network, train_image
 from gdas.config import Bench201SearchConfig, SearchConfig, TextSearchConfig, TrainConfig
 from gdas.data.images import open_images
 from gdas.data.text import open_tokens
 from gdas.derive import DerivedCell
 from gdas.genotype import AnyGenotype, Genotype, RecurrentGenotype
-from gdas.measure import measure_iterations
 from gdas.metrics import count_parameters
 from gdas.rnn.space import TextSpace
+from gdas.rnn.train import build_language_model, train_text
 from gdas.search import search
-from gdas.train_image import build_network, train_image
-from gdas.train_text import build_language_model, train_text
 from orchestrator.experiment.decode import decode_search, decode_train
 from orchestrator.store.job_folder import Record
 from orchestrator.work.body import Finished, Loop, OpenJob, open_job, record_of, run_to_end

@@ -16,12 +16,12 @@ from torch import nn
 
 from gdas.bench201.space import build_bench201_supernet
 from gdas.cnn.space import build_supernet
+from gdas.cnn.train import build_network
 from gdas.config import Bench201SearchConfig, SearchConfig, TextSearchConfig, TrainConfig
 from gdas.data.settings import AnyImageData, PhotoData, TableData, TextData
 from gdas.genotype import PUBLISHED, PUBLISHED_RECURRENT
 from gdas.rnn.language_model import LanguageModel
 from gdas.rnn.supernet import RecurrentSupernet
-from gdas.train_image import build_network
 from orchestrator.experiment.load import EXPERIMENTS, load_experiment
 from orchestrator.experiment.study import build_study
 from orchestrator.run.checks import fixed_cells
