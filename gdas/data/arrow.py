@@ -27,6 +27,9 @@ from gdas.data.source import Batch, Wanted
 from gdas.errors import InputError
 from gdas.randomness import generator
 
+Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]
+"""images_NCHW and labels_N."""
+
 IMAGES = "gdas-images/1"
 UNREADABLE = (
     *(pa.ArrowException, OSError, KeyError, ValueError, IndexError, TypeError, OverflowError),
