@@ -6,7 +6,7 @@ gdas.config and are not repeated here. SOURCES says of every setting whether the
 NOT_SOURCED names those that no source has, and why. A new setting belongs in one of the two, which
 a test holds. NOT_SETTINGS are places where the sources disagree and this project has no setting.
 
-gdas.deviations makes the lines of a report of it.
+orchestrator.paper.deviations makes the lines of a report of it.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ import gdas.genotype
 from gdas.bench201.genotype import EDGES, Bench201Genotype
 from gdas.cnn.layout import Stem
 from gdas.cnn.network import Network
-from gdas.draw import FIXED_REDUCTION, draw, draw_fixed_reduction
+from gdas.drawing.draw import FIXED_REDUCTION, draw, draw_fixed_reduction
 from gdas.errors import InputError, one_line
 from gdas.files import write_text
 from gdas.genotype import (
@@ -34,9 +34,9 @@ from gdas.genotype import (
 from gdas.genotype_text import darts_text
 from gdas.metrics import count_multiply_adds, count_parameters
 from gdas.rnn.language_model import LanguageModel
-from orchestrator.console import columns, run_command, say_next
-from orchestrator.recorded import open_recorded
-from orchestrator.storage import is_address
+from orchestrator.store.recorded import open_recorded
+from orchestrator.store.storage import is_address
+from orchestrator.terminal.console import columns, run_command, say_next
 
 FIXED = "fixed-reduction"
 FORMATS = (".svg", ".png", ".pdf")

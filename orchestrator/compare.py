@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from gdas.errors import InputError
-from orchestrator.console import SHOWN, clock, columns, run_command, say_next
-from orchestrator.recorded import open_recorded
-from orchestrator.store import Store
-from orchestrator.study import TITLES, Job, Study, flat
+from orchestrator.experiment.study import TITLES, Job, Study, flat
+from orchestrator.store.recorded import open_recorded
+from orchestrator.store.store import Store
+from orchestrator.terminal.console import SHOWN, clock, columns, run_command, say_next
 
 EPILOG = """examples:
   python -m orchestrator.compare runs/smoke runs/longer

@@ -26,15 +26,15 @@ from gdas.data.settings import AnyImageData, PhotoData, TextData
 from gdas.data.shard_index import open_index
 from gdas.data.source import Split
 from gdas.errors import InputError, one_line
-from orchestrator.checks import checked_study
-from orchestrator.console import clock, run_command, say_next
-from orchestrator.estimate import estimated_seconds
-from orchestrator.experiment import Experiment
-from orchestrator.load_experiment import experiment_of
-from orchestrator.memory import PROCESS, estimated_bytes
-from orchestrator.node_data import described
-from orchestrator.storage import cache_folder, is_address, open_storage
-from orchestrator.study import Job
+from orchestrator.cost.estimate import estimated_seconds
+from orchestrator.cost.ram import PROCESS, estimated_bytes
+from orchestrator.experiment.config import Experiment
+from orchestrator.experiment.load import experiment_of
+from orchestrator.experiment.study import Job
+from orchestrator.run.checks import checked_study
+from orchestrator.store.data import described
+from orchestrator.store.storage import cache_folder, is_address, open_storage
+from orchestrator.terminal.console import clock, run_command, say_next
 
 EPILOG = """examples:
   python -m orchestrator.doctor                             for the smoke experiment

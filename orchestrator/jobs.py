@@ -14,16 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gdas.errors import InputError
-from orchestrator.checks import unchecked_study
-from orchestrator.console import columns, run_command, say_next
-from orchestrator.decode import decode
-from orchestrator.experiment import Experiment
-from orchestrator.job_folder import JobFolder
-from orchestrator.node_data import described
-from orchestrator.recorded import driver, open_recorded
-from orchestrator.storage import Stamp, is_address
-from orchestrator.store import Store
-from orchestrator.study import Study
+from orchestrator.experiment.config import Experiment
+from orchestrator.experiment.decode import decode
+from orchestrator.experiment.study import Study
+from orchestrator.run.checks import unchecked_study
+from orchestrator.store.data import described
+from orchestrator.store.job_folder import JobFolder
+from orchestrator.store.recorded import driver, open_recorded
+from orchestrator.store.storage import Stamp, is_address
+from orchestrator.store.store import Store
+from orchestrator.terminal.console import columns, run_command, say_next
 
 EPILOG = """examples:
   python -m orchestrator.jobs list runs/smoke           what is there, and what is old

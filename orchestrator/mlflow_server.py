@@ -19,8 +19,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from orchestrator.console import run_command
-from orchestrator.storage import Storage, open_storage
+from orchestrator.store.storage import Storage, open_storage
+from orchestrator.terminal.console import run_command
 
 DATABASE = "mlflow.db"
 EVERY_S = 300.0

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from gdas.errors import InputError, one_line
-from orchestrator.console import run_command, say_next
 from orchestrator.doctor import GIB, Finding, usable_cores, usable_memory
-from orchestrator.storage import is_address, open_storage
+from orchestrator.store.storage import is_address, open_storage
+from orchestrator.terminal.console import run_command, say_next
 
 EPILOG = """examples:
   python -m orchestrator.nodes --address auto --out s3://BUCKET/gdas/runs
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _nodes(address: str, out: str) -> int:
     from orchestrator.nodes import report  # by its name, so that machines run code of their own
-    from orchestrator.runner import on_every_node, ray_cluster
+    from orchestrator.run.ray_study import on_every_node, ray_cluster
 
     mark = f".gdas-nodes-{uuid.uuid4().hex[:8]}"
     try:

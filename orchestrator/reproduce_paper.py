@@ -18,8 +18,21 @@ from pathlib import Path
 
 from gdas.data.settings import TableData
 from gdas.errors import InputError, one_line
-from orchestrator.checks import checked_study, prepare_data
-from orchestrator.console import (
+from orchestrator.cost.estimate import Estimator
+from orchestrator.cost.plan import confirm, print_plan, say_standings
+from orchestrator.experiment.config import Experiment
+from orchestrator.experiment.load import experiment_of
+from orchestrator.experiment.study import Study
+from orchestrator.report.report import write_report
+from orchestrator.run.checks import checked_study, prepare_data
+from orchestrator.run.lease import lease
+from orchestrator.run.process import interruptible, leave, repeatedly
+from orchestrator.run.scheduler import ClusterLost, Scheduler
+from orchestrator.store.data import data_sets, fetched, publish, refuse_unchecked
+from orchestrator.store.mending import mend
+from orchestrator.store.storage import cache_folder, is_address, open_storage
+from orchestrator.store.store import Store
+from orchestrator.terminal.console import (
     Console,
     clock,
     failure_lines,
@@ -27,21 +40,8 @@ from orchestrator.console import (
     saved_lines,
     say_next,
 )
-from orchestrator.estimate import Estimator
-from orchestrator.experiment import Experiment
-from orchestrator.lease import lease
-from orchestrator.load_experiment import experiment_of
-from orchestrator.mending import mend
-from orchestrator.node_data import data_sets, fetched, publish, refuse_unchecked
-from orchestrator.plan import confirm, print_plan, say_standings
-from orchestrator.process import interruptible, leave, repeatedly
-from orchestrator.report import write_report
-from orchestrator.run_words import where_to_look
-from orchestrator.scheduler import ClusterLost, Scheduler
-from orchestrator.storage import cache_folder, is_address, open_storage
-from orchestrator.store import Store
-from orchestrator.study import Study
-from orchestrator.tracking import Tracker
+from orchestrator.tracking.tracker import Tracker
+from orchestrator.tracking.words import where_to_look
 
 EPILOG = """experiments (experiments/*.yaml; what each needs and takes: experiments/README.md):
   smoke        every kind of job, digits and prose, minutes on 2 cores
@@ -214,7 +214,7 @@ def _drive(
         interrupted = lost = False
         try:
             if any(job.kind != "select" and not store.done(job) for job in study):
-                from orchestrator.runner import ray_cluster, refuse_impossible, run_study
+                from orchestrator.run.ray_study import ray_cluster, refuse_impossible, run_study
 
                 # Once more: connecting to Ray puts a handler of its own in place of ours.
                 with (

@@ -1,7 +1,8 @@
 """What a cluster would do with an experiment: `python -m orchestrator.scale paper --gpus 4,32,256`.
 
-From the plan alone: every job's rough time (orchestrator.estimate), handed out as the scheduler
-hands jobs out (orchestrator.plan). Nothing is started, no data and no GPU are needed. Pure.
+From the plan alone: every job's rough time (orchestrator.cost.estimate), handed out as the
+scheduler hands jobs out (orchestrator.cost.plan). Nothing is started, no data and no GPU are
+needed. Pure.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ from typing import NamedTuple
 
 from gdas.data.settings import AnyImageData, PhotoData, TableData, TextData
 from gdas.errors import InputError
-from orchestrator.checks import fixed_cells, identity
-from orchestrator.console import run_command, say_next
-from orchestrator.estimate import estimated_seconds
-from orchestrator.experiment import Experiment
-from orchestrator.load_experiment import experiment_of
-from orchestrator.plan import duration, makespan
-from orchestrator.storage import cache_folder
-from orchestrator.study import TITLES, Job, Study, build_study
+from orchestrator.cost.estimate import estimated_seconds
+from orchestrator.cost.plan import duration, makespan
+from orchestrator.experiment.config import Experiment
+from orchestrator.experiment.load import experiment_of
+from orchestrator.experiment.study import TITLES, Job, Study, build_study
+from orchestrator.run.checks import fixed_cells, identity
+from orchestrator.store.storage import cache_folder
+from orchestrator.terminal.console import run_command, say_next
 
 PHOTOS = {"train": 1_281_167, "test": 50_000}
 """ImageNet's, for photos that are not at hand."""
@@ -31,8 +32,8 @@ EPILOG = """examples:
   python -m orchestrator.scale paper 'search.seeds=[0,1,2,3,4,5,6,7]' --gpus 32
   python -m orchestrator.scale paper finals.gdas-imagenet.resources.workers=8 --gpus 32
 
-Times are rough guesses for one V100-class GPU (see orchestrator/estimate.py) and may be wrong by
-several times; which jobs decide, and how the use falls, does not depend on the GPU's speed.
+Times are rough guesses for one V100-class GPU (see orchestrator/cost/estimate.py) and may be wrong
+by several times; which jobs decide, and how the use falls, does not depend on the GPU's speed.
 --faster says how many times as fast yours is."""
 
 

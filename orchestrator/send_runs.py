@@ -12,10 +12,10 @@ import sys
 from collections.abc import Sequence
 
 from gdas.errors import InputError
-from orchestrator.console import run_command, say_next
-from orchestrator.recorded import driver, open_recorded, recorded_board, recorded_experiment
-from orchestrator.run_words import where_to_look
-from orchestrator.tracking import Tracker
+from orchestrator.store.recorded import driver, open_recorded, recorded_board, recorded_experiment
+from orchestrator.terminal.console import run_command, say_next
+from orchestrator.tracking.tracker import Tracker
+from orchestrator.tracking.words import where_to_look
 
 PATIENCE_S = 3600.0
 

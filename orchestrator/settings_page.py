@@ -28,10 +28,9 @@ from gdas.config import (
     WeightUpdate,
 )
 from gdas.data.settings import ImageData, PhotoData
-from gdas.deviations import value_of
 from gdas.presets import SEARCH_PRESETS, TEXT_SEARCH_PRESETS, image_train_preset, text_train_preset
 from gdas.sources import NOT_SOURCED, SOURCES
-from orchestrator.experiment import (
+from orchestrator.experiment.config import (
     CellSource,
     Experiment,
     FinalSpec,
@@ -42,7 +41,8 @@ from orchestrator.experiment import (
     TrainResources,
     TrialResources,
 )
-from orchestrator.load_experiment import EXPERIMENTS
+from orchestrator.experiment.load import EXPERIMENTS
+from orchestrator.paper.deviations import value_of
 
 HEAD = """# Experiments and settings
 

@@ -11,7 +11,10 @@ import time
 from collections.abc import Mapping, Sequence
 from shlex import quote
 
-from orchestrator.console import (
+from orchestrator.experiment.study import Job, Study
+from orchestrator.store.recorded import driver, open_recorded, recorded_board, started_at
+from orchestrator.store.store import Store
+from orchestrator.terminal.console import (
     failure_lines,
     job_progress,
     overview,
@@ -19,9 +22,6 @@ from orchestrator.console import (
     say_next,
     tally,
 )
-from orchestrator.recorded import driver, open_recorded, recorded_board, started_at
-from orchestrator.store import Store
-from orchestrator.study import Job, Study
 
 EPILOG = """examples:
   python -m orchestrator.status runs/smoke                where every job stands, once

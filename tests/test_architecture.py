@@ -1,22 +1,16 @@
-"""Who may import whom: the algorithm knows nothing of the cluster, pure modules nothing of Ray."""
+"""Who may import whom: an import goes down the list of folders only, and libraries have owners."""
 
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PURE = (
-    *("experiment", "estimate", "study", "selection", "store", "scheduler"),
-    *("process", "paper", "report", "console", "plan", "checks", "evidence", "search_health"),
-    *("mending", "drill"),
-    *("recorded", "status", "compare", "cell", "jobs", "doctor", "memory", "workload"),
-    *("run_words", "scale"),
-    *("final_model", "settings_page"),
-)
 GDAS_MAY_IMPORT = {
     "torch",
     "torchvision",
@@ -41,8 +35,6 @@ def imports(path: Path) -> Iterator[str]:
 
 
 def third_party(path: Path) -> set[str]:
-    import sys
-
     return {name.partition(".")[0] for name in imports(path)} - set(sys.stdlib_module_names)
 
 
@@ -58,43 +50,69 @@ def test_matplotlib_is_for_drawing_only() -> None:
 
 def test_mlflow_is_imported_where_runs_and_models_are_logged_alone() -> None:
     users = {p.name for p in (ROOT / "orchestrator").rglob("*.py") if "mlflow" in third_party(p)}
-    assert users == {"tracking.py", "models.py", "served_model.py"}
+    assert users == {"tracker.py", "registry.py", "served_model.py"}
 
 
 def test_ray_is_imported_by_the_runner_alone() -> None:
     users = {p.name for p in (ROOT / "orchestrator").rglob("*.py") if "ray" in third_party(p)}
-    assert users == {"runner.py"}
+    assert users == {"ray_study.py"}
 
 
-def reachable(module: str, seen: set[str]) -> set[str]:
-    """Modules of the orchestrator that importing `module` brings along."""
-    if module in seen:
-        return seen
-    seen.add(module)
-    for path in files_of(module):
-        for name in imports(path):
-            parts = name.split(".")
-            if parts[0] == "orchestrator" and len(parts) > 1 and files_of(parts[1]):
-                reachable(parts[1], seen)
-    return seen
+FLOORS = (
+    ("commands",),
+    ("tracking",),
+    ("cost",),
+    ("run",),
+    ("terminal", "report"),
+    ("work",),
+    ("store",),
+    ("experiment",),
+    ("paper",),
+)
+"""The folders of the orchestrator from top to bottom: an import goes down, or stays in its folder.
+The commands are the files at the top."""
+LEVEL = {folder: level for level, folders in enumerate(FLOORS) for folder in folders}
+MODULES = sorted((ROOT / "orchestrator").rglob("*.py"))
 
 
-def files_of(module: str) -> list[Path]:
-    """The files of one of the orchestrator's modules or packages."""
-    one = ROOT / "orchestrator" / f"{module}.py"
-    return [one] if one.exists() else sorted((ROOT / "orchestrator" / module).glob("*.py"))
+def folder_of(module: str) -> str:
+    """The folder that a module of the orchestrator, by its dotted name, belongs to."""
+    name = module.split(".")[1]
+    return name if name in LEVEL else "commands"
 
 
-@pytest.mark.parametrize("module", PURE)
-def test_pure_modules_bring_along_neither_ray_nor_mlflow(module: str) -> None:
-    assert not reachable(module, set()) & {"runner", "tracking", "reproduce_paper"}
+def test_every_folder_of_the_orchestrator_is_on_the_list() -> None:
+    folders = {path.parent.name for path in (ROOT / "orchestrator").glob("*/__init__.py")}
+    assert folders - {"drill"} == set(LEVEL) - {"commands"}
 
 
-def test_the_store_works_without_pytorch() -> None:
-    brought = {
-        name
-        for module in reachable("store", set())
-        for path in files_of(module)
-        for name in third_party(path)
-    }
-    assert "torch" not in brought
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_go_down_the_list_of_folders(path: Path) -> None:
+    mine = folder_of(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    for name in imports(path):
+        if name.startswith("orchestrator."):
+            other = folder_of(name)
+            assert other == mine or LEVEL[other] > LEVEL[mine], f"{mine} imports {name}"
+
+
+def brought_along(module: str) -> set[str]:
+    """The libraries that importing a module brings along, in a process of its own."""
+    code = f"import sys, {module}; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "module", ["run.scheduler", "report.report", "cost.plan", "terminal.console"]
+)
+def test_looking_at_a_study_brings_along_neither_ray_nor_mlflow(module: str) -> None:
+    assert not brought_along(f"orchestrator.{module}") & {"ray", "mlflow"}
+
+
+@pytest.mark.parametrize(
+    "module", ["experiment.load", "store.recorded", "run.scheduler", "terminal.console"]
+)
+def test_the_store_and_what_asks_it_work_without_pytorch(module: str) -> None:
+    assert "torch" not in brought_along(f"orchestrator.{module}")

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from gdas.deviations import deviations
 from gdas.genotype import PUBLISHED, PUBLISHED_RECURRENT
 from orchestrator import cell, compare, reproduce_paper, status
-from orchestrator.load_experiment import load_experiment
+from orchestrator.experiment.load import load_experiment
+from orchestrator.paper.deviations import deviations
 from tests.gdas.photo_folder import make_folder
 from tests.orchestrator.fake_study import fake_study, select
 from tests.readme import README, ROOT, blocks, commands, words

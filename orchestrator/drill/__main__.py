@@ -17,10 +17,10 @@ from typing import Any
 
 from gdas.errors import InputError
 from gdas.files import write_json
-from orchestrator.console import run_command, say_next
 from orchestrator.drill import faults, services
 from orchestrator.drill.faults import Fault
 from orchestrator.drill.scene import Scene, Struck, differences, lost, recovery
+from orchestrator.terminal.console import run_command, say_next
 
 Row = dict[str, Any]
 

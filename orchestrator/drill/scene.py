@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.drill.processes import Running, start, wait_for
-from orchestrator.job_folder import JobFolder, Record
+from orchestrator.store.job_folder import JobFolder, Record
 
 MEASURED = ("measure-",)
 """Jobs whose results are times: no two runs have the same."""

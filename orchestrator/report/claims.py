@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from gdas.config import SearchConfig
-from orchestrator import paper
-from orchestrator.evidence import summary
-from orchestrator.experiment import Experiment
+from orchestrator.experiment.config import Experiment
+from orchestrator.experiment.spaces import SPACES
+from orchestrator.experiment.study import Job, Study
+from orchestrator.paper import tables as paper
 from orchestrator.report.markup import NOT_RUN, duration, table
-from orchestrator.spaces import SPACES
-from orchestrator.store import Store
-from orchestrator.study import Job, Study
+from orchestrator.report.verdict import summary
+from orchestrator.store.store import Store
 
 
 def claims(experiment: Experiment, study: Study, store: Store) -> list[str]:

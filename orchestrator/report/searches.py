@@ -10,16 +10,16 @@ from gdas.bench201.genotype import Bench201Genotype
 from gdas.config import Bench201SearchConfig, SupernetConfig, TextSearchConfig
 from gdas.derive import parameter_free
 from gdas.genotype import Genotype, any_from_json
-from orchestrator.evidence import compare, paired_p, summary
-from orchestrator.experiment import Experiment, SearchSpec
-from orchestrator.report.figures import curves, draw
+from orchestrator.experiment.config import Experiment, SearchSpec
+from orchestrator.experiment.spaces import SPACES
+from orchestrator.experiment.study import Job, Study
+from orchestrator.report.figures.curves import curves, draw
+from orchestrator.report.figures.probabilities import probability_figure
+from orchestrator.report.health import edge_figure, search_health
 from orchestrator.report.markup import NOT_RUN, table
-from orchestrator.report.probabilities import probability_figure
 from orchestrator.report.tables import results_of
-from orchestrator.search_health import edge_figure, search_health
-from orchestrator.spaces import SPACES
-from orchestrator.store import Store
-from orchestrator.study import Job, Study
+from orchestrator.report.verdict import compare, paired_p, summary
+from orchestrator.store.store import Store
 
 
 def track(name: str, spec: SearchSpec, study: Study, store: Store, folder: Path) -> list[str]:

@@ -6,8 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from gdas.config import TextTrainConfig
-from orchestrator import paper
-from orchestrator.evidence import (
+from orchestrator.experiment.config import Experiment, FinalSpec
+from orchestrator.experiment.study import Study
+from orchestrator.paper import tables as paper
+from orchestrator.report.figures.curves import curves
+from orchestrator.report.markup import NOT_RUN, duration, table
+from orchestrator.report.verdict import (
     DIGITS,
     VERDICT_RULE,
     papers_final,
@@ -16,11 +20,7 @@ from orchestrator.evidence import (
     summary,
     verdict,
 )
-from orchestrator.experiment import Experiment, FinalSpec
-from orchestrator.report.figures import curves
-from orchestrator.report.markup import NOT_RUN, duration, table
-from orchestrator.store import Store
-from orchestrator.study import Study
+from orchestrator.store.store import Store
 
 Result = dict[str, Any]
 

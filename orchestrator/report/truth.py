@@ -16,13 +16,13 @@ from typing import Any
 from gdas.bench201.genotype import all_bench201_cells, reaches_output
 from gdas.bench201.network import picks_of
 from gdas.config import differences
-from orchestrator.evidence import LEVEL, permutation_p, summary, uniform_p
-from orchestrator.experiment import Experiment, SearchSpec
-from orchestrator.job_folder import JobFolder, Record
+from orchestrator.experiment.config import Experiment, SearchSpec
+from orchestrator.experiment.study import Study
+from orchestrator.report.figures.truth import Row, distribution_figure, epochs_figure
 from orchestrator.report.markup import NOT_RUN, duration, table
-from orchestrator.report.truth_figures import Row, distribution_figure, epochs_figure
-from orchestrator.store import Store
-from orchestrator.study import Study
+from orchestrator.report.verdict import LEVEL, permutation_p, summary, uniform_p
+from orchestrator.store.job_folder import JobFolder, Record
+from orchestrator.store.store import Store
 
 Result = dict[str, Any]
 

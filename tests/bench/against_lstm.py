@@ -2,7 +2,7 @@
 
     python -m tests.bench.against_lstm --data DIR [--model cell|lstm] [--epochs 5]
 
-Prints a line of JSON an epoch. The LSTM takes the cell's place inside gdas.train_text, so that
+Prints a line of JSON an epoch. The LSTM takes the cell's place inside gdas.rnn.train, so that
 data, draws of lengths, dropout of words, inputs and outputs, clipping, optimiser and evaluation
 are the same; its hidden state is not dropped (cuDNN's and PyTorch's fused LSTM cannot).
 
@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-import gdas.train_text
+import gdas.rnn.train
 from gdas.config import Dropouts, TextTrainConfig
 from gdas.data.text import open_tokens
 from gdas.genotype import PUBLISHED_RECURRENT, RecurrentGenotype
@@ -62,7 +62,7 @@ class LSTMModel(nn.Module):
 
 
 def build_lstm(config: TextTrainConfig, genotype: RecurrentGenotype, vocabulary: int) -> LSTMModel:
-    """In place of gdas.train_text.build_language_model."""
+    """In place of gdas.rnn.train.build_language_model."""
     with initial_weights(config.seed):
         return LSTMModel(vocabulary, config.hidden)
 
@@ -90,14 +90,14 @@ def main() -> None:
         dropouts=Dropouts(output=0.2, hidden=0.0, input=0.2, embedded=0.0, word=0.0),
     )
     if lstm:
-        gdas.train_text.build_language_model = build_lstm  # type: ignore[assignment]
+        gdas.rnn.train.build_language_model = build_lstm  # type: ignore[assignment]
     genotype = PUBLISHED_RECURRENT["RNN_GDAS"]
     train = open_tokens("ptb", "train", args.data)
     valid = open_tokens("ptb", "valid", args.data)
-    model = gdas.train_text.build_language_model(config, genotype, train.vocabulary)
+    model = gdas.rnn.train.build_language_model(config, genotype, train.vocabulary)
     print(json.dumps({"model": args.model, "parameters": count_parameters(model)}), flush=True)
     began = time.process_time()
-    for segment in gdas.train_text.train_text(
+    for segment in gdas.rnn.train.train_text(
         config, genotype, train, valid, device=torch.device("cpu")
     ):
         line = {

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+import gdas.cnn.train
 import gdas.distributed
-import gdas.train_image
 from gdas.cnn.network import draw_drop_path
 from gdas.cnn.space import ImageSpace
 from gdas.config import AlphaUpdate, AnySearchConfig, SearchConfig, SupernetConfig, TrainConfig
@@ -173,7 +173,7 @@ def _train_contenders(
             auxiliary_weight=0.0,
             channels_last=name == "ours",
         )
-        ours = gdas.train_image.build_network(config, genotype, CLASSES)
+        ours = gdas.cnn.train.build_network(config, genotype, CLASSES)
         network: nn.Module = ours.to(memory_format=torch.channels_last)
         if name == "plain":
             network = PlainNetwork(
@@ -207,7 +207,7 @@ def training_step(config: TrainConfig, network: Any, images: Images) -> Step:
         keep_DB = draw_drop_path(
             network, len(rows_B), 0.1, generator(config.seed, "drop path", index)
         )
-        return gdas.train_image._step(
+        return gdas.cnn.train._step(
             config,
             network,
             network,

@@ -1,6 +1,6 @@
 """A language model's training step and a recurrent search step, beside a loop from the equations.
 
-The training step is the library's own epoch (gdas.train_text) on a text that is one sequence long,
+The training step is the library's own epoch (gdas.rnn.train) on a text that is one sequence long,
 with GDAS's published cell; the search step is one W step and one alpha step. The plain baseline has
 another cell in the same place (tests.bench.plain_text): embedding, decoder, dropout masks and
 optimisers are the same, and so are draws and weights. In the search it computes the gates and all
@@ -15,7 +15,7 @@ from itertools import count, islice
 
 import torch
 
-import gdas.train_text
+import gdas.rnn.train
 from gdas.config import AlphaUpdate, TextSearchConfig, TextTrainConfig
 from gdas.data.text import Tokens, batch_tokens, bptt_lengths
 from gdas.distributed import workers
@@ -50,11 +50,11 @@ def language_contenders(
     contenders: dict[str, tuple[Step]] = {}
     for name in ("plain", "ours"):
         genotype = PUBLISHED_RECURRENT["RNN_GDAS"]
-        run = gdas.train_text._Run(config, genotype, vocabulary, CPU, workers())
+        run = gdas.rnn.train._Run(config, genotype, vocabulary, CPU, workers())
         if name == "plain":
             run.model.cell = PlainDerivedCell(run.model.cell)  # type: ignore[assignment]
 
-        def step(index: int, run: gdas.train_text._Run = run) -> object:
+        def step(index: int, run: gdas.rnn.train._Run = run) -> object:
             return run.train(text_TB, epochs[index])
 
         contenders[name] = (step,)

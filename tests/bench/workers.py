@@ -19,10 +19,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from gdas.cnn.train import train_image
 from gdas.config import TrainConfig
 from gdas.data.settings import IMAGE_DATA
 from gdas.genotype import PUBLISHED
-from gdas.train_image import train_image
 from tests.bench.search_step import CPU, random_images
 from tests.bench.threads import Process, by_turns, start
 from tests.bench.timing import Size

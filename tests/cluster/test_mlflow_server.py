@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.mlflow_server import back_up, restore
-from orchestrator.storage import open_storage
+from orchestrator.store.storage import open_storage
 from tests.cloud import Server
 
 

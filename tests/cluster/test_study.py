@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.storage import Storage, open_storage
+from orchestrator.store.storage import Storage, open_storage
 from tests.cloud import Server
 from tests.e2e import driving
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.load_experiment import load_experiment
-from orchestrator.search_trial import run_search
+from orchestrator.experiment.load import load_experiment
+from orchestrator.work.search import run_search
 from tests.e2e import driving
 from tests.orchestrator.test_truth import YAML, run_without_ray, without_times, write_table
 

@@ -23,9 +23,9 @@ import pytest
 from selenium.webdriver.chrome.webdriver import WebDriver
 
 from gdas.data.images import open_images
+from orchestrator.experiment.study import Job
 from orchestrator.mlflow_server import ENVIRONMENT
-from orchestrator.store import Store
-from orchestrator.study import Job
+from orchestrator.store.store import Store
 from tests.e2e.browser import browser, picture, printed, text_of, wait_for
 from tests.e2e.driving import folders, result
 from tests.orchestrator.sent_runs import everything
@@ -277,7 +277,7 @@ def test_runs_sent_to_a_server(home: Path, tmp_path: Path) -> None:
 
 
 def _any_job(home: Path) -> Job:
-    from orchestrator.recorded import recorded_study
+    from orchestrator.store.recorded import recorded_study
 
     return next(
         job for job in recorded_study(Store(home / "runs" / "smoke")) if job.kind == "train"

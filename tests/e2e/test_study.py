@@ -11,8 +11,8 @@ import pytest
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from orchestrator.search_trial import run_search
-from orchestrator.train_job import train_worker
+from orchestrator.work.final import train_worker
+from orchestrator.work.search import run_search
 from tests.e2e import driving
 
 

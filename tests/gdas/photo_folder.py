@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gdas.checkpoint import Segment, State
+from gdas.cnn.train import train_image
 from gdas.config import TrainConfig
 from gdas.data.images import open_images
 from gdas.data.settings import PhotoData
@@ -20,7 +21,6 @@ from gdas.data.shard_index import ShardIndex
 from gdas.data.shards import convert
 from gdas.data.source import ImageSource
 from gdas.genotype import PUBLISHED
-from gdas.train_image import train_image
 from tests.gdas.tiny import CPU, train_config
 
 CLASSES = ("apple", "bee", "cat", "dog", "elm", "fox", "gnu")

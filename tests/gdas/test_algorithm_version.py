@@ -22,7 +22,8 @@ import torch
 
 import gdas
 import gdas.cnn.space
-import gdas.train_image
+import gdas.cnn.train
+from gdas.cnn.train import train_image
 from gdas.data.arrow import Images
 from gdas.data.augment import draw_moves
 from gdas.data.images import split_indices
@@ -30,7 +31,6 @@ from gdas.data.settings import IMAGE_DATA
 from gdas.genotype import PUBLISHED
 from gdas.randomness import derive_seed, generator
 from gdas.sampler import draw_operations
-from gdas.train_image import train_image
 from tests.gdas.tiny import CPU, run_search, search_config, train_config
 
 ORDER_SEED = 228291028133782092
@@ -81,7 +81,7 @@ def float64(monkeypatch: pytest.MonkeyPatch) -> None:
     """Images and weights of searches and trainings are float64."""
     for module, names in (
         (gdas.cnn.space, ("augment", "build_supernet")),
-        (gdas.train_image, ("augment", "normalise", "build_network")),
+        (gdas.cnn.train, ("augment", "normalise", "build_network")),
     ):
         for name in names:
             monkeypatch.setattr(module, name, doubling(getattr(module, name)))

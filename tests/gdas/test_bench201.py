@@ -45,7 +45,7 @@ from gdas.config import AlphaUpdate, Bench201SearchConfig, SamplerConfig, Weight
 from gdas.data.arrow import Images
 from gdas.data.augment import normalise
 from gdas.data.settings import IMAGE_DATA, TableData
-from gdas.draw import draw_bench201
+from gdas.drawing.draw import draw_bench201
 from gdas.errors import InputError
 from gdas.files import write_json
 from gdas.genotype import load

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-import gdas.train_image
+import gdas.cnn.train
 from gdas.checkpoint import Segment
 from gdas.config import AlphaUpdate
 from gdas.data.arrow import Images
@@ -71,7 +71,7 @@ def test_an_interrupted_compiled_search_ends_as_one_left_alone(small_digits: Ima
 def trained(images: Images, **changes: Any) -> list[float]:
     rows = torch.arange(64)
     return losses(
-        gdas.train_image.train_image(
+        gdas.cnn.train.train_image(
             train_config(epochs=2, auxiliary_weight=0.0, **changes),
             PUBLISHED["GDAS_V1"],
             images,

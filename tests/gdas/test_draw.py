@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import nn
 
-from gdas.cell_layout import label_box, lay_out_cell, node_box, overlaps, points
 from gdas.cnn.cell import FixedReductionCell
 from gdas.cnn.operations import Style
-from gdas.draw import FIXED_REDUCTION, draw, draw_fixed_reduction
+from gdas.drawing.draw import FIXED_REDUCTION, draw, draw_fixed_reduction
+from gdas.drawing.layout import label_box, lay_out_cell, node_box, overlaps, points
 from gdas.genotype import (
     PUBLISHED,
     PUBLISHED_RECURRENT,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from gdas.cnn.measure import _Saved, measure_iterations
 from gdas.data.arrow import Images
-from gdas.measure import _Saved, measure_iterations
 from tests.gdas.tiny import CPU, search_config
 
 

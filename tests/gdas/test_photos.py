@@ -23,6 +23,7 @@ import gdas.data.photos
 import gdas.data.shards
 from gdas.checkpoint import digest
 from gdas.cnn.space import ImageSpace, score_with_shared_weights
+from gdas.cnn.train import train_image
 from gdas.config import AlphaUpdate
 from gdas.data.arrow import Images
 from gdas.data.augment import CROP_ATTEMPTS, PHOTO_NUMBERS, PhotoMoves, augment, draw_moves
@@ -38,7 +39,6 @@ from gdas.errors import InputError
 from gdas.genotype import PUBLISHED
 from gdas.randomness import generator
 from gdas.search import search
-from gdas.train_image import train_image
 from tests.gdas.photo_folder import (
     CLASSES,
     CONFIG,

@@ -22,7 +22,7 @@ from gdas.config import (
 )
 from gdas.data.text import Tokens, batch_tokens, bptt_lengths
 from gdas.distributed import Workers
-from gdas.draw import draw_recurrent
+from gdas.drawing.draw import draw_recurrent
 from gdas.errors import InputError
 from gdas.files import write_json
 from gdas.genotype import (
@@ -40,15 +40,15 @@ from gdas.rnn.language_model import LanguageModel
 from gdas.rnn.regularisation import draw_masks, temporal_penalty
 from gdas.rnn.space import TextSpace
 from gdas.rnn.supernet import RecurrentSupernet
-from gdas.sampler import draw_operations
-from gdas.search import Architecture, search
-from gdas.train_text import (
+from gdas.rnn.train import (
     RunningMean,
     averaging_begins,
     build_language_model,
     evaluate,
     train_text,
 )
+from gdas.sampler import draw_operations
+from gdas.search import Architecture, search
 from tests.gdas.tiny import CPU
 from tests.gdas.tiny_text import CELL, WORDS, random_text, train_config, training
 
@@ -741,7 +741,7 @@ def test_when_averaging_begins() -> None:
 
 def begin_after(monkeypatch: pytest.MonkeyPatch, epochs: int) -> None:
     monkeypatch.setattr(
-        "gdas.train_text.averaging_begins", lambda config, earlier, loss: len(earlier) >= epochs
+        "gdas.rnn.train.averaging_begins", lambda config, earlier, loss: len(earlier) >= epochs
     )
 
 
@@ -800,8 +800,8 @@ def spoil(monkeypatch: pytest.MonkeyPatch, *, epoch: int, attempts: int) -> None
             return drawn._replace(output_BN=drawn.output_BN * math.nan)
         return drawn
 
-    monkeypatch.setattr("gdas.train_text.generator", note)
-    monkeypatch.setattr("gdas.train_text.draw_masks", masks)
+    monkeypatch.setattr("gdas.rnn.train.generator", note)
+    monkeypatch.setattr("gdas.rnn.train.draw_masks", masks)
 
 
 @pytest.mark.parametrize("averaging", [False, True])
@@ -846,6 +846,6 @@ def test_without_validation_the_last_weights_are_the_best() -> None:
 def test_a_batch_with_fewer_columns_than_workers_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("gdas.train_text.workers", lambda: Workers(0, 5))
+    monkeypatch.setattr("gdas.rnn.train.workers", lambda: Workers(0, 5))
     with pytest.raises(InputError, match="batch_size=4: too few columns for 5 workers"):
         list(training(train_config()))

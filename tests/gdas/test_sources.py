@@ -12,9 +12,9 @@ import gdas.config
 import gdas.presets
 from gdas.config import SearchConfig, SupernetConfig, TextSearchConfig, TextTrainConfig, TrainConfig
 from gdas.data.settings import IMAGE_DATA, TextData
-from gdas.deviations import Config, Deviation, deviations, value_of
 from gdas.presets import SEARCH_PRESETS, TRAIN_PRESETS
 from gdas.sources import NOT_SETTINGS, NOT_SOURCED, SOURCES
+from orchestrator.paper.deviations import Config, Deviation, deviations, value_of
 from tests.gdas.test_config import leaves
 
 KEYS = [(kind, source.key) for kind, sources in SOURCES.items() for source in sources]
@@ -107,7 +107,7 @@ def test_every_setting_has_a_source_or_a_reason_for_none() -> None:
     } - {gdas.config.Bench201SearchConfig}  # a later benchmark: the paper knows nothing of it
     assert jobs == set(SOURCES) == set(NOT_SOURCED), (
         "a settings class of a job is new or gone: give it a tuple in SOURCES and a dict in "
-        "NOT_SOURCED (gdas/sources.py) and a case in gdas.deviations.preset_for"
+        "NOT_SOURCED (gdas/sources.py) and a case in orchestrator.paper.deviations.preset_for"
     )
     for kind in jobs:
         sourced = [source.key for source in SOURCES[kind]]

@@ -38,7 +38,7 @@ def test_interrupted_before_and_after_the_switch_they_end_as_if_left_alone(team:
 
 def test_they_train_what_one_worker_does(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
     """Losses weighted by uneven shares, averaged, cut and stepped: one worker's up to rounding."""
-    monkeypatch.setattr("gdas.train_text.averaging_begins", None)  # the training sets its own
+    monkeypatch.setattr("gdas.rnn.train.averaging_begins", None)  # the training sets its own
     alone = list(training())
     for segment, (_, metrics, details, _) in zip(alone, team[0][0]["whole"], strict=True):
         assert metrics == pytest.approx(segment.metrics, rel=1e-4)

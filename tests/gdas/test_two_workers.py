@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
-import gdas.train_image
+import gdas.cnn.train
 from gdas.checkpoint import State
 from gdas.data.arrow import Images
 from gdas.distributed import Workers, workers
@@ -116,6 +116,6 @@ def test_shares_cover_every_row_exactly_once_and_are_even_to_one_row(size: int) 
 def test_fewer_images_than_two_a_worker_are_refused(
     digits: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gdas.train_image, "workers", lambda: Workers(0, 26))
+    monkeypatch.setattr(gdas.cnn.train, "workers", lambda: Workers(0, 26))
     with pytest.raises(InputError, match="50 training images are too few for 26 workers"):
         next(training(CONFIG, tagged(digits)))

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-import gdas.train_text
+import gdas.rnn.train
 from gdas.checkpoint import Segment, State, digest, save
 from tests.gdas import tiny_text
 from tests.gdas.team import joined
@@ -29,7 +29,7 @@ CONFIG = train_config(epochs=EPOCHS, batch_size=5, evaluation_batch_size=3, clip
 
 def training(checkpoint: State | None = None) -> Iterator[Segment]:
     """Averaging begins after epoch `SWITCH`."""
-    gdas.train_text.averaging_begins = lambda config, earlier, loss: len(earlier) + 1 >= SWITCH
+    gdas.rnn.train.averaging_begins = lambda config, earlier, loss: len(earlier) + 1 >= SWITCH
     return tiny_text.training(CONFIG, checkpoint, test=True)
 
 

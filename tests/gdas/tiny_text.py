@@ -13,7 +13,7 @@ from gdas.config import Dropouts, TextTrainConfig
 from gdas.data.text import Tokens
 from gdas.genotype import random_recurrent_genotype
 from gdas.randomness import generator
-from gdas.train_text import train_text
+from gdas.rnn.train import train_text
 from tests.gdas.tiny import CPU
 
 WORDS = 11

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-import gdas.train_image
+import gdas.cnn.train
 from gdas.checkpoint import Segment, State, digest, save
 from gdas.config import TrainConfig
 from gdas.data.arrow import Images
@@ -48,7 +48,7 @@ def tagged(images: Images) -> Images:
 def training(
     config: TrainConfig, images: Images, checkpoint: State | None = None, rows: int = TRAIN_ROWS
 ) -> Iterator[Segment]:
-    return gdas.train_image.train_image(
+    return gdas.cnn.train.train_image(
         config,
         PUBLISHED["GDAS_F1"],
         images,
@@ -81,7 +81,7 @@ class Watch:
 def watched() -> Iterator[Watch]:
     """Note the images and moves of every step, and the networks that are trained."""
     watch = Watch([], [])
-    augment, build = gdas.train_image.augment, gdas.train_image.build_network
+    augment, build = gdas.cnn.train.augment, gdas.cnn.train.build_network
 
     def watching(images_BCHW: Tensor, data: ImageData, moves: Moves) -> Tensor:
         tags_B1 = images_BCHW[:, :1, 0, 0].long()
@@ -92,11 +92,11 @@ def watched() -> Iterator[Watch]:
         watch.networks.append(build(*args))
         return watch.networks[-1]
 
-    gdas.train_image.augment, gdas.train_image.build_network = watching, building
+    gdas.cnn.train.augment, gdas.cnn.train.build_network = watching, building
     try:
         yield watch
     finally:
-        gdas.train_image.augment, gdas.train_image.build_network = augment, build
+        gdas.cnn.train.augment, gdas.cnn.train.build_network = augment, build
 
 
 @contextmanager
@@ -155,15 +155,15 @@ def run_without_norm(images: Images) -> tuple[dict[str, Any], State | None]:
 
 def run_diverging(images: Images, rank: int) -> str:
     """The last worker's images alone are not numbers."""
-    augment = gdas.train_image.augment
+    augment = gdas.cnn.train.augment
     if rank > 0:
-        gdas.train_image.augment = lambda *args: augment(*args) * float("nan")
+        gdas.cnn.train.augment = lambda *args: augment(*args) * float("nan")
     try:
         list(training(CONFIG, images, rows=10))
     except FloatingPointError as error:
         return str(error)
     finally:
-        gdas.train_image.augment = augment
+        gdas.cnn.train.augment = augment
     return "did not diverge"
 
 

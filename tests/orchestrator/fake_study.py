@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from gdas.genotype import PUBLISHED
-from orchestrator.experiment import Experiment
-from orchestrator.load_experiment import load_experiment
-from orchestrator.store import Store
-from orchestrator.study import Job, Study, build_study
+from orchestrator.experiment.config import Experiment
+from orchestrator.experiment.load import load_experiment
+from orchestrator.experiment.study import Job, Study, build_study
+from orchestrator.store.store import Store
 from tests.orchestrator.test_study import identity
 
 TINY = str(Path(__file__).parents[1] / "e2e" / "tiny.yaml")

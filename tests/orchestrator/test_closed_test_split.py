@@ -12,13 +12,13 @@ import pytest
 
 import gdas.data.images
 from gdas.errors import InputError
-from orchestrator.checks import identity, prepare_data
-from orchestrator.experiment import Experiment
-from orchestrator.load_experiment import load_experiment
-from orchestrator.scheduler import Scheduler
-from orchestrator.search_trial import run_search
-from orchestrator.store import Store
-from orchestrator.study import build_study
+from orchestrator.experiment.config import Experiment
+from orchestrator.experiment.load import load_experiment
+from orchestrator.experiment.study import build_study
+from orchestrator.run.checks import identity, prepare_data
+from orchestrator.run.scheduler import Scheduler
+from orchestrator.store.store import Store
+from orchestrator.work.search import run_search
 
 YAML = """
 search:

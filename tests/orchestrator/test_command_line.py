@@ -11,11 +11,11 @@ import pytest
 
 import gdas.data.images
 from gdas.errors import InputError
-from orchestrator import estimate, plan
-from orchestrator.checks import fixed_cells
-from orchestrator.load_experiment import load_experiment
+from orchestrator.cost import estimate, plan
+from orchestrator.experiment.load import load_experiment
+from orchestrator.experiment.study import build_study
 from orchestrator.reproduce_paper import main
-from orchestrator.study import build_study
+from orchestrator.run.checks import fixed_cells
 from tests.orchestrator.fake_study import TINY, fake_study
 from tests.orchestrator.test_study import identity
 
@@ -25,9 +25,9 @@ def nothing_starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("Ray was about to be started")
 
-    import orchestrator.runner
+    import orchestrator.run.ray_study
 
-    monkeypatch.setattr(orchestrator.runner, "ray_cluster", refuse)
+    monkeypatch.setattr(orchestrator.run.ray_study, "ray_cluster", refuse)
     monkeypatch.chdir(tmp_path)
 
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-import orchestrator.checks
+import orchestrator.run.checks
 from gdas.genotype import PUBLISHED, load
 from orchestrator import cell, compare, doctor, jobs, status
-from orchestrator.load_experiment import load_experiment
-from orchestrator.memory import estimated_bytes
-from orchestrator.scheduler import Scheduler
-from orchestrator.study import build_study
+from orchestrator.cost.ram import estimated_bytes
+from orchestrator.experiment.load import load_experiment
+from orchestrator.experiment.study import build_study
+from orchestrator.run.scheduler import Scheduler
 from tests.orchestrator.fake_study import CELL, fake_study, finish, record, select
 from tests.orchestrator.test_study import identity
 
@@ -54,7 +54,7 @@ def test_help_teaches(name: str, capsys: Capture) -> None:
 
 
 def test_every_module_with_a_command_line_has_its_help_tested() -> None:
-    folder = Path(orchestrator.checks.__file__).parent
+    folder = Path(orchestrator.run.checks.__file__).parent.parent
     found = {path.stem for path in folder.glob("*.py") if "ArgumentParser(" in path.read_text()}
     assert found | {"drill"} == set(COMMANDS)
 
@@ -231,7 +231,7 @@ def test_old_job_folders_are_listed_and_removed_and_needed_ones_stay(
     _, partial, store = fake_study(tmp_path / "out")
     only = partial.only(["search-frc-seed0"])
     monkeypatch.setattr(
-        orchestrator.checks, "identity", lambda folder, data, split: identity(data, split)
+        orchestrator.run.checks, "identity", lambda folder, data, split: identity(data, split)
     )
     store.write_study(only, store.study()["settings"], {})  # as after a start with --only
     gone = [f"{job.label}-{job.id}" for job in before if job.kind not in ("select",)]
@@ -253,7 +253,7 @@ def test_nothing_is_removed_under_a_running_study_or_from_unknown_settings(
     fake_study(tmp_path / "out", "searches.frc.recipe.epochs=2")
     _, study, store = fake_study(tmp_path / "out")
     monkeypatch.setattr(
-        orchestrator.checks, "identity", lambda folder, data, split: identity(data, split)
+        orchestrator.run.checks, "identity", lambda folder, data, split: identity(data, split)
     )
     lease = {"host": os.uname().nodename, "pid": os.getpid(), "heartbeat": time.time()}
     (store.out / "lease.json").write_text(json.dumps(lease))

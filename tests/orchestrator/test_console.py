@@ -8,10 +8,17 @@ from pathlib import Path
 import pytest
 from rich.console import Console as Terminal
 
-from orchestrator.console import Console, columns, failure_lines, overview, progress, saved_lines
-from orchestrator.scheduler import Board
-from orchestrator.store import Store
-from orchestrator.study import Study
+from orchestrator.experiment.study import Study
+from orchestrator.store.board import Board
+from orchestrator.store.store import Store
+from orchestrator.terminal.console import (
+    Console,
+    columns,
+    failure_lines,
+    overview,
+    progress,
+    saved_lines,
+)
 from tests.orchestrator.fake_study import fake_study, finish, record
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.job_folder import Record
-from orchestrator.report.figures import MOST_NAMED, curves
+from orchestrator.report.figures.curves import MOST_NAMED, curves
+from orchestrator.store.job_folder import Record
 
 
 def history(seed: int) -> list[Record]:

@@ -21,8 +21,16 @@ from gdas.config import (
 )
 from gdas.data.settings import IMAGE_DATA
 from gdas.genotype import OPERATIONS, PUBLISHED
-from orchestrator import evidence, paper
-from orchestrator.evidence import (
+from orchestrator.paper import tables as paper
+from orchestrator.report import verdict as evidence
+from orchestrator.report.health import (
+    alarms,
+    edge_figure,
+    edge_histories,
+    parameter_free_counts,
+    search_health,
+)
+from orchestrator.report.verdict import (
     VERDICT_RULE,
     compare,
     paired_p,
@@ -33,13 +41,6 @@ from orchestrator.evidence import (
     summary,
     t_quantile,
     verdict,
-)
-from orchestrator.search_health import (
-    alarms,
-    edge_figure,
-    edge_histories,
-    parameter_free_counts,
-    search_health,
 )
 
 # Summaries

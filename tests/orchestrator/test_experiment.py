@@ -14,11 +14,11 @@ from gdas.data.settings import PHOTO_DATA, ImageData, PhotoData
 from gdas.data.shard_index import Shard, ShardIndex, Shards
 from gdas.errors import InputError
 from gdas.presets import SEARCH_PRESETS
-from orchestrator.checks import check_experiment, fixed_cells, identity
-from orchestrator.estimate import estimated_seconds
-from orchestrator.experiment import Experiment
-from orchestrator.load_experiment import EXPERIMENTS, load_experiment
-from orchestrator.study import build_study
+from orchestrator.cost.estimate import estimated_seconds
+from orchestrator.experiment.config import Experiment
+from orchestrator.experiment.load import EXPERIMENTS, load_experiment
+from orchestrator.experiment.study import build_study
+from orchestrator.run.checks import check_experiment, fixed_cells, identity
 
 SHIPPED = sorted(EXPERIMENTS.glob("*.yaml"))
 

@@ -13,9 +13,9 @@ from unittest.mock import MagicMock
 import pytest
 from rich.console import Console as Terminal
 
-from orchestrator.console import Console
-from orchestrator.scheduler import Board
-from orchestrator.tracking import Tracker
+from orchestrator.store.board import Board
+from orchestrator.terminal.console import Console
+from orchestrator.tracking.tracker import Tracker
 from tests.orchestrator.fake_study import fake_study, finish, record
 
 LOOKS = ((io, "open"), (os, "stat"), (os, "listdir"), (os, "scandir"))

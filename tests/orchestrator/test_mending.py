@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from gdas.checkpoint import Segment, save
-from orchestrator.job_body import describe, failure_recorded
-from orchestrator.job_folder import JobFolder, Record
-from orchestrator.load_experiment import load_experiment
-from orchestrator.mending import mend
-from orchestrator.store import Store
-from orchestrator.study import Job, Study, build_study
+from orchestrator.experiment.load import load_experiment
+from orchestrator.experiment.study import Job, Study, build_study
+from orchestrator.store.job_folder import JobFolder, Record
+from orchestrator.store.mending import mend
+from orchestrator.store.store import Store
+from orchestrator.work.body import describe, failure_recorded
 from tests.orchestrator.test_study import identity
 
 

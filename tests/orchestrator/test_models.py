@@ -11,12 +11,12 @@ import pytest
 
 from gdas.data.images import open_images
 from gdas.data.text import open_tokens
-from orchestrator.final_model import load_final, write_final
-from orchestrator.job_folder import JobFolder
-from orchestrator.load_experiment import load_experiment
-from orchestrator.store import Store
-from orchestrator.study import build_study
-from orchestrator.train_job import settle_provenance, train_worker
+from orchestrator.experiment.load import load_experiment
+from orchestrator.experiment.study import build_study
+from orchestrator.store.job_folder import JobFolder
+from orchestrator.store.store import Store
+from orchestrator.tracking.final_model import load_final, write_final
+from orchestrator.work.final import settle_provenance, train_worker
 from tests.orchestrator.test_study import identity
 
 YAML = """
@@ -32,7 +32,7 @@ finals:
 
 def trained(name: str, tmp_path: Path, data: Path) -> tuple[JobFolder, dict[str, Any]]:
     """A finished final, trained without Ray."""
-    from orchestrator.checks import fixed_cells
+    from orchestrator.run.checks import fixed_cells
 
     (tmp_path / "finals.yaml").write_text(YAML)
     experiment = load_experiment(str(tmp_path / "finals.yaml"), [])
@@ -80,7 +80,7 @@ def test_the_registered_model_gives_the_reported_accuracy_after_reload(
     import mlflow
     from mlflow import MlflowClient
 
-    from orchestrator.models import log_final
+    from orchestrator.tracking.registry import log_final
 
     folder, result = trained("image", tmp_path, data_folder)
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"

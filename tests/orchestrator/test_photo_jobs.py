@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from gdas.data.images import open_images
-from orchestrator.checks import check_experiment, fixed_cells, identity, prepare_data
-from orchestrator.load_experiment import load_experiment
-from orchestrator.plan import standing
-from orchestrator.search_trial import run_proxy, run_search
-from orchestrator.store import Store
-from orchestrator.study import build_study
-from orchestrator.train_job import settle_provenance, train_worker
+from orchestrator.cost.plan import standing
+from orchestrator.experiment.load import load_experiment
+from orchestrator.experiment.study import build_study
+from orchestrator.run.checks import check_experiment, fixed_cells, identity, prepare_data
+from orchestrator.store.store import Store
+from orchestrator.work.final import settle_provenance, train_worker
+from orchestrator.work.search import run_proxy, run_search
 from tests.gdas.photo_folder import DATA, convert_tiny, make_folder
 
 YAML = """

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from orchestrator import estimate
-from orchestrator.calibrate import timed_seconds
-from orchestrator.estimate import GUESSED, RECORDED, TIMED, Estimate, Estimator
-from orchestrator.plan import makespan, totals
-from orchestrator.store import Store
-from orchestrator.study import Job, Study
+from orchestrator.cost import estimate
+from orchestrator.cost.calibrate import timed_seconds
+from orchestrator.cost.estimate import GUESSED, RECORDED, TIMED, Estimate, Estimator
+from orchestrator.cost.plan import makespan, totals
+from orchestrator.experiment.study import Job, Study
+from orchestrator.store.store import Store
 from tests.orchestrator.test_study import study
 
 QUICK = ["search.recipe.train_images=64", "search.recipe.valid_images=64",

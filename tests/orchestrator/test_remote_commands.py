@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-import orchestrator.checks
+import orchestrator.run.checks
 from orchestrator import cell, compare, doctor, jobs, reproduce_paper, send_runs, status
-from orchestrator.recorded import open_recorded
-from orchestrator.storage import open_storage
-from orchestrator.store import Store
-from orchestrator.study import Study
+from orchestrator.experiment.study import Study
+from orchestrator.store.recorded import open_recorded
+from orchestrator.store.storage import open_storage
+from orchestrator.store.store import Store
 from tests.cloud import Server
 from tests.orchestrator.fake_study import CELL, fake_study, finish, record, select
 from tests.orchestrator.test_study import identity
@@ -85,7 +85,7 @@ def test_old_job_folders_are_listed_and_removed(
     out: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        orchestrator.checks, "identity", lambda folder, data, split: identity(data, split)
+        orchestrator.run.checks, "identity", lambda folder, data, split: identity(data, split)
     )
     before, _ = begun(out, "searches.frc.recipe.epochs=2")
     study, store = begun(out)

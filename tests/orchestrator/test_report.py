@@ -7,11 +7,11 @@ from typing import Any
 
 from gdas.data.settings import AnyImageData, TextData
 from gdas.genotype import PUBLISHED
-from orchestrator.load_experiment import load_experiment
-from orchestrator.report import write_report
-from orchestrator.selection import select
-from orchestrator.store import Store
-from orchestrator.study import build_study
+from orchestrator.experiment.load import load_experiment
+from orchestrator.experiment.study import build_study
+from orchestrator.report.report import write_report
+from orchestrator.store.store import Store
+from orchestrator.work.select import select
 from tests.orchestrator.test_study import identity
 
 YAML = """

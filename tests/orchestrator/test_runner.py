@@ -18,9 +18,9 @@ import ray
 from ray import tune
 
 from gdas.errors import InputError
-from orchestrator import runner
-from orchestrator.runner import ray_cluster, run_study
-from orchestrator.scheduler import ClusterLost, Scheduler
+from orchestrator.run import ray_study as runner
+from orchestrator.run.ray_study import ray_cluster, run_study
+from orchestrator.run.scheduler import ClusterLost, Scheduler
 from tests.orchestrator.fake_study import fake_study
 
 Usage = namedtuple("Usage", "free")
@@ -111,7 +111,7 @@ def test_no_garbage_is_collected_while_ray_shuts_down_and_its_errors_end_nothing
 SHUTDOWN = """
 import gc, threading, ray
 from ray._private.worker import global_worker
-from orchestrator.runner import ray_cluster
+from orchestrator.run.ray_study import ray_cluster
 from tests.orchestrator.test_runner import Cycle
 
 ended = threading.Event()

@@ -8,8 +8,8 @@ import pytest
 
 from gdas.errors import InputError
 from orchestrator import scale
-from orchestrator.load_experiment import load_experiment
-from orchestrator.study import Study
+from orchestrator.experiment.load import load_experiment
+from orchestrator.experiment.study import Study
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from gdas.genotype import PUBLISHED
-from orchestrator.scheduler import Scheduler, missing
-from orchestrator.store import Store
-from orchestrator.study import Job
+from orchestrator.experiment.study import Job
+from orchestrator.run.scheduler import Scheduler, missing
+from orchestrator.store.store import Store
 from tests.orchestrator.test_study import study as image_study
 
 TWO_TRACKS = [

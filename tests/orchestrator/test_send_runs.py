@@ -8,8 +8,8 @@ import pytest
 
 from gdas.files import write_text
 from orchestrator import send_runs
-from orchestrator.recorded import recorded_board
-from orchestrator.tracking import Tracker
+from orchestrator.store.recorded import recorded_board
+from orchestrator.tracking.tracker import Tracker
 from tests.orchestrator.fake_study import fake_study, finish, select
 from tests.orchestrator.sent_runs import everything
 

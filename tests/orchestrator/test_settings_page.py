@@ -6,8 +6,8 @@ import dataclasses
 from pathlib import Path
 
 from gdas.config import SearchConfig, TextTrainConfig, WeightUpdate
-from orchestrator.experiment import FinalSpec, TrialResources
-from orchestrator.load_experiment import EXPERIMENTS
+from orchestrator.experiment.config import FinalSpec, TrialResources
+from orchestrator.experiment.load import EXPERIMENTS
 from orchestrator.settings_page import comments, page
 
 

@@ -14,19 +14,19 @@ import pytest
 import torch
 from pyarrow.fs import LocalFileSystem
 
-import orchestrator.job_folder
-import orchestrator.remote_lease
-import orchestrator.storage
+import orchestrator.run.remote_lease
+import orchestrator.store.job_folder
+import orchestrator.store.storage
 from gdas.checkpoint import Segment, State
 from gdas.errors import InputError
-from orchestrator.job_body import Finished, newest_checkpoint, run_to_end
-from orchestrator.job_folder import JobFolder, TakenOver
-from orchestrator.lease import lease
-from orchestrator.load_experiment import load_experiment
-from orchestrator.node_data import data_on_this_node, node_folder, publish
-from orchestrator.storage import Storage, is_address, join, open_storage
-from orchestrator.store import Store
-from orchestrator.study import build_study
+from orchestrator.experiment.load import load_experiment
+from orchestrator.experiment.study import build_study
+from orchestrator.run.lease import lease
+from orchestrator.store.data import data_on_this_node, node_folder, publish
+from orchestrator.store.job_folder import JobFolder, TakenOver
+from orchestrator.store.storage import Storage, is_address, join, open_storage
+from orchestrator.store.store import Store
+from orchestrator.work.body import Finished, newest_checkpoint, run_to_end
 from tests.cloud import Server
 from tests.orchestrator.test_study import identity
 
@@ -37,7 +37,7 @@ SEGMENTS = 4
 def out(aws: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A fresh address; this node's own folders are the test's."""
     monkeypatch.setenv("GDAS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(orchestrator.remote_lease, "PAUSE_S", 0.2)
+    monkeypatch.setattr(orchestrator.run.remote_lease, "PAUSE_S", 0.2)
     return f"s3://bucket/{uuid.uuid4().hex}"
 
 
@@ -120,7 +120,7 @@ def test_a_job_killed_between_any_two_calls_goes_on_to_the_same_bits(
         def opened(address: str) -> Storage:
             return Storage(Objects(), f"{tmp_path}/{address.removeprefix('objects://')}", address)
 
-        monkeypatch.setattr(orchestrator.job_folder, "open_storage", opened)
+        monkeypatch.setattr(orchestrator.store.job_folder, "open_storage", opened)
     undisturbed, calls = run(join(out, "jobs/undisturbed"))
     assert calls > 4 * SEGMENTS
     for last in range(calls):
@@ -158,7 +158,7 @@ def test_a_store_that_is_away_for_a_while_is_waited_for(out: str) -> None:
 def test_a_store_that_stays_away_fails_the_job_and_harms_nothing(
     out: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(orchestrator.storage, "PATIENCE_S", 1.0)
+    monkeypatch.setattr(orchestrator.store.storage, "PATIENCE_S", 1.0)
     undisturbed, calls = run(join(out, "jobs/undisturbed"))
     with pytest.raises(OSError, match="NETWORK_CONNECTION"):
         run(join(out, "jobs/failed"), fail=range(calls // 2, 10**9))
@@ -261,7 +261,7 @@ def test_of_two_drivers_that_start_at_once_one_gets_the_lease(out: str) -> None:
     def drive(storage: Storage) -> None:
         slow = Storage(Together(storage.files), storage.root, storage.address)
         try:
-            with orchestrator.remote_lease.hold(slow, lambda: None):
+            with orchestrator.run.remote_lease.hold(slow, lambda: None):
                 got.append("lease")
                 time.sleep(0.5)
         except InputError:
@@ -276,9 +276,9 @@ def test_of_two_drivers_that_start_at_once_one_gets_the_lease(out: str) -> None:
 
 
 def test_a_driver_whose_lease_was_taken_is_told(out: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(orchestrator.remote_lease, "HEARTBEAT_S", 0.1)
+    monkeypatch.setattr(orchestrator.run.remote_lease, "HEARTBEAT_S", 0.1)
     storage, lost = open_storage(out), threading.Event()
-    with orchestrator.remote_lease.hold(storage, lost.set):
+    with orchestrator.run.remote_lease.hold(storage, lost.set):
         strange = {"token": "other", "heartbeat": time.time()}
         storage.write("lease.json", json.dumps(strange).encode())
         assert lost.wait(5)

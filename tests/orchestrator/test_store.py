@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from gdas.errors import InputError
-from orchestrator.job_folder import JobFolder, Record
-from orchestrator.lease import lease
-from orchestrator.load_experiment import load_experiment
-from orchestrator.store import Store
-from orchestrator.study import build_study
+from orchestrator.experiment.load import load_experiment
+from orchestrator.experiment.study import build_study
+from orchestrator.run.lease import lease
+from orchestrator.store.job_folder import JobFolder, Record
+from orchestrator.store.store import Store
 from tests.orchestrator.test_study import identity
 
 
@@ -74,8 +74,8 @@ def test_the_study_keeps_its_key(tmp_path: Path) -> None:
 HOLDER = """
 import sys, time
 from pathlib import Path
-from orchestrator.store import Store
-from orchestrator.lease import lease
+from orchestrator.store.store import Store
+from orchestrator.run.lease import lease
 with lease(Store(Path(sys.argv[1]))):
     print("held", flush=True)
     time.sleep(60)

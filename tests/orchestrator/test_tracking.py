@@ -11,12 +11,12 @@ import pytest
 
 from gdas.errors import InputError
 from orchestrator.drill.scene import expected_points, points
-from orchestrator.job_folder import JobFolder, Record
-from orchestrator.load_experiment import load_experiment
-from orchestrator.scheduler import Scheduler
-from orchestrator.store import Store
-from orchestrator.study import Study, build_study
-from orchestrator.tracking import Tracker
+from orchestrator.experiment.load import load_experiment
+from orchestrator.experiment.study import Study, build_study
+from orchestrator.run.scheduler import Scheduler
+from orchestrator.store.job_folder import JobFolder, Record
+from orchestrator.store.store import Store
+from orchestrator.tracking.tracker import Tracker
 from tests.orchestrator.test_study import identity
 
 

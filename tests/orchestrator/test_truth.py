@@ -26,24 +26,24 @@ from gdas.config import Bench201SearchConfig
 from gdas.data.images import open_images
 from gdas.errors import InputError
 from gdas.genotype import bench201_from_json
-from orchestrator.checks import check_experiment, identity, prepare_data
 from orchestrator.compare import results
-from orchestrator.estimate import estimated_seconds
-from orchestrator.evidence import uniform_p
-from orchestrator.experiment import Experiment
-from orchestrator.job_folder import JobFolder
-from orchestrator.load_experiment import load_experiment
-from orchestrator.lookup_job import run_lookup, uniform_cells
-from orchestrator.memory import PROCESS, estimated_bytes
-from orchestrator.node_data import data_sets, publish
-from orchestrator.plan import standing
-from orchestrator.report import write_report
-from orchestrator.report.truth_figures import Row, distribution_figure, epochs_figure
+from orchestrator.cost.estimate import estimated_seconds
+from orchestrator.cost.plan import standing
+from orchestrator.cost.ram import PROCESS, estimated_bytes
+from orchestrator.experiment.config import Experiment
+from orchestrator.experiment.load import load_experiment
+from orchestrator.experiment.study import Study, build_study
+from orchestrator.report.figures.truth import Row, distribution_figure, epochs_figure
+from orchestrator.report.report import write_report
+from orchestrator.report.verdict import uniform_p
 from orchestrator.reproduce_paper import main
-from orchestrator.scheduler import Scheduler
-from orchestrator.search_trial import run_search
-from orchestrator.store import Store
-from orchestrator.study import Study, build_study
+from orchestrator.run.checks import check_experiment, identity, prepare_data
+from orchestrator.run.scheduler import Scheduler
+from orchestrator.store.data import data_sets, publish
+from orchestrator.store.job_folder import JobFolder
+from orchestrator.store.store import Store
+from orchestrator.work.lookup import run_lookup, uniform_cells
+from orchestrator.work.search import run_search
 from tests.cloud import Server
 
 YAML = Path(__file__).parent.parent / "e2e" / "bench201.yaml"
@@ -167,7 +167,7 @@ def test_the_table_is_opened_by_lookups_alone(ran: Ran) -> None:
 def test_a_search_cannot_open_the_table() -> None:
     """The module that can is none of those that searching brings along."""
     code = (
-        "import sys, gdas.search, orchestrator.search_trial; "
+        "import sys, gdas.search, orchestrator.work.search; "
         "assert 'gdas.bench201.space' in sys.modules; "
         "sys.exit('gdas.bench201.table' in sys.modules)"
     )

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gdas.errors import InputError
-from orchestrator.experiment import Experiment
-from orchestrator.job_folder import JobFolder
-from orchestrator.lease import lease
-from orchestrator.load_experiment import EXPERIMENTS, load_experiment
-from orchestrator.store import Store
-from orchestrator.study import build_study
+from orchestrator.experiment.config import Experiment
+from orchestrator.experiment.load import EXPERIMENTS, load_experiment
+from orchestrator.experiment.study import build_study
+from orchestrator.run.lease import lease
+from orchestrator.store.job_folder import JobFolder
+from orchestrator.store.store import Store
 from tests.harm import files, harmed, no_code_runs, read_harmed, tries
 from tests.orchestrator.test_study import identity
 
@@ -55,7 +55,7 @@ def bomb() -> str:
 
 HOSTILE = {
     "a call": "searches: !!python/object/apply:os.system [touch ran]",
-    "an object": "searches: !!python/object:orchestrator.store.Store {}",
+    "an object": "searches: !!python/object:orchestrator.store.store.Store {}",
     "a module": "searches: !!python/module:antigravity",
     "a bomb": bomb(),
     "a bomb below a known key": "searches:\n  a:\n"

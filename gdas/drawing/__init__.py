@@ -1,0 +1,1 @@
+"""Drawings of cells; the only importer of matplotlib."""

@@ -1,0 +1,295 @@
+"""What an experiment consists of: searches, finals and measures, and what each of them holds."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import gdas.genotype
+from gdas.bench201.genotype import Accuracy
+from gdas.config import SearchConfig
+from gdas.data.settings import STRICT
+from gdas.errors import InputError
+from gdas.presets import Preset
+from orchestrator.experiment.decode import AnySearch, AnyTrain, suggestion
+from orchestrator.experiment.spaces import SPACES, SelectBy
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialResources:
+    """What one search or proxy training holds while it runs; recorded, not part of its identity."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    cpus: float = 1.0
+    gpus: float = 0.0  # may be a fraction: several searches share one
+    device: str = "cpu"
+    threads: int | None = None  # as many as cpus
+
+    def __post_init__(self) -> None:
+        threads = _check_resources(self.cpus, self.gpus, self.device, self.threads)
+        object.__setattr__(self, "threads", threads)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResources:
+    """What one final training holds while it runs; recorded, not part of its identity."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    workers: int = 1
+    cpus_per_worker: float = 1.0
+    gpus_per_worker: float = 0.0
+    device: str = "cpu"
+    threads: int | None = None  # of each worker: as many as cpus_per_worker
+    backend: Literal["gloo", "nccl"] = "gloo"
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise InputError(f"workers={self.workers}: must be 1 or more")
+        threads = _check_resources(
+            self.cpus_per_worker, self.gpus_per_worker, self.device, self.threads
+        )
+        object.__setattr__(self, "threads", threads)
+        if self.workers > 1 and 0 < self.gpus_per_worker < 1:
+            raise InputError(
+                f"gpus_per_worker={self.gpus_per_worker}: workers of one training cannot share a "
+                "GPU; use 1, or workers=1"
+            )
+
+
+def _check_resources(cpus: float, gpus: float, device: str, threads: int | None) -> int:
+    """Raise InputError unless these can be; returns the threads, which default to the whole CPUs.
+
+    More threads than CPUs only wait for each other; `python -m tests.bench threads` measures it.
+    """
+    if cpus <= 0:
+        raise InputError(f"cpus={cpus}: must be more than 0")
+    if gpus < 0:
+        raise InputError(f"gpus={gpus}: must be 0 or more")
+    if threads is not None and threads < 1:
+        raise InputError(f"threads={threads}: must be 1 or more")
+    if device not in ("cpu", "cuda"):
+        raise InputError(f"device={device}: must be cpu or cuda")
+    if (gpus > 0) != (device == "cuda"):
+        raise InputError(f"gpus={gpus} with device={device}: a GPU is asked for by both or neither")
+    return max(1, int(cpus)) if threads is None else threads
+
+
+@dataclass(frozen=True, kw_only=True)
+class LookupSpec:
+    """What a search's cells are held against once it has ended: the table of NAS-Bench-201.
+
+    Cells drawn uniformly, other ones for every seed, are scored with the search's shared weights:
+    all of them for the rank correlation with the table, the first `best_of` as a random search
+    that shares the search's weights.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    column: Accuracy = "cifar10_test_200"
+    cells: int = 200
+    best_of: int = 50
+    images: int = 1000  # of D_V, that these cells are scored on
+
+    def __post_init__(self) -> None:
+        if self.cells < 2:
+            raise InputError(f"cells={self.cells}: a rank correlation needs 2 or more")
+        if not 1 <= self.best_of <= self.cells:
+            raise InputError(f"best_of={self.best_of}: must be from 1 to cells ({self.cells})")
+        if self.images < 2:
+            raise InputError(f"images={self.images}: must be 2 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSpec:
+    """Searches that differ in their seed only, and how the best of them is picked.
+
+    With `cells: random` nothing is searched: every seed stands for a cell drawn uniformly, which
+    is scored and selected as searched cells are. `against` names the searches (or such draws) that
+    the report compares these with.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    seeds: tuple[int, ...]
+    preset: Preset
+    recipe: AnySearch
+    cells: Literal["searched", "random"] = "searched"
+    against: str | None = None
+    # proxy: train each seed's cell for a short while on D_T, score it on D_V (as DARTS, which the
+    # paper follows). shared_weights: score it on D_V with the search's own weights.
+    select_by: SelectBy
+    proxy: AnyTrain | None  # None: cells of this space are not trained
+    resources: TrialResources
+    proxy_resources: TrialResources
+    lookup: LookupSpec | None = None
+
+    def __post_init__(self) -> None:
+        if not self.seeds:
+            raise InputError("seeds: at least one is needed")
+        if len(set(self.seeds)) != len(self.seeds):
+            raise InputError(f"seeds={list(self.seeds)}: must differ")
+        space = SPACES[self.recipe.task]
+        if self.select_by not in space.select_by:
+            ways = " or ".join(space.select_by)
+            raise InputError(f"select_by={self.select_by}: {space.cells} are selected by {ways}")
+        if self.lookup is not None and self.recipe.task != "bench201":
+            raise InputError("lookup: only cells of NAS-Bench-201 (task: bench201) are in a table")
+        if self.cells == "random" and self.select_by != "proxy":
+            raise InputError(
+                f"select_by={self.select_by}: random cells have no shared weights; use proxy"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CombinedCell:
+    """The normal cell of one search's best seed and the reduction cell of another's (Table 5)."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    normal: str  # a name under `searches`
+    reduce: str  # a name under `searches`, or "fixed": the fixed reduction cell
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellSource:
+    """Where a final's cell comes from; exactly one of the five."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    searched: str | None = None  # a name under `searches`: its best seed
+    combined: CombinedCell | None = None
+    published: str | None = None  # a name of gdas.genotype.PUBLISHED
+    file: str | None = None  # a genotype file
+    random: int | None = None  # a seed
+    fixed_reduction: bool = False  # of a random cell
+
+    @property
+    def tracks(self) -> dict[str, str]:
+        """The searches that the cell comes from, by the key that names them."""
+        if self.searched is not None:
+            return {"searched": self.searched}
+        if self.combined is None:
+            return {}
+        named = {"combined.normal": self.combined.normal, "combined.reduce": self.combined.reduce}
+        return {key: name for key, name in named.items() if name != "fixed"}
+
+    def __post_init__(self) -> None:
+        given = [
+            key
+            for key in ("searched", "combined", "published", "file", "random")
+            if getattr(self, key) is not None
+        ]
+        if len(given) != 1:
+            raise InputError(
+                "cell: give exactly one of searched, combined, published, file, random; "
+                f"got {', '.join(given) or 'none'}"
+            )
+        if self.combined is not None and self.combined.normal == "fixed":
+            raise InputError("cell.combined.normal=fixed: only the reduction cell can be fixed")
+        published = [*gdas.genotype.PUBLISHED, *gdas.genotype.PUBLISHED_RECURRENT]
+        if self.published is not None and self.published not in published:
+            raise InputError(
+                f"cell.published={self.published}: unknown{suggestion(self.published, published)}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperRow:
+    """The numbers of the paper that a final stands beside."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    table: int
+    method: str  # as the table prints it; table 5: "normal + reduction"
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinalSpec:
+    """One final training."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    cell: CellSource
+    preset: Preset
+    recipe: AnyTrain
+    resources: TrainResources
+    row: PaperRow | None = None
+    seeds: tuple[int, ...] = (0,)  # one training each
+    without_data: Literal["refuse", "leave_out"] = "refuse"  # where the data set is not at hand
+
+    def __post_init__(self) -> None:
+        if not self.seeds:
+            raise InputError("seeds: at least one is needed")
+        if len(set(self.seeds)) != len(self.seeds):
+            raise InputError(f"seeds={list(self.seeds)}: must differ")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureSpec:
+    """A measurement of one search iteration's time and memory, accelerated and not."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    preset: Preset
+    recipe: SearchConfig
+    iterations: int = 5  # of each, in turn; the median counts
+    resources: TrialResources
+
+    def __post_init__(self) -> None:
+        if self.iterations < 1:
+            raise InputError(f"iterations={self.iterations}: must be 1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MlflowSpec:
+    """Where runs are tracked."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    tracking_uri: str | None = None  # None: sqlite under the output folder
+    experiment: str = "gdas"
+    unreachable: Literal["error", "warn"] = "error"  # at the start; later it is always waited for
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """An experiment, resolved."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    name: str
+    searches: dict[str, SearchSpec] = field(default_factory=dict)
+    finals: dict[str, FinalSpec] = field(default_factory=dict)
+    measures: dict[str, MeasureSpec] = field(default_factory=dict)
+    note: str = ""  # printed at the top of the report: what this run is and is not
+    mlflow: MlflowSpec = field(default_factory=MlflowSpec)
+    retries: int = 2  # of a failed job, each from its newest checkpoint
+
+    def __post_init__(self) -> None:
+        if self.retries < 0:
+            raise InputError(f"retries={self.retries}: must be 0 or more")
+        for name in (*self.searches, *self.finals, *self.measures):
+            if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
+                raise InputError(
+                    f"name {name!r}: use lower-case letters, digits, '-' and '_' (it names folders)"
+                )
+        for name, search in self.searches.items():
+            other = search.against
+            if other is not None and other not in self.searches:
+                raise InputError(
+                    f"searches.{name}.against={other}: no such search"
+                    f"{suggestion(other, list(self.searches))}"
+                )
+            if other is not None and self.searches[other].recipe.task != search.recipe.task:
+                raise InputError(f"searches.{name}.against={other}: has cells of the other kind")
+        for name, final in self.finals.items():
+            for key, searched in final.cell.tracks.items():
+                if searched not in self.searches:
+                    raise InputError(
+                        f"finals.{name}.cell.{key}={searched}: no such search"
+                        f"{suggestion(searched, list(self.searches))}"
+                    )

@@ -1,0 +1,91 @@
+"""Settings from decoded JSON or YAML, strictly: every refusal names its key."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import typing
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from gdas.config import (
+    AnySearchConfig,
+    Bench201SearchConfig,
+    SearchConfig,
+    TextSearchConfig,
+    TextTrainConfig,
+    TrainConfig,
+)
+from gdas.data.settings import AnyImageData, ImageData, PhotoData
+from gdas.errors import InputError
+from orchestrator.experiment.spaces import SPACES
+
+Raw = dict[str, Any]
+AnySearch = Annotated[
+    SearchConfig | TextSearchConfig | Bench201SearchConfig, Field(discriminator="task")
+]
+AnyTrain = Annotated[TrainConfig | TextTrainConfig, Field(discriminator="task")]
+T = typing.TypeVar("T")
+TAGS = (*SPACES, "arrays", "photos")
+"""What pydantic puts into a key's path to say which of several kinds it took."""
+
+
+def decode_search(recipe: object) -> AnySearchConfig:
+    """The settings of a search, from a job's recipe."""
+    decoded: AnySearchConfig = decode(AnySearch, recipe, "recipe")  # type: ignore[arg-type]
+    return decoded
+
+
+def decode_train(recipe: object) -> TrainConfig | TextTrainConfig:
+    """The settings of a training, from a job's recipe."""
+    decoded: TrainConfig | TextTrainConfig = decode(AnyTrain, recipe, "recipe")  # type: ignore[arg-type]
+    return decoded
+
+
+def decode(kind: type[T], value: object, where: str) -> T:
+    """Build a settings dataclass from JSON-like data, strictly.
+
+    Raises:
+        InputError: names the first wrong key, by its dotted path below `where`.
+    """
+    if dataclasses.is_dataclass(kind) and isinstance(value, dict):
+        check_fields(value, kind, f"{where}." if where else "")
+    try:
+        return TypeAdapter(kind).validate_json(json.dumps(value))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        parts = [where, *(str(part) for part in first["loc"] if part not in TAGS)]
+        path = ".".join(part for part in parts if part)
+        if first["type"] == "value_error":  # one of our own checks
+            own = str(first["ctx"]["error"])
+            raise InputError(f"{path}: {own}" if path else own) from None
+        if first["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
+            raise InputError(f"{path}: is missing") from None
+        raise InputError(f"{path}={first['input']!r}: {first['msg'].lower()}") from None
+
+
+def check_fields(value: Raw, kind: type, where: str) -> None:
+    """Refuse unknown keys of a settings dataclass and of those inside it."""
+    hints = typing.get_type_hints(kind)
+    fields = {f.name: hints[f.name] for f in dataclasses.fields(kind)}
+    check_keys(value, list(fields), where)
+    for key, inner in value.items():
+        hint = fields[key]
+        if hint == AnyImageData:
+            photos = isinstance(inner, dict) and inner.get("format") == "photos"
+            hint = PhotoData if photos else ImageData
+        if dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(inner, dict):
+            check_fields(inner, hint, f"{where}{key}.")
+
+
+def check_keys(value: Raw, known: list[str], where: str) -> None:
+    for key in value:
+        if key not in known:
+            raise InputError(f"{where}{key}: unknown key{suggestion(str(key), known)}")
+
+
+def suggestion(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else f"; known are {', '.join(known)}"

@@ -1,0 +1,347 @@
+"""An experiment file and `key=value` overrides, checked and resolved to typed settings.
+
+Every recipe starts from a preset of gdas.presets and the known constants of its data set; the file
+and then the command line change it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from gdas.data.settings import IMAGE_DATA, PHOTO_DATA, TEXT_DATA
+from gdas.errors import InputError, one_line
+from gdas.presets import (
+    SEARCH_PRESETS,
+    TEXT_SEARCH_PRESETS,
+    Preset,
+    image_search_preset,
+    image_train_preset,
+    text_train_preset,
+)
+from orchestrator.experiment.config import Experiment, FinalSpec, MeasureSpec, SearchSpec
+from orchestrator.experiment.decode import Raw, check_fields, check_keys, decode, suggestion
+from orchestrator.experiment.spaces import SPACES
+
+EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
+
+
+def experiment_of(words: Sequence[str]) -> Experiment:
+    """The experiment that a command's words name: at most one name (default: smoke), and overrides.
+
+    Raises:
+        InputError: two names, or as `load_experiment`.
+    """
+    names = [word for word in words if "=" not in word]
+    if len(names) > 1:
+        raise InputError(f"one experiment at a time, got {' and '.join(names)}")
+    return load_experiment(names[0] if names else "smoke", [word for word in words if "=" in word])
+
+
+def load_experiment(name: str, overrides: list[str]) -> Experiment:
+    """Read an experiment and apply `key=value` overrides.
+
+    Args:
+        name: the name of a file in experiments/, or a path.
+        overrides: such as "search.recipe.epochs=3"; values are YAML.
+
+    Raises:
+        InputError: anything unknown, of the wrong type or out of range; names the key.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else EXPERIMENTS / f"{name}.yaml"
+    if not path.is_file():
+        names = sorted(p.stem for p in EXPERIMENTS.glob("*.yaml"))
+        raise InputError(
+            f"experiment {name!r}: no file {path}{suggestion(name, names)}; "
+            f"known are {', '.join(names)}"
+        )
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise InputError(f"{path}: larger than {MAX_BYTES} bytes, not an experiment")
+        raw = _plain(path.read_text(encoding="utf-8"), str(path))
+    except (UnicodeDecodeError, OSError) as error:
+        raise InputError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from None
+    if not isinstance(raw, dict):
+        raise InputError(f"{path}: expected a mapping with searches and finals")
+    raw.setdefault("name", path.stem)
+    for override in overrides:
+        _apply(raw, override)
+    return resolve(raw, base=path.parent)
+
+
+MAX_BYTES = 1 << 20
+MAX_VALUES = 20_000
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which 3e-4 is a number, as YAML 1.2 has it."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+def _plain(text: str, where: str) -> Any:
+    """Decode YAML that is nothing but mappings with text keys, lists, and plain values.
+
+    Raises:
+        InputError: anything else; or more than `MAX_VALUES` values, counted where they are
+            repeated by reference, too.
+    """
+    try:
+        value = yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        said = one_line(error, 500)
+        raise InputError(f"{where}: not a YAML file ({said})") from None
+    waiting, seen = [value], 0
+    while waiting:
+        inner = waiting.pop()
+        seen += 1
+        if seen > MAX_VALUES:
+            raise InputError(f"{where}: more than {MAX_VALUES} values, not an experiment")
+        if isinstance(inner, dict):
+            if odd := [key for key in inner if not isinstance(key, str)]:
+                raise InputError(f"{where}: the key {odd[0]!r} is no text; put it in quotes")
+            waiting += inner.values()
+        elif isinstance(inner, list):
+            waiting += inner
+        elif not isinstance(inner, str | int | float | None):
+            kind = type(inner).__name__
+            raise InputError(f"{where}: {str(inner)[:40]!r} is read as a {kind}; put it in quotes")
+    return value
+
+
+def _apply(raw: Raw, override: str) -> None:
+    key, separator, value = override.partition("=")
+    if not separator or not key:
+        raise InputError(f"{override!r}: expected key=value, such as search.recipe.epochs=3")
+    *parents, last = key.split(".")
+    here = raw
+    for parent in parents:
+        here = here.setdefault(parent, {})
+        if not isinstance(here, dict):
+            raise InputError(f"{key}: {parent} is a value, it has no keys below it")
+    try:
+        here[last] = _plain(value, key)
+    except InputError:
+        raise InputError(f"{key}={value[:200]}: not a YAML value") from None
+
+
+SHARED = tuple(
+    f"{space.prefix}{kind}"
+    for space in SPACES.values()
+    for kind in ("search", *(("proxy", "final") if space.epochs_of_proxy is not None else ()))
+)
+"""Settings that all searches, proxies and finals of a space share."""
+
+
+def resolve(raw: Raw, *, base: Path) -> Experiment:
+    """Lay presets, shared settings and own settings over one another, and check the result.
+
+    Args:
+        raw: the decoded file.
+        base: folder that relative genotype files are relative to.
+    """
+    check_keys(raw, [f.name for f in dataclasses.fields(Experiment)] + list(SHARED), "")
+    shared = {key: _mapping(raw.get(key), key) for key in SHARED}
+    for key, spec in shared.items():
+        kind = {"search": SearchSpec, "final": FinalSpec}.get(key.rpartition("_")[2])
+        known = [f.name for f in dataclasses.fields(kind)] if kind else ["recipe", "resources"]
+        check_keys(spec, known, f"{key}.")
+    out = {key: value for key, value in raw.items() if key not in SHARED}
+    out["searches"] = {
+        name: _search(_mapping(own, f"searches.{name}"), shared, f"searches.{name}")
+        for name, own in _mapping(raw.get("searches"), "searches").items()
+    }
+    out["finals"] = {
+        name: _final(_mapping(own, f"finals.{name}"), shared, f"finals.{name}", base)
+        for name, own in _mapping(raw.get("finals"), "finals").items()
+    }
+    out["measures"] = {
+        name: _measure(_mapping(own, f"measures.{name}"), shared, f"measures.{name}")
+        for name, own in _mapping(raw.get("measures"), "measures").items()
+    }
+    if not out["searches"] and not out["finals"] and not out["measures"]:
+        raise InputError("searches, finals, measures: all are empty, there is nothing to do")
+    return decode(Experiment, out, "")
+
+
+def _task(recipe: object, where: str) -> str:
+    """What a recipe says it is, or what its data set is of."""
+    recipe = recipe if isinstance(recipe, dict) else {}
+    data = recipe.get("data")
+    name = data.get("name") if isinstance(data, dict) else None
+    task = recipe.get("task", "text" if name in TEXT_DATA else "image")
+    if task not in SPACES:
+        raise InputError(f"{where}.task={task}: unknown{suggestion(str(task), list(SPACES))}")
+    return str(task)
+
+
+def _prefix(own: Raw, where: str) -> str:
+    """Which shared settings a search or a final takes: those of its space."""
+    return SPACES[_task(own.get("recipe"), f"{where}.recipe")].prefix
+
+
+def _search(own: Raw, shared: dict[str, Raw], where: str) -> Raw:
+    prefix = _prefix(own, where)
+    spec = _merge(shared[f"{prefix}search"], own)
+    check_keys(spec, [f.name for f in dataclasses.fields(SearchSpec)], f"{where}.")
+    space = SPACES[_task(spec.get("recipe"), f"{where}.recipe")]
+    preset = _preset(spec, where, next(iter(space.presets)))
+    recipe = _recipe("search", preset, spec.get("recipe"), f"{where}.recipe")
+    proxy = shared.get(f"{prefix}proxy", {})
+    return {
+        "seeds": [0, 1, 2, 3],  # paper section 4.2: four searches with different seeds
+        "select_by": space.select_by[0],
+        **spec,
+        "preset": preset,
+        "recipe": recipe,
+        "proxy": _proxy(preset, recipe, spec, proxy, where),
+        "resources": _mapping(spec.get("resources"), f"{where}.resources"),
+        "proxy_resources": _merge(
+            _mapping(proxy.get("resources"), f"{prefix}proxy.resources"),
+            _mapping(spec.get("proxy_resources"), f"{where}.proxy_resources"),
+        ),
+    }
+
+
+def _proxy(preset: Preset, recipe: Raw, spec: Raw, shared: Raw, where: str) -> Raw | None:
+    """The proxy training of a search's cells, on the search's own data."""
+    space = SPACES[recipe["task"]]
+    if space.epochs_of_proxy is None:
+        if spec.get("proxy") is not None:
+            raise InputError(f"{where}.proxy: {space.cells} are not trained")
+        return None
+    short = {"data": _same_images(recipe["data"]), "epochs": space.epochs_of_proxy}
+    own = _merge(
+        _merge(short, _mapping(shared.get("recipe"), f"{space.prefix}proxy.recipe")),
+        _mapping(spec.get("proxy"), f"{where}.proxy"),
+    )
+    return _recipe("train", preset, own, f"{where}.proxy")
+
+
+def _measure(own: Raw, shared: dict[str, Raw], where: str) -> Raw:
+    search = {k: v for k, v in shared["search"].items() if k in ("preset", "recipe", "resources")}
+    spec = _merge(search, own)
+    check_keys(spec, [f.name for f in dataclasses.fields(MeasureSpec)], f"{where}.")
+    preset = _preset(spec, where)
+    return {
+        **spec,
+        "preset": preset,
+        "recipe": _recipe("search", preset, spec.get("recipe"), f"{where}.recipe"),
+        "resources": _mapping(spec.get("resources"), f"{where}.resources"),
+    }
+
+
+def _final(own: Raw, shared: dict[str, Raw], where: str, base: Path) -> Raw:
+    spec = _merge(shared.get(f"{_prefix(own, where)}final", {}), own)
+    check_keys(spec, [f.name for f in dataclasses.fields(FinalSpec)], f"{where}.")
+    preset = _preset(spec, where)
+    cell = dict(_mapping(spec.get("cell"), f"{where}.cell"))
+    if isinstance(cell.get("file"), str):
+        cell["file"] = str((base / cell["file"]).resolve())
+    recipe = _recipe("train", preset, spec.get("recipe"), f"{where}.recipe")
+    cifar = recipe["data"].get("format") == "arrays"
+    if preset == "authors_2019" and cifar and not recipe["data"]["cutout"]:
+        # Their configuration without cutout drops more paths.
+        recipe["drop_path"] = _mapping(spec.get("recipe"), where).get("drop_path", 0.3)
+    return {
+        "seeds": [recipe["seed"]],
+        **spec,
+        "preset": preset,
+        "cell": cell,
+        "recipe": recipe,
+        "resources": _mapping(spec.get("resources"), f"{where}.resources"),
+    }
+
+
+def _same_images(data: Raw) -> Raw:
+    """The part of data settings that says what the images are; of photos all."""
+    if data.get("format") == "photos":
+        return data
+    return {key: value for key, value in data.items() if key in ("name", "checksum")}
+
+
+def _preset(spec: Raw, where: str, usual: Preset = "paper") -> Preset:
+    preset = spec.get("preset", usual)
+    if preset not in SEARCH_PRESETS:
+        raise InputError(
+            f"{where}.preset={preset}: unknown{suggestion(str(preset), list(SEARCH_PRESETS))}"
+        )
+    return typing.cast(Preset, preset)
+
+
+def _recipe(stage: Literal["search", "train"], preset: Preset, own: object, where: str) -> Raw:
+    """The preset, the data set's constants, then the recipe's own settings."""
+    own = _mapping(own, where)
+    data = _mapping(own.get("data"), f"{where}.data")
+    name = data.get("name", "cifar10")
+    task = _task(own, where)
+    if stage == "search" and preset not in SPACES[task].presets:
+        usual = next(iter(SPACES[task].presets))
+        raise InputError(
+            f"{where}: preset {preset} has no search for {SPACES[task].cells}; use {usual}"
+        )
+    if name in TEXT_DATA:
+        if preset not in TEXT_SEARCH_PRESETS:
+            raise InputError(f"{where}: preset {preset} has no recurrent half; use paper")
+        if stage == "search":
+            base: Any = TEXT_SEARCH_PRESETS[preset]
+        else:
+            base = text_train_preset(preset, name)
+        constants: Any = {"name": name}
+    elif isinstance(name, str):
+        images = (IMAGE_DATA | PHOTO_DATA).get(name)
+        if images is not None:
+            constants = dataclasses.asdict(images)
+        elif data.get("format") == "photos":
+            constants = {"format": "photos"}
+        else:
+            known = [*IMAGE_DATA, *PHOTO_DATA, *TEXT_DATA]
+            raise InputError(
+                f"{where}.data.name={name}: unknown data set{suggestion(name, known)} (or your "
+                "own photos: data.format=photos)"
+            )
+        if data.get("format", constants["format"]) != constants["format"]:
+            raise InputError(
+                f"{where}.data.format={data['format']}: {name} is of format {constants['format']}"
+            )
+        if stage == "train":
+            base = image_train_preset(preset, name)
+        elif task == "image":
+            base = image_search_preset(preset, name)
+        else:
+            base = SPACES[task].presets[preset]
+    else:
+        raise InputError(f"{where}.data.name={name!r}: must be a name")
+    merged = _merge(dataclasses.asdict(base) | {"data": constants}, own)
+    check_fields(merged, type(base), f"{where}.")
+    return merged
+
+
+def _mapping(value: object, where: str) -> Raw:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise InputError(f"{where}={value!r}: expected a mapping")
+    return value
+
+
+def _merge(base: Raw, over: Raw) -> Raw:
+    """`over` laid on `base`, key by key; lists and values are replaced."""
+    out = dict(base)
+    for key, value in over.items():
+        if isinstance(value, dict) and isinstance(out.get(key), dict):
+            out[key] = _merge(out[key], value)
+        else:
+            out[key] = value
+    return out

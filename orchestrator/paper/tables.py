@@ -1,0 +1,140 @@
+"""The paper's Tables 1 to 5 as data. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from gdas.errors import InputError
+
+Row = dict[str, Any]
+
+
+class Measure(NamedTuple):
+    """A column that a final can stand beside.
+
+    Attributes:
+        title: what it is called.
+        unit: "%" or nothing.
+        data: the data set it is measured on.
+        last: our figure after the last epoch, from a final's result.
+        best: (figure, epoch) of the best epoch on the test set; None where the paper has no such.
+    """
+
+    title: str
+    unit: str
+    data: str
+    last: Callable[[dict[str, Any]], float]
+    best: Callable[[dict[str, Any]], tuple[float, int]] | None = None
+
+
+def _error(title: str, data: str, top: str = "top1") -> Measure:
+    return Measure(
+        title,
+        "%",
+        data,
+        lambda result: 100 - float(result["metrics"][f"test/{top}"]),
+        lambda result: (100 - float(result["best"][f"test/{top}"]), int(result["best"]["epoch"])),
+    )
+
+
+def _perplexities(data: str) -> dict[str, Measure]:
+    return {
+        "ppl_val": Measure(
+            "validation perplexity", "", data, lambda r: float(r["best"]["valid/perplexity"])
+        ),
+        "ppl_test": Measure(
+            "test perplexity", "", data, lambda r: float(r["metrics"]["test/perplexity"])
+        ),
+    }
+
+
+MEASURES: dict[int, dict[str, Measure]] = {
+    1: {
+        "err_c10": _error("test error, CIFAR-10", "cifar10"),
+        "err_c100": _error("test error, CIFAR-100", "cifar100"),
+    },
+    2: {
+        "err_top1": _error("top-1 error", "imagenet"),
+        "err_top5": _error("top-5 error", "imagenet", "top5"),
+    },
+    3: _perplexities("ptb"),
+    4: _perplexities("wikitext2"),
+    5: {"err_c10": _error("test error, CIFAR-10", "cifar10")},
+}
+"""Table to the columns that this project measures."""
+
+
+class Count(NamedTuple):
+    """A column that is counted from a network, not measured on data."""
+
+    title: str
+    ours: Callable[[dict[str, Any]], str]
+
+
+COUNTS = {
+    "params_m": Count("M parameters", lambda result: f"{result['parameters'] / 1e6:.3f}"),
+    "macs_m": Count("M multiply-adds", lambda result: f"{result['multiply_adds'] / 1e6:.1f}"),
+}
+COUNTED: dict[int, tuple[str, ...]] = {
+    1: ("params_m",),
+    2: ("params_m", "macs_m"),
+    3: ("params_m",),
+    4: ("params_m",),
+    5: ("params_m",),
+}
+"""Table to its counted columns."""
+
+
+def not_run(table: int, row: Row) -> str | None:
+    """Why a row that GDAS's authors measured has no line of ours; None for rows they quote."""
+    name = name_of(row)
+    if table == 5 or name.startswith("GDAS"):
+        return "not in this experiment"
+    if name == "AmoebaNet-A + CutOut":
+        return "its CIFAR-100 figure is the GDAS authors'; the cell is not known here"
+    if name == "DARTS (2nd) + CutOut":
+        return "its CIFAR-100 figure is the GDAS authors'; not in this experiment"
+    return None
+
+
+@cache
+def tables() -> dict[int, dict[str, Any]]:
+    """Table number to its title and rows, as printed."""
+    path = Path(__file__).with_name("tables.yaml")
+    loaded: dict[int, dict[str, Any]] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return loaded
+
+
+def name_of(row: Row) -> str:
+    """What a row is called, whichever table it is in."""
+    if "method" in row:
+        return str(row["method"])
+    if "architecture" in row:
+        return str(row["architecture"])
+    return f"{row['normal']} + {row['reduction']}"
+
+
+def find_row(table: int, method: str, columns: Sequence[str]) -> Row:
+    """The paper's row for a final.
+
+    Raises:
+        InputError: no such table, row or column, or one that is not measured here.
+    """
+    if table not in MEASURES:
+        measured = ", ".join(map(str, MEASURES))
+        raise InputError(f"row.table={table}: finals can stand beside rows of tables {measured}")
+    for column in columns:
+        if column not in MEASURES[table]:
+            known = ", ".join(MEASURES[table])
+            raise InputError(f"row.columns: {column}: measured for table {table} are {known}")
+    rows = tables()[table]["rows"]
+    for row in rows:
+        if name_of(row) == method:
+            return dict(row)
+    names = ", ".join(name_of(row) for row in rows)
+    raise InputError(f"row.method={method}: not in table {table}, which has {names}")

@@ -1,0 +1,76 @@
+"""Where this experiment is not the paper, how long it took, and with which versions."""
+
+from __future__ import annotations
+
+from orchestrator.experiment.config import Experiment
+from orchestrator.experiment.study import TITLES, Study
+from orchestrator.paper.deviations import Deviation, deviations
+from orchestrator.report.markup import NOT_RUN, duration, table
+from orchestrator.store.store import Store
+
+HEADER = ["setting", "jobs", "ours", "paper", "2019 code", "2020 code", "where", "touches"]
+
+
+def differences(experiment: Experiment) -> list[str]:
+    """Settings that are not their source's, and choices where sources disagree."""
+    found: list[Deviation] = []
+    for name, search in experiment.searches.items():
+        if search.cells == "searched":
+            found += deviations(search.recipe, job=f"search {name}")
+    for name, final in experiment.finals.items():
+        found += deviations(final.recipe, job=f"final {name}")
+    parts = [
+        "## Where ours is not the paper's\n",
+        "Settings that differ from the paper (where it is silent: from the authors' 2019 code):\n",
+        table(HEADER, _lines(found, differs=True)),
+        "\nChoices that had to be made because the sources disagree or one is silent:\n",
+        table(HEADER, _lines(found, differs=False)),
+    ]
+    others = [
+        f"- search {name}: the best seed is picked by {search.select_by}, not by a proxy training\n"
+        for name, search in experiment.searches.items()
+        if search.select_by != "proxy"
+    ]
+    return [*parts, "\n", *others] if others else parts
+
+
+def _lines(found: list[Deviation], *, differs: bool) -> list[list[str]]:
+    """A row for each setting and value, with all the jobs that have it."""
+    jobs: dict[tuple[str, ...], list[str]] = {}
+    for line in found:
+        if line.differs == differs:
+            key = (line.key, line.ours, line.paper, line.code_2019, line.code_2020)
+            jobs.setdefault((*key, line.why, line.touches), []).append(line.job)
+    return [[f"`{key[0]}`", ", ".join(who), *key[1:]] for key, who in jobs.items()]
+
+
+def times(study: Study, store: Store) -> list[str]:
+    """Time in epochs of every job."""
+    rows = []
+    for job in study:
+        if job.kind == "select":
+            continue
+        records = store.folder(job).records()
+        spent = sum(record["seconds"] for record in records)
+        hosts = {record["host"] for record in records}
+        rows.append(
+            [
+                f"{TITLES[job.kind]} {job.name}",
+                str(len(records)),
+                duration(spent) if records else NOT_RUN,
+                ", ".join(sorted(hosts)),
+            ]
+        )
+    return [
+        "## Time\n",
+        table(["job", "segments", "time in them", "host"], rows),
+        "\nWall-clock time; jobs that ran side by side shared the machine, so these are not costs "
+        "of a job alone.\n",
+    ]
+
+
+def versions(store: Store) -> list[str]:
+    """Of what computed and measured."""
+    found = store.study().get("versions", {})
+    rows = [[name, str(version)] for name, version in found.items()]
+    return ["## Versions\n", table(["package", "version"], rows)]

@@ -1,0 +1,277 @@
+"""How decided a search is, edge by edge over its epochs, and what its reader should know.
+
+Pure: reads a search's records, whose details hold the logits of every epoch. Users of the authors'
+code report searches that end in skip connections and pooling, and published cells whose logits have
+hardly left uniform; random cells are then as good. Both are looked for here.
+
+Shapes: E edges of a cell (node by node, then by source), K operations.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Literal
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from gdas.bench201.genotype import CELL_OPERATIONS, Bench201Genotype
+from gdas.config import AnySearchConfig, TextSearchConfig
+from gdas.derive import parameter_free
+from gdas.genotype import OPERATIONS, Genotype, any_from_json
+from orchestrator.store.job_folder import Record
+
+COLLAPSED = 3 / 4
+"""Share of a cell from which it counts as collapsed: 6 of 8 operations, or 3/4 of the edges. The
+published cells have 4 of 8."""
+
+UNMOVED = 0.99
+"""Mean entropy / log K above which the logits have hardly moved from uniform. So it was where the
+published cells come from: the probabilities stored with one of them are 0.127 to 0.131, against a
+uniform 0.125."""
+
+FREE = ("none", "skip_connect", "max_pool_3x3", "avg_pool_3x3")
+
+
+@dataclass(frozen=True)
+class EdgeHistory:
+    """One cell type's edges over a search; a row an epoch, a value an edge.
+
+    Attributes:
+        positions: of the records, counted from 1.
+        entropy: of the edge's distribution, divided by log K: 1 is undecided, 0 decided.
+        margin: probability of the best operation minus that of the next best, of all K.
+    """
+
+    positions: tuple[int, ...]
+    entropy: tuple[tuple[float, ...], ...]
+    margin: tuple[tuple[float, ...], ...]
+
+    @property
+    def mean_entropy(self) -> float:
+        """Over the edges, after the last record."""
+        return sum(self.entropy[-1]) / len(self.entropy[-1])
+
+    @property
+    def mean_margin(self) -> float:
+        return sum(self.margin[-1]) / len(self.margin[-1])
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """Something that a reader of a search's result should know.
+
+    Attributes:
+        kind: collapse, unmoved logits, or a step decided by noise.
+        text: a sentence for the report.
+    """
+
+    kind: Literal["collapse", "unmoved", "noise"]
+    text: str
+
+
+@dataclass(frozen=True)
+class Health:
+    """One search's health.
+
+    Attributes:
+        edges: history by cell type.
+        parameter_free: operations without parameters in the normal, or only, cell, by position.
+        alarms: none for a healthy search.
+    """
+
+    edges: dict[str, EdgeHistory]
+    parameter_free: tuple[tuple[int, int], ...]
+    alarms: tuple[Alarm, ...]
+
+
+def search_health(records: Sequence[Record], config: AnySearchConfig) -> Health:
+    """Health of one search from its records; of one that has none yet, nothing."""
+    return Health(
+        edge_histories(records),
+        tuple(parameter_free_counts(records)),
+        tuple(alarms(records, config)),
+    )
+
+
+def edge_histories(records: Sequence[Record]) -> dict[str, EdgeHistory]:
+    """Entropy and margin of every edge by cell type; records without logits are left out."""
+    found = [(r["position"], logits) for r in records if (logits := _logits(r))]
+    histories = {}
+    for kind in found[0][1] if found else ():
+        positions = tuple(position for position, _ in found)
+        values = [[_decided(row) for row in logits[kind]] for _, logits in found]
+        entropy = tuple(tuple(e for e, _ in edges) for edges in values)
+        margin = tuple(tuple(m for _, m in edges) for edges in values)
+        histories[kind] = EdgeHistory(positions, entropy, margin)
+    return histories
+
+
+def _logits(record: Record) -> dict[str, list[list[float]]]:
+    logits: dict[str, list[list[float]]] = record.get("details", {}).get("logits", {})
+    return logits
+
+
+def _decided(logits_K: Sequence[float]) -> tuple[float, float]:
+    """Entropy / log K and margin of one edge."""
+    top = max(logits_K)
+    weights = [math.exp(a - top) for a in logits_K]
+    p_K = sorted((w / sum(weights) for w in weights), reverse=True)
+    entropy = -sum(p * math.log(p) for p in p_K if p > 0) / math.log(len(p_K))
+    return entropy, p_K[0] - p_K[1]
+
+
+def parameter_free_counts(records: Sequence[Record]) -> list[tuple[int, int]]:
+    """(position, operations without parameters in the derived normal, or only, cell)."""
+    return [
+        (r["position"], int(r["metrics"][key]))
+        for r in records
+        for key in ("normal/parameter_free", "cell/parameter_free")
+        if key in r["metrics"]
+    ]
+
+
+def alarms(records: Sequence[Record], config: AnySearchConfig) -> list[Alarm]:
+    """What is suspicious in a search's last record."""
+    histories = edge_histories(records)
+    if not histories:
+        return []
+    found = [*_collapse(records), *_unmoved(histories)]
+    if isinstance(config, TextSearchConfig) and config.sampler.relaxation == "hard":
+        found += _noise(histories)
+    return found
+
+
+def _collapse(records: Sequence[Record]) -> list[Alarm]:
+    last = next(r for r in reversed(records) if _logits(r))
+    match any_from_json(last["details"]["genotype"]):
+        case Genotype() as cell:
+            kind, word, edges = "normal", "normal cell", cell.normal
+            names: tuple[str, ...] = OPERATIONS
+            first = 1  # `none` is left out, as where the cell is derived
+        case Bench201Genotype() as bench201:
+            kind, word = "cell", "cell"
+            edges = tuple((operation, 0) for operation in bench201.operations)
+            names, first = CELL_OPERATIONS, 0
+        case _:
+            return []
+    found = []
+    free, kept = parameter_free(edges), len(edges)
+    if free >= COLLAPSED * kept:
+        text = f"collapsed: {free} of {kept} operations of the {word} have no parameters."
+        found.append(Alarm("collapse", text))
+    rows_EK = _logits(last).get(kind, [])
+    best = [names[max(range(first, len(row)), key=row.__getitem__)] for row in rows_EK]
+    for operation in FREE:
+        count = best.count(operation)
+        if best and count >= COLLAPSED * len(best):
+            text = (
+                f"collapsed: {operation} is the most probable operation on {count} of {len(best)} "
+                f"edges of the {word}."
+            )
+            found.append(Alarm("collapse", text))
+    return found
+
+
+def _words(kind: str) -> str:
+    return kind if kind == "cell" else f"{kind} cell"
+
+
+def _unmoved(histories: dict[str, EdgeHistory]) -> list[Alarm]:
+    return [
+        Alarm(
+            "unmoved",
+            f"the logits of the {_words(kind)} have hardly moved (mean entropy / log K "
+            f"{history.mean_entropy:.4f}): the cell is close to a random choice.",
+        )
+        for kind, history in histories.items()
+        if history.mean_entropy > UNMOVED
+    ]
+
+
+def _noise(histories: dict[str, EdgeHistory]) -> list[Alarm]:
+    return [
+        Alarm(
+            "noise",
+            "step 1 has one incoming term, and the shared batch norm without affine removes nearly "
+            "all of the gate's gradient there, so its function is decided by noise (margin "
+            f"{history.margin[-1][0]:.4f}; mean of all edges {history.mean_margin:.4f}).",
+        )
+        for history in histories.values()
+    ]
+
+
+def edge_figure(path: Path, histories: Mapping[str, Sequence[Record]]) -> bool:
+    """Draw every edge's entropy over the epochs: a column a seed, a row a cell type.
+
+    Args:
+        path: PNG or SVG file.
+        histories: the records of every seed by its label.
+
+    Returns:
+        whether there was anything to draw.
+    """
+    seeds = {label: edge_histories(records) for label, records in histories.items()}
+    seeds = {label: kinds for label, kinds in seeds.items() if kinds}
+    if not seeds:
+        return False
+    kinds = list(next(iter(seeds.values())))
+    edges = {kind: len(next(iter(seeds.values()))[kind].entropy[0]) for kind in kinds}
+    figure = Figure(
+        figsize=(1.6 + 1.9 * len(seeds), 0.9 + sum(1.0 + 0.1 * edges[kind] for kind in kinds)),
+        layout="constrained",
+    )
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(
+        len(kinds), len(seeds), squeeze=False, height_ratios=[10 + edges[k] for k in kinds]
+    )
+    # One scale for all panels, down to the most decided edge: most searches stay close to 1.
+    least = min(e for found in seeds.values() for h in found.values() for r in h.entropy for e in r)
+    for row, kind in enumerate(kinds):
+        starts, word = _node_starts(edges[kind]), "step" if kind == "recurrent" else "node"
+        for column, (label, found) in enumerate(seeds.items()):
+            axes, history = grid[row, column], found[kind]
+            first, last = history.positions[0], history.positions[-1]
+            image = axes.imshow(
+                list(zip(*history.entropy, strict=True)),
+                aspect="auto",
+                interpolation="nearest",
+                cmap="Blues_r",
+                vmin=min(least, 1 - 1e-4),
+                vmax=1,
+                extent=(first - 0.5, last + 0.5, edges[kind] - 0.5, -0.5),
+            )
+            for start in starts[1:]:
+                axes.axhline(start - 0.5, color="#8c959f", lw=0.6)
+            axes.set_title(f"{label}, {_words(kind)}", size=8)
+            if column == 0:
+                axes.set_yticks(starts, [f"{word} {i}" for i in range(1, 1 + len(starts))])
+            else:
+                axes.set_yticks([])
+            axes.tick_params(labelsize=7)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
+            if row == len(kinds) - 1:
+                axes.set_xlabel("epoch", size=8)
+    bar = figure.colorbar(image, ax=grid, fraction=0.05, pad=0.02)
+    bar.set_label("entropy / log K of an edge; 1: undecided", size=8)
+    bar.ax.tick_params(labelsize=7)
+    figure.savefig(path, dpi=120)
+    return True
+
+
+def _node_starts(edges: int) -> list[int]:
+    """Rows where a node's edges begin.
+
+    Every node has one edge more than the one before; the first has two (image cells) or one
+    (recurrent cells), and no number of edges fits both.
+    """
+    for first in (1, 2):
+        ends = list(accumulate(range(first, first + edges)))
+        if edges in ends:
+            return [0, *ends[: ends.index(edges)]]
+    return [0]

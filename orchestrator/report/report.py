@@ -1,0 +1,61 @@
+"""The report: the paper's tables with ours beside them, from job folders alone. Pure.
+
+Written as Markdown (report.md, with PNG figures beside it) and, from the same text, as one
+self-contained HTML file. A number that was not measured reads "not run".
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gdas.files import write_text
+from orchestrator.experiment.config import Experiment
+from orchestrator.experiment.study import Study
+from orchestrator.report.claims import claims
+from orchestrator.report.differences import differences, times, versions
+from orchestrator.report.markup import html_page
+from orchestrator.report.searches import comparisons, track
+from orchestrator.report.tables import final_trainings, papers_tables
+from orchestrator.report.truth import truth
+from orchestrator.store.store import Store
+
+
+def write_report(experiment: Experiment, study: Study, store: Store) -> Path:
+    """Write OUT/report/report.md, report.html and their figures; returns the HTML file."""
+    folder = store.out / "report"
+    folder.mkdir(exist_ok=True)
+    parts = [f"# {experiment.name}: GDAS (CVPR 2019), ours beside the paper's\n"]
+    if experiment.note:
+        parts.append(f"> {' '.join(experiment.note.split())}\n")
+    parts += _unpublished(study)
+    parts += papers_tables(experiment, study, store)
+    parts += comparisons(experiment, study, store)
+    parts += truth(experiment, study, store, folder)
+    parts += claims(experiment, study, store)
+    for name, search in experiment.searches.items():
+        parts += track(name, search, study, store, folder)
+    parts += final_trainings(experiment, study, store, folder)
+    parts += differences(experiment)
+    parts += times(study, store)
+    parts += versions(store)
+    markdown = "\n".join(parts)
+    write_text(folder / "report.md", markdown)
+    write_text(folder / "report.html", html_page(experiment.name, markdown, folder))
+    store.publish("report")
+    return folder / "report.html"
+
+
+def _unpublished(study: Study) -> list[str]:
+    """A warning where data are not the published ones."""
+    contents = {
+        (job.recipe["config"]["data"]["name"], content)
+        for job in study
+        if job.kind != "select"
+        for content in job.recipe["data"].values()
+    }
+    names = sorted({name for name, content in contents if "-unpublished-" in content})
+    return [
+        f"> **Warning.** The files of {name} are not the published ones: their checksums differ "
+        "(data.checksum=any). No figure measured on them compares with the paper's.\n"
+        for name in names
+    ]

@@ -1,0 +1,1 @@
+"""What is refused, which job runs next, and where; the only importer of Ray."""

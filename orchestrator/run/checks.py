@@ -1,0 +1,245 @@
+"""What is checked before anything is spent: settings that cannot be built, and the data."""
+
+from __future__ import annotations
+
+from functools import cache, partial
+from pathlib import Path
+from typing import cast
+
+import gdas.genotype
+from gdas.bench201.genotype import Bench201Genotype
+from gdas.bench201.table import read_table, table_identity, table_path
+from gdas.cnn.space import search_split
+from gdas.cnn.train import check_training
+from gdas.config import SearchConfig, TextSearchConfig, TrainConfig
+from gdas.data.images import DIGIT_PHOTOS, known, open_images, subset
+from gdas.data.images import identity as image_identity
+from gdas.data.settings import AnyImageData, PhotoData, TableData, TextData
+from gdas.data.shard_index import open_index, photos_in
+from gdas.data.text import Split, known_text, open_tokens
+from gdas.errors import InputError
+from gdas.genotype import Genotype, RecurrentGenotype
+from orchestrator.experiment.config import CellSource, Experiment, FinalSpec, SearchSpec
+from orchestrator.experiment.decode import decode_search, decode_train
+from orchestrator.experiment.study import Job, Study, build_study
+from orchestrator.paper import tables as paper
+from orchestrator.store.store import Store
+
+AnyGenotype = Genotype | RecurrentGenotype
+
+
+@cache
+def identity(folder: Path, data: AnyImageData | TextData | TableData, split: str) -> str:
+    """What a split's content is; it enters the id of every job that reads the split.
+
+    Args:
+        folder: where data sets lie.
+    """
+    if isinstance(data, TableData):
+        return table_identity(data, folder)
+    if isinstance(data, TextData):
+        return known_text(data.name).identity(cast(Split, split))
+    return image_identity(data, "train" if split == "train" else "test", folder)
+
+
+def fixed_cells(experiment: Experiment) -> dict[str, AnyGenotype]:
+    """The cell of every final whose cell is not searched, by the final's name.
+
+    Raises:
+        InputError: a genotype file cannot be used, or a cell is of the other kind.
+    """
+    cells: dict[str, AnyGenotype] = {}
+    for name, final in experiment.finals.items():
+        if not final.cell.tracks:
+            cells[name] = _cell(final.cell, final.recipe.task, f"finals.{name}")
+    return cells
+
+
+def _cell(source: CellSource, task: str, where: str) -> AnyGenotype:
+    cell: AnyGenotype
+    if source.file is not None:
+        loaded = gdas.genotype.load(source.file)
+        if isinstance(loaded, Bench201Genotype):
+            raise InputError(f"{where}.cell: {source.file} is a NAS-Bench-201 cell, not a final's")
+        cell = loaded
+    elif source.published is not None:
+        cell = (gdas.genotype.PUBLISHED | gdas.genotype.PUBLISHED_RECURRENT)[source.published]
+    elif task == "text":
+        cell = gdas.genotype.random_recurrent_genotype(source.random or 0)
+    else:
+        cell = gdas.genotype.random_genotype(
+            source.random or 0, fixed_reduction=source.fixed_reduction
+        )
+    if isinstance(cell, RecurrentGenotype) != (task == "text"):
+        kind = "a recurrent" if isinstance(cell, RecurrentGenotype) else "a convolutional"
+        raise InputError(f"{where}.cell: {cell.name} is {kind} cell and the data set is {task}")
+    return cell
+
+
+def checked_study(experiment: Experiment, folder: Path) -> Study:
+    """The study of an experiment, once all that can be known to be wrong is not.
+
+    Args:
+        folder: where data sets lie.
+
+    Raises:
+        InputError: names the first thing that is wrong.
+    """
+    cells = fixed_cells(experiment)
+    check_experiment(experiment, cells, folder)
+    return _study(experiment, cells, folder)
+
+
+def unchecked_study(experiment: Experiment, folder: Path) -> Study:
+    """The same for an experiment that has been started before."""
+    return _study(experiment, fixed_cells(experiment), folder)
+
+
+def _study(experiment: Experiment, cells: dict[str, AnyGenotype], folder: Path) -> Study:
+    genotypes = {name: cell.to_json() for name, cell in cells.items()}
+    return build_study(experiment, partial(identity, folder), genotypes)
+
+
+def check_experiment(experiment: Experiment, cells: dict[str, AnyGenotype], folder: Path) -> None:
+    """All that can be known to be wrong without opening data or starting Ray.
+
+    Args:
+        folder: where data sets lie; of photos the index is read.
+    """
+    for name, search in experiment.searches.items():
+        try:
+            _check_search(search, folder)
+        except InputError as problem:
+            raise InputError(f"searches.{name}: {problem}") from None
+    for name, final in experiment.finals.items():
+        if final.without_data == "leave_out" and not _at_hand(final, folder):
+            continue
+        try:
+            _check_final(experiment, final, cells.get(name), folder)
+        except InputError as problem:
+            raise InputError(f"finals.{name}: {problem}") from None
+
+
+def _standing_in(search: SearchSpec) -> Genotype:
+    """A published cell that is built like those the search will find."""
+    assert isinstance(search.recipe, SearchConfig)
+    fixed = search.recipe.network.reduction == "fixed"
+    return gdas.genotype.PUBLISHED["GDAS_F1" if fixed else "GDAS_V1"]
+
+
+def _training_images(data: AnyImageData, folder: Path) -> tuple[int, int]:
+    """How many there are, and their side as the network sees them.
+
+    Raises:
+        InputError: an unknown data set, or photos that are not converted.
+    """
+    if isinstance(data, PhotoData):
+        if data.name != DIGIT_PHOTOS:
+            open_index(data, folder)  # refuses other classes than the settings say
+        return photos_in(image_identity(data, "train", folder)), data.size
+    images = known(data.name)
+    return images.counts["train"], images.size
+
+
+def _at_hand(final: FinalSpec, folder: Path) -> bool:
+    """Whether a final's photos are converted; other data can be downloaded."""
+    if not isinstance(final.recipe.data, PhotoData):
+        return True
+    try:
+        image_identity(final.recipe.data, "train", folder)
+    except InputError:
+        return False
+    return True
+
+
+def _check_search(search: SearchSpec, folder: Path) -> None:
+    if search.proxy is not None and search.recipe.task != search.proxy.task:
+        raise InputError("proxy.data: must be of the search's kind")
+    if not isinstance(search.recipe, TextSearchConfig):
+        count, size = _training_images(search.recipe.data, folder)
+        _, valid_V = search_split(search.recipe, count)
+        if search.lookup is not None and search.lookup.images > len(valid_V):
+            raise InputError(
+                f"lookup.images={search.lookup.images}: larger than D_V ({len(valid_V)})"
+            )
+        if search.select_by == "proxy" and isinstance(search.proxy, TrainConfig):
+            if search.proxy.data.name != search.recipe.data.name:
+                raise InputError(
+                    f"proxy.data.name={search.proxy.data.name}: a proxy training is on the "
+                    f"search's own images, {search.recipe.data.name}"
+                )
+            _, size = _training_images(search.proxy.data, folder)
+            check_training(search.proxy, _standing_in(search), size=size)
+
+
+def _expected(final: FinalSpec, searches: dict[str, SearchSpec]) -> Genotype:
+    """A published cell built like the one that a final's searches will find."""
+    if "searched" in searches:
+        return _standing_in(searches["searched"])
+    assert final.cell.combined is not None
+    fixed = final.cell.combined.reduce == "fixed"
+    return gdas.genotype.PUBLISHED["GDAS_GF" if fixed else "GDAS_V1"]
+
+
+def _check_final(
+    experiment: Experiment, final: FinalSpec, cell: AnyGenotype | None, folder: Path
+) -> None:
+    if final.row is not None:
+        paper.find_row(final.row.table, final.row.method, final.row.columns)
+    searches = {key: experiment.searches[name] for key, name in final.cell.tracks.items()}
+    for key, search in searches.items():
+        if search.recipe.task != final.recipe.task:
+            raise InputError(
+                f"cell.{key}={final.cell.tracks[key]}: searches for cells of the other kind"
+            )
+    reduce = searches.get("combined.reduce")
+    recipe = reduce.recipe if reduce else None
+    if isinstance(recipe, SearchConfig) and recipe.network.reduction == "fixed":
+        raise InputError(
+            f"cell.combined.reduce={final.cell.tracks['combined.reduce']}: searches no "
+            "reduction cell; use fixed"
+        )
+    if isinstance(final.recipe, TrainConfig):
+        count, size = _training_images(final.recipe.data, folder)
+        subset(count, 0, final.recipe.train_images)
+        assert cell is None or isinstance(cell, Genotype)
+        check_training(final.recipe, cell or _expected(final, searches), size=size)
+    elif final.resources.workers > final.recipe.batch_size:
+        raise InputError(
+            f"resources.workers={final.resources.workers}: more than the {final.recipe.batch_size} "
+            "columns of a batch; give it fewer, or raise recipe.batch_size"
+        )
+
+
+def prepare_data(study: Study, store: Store, folder: Path) -> None:
+    """Convert and verify once what open jobs read; the test split only where a final is open.
+
+    Raises:
+        InputError: a data set is missing or damaged.
+    """
+    needed: dict[tuple[bool, str, str], tuple[AnyImageData | TextData, Split]] = {}
+    for job in study:
+        if job.kind == "lookup" and not store.done(job):
+            read_table(table_path(TableData(), folder))
+            break
+    for job in study:
+        if job.kind != "select" and not store.done(job):
+            data = _data_of(job)
+            for split, content in job.recipe["data"].items():
+                # Jobs may differ in their augmentation: the content is checked once.
+                key = (split == "test", data.name, content)
+                needed.setdefault(key, (data, cast(Split, split)))
+    if any(data.name == DIGIT_PHOTOS for data, _ in needed.values()):
+        from gdas.data.digit_photos import make_digit_photos  # decoders take a second to import
+
+        make_digit_photos(folder)
+    for _, (data, split) in sorted(needed.items(), key=lambda item: item[0]):
+        if isinstance(data, TextData):
+            open_tokens(data.name, split, folder, verify=True)
+        else:
+            open_images(data, "train" if split == "train" else "test", folder, verify=True)
+
+
+def _data_of(job: Job) -> AnyImageData | TextData:
+    decode = decode_search if job.kind in ("search", "lookup", "measure") else decode_train
+    return decode(job.recipe["config"]).data

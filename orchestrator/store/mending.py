@@ -1,0 +1,40 @@
+"""What faults left behind in an output folder, put right before jobs start. Pure.
+
+Only the holder of the lease calls this. Open jobs need nothing: they find their newest whole
+checkpoint by themselves, and its history replaces their records.
+"""
+
+from __future__ import annotations
+
+from gdas.checkpoint import history
+from orchestrator.experiment.study import Study
+from orchestrator.store.store import Store
+
+HALF_WRITTEN = ("*.partial", "selections/*.partial", "report/*.partial", "jobs/*/*.partial",
+                "jobs/*/checkpoints/*/*.partial")  # fmt: skip
+
+
+def mend(study: Study, store: Store) -> list[str]:
+    """Take away half-written files and restore damaged records of finished jobs.
+
+    Returns:
+        A line for each thing that was damaged.
+    """
+    for pattern in HALF_WRITTEN:
+        for path in store.out.glob(pattern):
+            path.unlink(missing_ok=True)
+    said = []
+    for job in study:
+        if job.kind == "select":
+            if store.selection_path(job).exists() and not store.selection_is_whole(job):
+                said.append(f"{job.label}: its record is damaged; selecting again")
+            continue
+        folder = store.folder(job)
+        done = folder.result() is not None
+        if not done and (folder.path / "result.json").exists():
+            said.append(f"{job.label}: damaged result.json; going on from its last checkpoint")
+        whole = history(folder.checkpoints) if done else None
+        if whole is not None and folder.records() != whole:
+            folder.rewrite_records(whole)
+            said.append(f"{job.label}: damaged records.jsonl, restored from its last checkpoint")
+    return said

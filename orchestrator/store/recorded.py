@@ -1,0 +1,174 @@
+"""A study as its output folder tells it: jobs, states and errors, from records alone. Pure.
+
+For commands that look at a folder from outside, while a study runs or after. Nothing is written.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast, get_args
+
+from pydantic import TypeAdapter, ValidationError
+
+from gdas.errors import InputError
+from orchestrator.experiment.config import Experiment
+from orchestrator.experiment.study import Job, Kind, Study
+from orchestrator.store.board import Board
+from orchestrator.store.storage import is_address
+from orchestrator.store.store import DEAD_AFTER_S, Store
+
+
+@dataclass(frozen=True)
+class Driver:
+    """The process that drives a study now."""
+
+    host: str
+    pid: int
+
+
+def open_recorded(out: str) -> tuple[Store, Study]:
+    """The study in an output folder, or at an address on an object store.
+
+    Raises:
+        InputError: there is no study, or the store does not answer.
+    """
+    there = is_address(out) or (Path(out) / "study.json").is_file()  # or a folder would be made
+    store = Store(out) if there else None
+    if store is None or not store.study():
+        raise InputError(f"{out}: no study there (no study.json); name the --out of a study")
+    return store, recorded_study(store)
+
+
+def recorded_study(store: Store) -> Study:
+    """The study that the folder was last started with; jobs that never began have no recipe.
+
+    Raises:
+        InputError: study.json is damaged.
+    """
+    found = store.study()
+    try:
+        jobs = tuple(_job(store, entry) for entry in found["jobs"])
+    except (KeyError, TypeError, ValueError):
+        raise InputError(
+            f"{store.place('study.json')}: damaged (its jobs cannot be read); delete it, and start "
+            "the study again: finished jobs are kept"
+        ) from None
+    finals: dict[str, tuple[str, ...]] = {
+        job.name: (job.id,) for job in jobs if job.kind == "train"
+    }
+    return Study(
+        jobs,
+        {job.name: job.id for job in jobs if job.kind == "select"},
+        finals,
+        {job.name: job.id for job in jobs if job.kind == "measure"},
+        {},
+    )
+
+
+def _job(store: Store, entry: dict[str, Any]) -> Job:
+    kind, _, name = entry["label"].partition("-")
+    if kind not in get_args(Kind):
+        raise ValueError(kind)
+    job = Job(cast(Kind, kind), name, entry["id"], tuple(entry["needs"]), {}, {})
+    try:
+        settings = store.folder(job).settings()
+        return Job(job.kind, name, job.id, job.needs, settings["recipe"], settings["resources"])
+    except (OSError, ValueError, KeyError):
+        return job
+
+
+def recorded_experiment(store: Store) -> Experiment:
+    """The experiment that the folder was last started with.
+
+    Raises:
+        InputError: study.json is damaged, or another version of this project wrote it.
+    """
+    try:
+        settings = json.dumps(store.study()["settings"])
+        return TypeAdapter(Experiment).validate_json(settings)
+    except (KeyError, ValidationError):
+        raise InputError(
+            f"{store.place('study.json')}: its settings are not ones that this version knows; run "
+            "the study's command again: finished jobs are kept"
+        ) from None
+
+
+def driver(store: Store) -> Driver | None:
+    """Who drives the study now, or None: nobody, or one that has not been heard of for a minute."""
+    try:
+        holder = json.loads(store.lease_text() or "{}")
+        found = Driver(str(holder["host"]), int(holder["pid"]))
+        beating = time.time() - float(holder["heartbeat"]) < DEAD_AFTER_S
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if found.host == socket.gethostname():
+        beating = beating and _alive(found.pid)
+    return found if beating else None
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def recorded_board(store: Store, study: Study, *, driven: bool) -> Board:
+    """Where every job stands: done, running, stopped, failed, blocked or waiting.
+
+    Args:
+        driven: a process drives the study: what failed waits for another try, unless that process
+            has given it up. Without one, what was begun is stopped, or has failed.
+    """
+    states: dict[str, str] = {}
+    notes: dict[str, str] = {}
+    failures: dict[str, int] = {}
+    began = (store.out / "study.json").stat().st_mtime
+    for job in study:
+        folder = store.folder(job)
+        if store.done(job):
+            states[job.id] = "done"
+        elif any(states[need] in ("failed", "blocked") for need in job.needs):
+            states[job.id] = "blocked"
+        elif job.kind == "select":
+            states[job.id] = "waiting"
+        elif (error := folder.failure()) is not None and _is_last(folder.path, driven, began):
+            failures[job.id], given_up = folder.failed_times()
+            states[job.id] = "failed" if given_up or not driven else "waiting"
+            notes[job.id] = error
+        elif driven and started_at(store, job) >= began:
+            states[job.id] = "running"
+        else:
+            states[job.id] = "stopped" if folder.records() else "waiting"
+    return Board(states, notes, failures)
+
+
+def _is_last(folder: Path, driven: bool, began: float) -> bool:
+    """Whether the last thing that happened to a job is its failure.
+
+    Args:
+        driven, began: a command drives the study, since then; it tries again what failed before.
+    """
+    records = folder / "records.jsonl"
+    try:
+        failed = (folder / "failure.json").stat().st_mtime
+    except OSError:  # just now handed out again
+        return False
+    after = not records.exists() or failed >= records.stat().st_mtime
+    return after and not (driven and failed < began)
+
+
+def started_at(store: Store, job: Job) -> float:
+    """When the job was last handed out, in seconds since the epoch; 0 if never."""
+    try:
+        return (store.folder(job).path / "settings.json").stat().st_mtime
+    except OSError:
+        return 0.0

@@ -1,0 +1,335 @@
+"""The output folder: the contract between all parts, and the only memory of a study.
+
+    OUT/study.json  lease.json  selections/  report/
+    OUT/jobs/<kind>-<name>-<id>/  settings.json  records.jsonl  checkpoints/  result.json
+
+A job is done when its result.json is there. Pure: no Ray, no MLflow, no PyTorch.
+
+On an object store (`storage`), the same layout: `Store.out` is then a copy of its small files on
+the driver's node, kept up by `Store.refresh`, and a job works in a folder of its own node that it
+copies up segment by segment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from gdas.errors import InputError, one_line
+from gdas.files import write_json
+from orchestrator.experiment.study import Job, Study
+from orchestrator.store.job_folder import COMMITS, SMALL, JobFolder, Record, Tail
+from orchestrator.store.storage import Stamp, cache_folder, is_address, open_storage, work_folder
+
+FORMAT = "gdas-study/1"
+SETTLED_NS = 50_000_000
+LEASE = "lease.json"
+"""Who drives the study: host, process and heartbeat."""
+DEAD_AFTER_S = 60.0
+"""A driver whose heartbeat is older than this has died."""
+
+
+class Store:
+    """A study's output folder.
+
+    Args:
+        out: a folder, made where it is missing, or the address of one on an object store.
+
+    Attributes:
+        out: the folder; of one on an object store the copy of its small files.
+        address: the same for people, and for other nodes.
+
+    Raises:
+        InputError: the folder cannot be made or reached, or an incompatible version wrote it.
+    """
+
+    def __init__(self, out: Path | str) -> None:
+        self.remote = open_storage(str(out)) if is_address(out) else None
+        self.stamps: dict[str, Stamp] = {}
+        self.refreshing = threading.Lock()
+        self.listed: tuple[int, dict[str, Path]] = (-1, {})  # job folders by id; when jobs/ changed
+        self.tails: dict[Path, Tail] = {}
+        self.reading = threading.Lock()
+        self.out = work_folder() if self.remote else Path(out).resolve()
+        self.address = str(out) if self.remote else str(self.out)
+        try:
+            (self.out / "jobs").mkdir(parents=True, exist_ok=True)
+            (self.out / "selections").mkdir(exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"--out {out}: cannot make the folder ({error.strerror}); name another"
+            ) from None
+        try:
+            self.refresh(manifests=True, patience=0.0)
+        except OSError as error:
+            text = one_line(error, 300)
+            raise InputError(f"--out {out}: does not answer ({text})") from None
+        found = self.study().get("format", FORMAT)
+        if found != FORMAT:
+            raise InputError(
+                f"--out {out}: written by an incompatible version ({found}, this one writes "
+                f"{FORMAT}); name another folder"
+            )
+
+    @property
+    def tracking_folder(self) -> Path:
+        """Where MLflow's own files are: in the output folder, or kept on this node beside none.
+
+        They are made from the job folders and can be made again.
+        """
+        if self.remote is None:
+            return self.out
+        folder = (
+            cache_folder() / "mlflow" / "".join(c if c.isalnum() else "-" for c in self.address)
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def refresh(self, *, manifests: bool = False, patience: float | None = None) -> None:
+        """Bring the copy of an object store's small files up to date; a folder needs none.
+
+        Args:
+            manifests: those of checkpoints too.
+
+        Raises:
+            OSError: the store does not answer.
+        """
+        if self.remote is None:
+            return
+        with self.refreshing:
+            there = {
+                name: stamp
+                for name, stamp in self.remote.listing(patience=patience).items()
+                if _kept(name, manifests)
+            }
+            changed = [name for name, stamp in there.items() if self.stamps.get(name) != stamp]
+            for name in set(self.stamps) - set(there):
+                if manifests or not name.endswith("manifest.json"):
+                    (self.out / name).unlink(missing_ok=True)
+                    del self.stamps[name]
+            self.remote.fetch_all(changed, self.out)
+            for name in changed:  # what happened first is told by their times
+                os.utime(self.out / name, ns=(there[name][1], there[name][1]))
+            self.stamps.update({name: there[name] for name in changed})
+
+    def refresh_quietly(self) -> None:
+        """The same in the background: a store that is away is asked again next time."""
+        try:
+            self.refresh(patience=0.0)
+        except OSError:
+            return
+
+    def fetch_report(self) -> None:
+        """Copy the report of an object store's study, which a refresh leaves where it is."""
+        if self.remote is not None:
+            there = self.remote.under("report")
+            there.fetch_all(list(there.listing()), self.out / "report")
+
+    def job_files(self) -> dict[str, dict[str, Stamp]]:
+        """Every job folder by its name, whosever it is, and its files by theirs."""
+        found: dict[str, dict[str, Stamp]] = {}
+        if self.remote is not None:
+            for name, stamp in sorted(self.remote.under("jobs").listing().items()):
+                folder, _, inside = name.partition("/")
+                found.setdefault(folder, {})[inside] = stamp
+            return found
+        for path in sorted((self.out / "jobs").iterdir()):
+            if path.is_dir() and not path.is_symlink():
+                files = found.setdefault(path.name, {})
+                for file in path.rglob("*"):
+                    if file.is_file():
+                        status = file.stat()
+                        files[str(file.relative_to(path))] = status.st_size, status.st_mtime_ns
+        return found
+
+    def remove_job(self, name: str) -> None:
+        """Remove a job folder, what commits first: a half-removed one has nothing that counts."""
+        if self.remote is not None:
+            there = self.remote.under(f"jobs/{name}")
+            for file in sorted(there.listing(), key=lambda file: not file.endswith(COMMITS)):
+                there.remove(file)
+        shutil.rmtree(self.out / "jobs" / name, ignore_errors=self.remote is not None)
+
+    def publish(self, name: str) -> None:
+        """A file, or all of a folder, that this process wrote in `out` counts from here on."""
+        if self.remote is None:
+            return
+        path = self.out / name
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.is_file():
+                self.remote.put(file, file.relative_to(self.out).as_posix())
+
+    def place(self, name: str) -> str:
+        """Where a file is, for people, wherever they are."""
+        return self.remote.under(name).address if self.remote else str(self.out / name)
+
+    def study(self) -> dict[str, Any]:
+        """study.json, or nothing where there is none yet."""
+        try:
+            study = json.loads((self.out / "study.json").read_text())
+        except FileNotFoundError:
+            return {}
+        except (ValueError, OSError, RecursionError) as error:
+            raise InputError(
+                f"{self.out / 'study.json'}: damaged ({error}); delete it: it is written anew, "
+                "finished jobs are kept"
+            ) from None
+        return study if isinstance(study, dict) else {"format": "unknown"}
+
+    def write_study(
+        self, study: Study, settings: dict[str, Any], versions: dict[str, str], command: str = ""
+    ) -> None:
+        """Write the resolved settings, every job's id and needs, the versions and the command."""
+        key = self.study().get("key") or os.urandom(8).hex()
+        write_json(
+            self.out / "study.json",
+            {
+                "format": FORMAT,
+                "key": key,
+                "settings": settings,
+                "versions": versions,
+                "command": command,
+                "jobs": [
+                    {"label": job.label, "id": job.id, "needs": list(job.needs)} for job in study
+                ],
+            },
+        )
+        self.publish("study.json")
+
+    def folder(self, job: Job) -> JobFolder:
+        """The job's folder, whether it exists or not; found by its id, whatever its name was."""
+        return self._job(
+            self._existing().get(job.id) or self.out / "jobs" / f"{job.label}-{job.id}"
+        )
+
+    def _existing(self) -> dict[str, Path]:
+        """The job folders by id, listed again only when one came or went.
+
+        Looking through all of them for every job would grow with the square of their number.
+        """
+        jobs = self.out / "jobs"
+        try:
+            changed = jobs.stat().st_mtime_ns
+        except FileNotFoundError:
+            return {}
+        if self.listed[0] != changed:
+            paths = sorted(jobs.iterdir(), reverse=True)  # of one id the first counts
+            # What changed just now may change again within one tick of the file system's clock.
+            settled = time.time_ns() - changed > SETTLED_NS
+            listed = {path.name.rpartition("-")[2]: path for path in paths}
+            self.listed = changed if settled else -1, listed
+            return listed
+        return self.listed[1]
+
+    def _job(self, path: Path) -> JobFolder:
+        return JobFolder(path, self.remote and self.remote.under(f"jobs/{path.name}"))
+
+    def records(self, job: Job) -> list[Record]:
+        """The records so far, as `JobFolder.records`, reading only what is new since the last call.
+
+        Not to be changed by the caller.
+        """
+        path = self.folder(job).path / "records.jsonl"
+        with self.reading:
+            return self.tails.setdefault(path, Tail(path)).records()
+
+    def other_versions(self, job: Job) -> list[JobFolder]:
+        """Folders of jobs of the same kind and name but other settings."""
+        return [
+            self._job(path)
+            for path in sorted(self._existing().values())
+            if path.name.startswith(f"{job.label}-")
+            and path.name != f"{job.label}-{job.id}"
+            and path.name.removeprefix(f"{job.label}-").isalnum()
+            and (path / "settings.json").exists()
+        ]
+
+    def prepare(self, job: Job, environment: dict[str, Any]) -> JobFolder:
+        """Make the job's folder with its settings.
+
+        Args:
+            environment: what else a trial needs to know, such as the data folder; not hashed.
+        """
+        folder = self.folder(job)
+        folder.checkpoints.mkdir(parents=True, exist_ok=True)
+        write_json(
+            folder.path / "settings.json",
+            {
+                "kind": job.kind,
+                "name": job.name,
+                "id": job.id,
+                "needs": [self.folder_name(need) for need in job.needs],
+                "recipe": job.recipe,
+                "resources": job.resources,
+                "environment": environment,
+            },
+        )
+        folder.publish("settings.json")
+        return folder
+
+    def folder_name(self, job_id: str) -> str:
+        """The name of an existing job folder (a selection has none: its record is its folder)."""
+        existing = self._existing().get(job_id)
+        return existing.name if existing else job_id
+
+    def selection_path(self, job: Job) -> Path:
+        return self.out / "selections" / f"{job.name}.json"
+
+    @property
+    def selections_address(self) -> str:
+        """Where the selection records are, on any node."""
+        return self.remote.under("selections").address if self.remote else f"{self.out}/selections"
+
+    def selection_is_whole(self, job: Job) -> bool:
+        """Whether the selection's file can be read, for whatever settings it was written."""
+        try:
+            return isinstance(json.loads(self.selection_path(job).read_text())["id"], str)
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return False
+
+    def selection(self, job: Job) -> dict[str, Any] | None:
+        """The selection's record, or None where there is none for these very settings."""
+        try:
+            record: dict[str, Any] = json.loads(self.selection_path(job).read_text())
+        except (FileNotFoundError, ValueError, RecursionError):
+            return None
+        return record if isinstance(record, dict) and record.get("id") == job.id else None
+
+    def lease_text(self) -> str:
+        """What the lease says now, from the place itself.
+
+        Raises:
+            OSError: there is none, or the store does not answer.
+        """
+        if self.remote is not None:
+            return self.remote.read(LEASE, patience=0.0).decode(errors="replace")
+        return (self.out / LEASE).read_text(errors="replace")
+
+    def done(self, job: Job) -> bool:
+        if job.kind == "select":
+            return self.selection(job) is not None
+        return self.folder(job).result() is not None
+
+
+def _kept(name: str, manifests: bool) -> bool:
+    """Whether the driver keeps a copy of an object."""
+    parts = name.split("/")
+    if parts[0] == "jobs":
+        if len(parts) == 3:
+            return parts[2] in SMALL
+        return manifests and len(parts) == 5 and parts[4] == "manifest.json"
+    return name == "study.json" or (parts[0] == "selections" and len(parts) == 2)
+
+
+def selection_records(address: str) -> Path:
+    """A folder with the study's selection records, on this node."""
+    if not is_address(address):
+        return Path(address)
+    storage, folder = open_storage(address), work_folder()
+    storage.fetch_all([name for name in storage.listing() if "/" not in name], folder)
+    return folder

@@ -1,0 +1,1 @@
+"""MLflow: runs, models, and how they read; the only importer of it."""

@@ -1,0 +1,60 @@
+"""The finals' networks in MLflow's model registry.
+
+`mlflow.pyfunc.load_model("models:/EXPERIMENT-FINAL/1")` gives a model that takes test images and
+gives the scores behind the reported accuracy.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from orchestrator.store.job_folder import JobFolder
+from orchestrator.tracking.final_model import example, image_size, load_final, write_final
+
+TAG = "gdas.model"
+
+
+def log_final(client: Any, run_id: str, folder: JobFolder, name: str) -> str:
+    """Log a finished final's network to its run and register it; returns its models:/ address.
+
+    Done once: a run that has a model keeps it.
+
+    Args:
+        client: an MlflowClient.
+        name: of the registered model.
+
+    Raises:
+        Exception: MLflow's, of many kinds; nothing else depends on it.
+    """
+    import mlflow
+    from mlflow.models import infer_signature
+
+    if address := client.get_run(run_id).data.tags.get(TAG):
+        return str(address)
+    with tempfile.TemporaryDirectory() as temporary:
+        final, model = Path(temporary) / "final", Path(temporary) / "model"
+        about = write_final(folder, final)
+        inputs = example(about, image_size(about))
+        signature = infer_signature(inputs, load_final(final).predict(inputs))
+        mlflow.pyfunc.save_model(
+            path=str(model),
+            python_model=str(Path(__file__).with_name("served_model.py")),
+            artifacts={"final": str(final)},
+            signature=signature,
+            input_example=inputs,
+            pip_requirements=["torch", "torchvision", "numpy", "mlflow"],
+            metadata={"metrics": about["metrics"]},
+        )
+        client.log_artifacts(run_id, str(model), "model")
+    source = f"{client.get_run(run_id).info.artifact_uri}/model"
+    try:
+        client.create_registered_model(name)
+    except mlflow.exceptions.MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    version = client.create_model_version(name, source, run_id=run_id)
+    address = f"models:/{name}/{version.version}"
+    client.set_tag(run_id, TAG, address)
+    return address

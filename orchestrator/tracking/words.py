@@ -1,0 +1,148 @@
+"""How runs read in MLflow: their names, tags and descriptions, and the report's tables. Pure.
+
+MLflow's page groups runs by their parent, sorts them by name, and filters and groups by tags; a
+description is Markdown, and may lead to the page's own charts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import quote
+
+from orchestrator.experiment.config import Experiment
+from orchestrator.experiment.study import TITLES, Job, Study, flat
+from orchestrator.store.store import Store
+
+PAGE = "workflowType=machine_learning"
+"""Of MLflow's page: without it, it shows language model agents, where runs are not to be found."""
+COLOURS = (
+    *("#0072B2", "#E69F00", "#009E73", "#CC79A7"),
+    *("#56B4E9", "#D55E00", "#8C6BB1", "#666666"),
+)
+"""Told apart by colour-blind eyes too (Okabe and Ito); MLflow's own are drawn, and may be alike."""
+SEED = re.compile(r"(.+?)-(?:seed)?(\d+)")
+MAIN = (("test/top1", "top-1", "%"), ("test/perplexity", "perplexity", ""))
+
+
+def variant_of(job: Job) -> str:
+    """The search or final that a job is one seed of, as the experiment names it."""
+    found = SEED.fullmatch(job.name)
+    return found[1] if found and int(found[2]) == _seed(job) else job.name
+
+
+def run_name(job: Job) -> str:
+    """Such as "search gdas-frc seed 2"."""
+    variant = variant_of(job)
+    return f"{job.kind} {variant}" + ("" if variant == job.name else f" seed {_seed(job)}")
+
+
+def _seed(job: Job) -> int:
+    """Its own, or of the search whose cell it scores."""
+    return int(job.recipe.get("search", job.recipe["config"])["seed"])
+
+
+def tags_of(job: Job, experiment: Experiment) -> dict[str, str]:
+    """What a job's run is found and grouped by."""
+    config = job.recipe["config"]
+    final = experiment.finals.get(variant_of(job)) if job.kind == "train" else None
+    row = final.row if final else None
+    tags = {
+        "stage": TITLES[job.kind],
+        "variant": variant_of(job),
+        "dataset": str(config["data"]["name"]),
+        "seed": str(_seed(job)),
+        "job": job.id,
+        "mlflow.runColor": COLOURS[_seed(job) % len(COLOURS)],
+    }
+    return tags | ({"paper_row": f"Table {row.table}: {row.method}"} if row else {})
+
+
+def data_of(job: Job) -> dict[str, tuple[str, str]]:
+    """A job's data: split to the data set's name and a digest of what it holds."""
+    name = str(job.recipe["config"]["data"]["name"])
+    return {
+        split: (name, hashlib.sha256(f"{split} {content}".encode()).hexdigest()[:8])
+        for split, content in job.recipe["data"].items()
+    }
+
+
+def parameters_of(job: Job) -> dict[str, str]:
+    """A job's settings: the short keys first, then those of its data and network."""
+    return dict(sorted(flat(job.recipe["config"]).items(), key=lambda item: "." in item[0]))
+
+
+def description(study: Study, store: Store, experiment_id: str) -> str:
+    """The parent's: what was selected, how the finals ended, and every search's seeds in a chart.
+
+    Args:
+        experiment_id: MLflow's, for the addresses of its charts.
+    """
+    selected, charts, finals = [], [], []
+    for job in study:
+        if job.kind == "select" and (record := store.selection(job)) is not None:
+            best = record["winner"]
+            selected.append(
+                f"- {job.name}: seed {best['seed']}, {record['metric']} {best['score']:.2f}"
+            )
+        elif job.kind == "train" and (result := store.folder(job).result()) is not None:
+            words = [
+                f"test {name} {result['metrics'][key]:.2f} {unit}".rstrip()
+                for key, name, unit in MAIN
+                if key in result["metrics"]
+            ]
+            finals.append(f"- {run_name(job).partition(' ')[2]}: {', '.join(words) or 'done'}")
+    searched = [job for job in study if job.kind == "search"]
+    for variant in dict.fromkeys(variant_of(job) for job in searched):
+        charts.append(f"- [{variant}]({chart(experiment_id, variant)})")
+    parts = [("Selected by validation", selected), ("Finals", finals)]
+    parts.append(("The seeds of a search in one chart", charts))
+    return "\n\n".join(f"**{title}**\n\n" + "\n".join(lines) for title, lines in parts if lines)
+
+
+def chart(experiment_id: str, variant: str) -> str:
+    """The address, on MLflow's page, of the curves of a search's seeds.
+
+    Sorted by name: in its order of time the page folds runs under their parent and draws none.
+    """
+    wanted = f"tags.variant = '{variant}' AND tags.stage = '{TITLES['search']}'"
+    order = quote("attributes.`run_name`", safe="")
+    return (
+        f"#/experiments/{experiment_id}/runs?{PAGE}&compareRunsMode=CHART&orderByKey={order}"
+        f"&orderByAsc=true&searchFilter={quote(wanted, safe='')}"
+    )
+
+
+def where_to_look(uri: str, experiment_id: str) -> str:
+    """The command that shows an MLflow's runs, or the page of one that runs."""
+    page = f"/#/experiments/{experiment_id}?{PAGE}" if experiment_id else ""
+    if uri.startswith(("http://", "https://")):
+        return uri.rstrip("/") + page
+    return f"mlflow ui --backend-store-uri {uri}   # then open http://127.0.0.1:5000{page}"
+
+
+def report_tables(markdown: str) -> dict[str, str]:
+    """The report's tables as MLflow keeps tables: file name to JSON, split by columns and rows."""
+    found: dict[str, str] = {}
+    for part in re.split(r"^#{2,3} ", markdown, flags=re.M)[1:]:
+        title, _, text = part.partition("\n")
+        lines = [line for line in text.splitlines() if line.startswith("| ")]
+        if len(lines) > 2:
+            rows = [_cells(line) for line in lines]
+            file = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:60].strip("-")
+            rows = [rows[0], *(row for row in rows[2:] if len(row) == len(rows[0]))]
+            table: dict[str, Any] = {"columns": _named(rows[0]), "data": rows[1:]}
+            found.setdefault(f"tables/{file}.json", json.dumps(table, ensure_ascii=False))
+    return found
+
+
+def _cells(line: str) -> list[str]:
+    plain = line.replace("**", "")
+    return [cell.replace("\\|", "|").strip() for cell in re.split(r"(?<!\\)\|", plain)[1:-1]]
+
+
+def _named(columns: Sequence[str]) -> list[str]:
+    return [name or "whose" for name in columns]

@@ -1,0 +1,178 @@
+"""A final training: a Ray Train run around gdas.cnn.train.
+
+The test split opens only where the cell's provenance is on disk (`require_provenance`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import gdas.genotype
+from gdas.cnn.train import build_network, train_image
+from gdas.config import TextTrainConfig, TrainConfig
+from gdas.data.images import open_images, subset
+from gdas.data.text import open_tokens
+from gdas.distributed import workers
+from gdas.files import write_json
+from gdas.genotype import Genotype
+from gdas.metrics import count_multiply_adds, count_parameters
+from gdas.rnn.train import build_language_model, train_text
+from orchestrator.experiment.decode import decode_train
+from orchestrator.store.job_folder import JobFolder, Record
+from orchestrator.work.body import Finished, Loop, newest_checkpoint, open_job, run_to_end
+
+
+def settle_provenance(folder: JobFolder, settings: dict[str, Any], selections: Path) -> None:
+    """Write down which cell this final trains and where it comes from.
+
+    Args:
+        selections: the study's folder of selection records.
+
+    Raises:
+        RuntimeError: the selection record is missing or of another study.
+    """
+    cell = settings["recipe"]["cell"]
+    provenance: dict[str, Any] = {"source": cell["source"]}
+    if cell["source"] == "searched":
+        record = _selected(cell["track"], settings, selections)
+        provenance |= {
+            "selection": record["id"],
+            "track": record["track"],
+            "by": record["by"],
+            "seed": record["winner"]["seed"],
+            "genotype": record["winner"]["genotype"],
+        }
+    elif cell["source"] == "combined":
+        tracks = [cell["normal"], *([cell["reduce"]] if cell["reduce"] != "fixed" else [])]
+        records = [_selected(track, settings, selections) for track in tracks]
+        halves = [gdas.genotype.any_from_json(r["winner"]["genotype"]) for r in records]
+        normal, reduce = halves[0], halves[1] if len(halves) > 1 else None
+        assert isinstance(normal, Genotype) and (reduce is None or isinstance(reduce, Genotype))
+        name = f"{cell['normal']}-{cell['reduce']}"
+        combined = Genotype(name, normal.normal, reduce.reduce if reduce else None)
+        provenance |= {
+            "selections": [record["id"] for record in records],
+            "seeds": [record["winner"]["seed"] for record in records],
+            "genotype": combined.to_json(),
+        }
+    else:
+        provenance["genotype"] = cell["genotype"]
+    write_json(folder.path / "provenance.json", provenance)
+    folder.publish("provenance.json")
+
+
+def _selected(track: str, settings: dict[str, Any], selections: Path) -> dict[str, Any]:
+    """A track's selection record, which must be one that the job needs."""
+    path = selections / f"{track}.json"
+    record: dict[str, Any] = json.loads(path.read_text())
+    if record["id"] not in settings["needs"]:
+        raise RuntimeError(f"{path}: the record of other settings; run the study again")
+    return record
+
+
+def require_provenance(folder: JobFolder) -> dict[str, Any]:
+    """The provenance record of a final; what lets it open the test split.
+
+    Raises:
+        PermissionError: there is none.
+    """
+    path = folder.path / "provenance.json"
+    try:
+        provenance: dict[str, Any] = json.loads(path.read_text())
+        gdas.genotype.any_from_json(provenance["genotype"], str(path))
+    except (OSError, ValueError, KeyError):
+        raise PermissionError(f"the test split stays closed: no provenance record {path}") from None
+    return provenance
+
+
+def train_worker(path: str, on_record: Callable[[Record], None] = lambda record: None) -> None:
+    """What each worker of a final training does; worker 0 writes.
+
+    Works without Ray too: one worker where torch.distributed is not initialised.
+    """
+    with open_job(path) as job:
+        config = decode_train(job.recipe["config"])
+        provenance = require_provenance(job.folder)
+        genotype = gdas.genotype.any_from_json(provenance["genotype"])
+        if isinstance(config, TrainConfig):
+            start, describe = _images(config, genotype, job.data, job.device)
+        else:
+            start, describe = _text(config, genotype, job.data, job.device)
+        if workers().rank > 0:
+            checkpoint = newest_checkpoint(job.folder)
+            for _ in start(checkpoint=checkpoint.state if checkpoint else None):
+                pass
+            return
+        finished = run_to_end(job.folder, start, on_record)
+        job.folder.write_result(
+            {
+                "digest": finished.digest,
+                "genotype": genotype.to_json(),
+                "provenance": provenance,
+                "metrics": finished.records[-1]["metrics"],
+                "workers": workers().size,
+                "seconds": finished.seconds,
+                **describe(finished),
+            }
+        )
+
+
+Described = tuple[Loop, Callable[[Finished], dict[str, Any]]]
+"""A final's loop, and what its result says of it beyond what all results say."""
+
+
+def _images(config: TrainConfig, genotype: Any, data: Path, device: torch.device) -> Described:
+    images = open_images(config.data, "train", data)
+    test = open_images(config.data, "test", data)
+    rows = subset(len(images), config.seed, config.train_images)
+
+    def describe(finished: Finished) -> dict[str, Any]:
+        network = build_network(config, genotype, images.classes)
+        scored = [r for r in finished.records if "test/top1" in r["metrics"]]
+        best = max(scored, key=lambda r: float(r["metrics"]["test/top1"]))
+        size = images.size
+        hits = {k: v for k, v in best["metrics"].items() if k in ("test/top1", "test/top5")}
+        return {
+            "best": {"epoch": best["position"] // config.segments_per_epoch} | hits,
+            "parameters": count_parameters(network),
+            "multiply_adds": count_multiply_adds(network, torch.zeros(1, 3, size, size)),
+            "train_images": len(rows),
+        }
+
+    start = partial(
+        train_image,
+        config,
+        genotype,
+        images,
+        rows,
+        test,
+        torch.arange(len(test)),
+        evaluated_on="test",
+        device=device,
+    )
+    return start, describe
+
+
+def _text(config: TextTrainConfig, genotype: Any, data: Path, device: torch.device) -> Described:
+    train, valid, test = (
+        open_tokens(config.data.name, split, data) for split in ("train", "valid", "test")
+    )
+
+    def describe(finished: Finished) -> dict[str, Any]:
+        network = build_language_model(config, genotype, train.vocabulary)
+        best = min(finished.records, key=lambda r: float(r["metrics"]["valid/loss"]))
+        return {
+            "best": {
+                "epoch": best["position"],
+                "valid/perplexity": best["metrics"]["valid/perplexity"],
+            },
+            "parameters": count_parameters(network),
+        }
+
+    return partial(train_text, config, genotype, train, valid, test, device=device), describe

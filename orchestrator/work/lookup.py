@@ -1,0 +1,165 @@
+"""What a search of NAS-Bench-201 has found, held against the table: the only job that opens it.
+
+A lookup needs its search, and refuses to open the table before the search's result is on disk. It
+looks up the cell that each epoch's logits derive, the last of which is the search's result, and
+beside it a cell drawn uniformly and the best of some uniformly drawn cells as judged by the
+search's shared weights. The scores of these and more uniform cells give the rank correlation of
+shared weights with the truth. All draws are the seed's own, so that seeds are independent.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from gdas.bench201.genotype import (
+    CELLS,
+    Bench201Genotype,
+    bench201_cell,
+    bench201_from_json,
+    reaches_output,
+)
+from gdas.bench201.network import picks_of
+from gdas.bench201.space import score_with_shared_weights
+from gdas.bench201.table import Standing, Table, read_table, table_path
+from gdas.checkpoint import newest
+from gdas.config import Bench201SearchConfig
+from gdas.data.images import open_images
+from gdas.data.settings import TableData
+from gdas.files import write_text
+from gdas.randomness import generator
+from orchestrator.experiment.config import LookupSpec
+from orchestrator.experiment.decode import decode, decode_search
+from orchestrator.store.job_folder import JobFolder, Record
+from orchestrator.work.body import open_job, record_of
+
+DISTRIBUTION = "distribution.json"
+"""Beside the result: every accuracy of the column, ascending, and how many cells have it."""
+
+Report = Callable[[Record], None]
+Result = dict[str, Any]
+
+
+def open_table(search: JobFolder, data: Path) -> tuple[Table, Result]:
+    """The table, and the result of the search whose cells are looked up.
+
+    Raises:
+        PermissionError: the search has not ended.
+        InputError: the table cannot be read.
+    """
+    result = search.result()
+    if result is None:
+        raise PermissionError(
+            f"the table stays closed: the search has no result in {search.address}"
+        )
+    return read_table(table_path(TableData(), data)), result
+
+
+def run_lookup(path: str, on_record: Report = lambda record: None) -> Result:
+    """Look up what the search of the job in the folder `path` has found; returns the result."""
+    with open_job(path) as job:
+        started = time.time()
+        config = decode_search(job.recipe["config"])
+        assert isinstance(config, Bench201SearchConfig)
+        spec = decode(LookupSpec, job.recipe["lookup"], "lookup")
+        search = job.needed()
+        table, found = open_table(search, job.data)
+
+        def standing(cell: Bench201Genotype) -> Result:
+            return {"cell": str(cell), **table.standing(cell, spec.column)._asdict()}
+
+        epochs = [
+            {"epoch": record["position"]}
+            | standing(bench201_from_json(record["details"]["genotype"]))
+            for record in search.records()
+        ]
+        scoring = time.time()
+        cells, scores = scored_cells(config, spec, search, job.data, job.device)
+        seconds_a_cell = (time.time() - scoring) / len(cells)
+        best = max(range(spec.best_of), key=scores.__getitem__)  # of equals the first drawn
+        result = {
+            "column": spec.column,
+            "seed": config.seed,
+            "derived": standing(bench201_from_json(found["genotype"])),
+            "uniform": standing(uniform_cells(config.seed, "a uniform cell", 1)[0]),
+            "best_of": standing(cells[best]) | {"k": spec.best_of, "score": scores[best]},
+            "correlation": table.correlation(cells, scores, spec.column),
+            "scored": [
+                [str(cell), score, table.standing(cell, spec.column).accuracy]
+                for cell, score in zip(cells, scores, strict=True)
+            ],
+            "epochs": epochs,
+            "search_seconds": found["seconds"],
+            "best_of_seconds": spec.best_of * seconds_a_cell,
+        }
+        records = [
+            record_of(epoch["epoch"], config.epochs, _metrics("derived", epoch), {}, started)
+            for epoch in epochs
+        ]
+        records[-1]["metrics"] |= {
+            **_metrics("uniform", result["uniform"]),
+            **_metrics("best_of", result["best_of"]),
+            **({} if result["correlation"] is None else {"correlation": result["correlation"]}),
+        }
+        for record in records:  # the time is one for all
+            record["seconds"] = (records[-1]["time"] - started) / len(records)
+        job.folder.rewrite_records(records)
+        on_record(records[-1])
+        result |= {"metrics": records[-1]["metrics"], "seconds": time.time() - started}
+        values, counts = np.unique(table.accuracies_N(spec.column), return_counts=True)
+        distribution = {"accuracies": values.tolist(), "cells": counts.tolist()}
+        write_text(job.folder.path / DISTRIBUTION, json.dumps(distribution))
+        job.folder.publish(DISTRIBUTION)
+        job.folder.write_result(result)
+        return result
+
+
+def _metrics(name: str, standing: Result) -> dict[str, float]:
+    """A standing as metrics."""
+    return {f"{name}/{key}": float(standing[key]) for key in Standing._fields}
+
+
+def uniform_cells(seed: int, stream: str, count: int) -> list[Bench201Genotype]:
+    """Cells drawn uniformly from all, with replacement."""
+    numbers = torch.randint(CELLS, (count,), generator=generator(seed, stream))
+    return [bench201_cell(number) for number in numbers.tolist()]
+
+
+def scored_cells(
+    config: Bench201SearchConfig,
+    spec: LookupSpec,
+    search: JobFolder,
+    data: Path,
+    device: torch.device,
+) -> tuple[list[Bench201Genotype], list[float]]:
+    """Uniformly drawn cells and their top-1 on images of D_V with the search's shared weights.
+
+    A cell that no path leads through gives every image the same scores; it is not run, and counts
+    as no better than a guess among the classes.
+    """
+    if search.remote is not None:
+        search.fetch_checkpoint()
+    checkpoint, damaged = newest(search.checkpoints)
+    if checkpoint is None or damaged:
+        raise RuntimeError(
+            f"{search.place('checkpoints')}: no whole checkpoint of the search is left"
+        )
+    images = open_images(config.data, "train", data)
+    cells = uniform_cells(config.seed, "uniform cells", spec.cells)
+    judged: Sequence[Bench201Genotype] = [
+        cell for cell in cells if reaches_output([k for _, k in picks_of(cell)])
+    ]
+    few = dataclasses.replace(config, valid_images=spec.images)
+    top1 = [
+        score.top1
+        for score in score_with_shared_weights(few, images, checkpoint.state, judged, device)
+    ]
+    of_cell = dict(zip(map(str, judged), top1, strict=True))
+    return cells, [of_cell.get(str(cell), 100.0 / images.classes) for cell in cells]

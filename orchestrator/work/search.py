@@ -1,0 +1,181 @@
+"""A Tune trial around gdas.search; the short proxy training that scores its cell; measurements.
+
+None opens the test split: they know no way to.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+
+import gdas.genotype
+from gdas.bench201.network import CELL_TYPE
+from gdas.bench201.space import Bench201Space, derive_bench201_genotype
+from gdas.bench201.space import score_with_shared_weights as score_bench201_cells
+from gdas.cnn.measure import measure_iterations
+from gdas.cnn.space import (
+    ImageSpace,
+    Score,
+    compare_drawn_with_uniform,
+    derive_genotype,
+    score_with_shared_weights,
+    search_split,
+)
+from gdas.cnn.train import build_network, train_image
+from gdas.config import Bench201SearchConfig, SearchConfig, TextSearchConfig, TrainConfig
+from gdas.data.images import open_images
+from gdas.data.text import open_tokens
+from gdas.derive import DerivedCell
+from gdas.genotype import AnyGenotype, Genotype, RecurrentGenotype
+from gdas.metrics import count_parameters
+from gdas.rnn.space import TextSpace
+from gdas.rnn.train import build_language_model, train_text
+from gdas.search import search
+from orchestrator.experiment.decode import decode_search, decode_train
+from orchestrator.store.job_folder import Record
+from orchestrator.work.body import Finished, Loop, OpenJob, open_job, record_of, run_to_end
+
+Report = Callable[[Record], None]
+Result = dict[str, Any]
+
+
+def run_search(path: str, on_record: Report = lambda record: None) -> Result:
+    """Run the search job in the folder `path` to its end; returns its result."""
+    with open_job(path) as job:
+        config = decode_search(job.recipe["config"])
+        result = SEARCHES[config.task](job, config, on_record)
+        job.folder.write_result(result)
+        return result
+
+
+def _search_images(job: OpenJob, config: SearchConfig, on_record: Report) -> Result:
+    images = open_images(config.data, "train", job.data)
+    space = ImageSpace(config, images, job.device)
+    finished = run_to_end(job.folder, partial(search, config, space), on_record)
+    genotype, cells = derive_genotype(config, finished.state["logits"])
+    score = score_with_shared_weights(config, images, finished.state, job.device)
+    pairs = compare_drawn_with_uniform(config, images, finished.state, job.device)
+    return {
+        **_summary(finished, space.weights),
+        **_searched(genotype, cells, score),
+        "drawn_against_uniform": pairs,
+    }
+
+
+def _search_text(job: OpenJob, config: TextSearchConfig, on_record: Report) -> Result:
+    train, valid = (open_tokens(config.data.name, split, job.data) for split in ("train", "valid"))
+    space = TextSpace(config, train, valid, job.device)
+    finished = run_to_end(job.folder, partial(search, config, space), on_record)
+    # The cell of the epoch of lowest validation loss (authors' code).
+    best = min(finished.records, key=lambda record: float(record["metrics"]["valid/loss"]))
+    return _summary(finished, space.weights) | {
+        "genotype": best["details"]["genotype"],
+        "epoch": best["position"],
+        "entropy": {"recurrent": best["metrics"]["recurrent/entropy"]},
+        "margins": best["details"]["margins"],
+    }
+
+
+def _search_bench201(job: OpenJob, config: Bench201SearchConfig, on_record: Report) -> Result:
+    images = open_images(config.data, "train", job.data)
+    space = Bench201Space(config, images, job.device)
+    finished = run_to_end(job.folder, partial(search, config, space), on_record)
+    genotype, cell = derive_bench201_genotype(config, finished.state["logits"])
+    (score,) = score_bench201_cells(config, images, finished.state, [genotype], job.device)
+    return _summary(finished, space.weights) | _searched(genotype, {CELL_TYPE: cell}, score)
+
+
+def _searched(genotype: AnyGenotype, cells: dict[str, DerivedCell], score: Score) -> Result:
+    """The derived cell of a search on images, and its score with the shared weights."""
+    return {
+        "genotype": genotype.to_json(),
+        "entropy": {kind: cell.entropy for kind, cell in cells.items()},
+        "margins": {kind: cell.margins for kind, cell in cells.items()},
+        "shared_weights": {"valid/loss": score.loss, "valid/top1": score.top1},
+    }
+
+
+SEARCHES: dict[str, Callable[[OpenJob, Any, Report], Result]] = {
+    "image": _search_images,
+    "text": _search_text,
+    "bench201": _search_bench201,
+}
+"""A search by the task of its settings."""
+
+
+def _summary(finished: Finished, weights: torch.nn.Module) -> Result:
+    return {
+        "digest": finished.digest,
+        "metrics": finished.records[-1]["metrics"],
+        "weights": count_parameters(weights, without=None),
+        "seconds": finished.seconds,
+    }
+
+
+def run_proxy(path: str, on_record: Report = lambda record: None) -> Result:
+    """Train a searched or a random cell on D_T and score it on D_V."""
+    with open_job(path) as job:
+        config = decode_train(job.recipe["config"])
+        searched = decode_search(job.recipe["search"])
+        if job.settings["needs"]:
+            result_of_search = job.needed().result()
+            assert result_of_search is not None, "a proxy training runs after its search"
+            genotype = gdas.genotype.any_from_json(result_of_search["genotype"])
+        else:
+            genotype = gdas.genotype.any_from_json(job.recipe["genotype"])
+        start: Loop
+        network: torch.nn.Module
+        if isinstance(config, TrainConfig):
+            assert isinstance(genotype, Genotype)
+            assert isinstance(searched, SearchConfig)
+            images = open_images(config.data, "train", job.data)
+            train_T, valid_V = search_split(searched, len(images))
+            start = partial(
+                train_image,
+                config,
+                genotype,
+                images,
+                train_T,
+                images,
+                valid_V,
+                evaluated_on="valid",
+                device=job.device,
+            )
+            network = build_network(config, genotype, images.classes)
+        else:
+            assert isinstance(genotype, RecurrentGenotype)
+            train, valid = (open_tokens(config.data.name, s, job.data) for s in ("train", "valid"))
+            start = partial(train_text, config, genotype, train, valid, None, device=job.device)
+            network = build_language_model(config, genotype, train.vocabulary)
+        finished = run_to_end(job.folder, start, on_record)
+        result = _summary(finished, network) | {
+            "genotype": genotype.to_json(),
+            "parameters": count_parameters(network),
+        }
+        job.folder.write_result(result)
+        return result
+
+
+def run_measure(path: str) -> Result:
+    """Measure one search iteration, accelerated and not."""
+    with open_job(path) as job:
+        config = decode_search(job.recipe["config"])
+        assert isinstance(config, SearchConfig)
+        images = open_images(config.data, "train", job.data)
+        started = time.time()
+        costs = measure_iterations(config, images, job.device, job.recipe["iterations"])
+        metrics = {f"{how}/{key}": v for how, cost in costs.items() for key, v in cost.items()}
+        record = record_of(1, 1, metrics, {}, started)
+        job.folder.rewrite_records([record])
+        result = {
+            "metrics": metrics,
+            "iterations": costs,
+            "seconds": record["seconds"],
+            "device": str(job.device),
+        }
+        job.folder.write_result(result)
+        return result

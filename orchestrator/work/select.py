@@ -1,0 +1,63 @@
+"""The best seed by validation, written as a record that a final's provenance points to.
+
+Pure. Reads results of searches and proxy trainings, which never see the test split.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from gdas.files import write_json
+from orchestrator.experiment.spaces import SPACES
+from orchestrator.experiment.study import Job, Study
+from orchestrator.store.store import Store
+
+METHODS = {
+    "proxy": "each seed's cell trained from scratch for a short while on D_T, scored on D_V",
+    "shared_weights": "shared weights, recalibrated: top-1 on D_V of the derived cell with the "
+    "search's own weights and batch norm collected anew on D_T",
+}
+
+
+def select(study: Study, job: Job, store: Store) -> dict[str, Any]:
+    """Compare the seeds, write the record and return it.
+
+    The highest top-1 on D_V wins (for recurrent cells the lowest validation perplexity); a tie
+    goes to the lower loss, then to the earlier seed.
+    """
+    space = SPACES[job.recipe["task"]]
+    metric, best = space.metric, space.best
+    candidates = []
+    for need in job.needs:
+        scored = study.job(need)
+        search = study.search_of(scored)
+        result = store.folder(scored).result()
+        assert result is not None, "a selection runs after what it needs"
+        score = result["shared_weights"] if scored.kind == "search" else result["metrics"]
+        searched = scored.recipe.get("search", scored.recipe["config"])
+        candidates.append(
+            {
+                "seed": searched["seed"],
+                "search": search.id if search else None,
+                "score": score[metric],
+                "loss": score["valid/loss"],
+                "genotype": result["genotype"],
+            }
+        )
+    sign = -1 if best == "highest" else 1
+    winner = min(candidates, key=lambda c: (sign * c["score"], c["loss"]))
+    record = {
+        "id": job.id,
+        "track": job.name,
+        "by": job.recipe["by"],
+        "method": METHODS[job.recipe["by"]],
+        "metric": metric,
+        "best": best,
+        "candidates": candidates,
+        "winner": winner,
+        "time": time.time(),
+    }
+    write_json(store.selection_path(job), record)
+    store.publish(f"selections/{job.name}.json")
+    return record
