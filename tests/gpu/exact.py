@@ -24,6 +24,7 @@ from torch import Tensor
 from gdas.bench201.space import Bench201Space
 from gdas.checkpoint import Segment, State, digest, newest, save
 from gdas.cnn.space import ImageSpace
+from gdas.cnn.train import train_image
 from gdas.config import (
     AlphaUpdate,
     Bench201SearchConfig,
@@ -36,9 +37,8 @@ from gdas.config import (
 from gdas.data.settings import IMAGE_DATA, PHOTO_DATA
 from gdas.genotype import PUBLISHED, PUBLISHED_RECURRENT
 from gdas.rnn.space import TextSpace
+from gdas.rnn.train import train_text
 from gdas.search import search
-from gdas.train_image import train_image
-from gdas.train_text import train_text
 from tests.bench.search_step import random_images
 from tests.bench.text_step import random_text
 from tests.gpu.findings import Figures, Findings

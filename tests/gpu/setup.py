@@ -12,8 +12,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-import gdas.train_image
-import gdas.train_text
+import gdas.cnn.train
+import gdas.rnn.train
 from gdas.cnn.space import ImageSpace
 from gdas.config import (
     AlphaUpdate,
@@ -106,7 +106,7 @@ def training_steps(
         **changes,
     )
     genotype = PUBLISHED["GDAS_V1"]
-    network = gdas.train_image.build_network(config, genotype, CLASSES)
+    network = gdas.cnn.train.build_network(config, genotype, CLASSES)
     if plain:
         network = PlainNetwork(  # type: ignore[assignment]
             genotype,
@@ -130,7 +130,7 @@ def language_steps(
     text = random_text((bptt * SEQUENCES + 1) * batch, vocabulary)
     text_TB = batch_tokens(text.ids_N, batch).to(device)
     genotype = PUBLISHED_RECURRENT["RNN_GDAS"]
-    run = gdas.train_text._Run(config, genotype, vocabulary, device, workers())
+    run = gdas.rnn.train._Run(config, genotype, vocabulary, device, workers())
     if plain:
         run.model.cell = PlainDerivedCell(run.model.cell)  # type: ignore[assignment]
     return (lambda step: run.train(text_TB, step),), (len(text_TB) - 1) * batch
