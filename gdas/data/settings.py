@@ -18,6 +18,9 @@ from gdas.settings import (
     settings,
 )
 
+Checksum = Literal["published", "any"]
+"""any: read files whose checksum is not the published one."""
+
 
 @settings
 class ImageData:
@@ -35,7 +38,7 @@ class ImageData:
     flip: bool  # horizontal, with probability 1/2
     cutout: ZeroOrMore = 0  # side of the zeroed square, after normalising; may overhang; 0: off
     # any: read CIFAR files whose checksum is not the published one.
-    checksum: Literal["published", "any"] = "published"
+    checksum: Checksum = "published"
 
 
 @settings
