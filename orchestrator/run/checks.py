@@ -64,16 +64,35 @@ def _cell(source: CellSource, task: str, where: str) -> AnyGenotype:
         cell = loaded
     elif source.published is not None:
         cell = (gdas.genotype.PUBLISHED | gdas.genotype.PUBLISHED_RECURRENT)[source.published]
-    elif task == "text":
-        cell = gdas.genotype.random_recurrent_genotype(source.random or 0)
     else:
-        cell = gdas.genotype.random_genotype(
-            source.random or 0, fixed_reduction=source.fixed_reduction
-        )
+        cell = _drawn(source, task, where)
     if isinstance(cell, RecurrentGenotype) != (task == "text"):
         kind = "a recurrent" if isinstance(cell, RecurrentGenotype) else "a convolutional"
         raise InputError(f"{where}.cell: {cell.name} is {kind} cell and the data set is {task}")
     return cell
+
+
+def _drawn(source: CellSource, task: str, where: str) -> AnyGenotype:
+    """A final's random cell, of the space that its settings say; by default the paper's."""
+    others = ("nodes", "distinct_sources") if task == "text" else ("steps",)
+    if wrong := [key for key in others if getattr(source, key) is not None]:
+        kind, own = ("recurrent", "steps") if task == "text" else ("convolutional", "nodes")
+        raise InputError(
+            f"{where}.cell.{wrong[0]}={getattr(source, wrong[0])}: {kind} cells have no such "
+            f"setting; leave it out (they have {own})"
+        )
+    seed, exclude_none = source.random or 0, source.exclude_none is not False
+    if task == "text":
+        return gdas.genotype.random_recurrent_genotype(
+            seed, steps=source.steps or 8, exclude_none=exclude_none
+        )
+    return gdas.genotype.random_genotype(
+        seed,
+        nodes=source.nodes or 4,
+        fixed_reduction=source.fixed_reduction,
+        distinct_sources=source.distinct_sources is not False,
+        exclude_none=exclude_none,
+    )
 
 
 def checked_study(experiment: Experiment, folder: Path) -> Study:
