@@ -80,8 +80,8 @@ the authors count, so the figures stand beside the paper's."""
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m orchestrator.cell",
-        description="Show a cell's edges, draw it, count its network's parameters and multiply-adds, "
-        "or\nconvert it from and to the text of other projects.",
+        description="Show a cell's edges, draw it, count its network's parameters and "
+        "multiply-adds, or convert\nit from and to the text of other projects.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -148,13 +148,15 @@ def train_image(
             sums.add(_step(config, network, replica, optimizer, wanted, read, keep_DB, batch, team))
         metrics = {"lr": lr, "drop_path": drop_path}
         metrics |= sums.metrics("train", team.add_up(sums.totals()))
-        require_finite(metrics, f"training of {genotype.name}, epoch {epoch + 1}")
+        where, rates = f"training of {genotype.name}, epoch {epoch + 1}", f"learning rate lr={lr:g}"
+        require_finite(metrics, where, rates)
         team.synchronise(network)
         last = epoch + 1 == config.epochs
         if part + 1 == segments and (last or (epoch + 1) % config.evaluate_every == 0):
             metrics |= _evaluate(
                 config, network, evaluation, evaluation_rows, evaluated_on, team, device
             )
+            require_finite(metrics, where, rates)  # weights may overflow in the last step
         history = [*history, metrics]
         state = None
         if team.rank == 0:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import gdas.genotype
-from gdas.bench201.genotype import Accuracy
+from gdas.bench201.genotype import Accuracy, own_accuracy
 from gdas.config import SearchConfig
 from gdas.data.settings import STRICT
 from gdas.errors import InputError
@@ -91,10 +92,16 @@ class LookupSpec:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
-    column: Accuracy = "cifar10_test_200"
+    column: Accuracy | None = None  # null: of the data set that is searched on, else of CIFAR-10
     cells: int = 200
     best_of: int = 50
     images: int = 1000  # of D_V, that these cells are scored on
+
+    @property
+    def accuracy(self) -> Accuracy:
+        """The column; SearchSpec has filled it in."""
+        assert self.column is not None, "a lookup belongs to a search"
+        return self.column
 
     def __post_init__(self) -> None:
         if self.cells < 2:
@@ -139,7 +146,13 @@ class SearchSpec:
             ways = " or ".join(space.select_by)
             raise InputError(f"select_by={self.select_by}: {space.cells} are selected by {ways}")
         if self.lookup is not None and self.recipe.task != "bench201":
-            raise InputError("lookup: only cells of NAS-Bench-201 (task: bench201) are in a table")
+            raise InputError(
+                "lookup: only cells of NAS-Bench-201 are in a table; leave it out, or set "
+                "recipe.task=bench201"
+            )
+        if self.lookup is not None and self.lookup.column is None:
+            column = own_accuracy(self.recipe.data.name)
+            object.__setattr__(self, "lookup", dataclasses.replace(self.lookup, column=column))
         if self.cells == "random" and self.select_by != "proxy":
             raise InputError(
                 f"select_by={self.select_by}: random cells have no shared weights; use proxy"
