@@ -13,6 +13,10 @@ STRICT = {"extra": "forbid", "strict": True}
 """Read by pydantic where settings come from a file: no unknown keys, no silent conversion."""
 
 
+Checksum = Literal["published", "any"]
+"""any: read files whose checksum is not the published one."""
+
+
 def require(condition: bool, message: str) -> None:
     """Raise InputError with this message unless the condition holds."""
     if not condition:
@@ -37,7 +41,7 @@ class ImageData:
     flip: bool  # horizontal, with probability 1/2
     cutout: int = 0  # side of the zeroed square, after normalising; may overhang; 0: off
     # any: read CIFAR files whose checksum is not the published one.
-    checksum: Literal["published", "any"] = "published"
+    checksum: Checksum = "published"
 
     def __post_init__(self) -> None:
         require(self.crop_padding >= 0, f"crop_padding={self.crop_padding}: must be 0 or more")

@@ -16,7 +16,8 @@ from gdas.data.images import DIGIT_PHOTOS, known, open_images, subset
 from gdas.data.images import identity as image_identity
 from gdas.data.settings import AnyImageData, PhotoData, TableData, TextData
 from gdas.data.shard_index import open_index, photos_in
-from gdas.data.text import Split, known_text, open_tokens
+from gdas.data.text import known_text, open_tokens
+from gdas.data.vocabulary import Split
 from gdas.errors import InputError
 from gdas.genotype import Genotype, RecurrentGenotype
 from orchestrator.experiment.config import CellSource, Experiment, FinalSpec, SearchSpec

@@ -29,7 +29,8 @@ from gdas.data.arrow import Images
 from gdas.data.augment import CROP_ATTEMPTS, PHOTO_NUMBERS, PhotoMoves, augment, draw_moves
 from gdas.data.decode import decode
 from gdas.data.digit_photos import make_digit_photos
-from gdas.data.images import digits, identity, open_images
+from gdas.data.digits import digits
+from gdas.data.images import identity, open_images
 from gdas.data.photos import Photos, augment_photo, crop_box, plain_photo
 from gdas.data.settings import PHOTO_DATA, PhotoData
 from gdas.data.shard_index import read_index
