@@ -252,6 +252,8 @@ class TrainConfig:
     compile: bool = False  # torch.compile
 
     def __post_init__(self) -> None:
+        images = self.train_images
+        require(images is None or images >= 2, f"train_images={images}: must be 2 or more, or null")
         whole = ("epochs", "channels", "normals_per_block", "evaluate_every", "segments_per_epoch")
         for key in whole:
             require(getattr(self, key) >= 1, f"{key}={getattr(self, key)}: must be 1 or more")
