@@ -21,8 +21,9 @@ from orchestrator.store.storage import Storage, is_address, join, open_storage, 
 NO_SPACE = "No space left on device: make room, it goes on from its last checkpoint"
 Record = dict[str, Any]
 """One segment: position, of, metrics, details, started, time, seconds, host, pid."""
-Cause = Literal["own", "process", "node"]
-"""An exception of the job's own; a process that died without a word; a machine that was lost."""
+Cause = Literal["own", "input", "process", "node"]
+"""An exception of the job's own; bad input; a process that died without a word; a machine that was
+lost."""
 SMALL = (
     *("settings.json", "provenance.json", "records.jsonl", "result.json", "failure.json"),
     "distribution.json",  # of a lookup
