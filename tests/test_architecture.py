@@ -24,6 +24,7 @@ GDAS_MAY_IMPORT = {
     "numpy",
     "pyarrow",
     "matplotlib",
+    "scipy",
     "sklearn",
     "gdas",
 }
