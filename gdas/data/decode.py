@@ -1,9 +1,9 @@
 """A photo's file to RGB pixels.
 
-torchvision decodes JPEG (grayscale and CMYK too, with the colours that PIL gives), opaque PNG and
-plain WebP by content, whatever a file is called; PIL the others, and everything where there is a
-torchvision without decoders (they are deprecated): the same pixels, at half the speed. Both refuse
-a truncated file.
+torchvision decodes JPEG (grayscale and CMYK too, with the colours that PIL gives) and plain WebP by
+content, whatever a file is called; PIL the others, and everything where there is a torchvision
+without decoders (they are deprecated): the same pixels, at half the speed. Both refuse a truncated
+file. PNG is PIL's, because torchvision 0.29 ends the process at a damaged one.
 
 What a file holds beside one opaque picture is decided here, once: of an animation or of several
 pages the first is taken; what is transparent lies on white, as browsers show it; 16 bits a channel
@@ -16,7 +16,6 @@ Shapes: C channels, H and W height and width.
 from __future__ import annotations
 
 import io
-import struct
 import warnings
 from typing import Any
 
@@ -33,8 +32,6 @@ try:
 except ImportError:
     decode_image = None
 
-PNG, TRANSPARENT_PNG = b"\x89PNG\r\n\x1a\n", (4, 6)
-"""How a PNG file begins; the colour types in its header that have a channel of transparency."""
 SIXTEEN_BITS = ("PNG", "PPM")
 """Formats of PIL whose 32-bit integers are 16-bit pixels of the file."""
 WHITE = (255, 255, 255, 255)
@@ -57,22 +54,13 @@ def decode(encoded: bytes) -> Tensor:
         )
     except RuntimeError:
         return _decode_by_pil(encoded)
-    if pixels_CHW.dtype == torch.uint16:  # PNG with 16 bits a channel
-        pixels_CHW = (pixels_CHW.int() >> 8).to(torch.uint8)
     return _checked(pixels_CHW)
 
 
 def _by_torchvision(encoded: bytes) -> bool:
     """Whether it is a file that torchvision reads as PIL does: one picture, nothing transparent."""
-    if encoded.startswith(b"\xff\xd8\xff"):
-        return True
-    if encoded.startswith(PNG) and len(encoded) > 26:
-        width, height = struct.unpack(">II", encoded[16:24])
-        if width * height > 2 * (Image.MAX_IMAGE_PIXELS or 2**62):
-            return False  # PIL refuses to make room for it
-        header, _, _ = encoded.partition(b"IDAT")
-        return encoded[25] not in TRANSPARENT_PNG and b"tRNS" not in header
-    return encoded[:4] == b"RIFF" and encoded[8:16] == b"WEBPVP8 "
+    jpeg = encoded.startswith(b"\xff\xd8\xff")
+    return jpeg or (encoded[:4] == b"RIFF" and encoded[8:16] == b"WEBPVP8 ")
 
 
 def _checked(pixels_CHW: Tensor) -> Tensor:

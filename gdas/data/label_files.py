@@ -58,7 +58,7 @@ def read_labels(
     return None
 
 
-def label_files(folder: Path, split: str, above: int = 3) -> list[Path]:
+def label_files(folder: Path, split: str, above: int = 4) -> list[Path]:
     """Where labels of a flat folder may be: in it, or beside it or above under the split's name."""
     places = [(folder, "")]
     places += [(place, split) for place in [*folder.absolute().parents][:above]]

@@ -110,8 +110,12 @@ def plain_photo(pixels_CHW: Tensor, data: PhotoData) -> Tensor:
 def _picture(encoded: bytes, data: PhotoData, uniform: Sequence[float] | None) -> Tensor:
     pixels_CHW = decode(encoded)
     if uniform is None:
-        return plain_photo(pixels_CHW, data)
-    return augment_photo(pixels_CHW, data, uniform)
+        cut_CHW = plain_photo(pixels_CHW, data)
+    else:
+        cut_CHW = augment_photo(pixels_CHW, data, uniform)
+    if cut_CHW.shape != (3, data.size, data.size):
+        raise ValueError(f"{tuple(pixels_CHW.shape)} became {tuple(cut_CHW.shape)}")
+    return cut_CHW
 
 
 # Reading
