@@ -9,6 +9,7 @@ from typing import cast
 import gdas.genotype
 from gdas.bench201.genotype import Bench201Genotype
 from gdas.bench201.table import read_table, table_identity, table_path
+from gdas.cnn.smallest_map import check_batches
 from gdas.cnn.space import search_split
 from gdas.config import SearchConfig, TextSearchConfig, TrainConfig
 from gdas.data.images import DIGIT_PHOTOS, known, open_images, subset
@@ -158,7 +159,8 @@ def _check_search(search: SearchSpec, folder: Path) -> None:
         raise InputError("proxy.data: must be of the search's kind")
     if not isinstance(search.recipe, TextSearchConfig):
         count, size = _training_images(search.recipe.data, folder)
-        _, valid_V = search_split(search.recipe, count)
+        train_T, valid_V = search_split(search.recipe, count)
+        check_batches(search.recipe, size, len(train_T), len(valid_V))
         if search.lookup is not None and search.lookup.images > len(valid_V):
             raise InputError(
                 f"lookup.images={search.lookup.images}: larger than D_V ({len(valid_V)})"

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from gdas.checkpoint import State
 from gdas.cnn.cell import SearchCell
+from gdas.cnn.smallest_map import check_batches
 from gdas.cnn.supernet import Supernet
 from gdas.compute import autocast, memory_format
 from gdas.config import ImageSearchConfig, SamplerConfig, SearchConfig
@@ -81,6 +82,7 @@ class ImageHalves:
                 f"batch_size={config.batch_size}: larger than a half of the training images "
                 f"({len(self.train_T)} and {len(self.valid_V)})"
             )
+        check_batches(config, images.size, len(self.train_T), len(self.valid_V))
         self.layout = memory_format(config.channels_last)
 
     @property
