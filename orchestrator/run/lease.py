@@ -16,6 +16,7 @@ from typing import Any, TextIO
 from gdas.errors import InputError
 from orchestrator.run.process import repeatedly
 from orchestrator.run.remote_lease import hold
+from orchestrator.store.storage import is_address, open_storage
 from orchestrator.store.store import DEAD_AFTER_S, LEASE, Store
 
 HEARTBEAT_S = 5.0
@@ -32,8 +33,8 @@ def lease(store: Store) -> Iterator[None]:
     Raises:
         InputError: another living process holds it; names host and process.
     """
-    if store.remote is not None:
-        with hold(store.remote, _lease_lost):
+    if is_address(store.address):
+        with hold(open_storage(store.address), _lease_lost):
             store.refresh(manifests=True)
             yield
         return

@@ -25,7 +25,9 @@ from gdas.checkpoint import Checkpoint, Segment, State, newest, save
 from gdas.compute import open_device
 from gdas.errors import one_line
 from orchestrator.store.data import data_on_this_node
-from orchestrator.store.job_folder import NO_SPACE, JobFolder, Record, TakenOver
+from orchestrator.store.failure import write_failure
+from orchestrator.store.job_folder import NO_SPACE, JobFolder, Record
+from orchestrator.store.place import TakenOver
 
 
 class Loop(Protocol):
@@ -84,8 +86,7 @@ def newest_checkpoint(folder: JobFolder) -> Checkpoint | None:
     """The newest whole checkpoint of a job; damaged ones are passed over and named."""
     position = None
     while True:
-        if folder.remote is not None:
-            position = folder.fetch_checkpoint(below=position)
+        position = folder.fetch_checkpoint(below=position)
         checkpoint, damaged = newest(folder.checkpoints)
         for line in damaged:
             print(line, file=sys.stderr)
@@ -121,7 +122,7 @@ def failure_recorded(folder: JobFolder) -> Iterator[None]:
     except Exception as error:
         # On a full disk there is no room for a word; the error itself tells Ray.
         with suppress(OSError):
-            folder.write_failure(describe(error), traceback.format_exc())
+            write_failure(folder.place, describe(error), traceback.format_exc())
         raise
 
 
