@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 import uuid
@@ -14,14 +13,12 @@ import pytest
 import torch
 from pyarrow.fs import LocalFileSystem
 
-import orchestrator.run.remote_lease
 import orchestrator.store.place
 import orchestrator.store.storage
 from gdas.checkpoint import Segment, State
 from gdas.errors import InputError
 from orchestrator.experiment.load import load_experiment
 from orchestrator.experiment.study import build_study
-from orchestrator.run.lease import lease
 from orchestrator.store.data import data_on_this_node, node_folder, publish
 from orchestrator.store.failure import read_failure, write_failure
 from orchestrator.store.job_folder import JobFolder
@@ -39,7 +36,6 @@ SEGMENTS = 4
 def out(aws: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A fresh address; this node's own folders are the test's."""
     monkeypatch.setenv("GDAS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(orchestrator.run.remote_lease, "PAUSE_S", 0.2)
     return f"s3://bucket/{uuid.uuid4().hex}"
 
 
@@ -228,65 +224,6 @@ def test_a_store_that_does_not_answer_is_named_at_once(out: str) -> None:
     with pytest.raises(InputError, match=r"s3://nowhere/x.*does not answer"):
         Store("s3://nowhere/x?endpoint_override=127.0.0.1:9&scheme=http&region=x")
     assert time.monotonic() - began < 30
-
-
-def test_a_second_driver_is_refused_and_a_dead_ones_lease_runs_out(out: str) -> None:
-    store = Store(out)
-    with (
-        lease(store),
-        pytest.raises(InputError, match="another living process"),
-        lease(Store(out)),
-    ):
-        pass
-    with lease(Store(out)):
-        storage = open_storage(out)
-        holder = json.loads(storage.read("lease.json"))
-        assert holder["token"]
-    old = {"host": "elsewhere", "pid": 7, "heartbeat": time.time() - 50, "token": "t"}
-    storage.write("lease.json", json.dumps(old).encode())
-    with pytest.raises(InputError, match="7 on elsewhere"), lease(store):
-        pass
-    storage.write("lease.json", json.dumps(old | {"heartbeat": 0}).encode())
-    with lease(store):
-        pass
-
-
-def test_of_two_drivers_that_start_at_once_one_gets_the_lease(out: str) -> None:
-    storages = [open_storage(out) for _ in range(2)]
-    got: list[str] = []
-    both_looked = threading.Barrier(2)
-
-    class Together(Faulty):
-        def __getattr__(self, name: str) -> Any:
-            if name == "open_output_stream" and self.calls == 1:
-                both_looked.wait()
-            return super().__getattr__(name)
-
-    def drive(storage: Storage) -> None:
-        slow = Storage(Together(storage.files), storage.root, storage.address)
-        try:
-            with orchestrator.run.remote_lease.hold(slow, lambda: None):
-                got.append("lease")
-                time.sleep(0.5)
-        except InputError:
-            got.append("refused")
-
-    threads = [threading.Thread(target=drive, args=(storage,)) for storage in storages]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(got) == ["lease", "refused"]
-
-
-def test_a_driver_whose_lease_was_taken_is_told(out: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(orchestrator.run.remote_lease, "HEARTBEAT_S", 0.1)
-    storage, lost = open_storage(out), threading.Event()
-    with orchestrator.run.remote_lease.hold(storage, lost.set):
-        strange = {"token": "other", "heartbeat": time.time()}
-        storage.write("lease.json", json.dumps(strange).encode())
-        assert lost.wait(5)
-    assert json.loads(storage.read("lease.json"))["token"] == "other", "the new holder keeps it"
 
 
 def test_data_are_fetched_once_a_node(out: str, tmp_path: Path) -> None:
