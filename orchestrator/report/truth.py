@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gdas.bench201.genotype import all_bench201_cells, reaches_output
+from gdas.bench201.genotype import IMAGES_OF, Accuracy, all_bench201_cells, reaches_output
 from gdas.bench201.network import picks_of
 from gdas.config import differences
 from orchestrator.experiment.config import Experiment, SearchSpec
@@ -57,15 +57,15 @@ def truth(experiment: Experiment, study: Study, store: Store, folder: Path) -> l
     if not specs:
         return []
     parts = ["## Do the searches find good cells? The truth of NAS-Bench-201\n"]
-    for column in dict.fromkeys(s.lookup.column for s in specs.values() if s.lookup):
-        of_column = {n: s for n, s in specs.items() if s.lookup and s.lookup.column == column}
+    for column in dict.fromkeys(s.lookup.accuracy for s in specs.values() if s.lookup):
+        of_column = {n: s for n, s in specs.items() if s.lookup and s.lookup.accuracy == column}
         parts += _column(column, of_column, study, store, folder)
     parts += _no_path(specs, study, store)
     return parts
 
 
 def _column(
-    column: str, specs: dict[str, SearchSpec], study: Study, store: Store, folder: Path
+    column: Accuracy, specs: dict[str, SearchSpec], study: Study, store: Store, folder: Path
 ) -> list[str]:
     folders = {name: [store.folder(job) for job in study.lookups_of(name)] for name in specs}
     found = {name: _results(of_name) for name, of_name in folders.items()}
@@ -83,6 +83,7 @@ def _column(
         "half of equal ones counted: 50 on average for a uniformly drawn cell. p: how often as "
         "many uniformly drawn cells have a mean percentile this high (exact, one-sided).\n"
     )
+    parts += _other_images(column, specs)
     parts += _settings(specs)
     parts.append(_table(methods, worst_first))
     parts += [f"\n{sentence}\n" for sentence in _sentences(methods, found, worst_first)]
@@ -141,6 +142,17 @@ def _methods(specs: dict[str, SearchSpec], found: dict[str, list[Result]]) -> li
         for result in results:  # a seed draws the same uniform cell in every search
             uniform.setdefault(result["seed"], result["uniform"])
     return [*methods, Method("a uniformly drawn cell", uniform, 0.0)]
+
+
+def _other_images(column: Accuracy, specs: dict[str, SearchSpec]) -> list[str]:
+    """A sentence for each search on other images than those that the accuracies are of."""
+    images = IMAGES_OF[column]
+    return [
+        f"\n**{name} searched on {spec.recipe.data.name} and is looked up on {images}**: "
+        "percentile, p and rank correlation say how good cells found on the one are on the other.\n"
+        for name, spec in specs.items()
+        if spec.recipe.data.name != images
+    ]
 
 
 def _settings(specs: dict[str, SearchSpec]) -> list[str]:

@@ -12,8 +12,9 @@ from gdas.files import write_json
 from orchestrator.store.place import Place
 
 FAILURE = "failure.json"
-Cause = Literal["own", "process", "node"]
-"""An exception of the job's own; a process that died without a word; a machine that was lost."""
+Cause = Literal["own", "input", "process", "node"]
+"""An exception of the job's own; bad input; a process that died without a word; a machine that was
+lost."""
 
 
 @dataclass(frozen=True)

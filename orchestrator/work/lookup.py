@@ -73,7 +73,7 @@ def run_lookup(path: str, on_record: Report = lambda record: None) -> Result:
         table, found = open_table(search, job.data)
 
         def standing(cell: Bench201Genotype) -> Result:
-            return {"cell": str(cell), **table.standing(cell, spec.column)._asdict()}
+            return {"cell": str(cell), **table.standing(cell, spec.accuracy)._asdict()}
 
         epochs = [
             {"epoch": record["position"]}
@@ -85,14 +85,14 @@ def run_lookup(path: str, on_record: Report = lambda record: None) -> Result:
         seconds_a_cell = (time.time() - scoring) / len(cells)
         best = max(range(spec.best_of), key=scores.__getitem__)  # of equals the first drawn
         result = {
-            "column": spec.column,
+            "column": spec.accuracy,
             "seed": config.seed,
             "derived": standing(bench201_from_json(found["genotype"])),
             "uniform": standing(uniform_cells(config.seed, "a uniform cell", 1)[0]),
             "best_of": standing(cells[best]) | {"k": spec.best_of, "score": scores[best]},
-            "correlation": table.correlation(cells, scores, spec.column),
+            "correlation": table.correlation(cells, scores, spec.accuracy),
             "scored": [
-                [str(cell), score, table.standing(cell, spec.column).accuracy]
+                [str(cell), score, table.standing(cell, spec.accuracy).accuracy]
                 for cell, score in zip(cells, scores, strict=True)
             ],
             "epochs": epochs,
@@ -113,7 +113,7 @@ def run_lookup(path: str, on_record: Report = lambda record: None) -> Result:
         job.folder.rewrite_records(records)
         on_record(records[-1])
         result |= {"metrics": records[-1]["metrics"], "seconds": time.time() - started}
-        values, counts = np.unique(table.accuracies_N(spec.column), return_counts=True)
+        values, counts = np.unique(table.accuracies_N(spec.accuracy), return_counts=True)
         distribution = {"accuracies": values.tolist(), "cells": counts.tolist()}
         write_text(job.folder.path / DISTRIBUTION, json.dumps(distribution))
         job.folder.publish(DISTRIBUTION)

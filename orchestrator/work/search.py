@@ -26,12 +26,18 @@ from gdas.cnn.space import (
     search_split,
 )
 from gdas.cnn.train import build_network, train_image
-from gdas.config import Bench201SearchConfig, SearchConfig, TextSearchConfig, TrainConfig
+from gdas.config import (
+    Bench201SearchConfig,
+    ImageSearchConfig,
+    SearchConfig,
+    TextSearchConfig,
+    TrainConfig,
+)
 from gdas.data.images import open_images
 from gdas.data.text import open_tokens
 from gdas.derive import DerivedCell
 from gdas.genotype import AnyGenotype, Genotype, RecurrentGenotype
-from gdas.metrics import count_parameters
+from gdas.metrics import count_parameters, require_finite
 from gdas.rnn.space import TextSpace
 from gdas.rnn.train import build_language_model, train_text
 from gdas.search import search
@@ -61,7 +67,7 @@ def _search_images(job: OpenJob, config: SearchConfig, on_record: Report) -> Res
     pairs = compare_drawn_with_uniform(config, images, finished.state, job.device)
     return {
         **_summary(finished, space.weights),
-        **_searched(genotype, cells, score),
+        **_searched(config, genotype, cells, score),
         "drawn_against_uniform": pairs,
     }
 
@@ -86,16 +92,26 @@ def _search_bench201(job: OpenJob, config: Bench201SearchConfig, on_record: Repo
     finished = run_to_end(job.folder, partial(search, config, space), on_record)
     genotype, cell = derive_bench201_genotype(config, finished.state["logits"])
     (score,) = score_bench201_cells(config, images, finished.state, [genotype], job.device)
-    return _summary(finished, space.weights) | _searched(genotype, {CELL_TYPE: cell}, score)
+    cells = {CELL_TYPE: cell}
+    return _summary(finished, space.weights) | _searched(config, genotype, cells, score)
 
 
-def _searched(genotype: AnyGenotype, cells: dict[str, DerivedCell], score: Score) -> Result:
-    """The derived cell of a search on images, and its score with the shared weights."""
+def _searched(
+    config: ImageSearchConfig, genotype: AnyGenotype, cells: dict[str, DerivedCell], score: Score
+) -> Result:
+    """The derived cell of a search on images, and its score with the shared weights.
+
+    Raises:
+        FloatingPointError: the loss is not finite.
+    """
+    scored = {"valid/loss": score.loss, "valid/top1": score.top1}
+    rates = f"learning rates that began at weights.lr={config.weights.lr:g}"
+    require_finite(scored, f"scoring {genotype.name} with the shared weights", rates)
     return {
         "genotype": genotype.to_json(),
         "entropy": {kind: cell.entropy for kind, cell in cells.items()},
         "margins": {kind: cell.margins for kind, cell in cells.items()},
-        "shared_weights": {"valid/loss": score.loss, "valid/top1": score.top1},
+        "shared_weights": scored,
     }
 
 
