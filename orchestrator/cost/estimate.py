@@ -104,7 +104,7 @@ def recorded_paces(store: Store) -> dict[str, float]:
     """Seconds a segment, by likeness, of the jobs in an output folder."""
     seconds: dict[str, list[float]] = {}
     for path in sorted((store.out / "jobs").iterdir()):
-        folder = JobFolder(path)
+        folder = JobFolder.open(path)
         try:
             settings = folder.settings()
             key = likeness(settings["kind"], settings["recipe"], settings["resources"])
