@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from gdas.checkpoint import State
 from gdas.cnn.cell import SearchCell
+from gdas.cnn.smallest_map import check_smallest_map
 from gdas.cnn.supernet import Supernet
 from gdas.compute import autocast, memory_format
 from gdas.config import ImageSearchConfig, SamplerConfig, SearchConfig
@@ -91,6 +92,7 @@ class ImageHalves:
         self._orders: dict[str, tuple[int, Tensor]] = {}
         self.train_T, self.valid_V = search_split(config, len(images))
         check_halves(config, len(self.train_T), len(self.valid_V))
+        check_smallest_map(config, images.size, len(self.train_T), len(self.valid_V))
         self.layout = memory_format(config.channels_last)
 
     @property

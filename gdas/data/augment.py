@@ -74,7 +74,7 @@ def normalise(images_BCHW: Tensor, data: AnyImageData) -> Tensor:
     constants = torch.stack([1.0 / (255.0 * std_C), torch.tensor(data.mean) / std_C])
     # Made on the CPU and copied without waiting: a tensor made on a GPU from Python's numbers
     # waits until all work before it is done.
-    scale_C, shift_C = constants.to(images_BCHW.device, non_blocking=True)
+    scale_C, shift_C = constants.to(images_BCHW.device, non_blocking=True).unbind()
     return images_BCHW.float() * scale_C[:, None, None] - shift_C[:, None, None]
 
 

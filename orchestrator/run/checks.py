@@ -10,6 +10,7 @@ from typing import cast
 import gdas.genotype
 from gdas.bench201.genotype import Bench201Genotype
 from gdas.bench201.table import read_table, table_identity, table_path
+from gdas.cnn.smallest_map import check_smallest_map
 from gdas.cnn.train import check_batches, check_training
 from gdas.config import SearchConfig, TextSearchConfig, TextTrainConfig, TrainConfig
 from gdas.data.images import DIGIT_PHOTOS, known, open_images, subset
@@ -145,9 +146,10 @@ def check_experiment(experiment: Experiment, cells: dict[str, AnyGenotype], fold
         except InputError as problem:
             raise InputError(f"searches.{name}: {problem}") from None
     for name, measure in experiment.measures.items():
-        count, _ = _training_images(measure.recipe.data, folder)
+        count, size = _training_images(measure.recipe.data, folder)
         with under(f"measures.{name}.recipe"):
-            check_image_search(measure.recipe, count)
+            train_T, valid_V = check_image_search(measure.recipe, count)
+            check_smallest_map(measure.recipe, size, train_T, valid_V)
     for name, final in experiment.finals.items():
         if final.without_data == "leave_out" and not _at_hand(final, folder):
             continue
@@ -204,6 +206,7 @@ def _check_search(search: SearchSpec, folder: Path) -> None:
         count, size = _training_images(search.recipe.data, folder)
         with under("recipe"):
             train_T, valid_V = check_image_search(search.recipe, count)
+            check_smallest_map(search.recipe, size, train_T, valid_V)
         if search.lookup is not None and search.lookup.images > valid_V:
             raise InputError(
                 f"lookup.images={search.lookup.images}: larger than D_V ({valid_V}); use {valid_V} "
