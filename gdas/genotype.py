@@ -315,8 +315,8 @@ def load(path: str | os.PathLike[str]) -> AnyGenotype:
                 path, named = Path(file), name
         if path.stat().st_size > MAX_BYTES:
             raise InputError(
-                f"{path}: larger than {MAX_BYTES} bytes, not a genotype file; of a log keep the line: "
-                f"grep Genotype {path.name} | tail -1 > cell.txt"
+                f"{path}: larger than {MAX_BYTES} bytes, not a genotype file; keep one line of a "
+                f"log: grep Genotype {path.name} | tail -1 > cell.txt"
             )
         content = path.read_bytes()
     except OSError as error:
