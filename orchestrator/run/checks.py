@@ -68,7 +68,10 @@ def _cell(source: CellSource, task: str, where: str) -> AnyGenotype:
     if source.file is not None:
         loaded = gdas.genotype.load(source.file)
         if isinstance(loaded, Bench201Genotype):
-            raise InputError(f"{where}.cell: {source.file} is a NAS-Bench-201 cell, not a final's")
+            raise InputError(
+                f"{where}.cell.file={source.file}: is a NAS-Bench-201 cell; finals train "
+                "convolutional and recurrent ones, and its table has its accuracy"
+            )
         cell = loaded
     elif source.published is not None:
         cell = (gdas.genotype.PUBLISHED | gdas.genotype.PUBLISHED_RECURRENT)[source.published]
@@ -76,7 +79,11 @@ def _cell(source: CellSource, task: str, where: str) -> AnyGenotype:
         cell = _drawn(source, task, where)
     if isinstance(cell, RecurrentGenotype) != (task == "text"):
         kind = "a recurrent" if isinstance(cell, RecurrentGenotype) else "a convolutional"
-        raise InputError(f"{where}.cell: {cell.name} is {kind} cell and the data set is {task}")
+        other = "RNN_GDAS" if task == "text" else "GDAS_V1"
+        raise InputError(
+            f"{where}.cell: {cell.name} is {kind} cell and the data set is {task}; name a cell of "
+            f"that kind, such as {other}, or another recipe.data"
+        )
     return cell
 
 
@@ -191,7 +198,10 @@ def _at_hand(final: FinalSpec, folder: Path) -> bool:
 
 def _check_search(search: SearchSpec, folder: Path) -> None:
     if search.proxy is not None and search.recipe.task != search.proxy.task:
-        raise InputError("proxy.data: must be of the search's kind")
+        raise InputError(
+            f"proxy.data.name={search.proxy.data.name}: is {search.proxy.task} and the search's "
+            f"data are {search.recipe.task}; leave it out for the search's own"
+        )
     if not isinstance(search.recipe, TextSearchConfig):
         count, size = _training_images(search.recipe.data, folder)
         with under("recipe"):
@@ -238,7 +248,8 @@ def _check_final(
     for key, search in searches.items():
         if search.recipe.task != final.recipe.task:
             raise InputError(
-                f"cell.{key}={final.cell.tracks[key]}: searches for cells of the other kind"
+                f"cell.{key}={final.cell.tracks[key]}: searches for cells of the other kind "
+                f"({search.recipe.task}); name a search on {final.recipe.task}"
             )
     reduce = searches.get("combined.reduce")
     recipe = reduce.recipe if reduce else None
