@@ -22,8 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from gdas.checkpoint import Segment, State
-from gdas.config import AnySearchConfig, SamplerConfig
+from gdas.config import SamplerConfig
 from gdas.metrics import BatchLoss, EpochSums, require_finite
+from gdas.presets import AnySearchConfig
 from gdas.randomness import generator
 from gdas.sampler import Draw, Pick, draw_operations, mix_operations, temperature
 
@@ -306,7 +307,7 @@ def search(
 ) -> Iterator[Segment]:
     """Search; yields a segment an epoch, whose state resumes the search exactly.
 
-    Source: paper Algorithm 1, section 4.2; settings in gdas.config.
+    Source: paper Algorithm 1, section 4.2; settings in gdas.config and the folder of the space.
 
     Args:
         config: the search's settings.

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gdas.bench201.config import Bench201SearchConfig
 from gdas.bench201.genotype import CELL_OPERATIONS, EDGES, Bench201Genotype, reaches_output
 from gdas.bench201.network import CELL_TYPE, Cell, Network, picks_of
 from gdas.checkpoint import State
 from gdas.cnn.space import ImageHalves, Score, score_picks
-from gdas.config import Bench201SearchConfig
 from gdas.data.source import ImageSource
 from gdas.derive import DerivedCell, describe, relative_entropy
 from gdas.metrics import BatchLoss

@@ -17,9 +17,10 @@ from torch.nn import functional as F
 
 from gdas.checkpoint import State
 from gdas.cnn.cell import SearchCell
+from gdas.cnn.config import SearchConfig
 from gdas.cnn.supernet import Supernet
 from gdas.compute import autocast, memory_format
-from gdas.config import ImageSearchConfig, SamplerConfig, SearchConfig
+from gdas.config import SamplerConfig
 from gdas.data.augment import augment, draw_moves, normalise
 from gdas.data.images import split_indices
 from gdas.data.source import Batch, ImageSource, Wanted
@@ -27,6 +28,7 @@ from gdas.derive import DerivedCell, derive_cell, describe
 from gdas.errors import InputError
 from gdas.genotype import OPERATIONS, Genotype
 from gdas.metrics import BatchLoss, correct_top_k
+from gdas.presets import ImageSearchConfig
 from gdas.randomness import generator, initial_weights
 from gdas.sampler import Pick
 from gdas.search import Architecture, draw_architecture

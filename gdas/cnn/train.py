@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gdas.checkpoint import Segment, State
+from gdas.cnn.config import TrainConfig
 from gdas.cnn.network import Network, check_auxiliary_input, draw_drop_path
 from gdas.compute import autocast, memory_format
-from gdas.config import TrainConfig
 from gdas.data.augment import augment, draw_moves, normalise
 from gdas.data.source import Batch, ImageSource, Wanted
 from gdas.distributed import Workers, unwrap, workers

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gdas.compute import autocast
-from gdas.config import TextSearchConfig
 from gdas.data.text import Tokens, batch_tokens, bptt_lengths
 from gdas.derive import DerivedCell, describe
 from gdas.genotype import RecurrentGenotype
 from gdas.metrics import BatchLoss
 from gdas.randomness import generator, initial_weights
+from gdas.rnn.config import TextSearchConfig
 from gdas.rnn.derive import derive_recurrent
 from gdas.rnn.regularisation import draw_masks, temporal_penalty
 from gdas.rnn.supernet import CELL_TYPE, RecurrentSupernet

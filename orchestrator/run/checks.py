@@ -9,9 +9,9 @@ from typing import cast
 import gdas.genotype
 from gdas.bench201.genotype import Bench201Genotype
 from gdas.bench201.table import read_table, table_identity, table_path
+from gdas.cnn.config import SearchConfig, TrainConfig
 from gdas.cnn.space import search_split
 from gdas.cnn.train import check_training
-from gdas.config import SearchConfig, TextSearchConfig, TrainConfig
 from gdas.data.images import DIGIT_PHOTOS, known, open_images, subset
 from gdas.data.images import identity as image_identity
 from gdas.data.settings import AnyImageData, PhotoData, TableData, TextData
@@ -20,6 +20,7 @@ from gdas.data.text import known_text, open_tokens
 from gdas.data.vocabulary import Split
 from gdas.errors import InputError
 from gdas.genotype import Genotype, RecurrentGenotype
+from gdas.rnn.config import TextSearchConfig
 from orchestrator.experiment.config import CellSource, Experiment, FinalSpec, SearchSpec
 from orchestrator.experiment.decode import decode_search, decode_train
 from orchestrator.experiment.study import Job, Study, build_study

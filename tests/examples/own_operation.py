@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 
+from gdas.cnn.config import SearchConfig, SupernetConfig
 from gdas.cnn.network import Network
 from gdas.cnn.space import build_supernet
-from gdas.config import SearchConfig, SupernetConfig
 from gdas.derive import derive_cell, edge_list, parameter_free
 from gdas.drawing.draw import draw
 from gdas.genotype import OPERATIONS, Genotype, from_json, random_genotype

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gdas.bench201.config import Bench201SearchConfig
 from gdas.bench201.genotype import (
     ACCURACIES,
     CELL_OPERATIONS,
@@ -41,7 +42,7 @@ from gdas.bench201.space import (
 from gdas.bench201.table import Table, read_table, spearman, table_path
 from gdas.checkpoint import Segment, State, digest
 from gdas.cnn.space import search_split
-from gdas.config import AlphaUpdate, Bench201SearchConfig, SamplerConfig, WeightUpdate
+from gdas.config import AlphaUpdate, SamplerConfig, WeightUpdate
 from gdas.data.arrow import Images
 from gdas.data.augment import normalise
 from gdas.data.settings import IMAGE_DATA, TableData

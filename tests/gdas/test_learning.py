@@ -14,7 +14,8 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from gdas.config import AlphaUpdate, SamplerConfig, SearchConfig, WeightUpdate
+from gdas.cnn.config import SearchConfig
+from gdas.config import AlphaUpdate, SamplerConfig, WeightUpdate
 from gdas.derive import derive_cell
 from gdas.genotype import OPERATIONS
 from gdas.metrics import BatchLoss, correct_top_k

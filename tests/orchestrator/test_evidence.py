@@ -11,16 +11,12 @@ from typing import Any
 import pytest
 from matplotlib.image import imread
 
+from gdas.bench201.config import Bench201SearchConfig
 from gdas.bench201.genotype import Bench201Genotype
-from gdas.config import (
-    Bench201SearchConfig,
-    SearchConfig,
-    TextSearchConfig,
-    TextTrainConfig,
-    TrainConfig,
-)
+from gdas.cnn.config import SearchConfig, TrainConfig
 from gdas.data.settings import IMAGE_DATA
 from gdas.genotype import OPERATIONS, PUBLISHED
+from gdas.rnn.config import TextSearchConfig, TextTrainConfig
 from orchestrator.paper import tables as paper
 from orchestrator.report import verdict as evidence
 from orchestrator.report.health import (
