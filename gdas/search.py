@@ -12,7 +12,6 @@ Shapes: B batch, E edges, K operations.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import replace
@@ -26,7 +25,8 @@ from gdas.config import SamplerConfig
 from gdas.metrics import BatchLoss, EpochSums, require_finite
 from gdas.presets import AnySearchConfig
 from gdas.randomness import generator
-from gdas.sampler import Draw, Pick, draw_operations, mix_operations, temperature
+from gdas.sampler import Draw, Pick, draw_operations, mix_operations
+from gdas.schedule import cosine, temperature
 
 
 class Architecture(NamedTuple):
@@ -292,11 +292,6 @@ class SearchSteps:
                 if p.grad is None:
                     p.grad = torch.zeros_like(p)
         return batch
-
-
-def cosine(epoch: int, epochs: int, start: float, end: float) -> float:
-    """Cosine learning rate of a 0-based epoch: `start` first, `end` after the last."""
-    return end + (start - end) * (1 + math.cos(math.pi * epoch / epochs)) / 2
 
 
 def search(

@@ -29,7 +29,7 @@ from gdas.errors import InputError
 from gdas.genotype import Genotype
 from gdas.metrics import BatchLoss, EpochSums, correct_top_k, require_finite
 from gdas.randomness import generator, initial_weights
-from gdas.search import cosine
+from gdas.schedule import cosine
 
 EVALUATION_BATCH = 500
 TOP5_CLASSES = 6

@@ -14,16 +14,17 @@ import torch
 
 import gdas.genotype
 from gdas.bench201.config import Bench201SearchConfig
+from gdas.bench201.derive import derive_bench201_genotype
 from gdas.bench201.network import CELL_TYPE
-from gdas.bench201.space import Bench201Space, derive_bench201_genotype
+from gdas.bench201.space import Bench201Space
 from gdas.bench201.space import score_with_shared_weights as score_bench201_cells
 from gdas.cnn.config import SearchConfig, TrainConfig
+from gdas.cnn.derive import derive_genotype
 from gdas.cnn.measure import measure_iterations
 from gdas.cnn.space import (
     ImageSpace,
     Score,
     compare_drawn_with_uniform,
-    derive_genotype,
     score_with_shared_weights,
     search_split,
 )

@@ -17,9 +17,10 @@ from gdas.config import SamplerConfig
 from gdas.genotype import PUBLISHED, PUBLISHED_RECURRENT
 from gdas.randomness import generator, initial_weights
 from gdas.rnn.config import Dropouts
+from gdas.rnn.derive import CELL_TYPE
 from gdas.rnn.language_model import LanguageModel
 from gdas.rnn.regularisation import draw_masks, temporal_penalty
-from gdas.rnn.supernet import CELL_TYPE, RecurrentSupernet
+from gdas.rnn.supernet import RecurrentSupernet
 from gdas.search import draw_architecture
 from tests.gpu.setup import CLASSES, TAU
 from tests.gpu.sizes import Sizes

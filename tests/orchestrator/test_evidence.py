@@ -329,7 +329,7 @@ def test_entropy_and_margin_of_every_edge_by_hand() -> None:
 def test_the_library_and_the_report_agree_on_entropy() -> None:
     import torch
 
-    from gdas.derive import derive_cell
+    from gdas.cnn.derive import derive_cell
 
     logits = torch.randn(EDGES, 8, generator=torch.Generator().manual_seed(0))
     history = edge_histories([record(1, logits.tolist())])["normal"]
