@@ -81,7 +81,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m orchestrator.cell",
         description="Show a cell's edges, draw it, count its network's parameters and "
-        "multiply-adds, or convert it from and to the text of other projects.",
+        "multiply-adds, or convert\nit from and to the text of other projects.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -18,6 +18,7 @@ GDAS_MAY_IMPORT = {
     "numpy",
     "pyarrow",
     "matplotlib",
+    "scipy",
     "sklearn",
     "gdas",
 }

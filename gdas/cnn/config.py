@@ -118,7 +118,7 @@ class TrainConfig:
     seed: int = 0
     epochs: OneOrMore = 600
     batch_size: TwoOrMore = 96  # global; not in the paper for CIFAR; 2019 config
-    train_images: int | None = None  # None: all of the training images
+    train_images: TwoOrMore | None = None  # None: all of the training images
     channels: OneOrMore = 36
     normals_per_block: OneOrMore = 6
     stem: Literal["cifar", "imagenet"] = "cifar"

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.drill.processes import Running, start, wait_for
-from orchestrator.store.job_folder import JobFolder, Record
+from orchestrator.store.job_folder import JobFolder
+from orchestrator.store.results import Record
 
 MEASURED = ("measure-",)
 """Jobs whose results are times: no two runs have the same."""
@@ -283,7 +284,8 @@ def differences(scene: Scene, undisturbed: Path) -> list[str]:
     if sorted(p.path.name for p in ours.values()) != sorted(p.path.name for p in theirs.values()):
         return [f"jobs {sorted(ours)}, undisturbed {sorted(theirs)}"]
     for label, folder in ours.items():
-        mine, other = folder.result() or {}, theirs[label].result() or {}
+        mine: dict[str, object] = {**(folder.result() or {})}
+        other: dict[str, object] = {**(theirs[label].result() or {})}
         if label.startswith(MEASURED):
             if mine.keys() != other.keys():
                 found.append(f"{label}: another result")
@@ -311,8 +313,7 @@ def differences(scene: Scene, undisturbed: Path) -> list[str]:
 
 def _numbers(records: list[Record]) -> list[Any]:
     """What must be equal of two runs' records."""
-    keys = ("position", "of", "metrics", "details")
-    return [[record[key] for key in keys] for record in records]
+    return [[r["position"], r["of"], r["metrics"], r["details"]] for r in records]
 
 
 def _selection(path: Path) -> dict[str, Any]:

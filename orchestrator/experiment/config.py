@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from dataclasses import field
 from typing import Literal
 
 import gdas.genotype
-from gdas.bench201.genotype import Accuracy
+from gdas.bench201.genotype import Accuracy, own_accuracy
 from gdas.cnn.config import SearchConfig
 from gdas.errors import InputError
 from gdas.presets import Preset
 from gdas.settings import NotNegative, OneOrMore, Positive, TwoOrMore, ZeroOrMore, settings
 from orchestrator.experiment.decode import AnySearch, AnyTrain, suggestion
-from orchestrator.experiment.spaces import SPACES, SelectBy
+from orchestrator.experiment.spaces import DERIVATION, SPACES, SelectBy
+
+MOST_NODES = 100
+"""Of a random cell: its network grows with their square."""
 
 
 @settings
@@ -74,10 +78,16 @@ class LookupSpec:
     that shares the search's weights.
     """
 
-    column: Accuracy = "cifar10_test_200"
+    column: Accuracy | None = None  # null: of the data set that is searched on, else of CIFAR-10
     cells: TwoOrMore = 200  # a rank correlation needs two
     best_of: OneOrMore = 50
     images: TwoOrMore = 1000  # of D_V, that these cells are scored on
+
+    @property
+    def accuracy(self) -> Accuracy:
+        """The column; SearchSpec has filled it in."""
+        assert self.column is not None, "a lookup belongs to a search"
+        return self.column
 
     def __post_init__(self) -> None:
         if self.best_of > self.cells:
@@ -116,7 +126,13 @@ class SearchSpec:
             ways = " or ".join(space.select_by)
             raise InputError(f"select_by={self.select_by}: {space.cells} are selected by {ways}")
         if self.lookup is not None and self.recipe.task != "bench201":
-            raise InputError("lookup: only cells of NAS-Bench-201 (task: bench201) are in a table")
+            raise InputError(
+                "lookup: only cells of NAS-Bench-201 are in a table; leave it out, or set "
+                "recipe.task=bench201"
+            )
+        if self.lookup is not None and self.lookup.column is None:
+            column = own_accuracy(self.recipe.data.name)
+            object.__setattr__(self, "lookup", dataclasses.replace(self.lookup, column=column))
         if self.cells == "random" and self.select_by != "proxy":
             raise InputError(
                 f"select_by={self.select_by}: random cells have no shared weights; use proxy"
@@ -140,7 +156,13 @@ class CellSource:
     published: str | None = None  # a name of gdas.genotype.PUBLISHED
     file: str | None = None  # a genotype file
     random: int | None = None  # a seed
-    fixed_reduction: bool = False  # of a random cell
+    # What a random cell is drawn from; null: as the paper's searches (4 nodes or 8 steps, distinct
+    # sources, no `none`).
+    fixed_reduction: bool = False
+    nodes: int | None = None  # of a convolutional cell
+    steps: int | None = None  # of a recurrent cell
+    distinct_sources: bool | None = None  # of a node
+    exclude_none: bool | None = None
 
     @property
     def tracks(self) -> dict[str, str]:
@@ -165,6 +187,12 @@ class CellSource:
             )
         if self.combined is not None and self.combined.normal == "fixed":
             raise InputError("cell.combined.normal=fixed: only the reduction cell can be fixed")
+        for key in ("nodes", "steps", "distinct_sources", "exclude_none"):
+            value = getattr(self, key)
+            if value is not None and self.random is None:
+                raise InputError(f"cell.{key}={value}: is of random cells; give cell.random a seed")
+            if type(value) is int and not 1 <= value <= MOST_NODES:
+                raise InputError(f"cell.{key}={value}: must be from 1 to {MOST_NODES}")
         published = [*gdas.genotype.PUBLISHED, *gdas.genotype.PUBLISHED_RECURRENT]
         if self.published is not None and self.published not in published:
             raise InputError(
@@ -219,6 +247,28 @@ class MlflowSpec:
     unreachable: Literal["error", "warn"] = "error"  # at the start; later it is always waited for
 
 
+def _check_comparable(name: str, search: SearchSpec, other: str, against: SearchSpec) -> None:
+    """Raise InputError unless the cells of two searches are of one space.
+
+    Otherwise what the report puts down to the search would be the space's.
+    """
+    where = f"searches.{name}.against={other}"
+    if against.recipe.task != search.recipe.task:
+        kinds = [SPACES[spec.recipe.task].cells for spec in (search, against)]
+        raise InputError(
+            f"{where}: {kinds[1]} cannot stand against {kinds[0]}; name a search of those"
+        )
+    found = SPACES[search.recipe.task].what_can_be_found
+    ours, theirs = found(search.recipe), found(against.recipe)
+    drawn = "random" in (search.cells, against.cells)
+    for key, value in ours.items():
+        if value != theirs[key] and (drawn or key not in DERIVATION):
+            raise InputError(
+                f"{where}: its cells are of another space, recipe.{key}={theirs[key]} and not "
+                f"{value}; set searches.{other}.recipe.{key}={str(value).lower()}"
+            )
+
+
 @settings
 class Experiment:
     """An experiment, resolved."""
@@ -244,8 +294,8 @@ class Experiment:
                     f"searches.{name}.against={other}: no such search"
                     f"{suggestion(other, list(self.searches))}"
                 )
-            if other is not None and self.searches[other].recipe.task != search.recipe.task:
-                raise InputError(f"searches.{name}.against={other}: has cells of the other kind")
+            if other is not None:
+                _check_comparable(name, search, other, self.searches[other])
         for name, final in self.finals.items():
             for key, searched in final.cell.tracks.items():
                 if searched not in self.searches:

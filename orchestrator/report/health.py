@@ -25,7 +25,7 @@ from gdas.derive import PARAMETER_FREE, parameter_free
 from gdas.genotype import OPERATIONS, Genotype, any_from_json
 from gdas.presets import AnySearchConfig
 from gdas.rnn.config import TextSearchConfig
-from orchestrator.store.job_folder import Record
+from orchestrator.store.results import Record
 
 COLLAPSED = 3 / 4
 """Share of a cell from which it counts as collapsed: 6 of 8 operations, or 3/4 of the edges. The

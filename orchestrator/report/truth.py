@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-from gdas.bench201.genotype import all_bench201_cells, reaches_output
+from gdas.bench201.genotype import IMAGES_OF, Accuracy, all_bench201_cells, reaches_output
 from gdas.bench201.network import picks_of
 from gdas.config import differences
 from orchestrator.experiment.config import Experiment, SearchSpec
@@ -21,10 +22,9 @@ from orchestrator.experiment.study import Study
 from orchestrator.report.figures.truth import Row, distribution_figure, epochs_figure
 from orchestrator.report.markup import NOT_RUN, duration, table
 from orchestrator.report.verdict import LEVEL, permutation_p, summary, uniform_p
-from orchestrator.store.job_folder import JobFolder, Record
+from orchestrator.store.job_folder import JobFolder
+from orchestrator.store.results import Distribution, LookupResult, Record, Standing
 from orchestrator.store.store import Store
-
-Result = dict[str, Any]
 
 RELAXATIONS = {
     "hard": "hard draws, as GDAS",
@@ -44,10 +44,10 @@ class Method:
     """
 
     name: str
-    standings: dict[int, Result]
+    standings: Mapping[int, Standing]
     seconds: float | None
 
-    def values(self, key: str) -> list[float]:
+    def values(self, key: Literal["accuracy", "rank", "percentile", "regret"]) -> list[float]:
         return [float(standing[key]) for standing in self.standings.values()]
 
 
@@ -57,15 +57,15 @@ def truth(experiment: Experiment, study: Study, store: Store, folder: Path) -> l
     if not specs:
         return []
     parts = ["## Do the searches find good cells? The truth of NAS-Bench-201\n"]
-    for column in dict.fromkeys(s.lookup.column for s in specs.values() if s.lookup):
-        of_column = {n: s for n, s in specs.items() if s.lookup and s.lookup.column == column}
+    for column in dict.fromkeys(s.lookup.accuracy for s in specs.values() if s.lookup):
+        of_column = {n: s for n, s in specs.items() if s.lookup and s.lookup.accuracy == column}
         parts += _column(column, of_column, study, store, folder)
     parts += _no_path(specs, study, store)
     return parts
 
 
 def _column(
-    column: str, specs: dict[str, SearchSpec], study: Study, store: Store, folder: Path
+    column: Accuracy, specs: dict[str, SearchSpec], study: Study, store: Store, folder: Path
 ) -> list[str]:
     folders = {name: [store.folder(job) for job in study.lookups_of(name)] for name in specs}
     found = {name: _results(of_name) for name, of_name in folders.items()}
@@ -83,6 +83,7 @@ def _column(
         "half of equal ones counted: 50 on average for a uniformly drawn cell. p: how often as "
         "many uniformly drawn cells have a mean percentile this high (exact, one-sided).\n"
     )
+    parts += _other_images(column, specs)
     parts += _settings(specs)
     parts.append(_table(methods, worst_first))
     parts += [f"\n{sentence}\n" for sentence in _sentences(methods, found, worst_first)]
@@ -107,21 +108,22 @@ def _column(
     return parts
 
 
-def _results(folders: list[JobFolder]) -> list[Result]:
-    return [result for folder in folders if (result := folder.result()) is not None]
+def _results(folders: list[JobFolder]) -> list[LookupResult]:
+    found = (folder.result(LookupResult) for folder in folders)
+    return [result for result in found if result is not None]
 
 
-def _distribution(folders: dict[str, list[JobFolder]]) -> dict[str, list[Any]]:
+def _distribution(folders: dict[str, list[JobFolder]]) -> Distribution:
     """The table's column, as the first lookup that is done left it."""
     done = (f for of_name in folders.values() for f in of_name if f.result() is not None)
-    found: dict[str, list[Any]] = json.loads((next(done).path / "distribution.json").read_text())
+    found: Distribution = json.loads((next(done).path / "distribution.json").read_text())
     return found
 
 
-def _methods(specs: dict[str, SearchSpec], found: dict[str, list[Result]]) -> list[Method]:
+def _methods(specs: dict[str, SearchSpec], found: dict[str, list[LookupResult]]) -> list[Method]:
     """Of every search its cells and the best by its weights; of the first its uniform cells."""
     methods: list[Method] = []
-    uniform: dict[int, Result] = {}
+    uniform: dict[int, Standing] = {}
     for name, spec in specs.items():
         results = found[name]
         if not results:
@@ -141,6 +143,17 @@ def _methods(specs: dict[str, SearchSpec], found: dict[str, list[Result]]) -> li
         for result in results:  # a seed draws the same uniform cell in every search
             uniform.setdefault(result["seed"], result["uniform"])
     return [*methods, Method("a uniformly drawn cell", uniform, 0.0)]
+
+
+def _other_images(column: Accuracy, specs: dict[str, SearchSpec]) -> list[str]:
+    """A sentence for each search on other images than those that the accuracies are of."""
+    images = IMAGES_OF[column]
+    return [
+        f"\n**{name} searched on {spec.recipe.data.name} and is looked up on {images}**: "
+        "percentile, p and rank correlation say how good cells found on the one are on the other.\n"
+        for name, spec in specs.items()
+        if spec.recipe.data.name != images
+    ]
 
 
 def _settings(specs: dict[str, SearchSpec]) -> list[str]:
@@ -207,7 +220,7 @@ def _table(methods: list[Method], cells: list[int]) -> str:
 
 
 def _sentences(
-    methods: list[Method], found: dict[str, list[Result]], cells: list[int]
+    methods: list[Method], found: dict[str, list[LookupResult]], cells: list[int]
 ) -> list[str]:
     """Whether each search is better than uniform draws, and searches than one another."""
     by_name = {method.name.partition(":")[0]: method for method in reversed(methods)}
@@ -236,7 +249,7 @@ def _sentences(
     return sentences
 
 
-def _correlations(specs: dict[str, SearchSpec], found: dict[str, list[Result]]) -> list[str]:
+def _correlations(specs: dict[str, SearchSpec], found: dict[str, list[LookupResult]]) -> list[str]:
     rows = []
     for name, results in found.items():
         lookup = specs[name].lookup

@@ -13,16 +13,14 @@ import time
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, TypeVar, cast, overload
 
 from gdas.files import write_json, write_text
+from orchestrator.store.results import Cause, Failure, JobSettings, Record, Result
 from orchestrator.store.storage import Storage, is_address, join, open_storage, work_folder
 
 NO_SPACE = "No space left on device: make room, it goes on from its last checkpoint"
-Record = dict[str, Any]
-"""One segment: position, of, metrics, details, started, time, seconds, host, pid."""
-Cause = Literal["own", "process", "node"]
-"""An exception of the job's own; a process that died without a word; a machine that was lost."""
+R = TypeVar("R", bound=Result)
 SMALL = (
     *("settings.json", "provenance.json", "records.jsonl", "result.json", "failure.json"),
     "distribution.json",  # of a lookup
@@ -170,9 +168,9 @@ class JobFolder:
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> JobSettings:
         """What `Store.prepare` wrote."""
-        settings: dict[str, Any] = json.loads((self.path / "settings.json").read_text())
+        settings: JobSettings = json.loads((self.path / "settings.json").read_text())
         return settings
 
     def records(self) -> list[Record]:
@@ -200,15 +198,25 @@ class JobFolder:
             file.write(json.dumps(record, allow_nan=False) + "\n")
         self.publish("records.jsonl")
 
-    def result(self) -> dict[str, Any] | None:
-        """The result, or None where the job is not done."""
+    @overload
+    def result(self) -> Result | None: ...
+
+    @overload
+    def result(self, kind: type[R]) -> R | None: ...
+
+    def result(self, kind: type[Any] = Result) -> Any:
+        """The result, or None if the job is not done.
+
+        Args:
+            kind: what the job's kind leaves, for the type checker.
+        """
         try:
             result = json.loads((self.path / "result.json").read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError, RecursionError):
             return None  # damaged: the job goes on from its last checkpoint
         return result if isinstance(result, dict) else None
 
-    def write_result(self, result: dict[str, Any]) -> None:
+    def write_result(self, result: Result) -> None:
         """Mark the job done."""
         write_json(self.path / "result.json", result)
         self.publish("result.json")
@@ -230,10 +238,13 @@ class JobFolder:
         return cause
 
     def write_failure(self, error: str, trace: str, cause: Cause = "own") -> None:
-        write_json(
-            self.path / "failure.json",
-            {"error": error, "traceback": trace, "time": time.time(), "cause": cause},
-        )
+        found: Failure = {
+            "error": error,
+            "traceback": trace,
+            "time": time.time(),
+            "cause": cause,
+        }
+        write_json(self.path / "failure.json", found)
         try:
             self.publish("failure.json")
         except OSError as problem:  # what failed is raised, not this
@@ -276,7 +287,7 @@ class JobFolder:
 def _record(line: bytes) -> Record | None:
     """A line's record; None where it is torn or none."""
     try:
-        record = json.loads(line, parse_constant=_refuse)
+        record: Any = json.loads(line, parse_constant=_refuse)
     except (ValueError, RecursionError):
         return None
     if not isinstance(record, dict) or not isinstance(record.get("metrics"), dict):
@@ -284,7 +295,7 @@ def _record(line: bytes) -> Record | None:
     numbers = [record.get(key) for key in ("position", "of", "time", "seconds")]
     numbers += record["metrics"].values()
     whole = all(type(n) in (int, float) and abs(n) < float("inf") for n in numbers)  # type: ignore[arg-type]
-    return record if whole and type(record["position"]) is int else None
+    return cast(Record, record) if whole and type(record["position"]) is int else None
 
 
 def _refuse(constant: str) -> None:

@@ -14,7 +14,8 @@ from rich.text import Text
 from gdas.errors import InputError
 from orchestrator.experiment.study import TITLES, Job, Study
 from orchestrator.store.board import Board, Changes
-from orchestrator.store.job_folder import NO_SPACE, Record
+from orchestrator.store.job_folder import NO_SPACE
+from orchestrator.store.results import Record
 from orchestrator.store.store import Store
 
 SHOWN = (

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.drill.processes import Process, Running, start
-from orchestrator.store.job_folder import JobFolder, Record
+from orchestrator.store.job_folder import JobFolder
+from orchestrator.store.results import Record
 from tests.bench.timing import Size
 
 STUDY = Path(__file__).with_name("orchestration.yaml")
