@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gdas.config import SearchConfig
+from gdas.cnn.config import SearchConfig
 from orchestrator.experiment.config import Experiment
 from orchestrator.experiment.spaces import SPACES
 from orchestrator.experiment.study import Job, Study

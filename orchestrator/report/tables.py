@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from gdas.config import TextTrainConfig
+from gdas.rnn.config import TextTrainConfig
 from orchestrator.experiment.config import Experiment, FinalSpec
 from orchestrator.experiment.study import Study
 from orchestrator.paper import tables as paper

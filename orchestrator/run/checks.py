@@ -10,9 +10,9 @@ from typing import cast
 import gdas.genotype
 from gdas.bench201.genotype import Bench201Genotype
 from gdas.bench201.table import read_table, table_identity, table_path
+from gdas.cnn.config import SearchConfig, TrainConfig
 from gdas.cnn.smallest_map import check_smallest_map
 from gdas.cnn.train import check_batches, check_training
-from gdas.config import SearchConfig, TextSearchConfig, TextTrainConfig, TrainConfig
 from gdas.data.images import DIGIT_PHOTOS, known, open_images, subset
 from gdas.data.images import identity as image_identity
 from gdas.data.settings import AnyImageData, PhotoData, TableData, TextData
@@ -21,6 +21,7 @@ from gdas.data.text import known_text, open_tokens
 from gdas.data.vocabulary import Split
 from gdas.errors import InputError
 from gdas.genotype import Genotype, RecurrentGenotype
+from gdas.rnn.config import TextSearchConfig, TextTrainConfig
 from orchestrator.experiment.config import CellSource, Experiment, FinalSpec, SearchSpec
 from orchestrator.experiment.decode import decode_search, decode_train
 from orchestrator.experiment.study import Job, Study, build_study

@@ -19,6 +19,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from gdas.bench201.config import Bench201SearchConfig
 from gdas.bench201.genotype import (
     CELLS,
     Accuracy,
@@ -31,7 +32,6 @@ from gdas.bench201.network import picks_of
 from gdas.bench201.space import score_with_shared_weights
 from gdas.bench201.table import Table, read_table, table_path
 from gdas.checkpoint import newest
-from gdas.config import Bench201SearchConfig
 from gdas.data.images import open_images
 from gdas.data.settings import TableData
 from gdas.files import write_text
