@@ -27,7 +27,7 @@ from gdas.config import (
     TrainConfig,
     WeightUpdate,
 )
-from gdas.data.settings import ImageData, PhotoData
+from gdas.data.settings import ImageData, PhotoData, TextData
 from gdas.deviations import value_of
 from gdas.presets import SEARCH_PRESETS, TEXT_SEARCH_PRESETS, image_train_preset, text_train_preset
 from gdas.sources import NOT_SOURCED, SOURCES
@@ -93,6 +93,7 @@ OTHERS: tuple[tuple[str, type], ...] = (
     ("`mlflow`", MlflowSpec),
     ("`data` of arrays (CIFAR, digits)", ImageData),
     ("`data` of photos", PhotoData),
+    ("`data` of text", TextData),
 )
 
 

@@ -9,6 +9,8 @@ from typing import Any, ClassVar, Literal
 
 from gdas.errors import InputError
 
+_FOLDER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+
 STRICT = {"extra": "forbid", "strict": True}
 """Read by pydantic where settings come from a file: no unknown keys, no silent conversion."""
 
@@ -41,7 +43,7 @@ class ImageData:
     flip: bool  # horizontal, with probability 1/2
     cutout: int = 0  # side of the zeroed square, after normalising; may overhang; 0: off
     # any: read CIFAR files whose checksum is not the published one.
-    checksum: Checksum = "published"
+    checksum: Literal["published", "any"] = "published"
 
     def __post_init__(self) -> None:
         require(self.crop_padding >= 0, f"crop_padding={self.crop_padding}: must be 0 or more")
@@ -79,7 +81,7 @@ class PhotoData:
 
     def __post_init__(self) -> None:
         require(
-            re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", self.name) is not None,
+            _FOLDER_NAME.fullmatch(self.name) is not None,
             f"name={self.name!r}: must be a plain folder name",
         )
         require(self.classes >= 2, f"classes={self.classes}: must be 2 or more")
@@ -154,11 +156,42 @@ PHOTO_DATA = {
 
 @dataclass(frozen=True, kw_only=True)
 class TextData:
-    """A text data set, by name: ptb, wikitext2, or prose (Python's own manual)."""
+    """A text data set, by name: ptb, wikitext2, prose (Python's own manual), or your own folder."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     name: str = "ptb"
+    # text: train, valid and test files of your own in the folder `name` under the data folder.
+    format: Literal["known", "text"] = "known"
+    # any: read files of PTB or WikiText-2 whose content is not the published one.
+    checksum: Literal["published", "any"] = "published"
+    # Own text: rarer words of training become <unk>; None: 1 where training has <unk>, else 2.
+    min_count: int | None = None
+
+    def __post_init__(self) -> None:
+        own = self.format == "text"
+        require(
+            not own or _FOLDER_NAME.fullmatch(self.name) is not None,
+            f"name={self.name!r}: must be a plain folder name, such as mine",
+        )
+        require(
+            not own or self.name not in TEXT_DATA,
+            f"format=text: {self.name} is a known text; leave format out (checksum=any reads files "
+            "of other content), or call your own folder otherwise",
+        )
+        require(
+            self.checksum == "published" or self.name in ("ptb", "wikitext2"),
+            f"checksum=any: is for ptb and wikitext2; {self.name} has no published checksum",
+        )
+        require(
+            own or self.min_count is None,
+            f"min_count={self.min_count}: is for your own text (format=text); known texts are "
+            "taken as they are",
+        )
+        require(
+            self.min_count is None or self.min_count >= 1,
+            f"min_count={self.min_count}: must be 1 or more, or left out",
+        )
 
 
 @dataclass(frozen=True)
