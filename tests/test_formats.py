@@ -127,22 +127,25 @@ def test_the_text_of_the_page_is_planned(
     arguments = [own, "--data", "DATA", "--out", "OUT", "--dry-run"]
     assert reproduce_paper.main(arguments) == 0
     assert "train-own" in capsys.readouterr().out
-    Path("DATA/mine/valid.txt").write_bytes(b"\xff\xfe\0")
-    assert reproduce_paper.main([own, "--data", "DATA", "--out", "OUT2", "--dry-run"]) == 2
+    Path("DATA").rename("OTHER")
+    Path("OTHER/mine/valid.txt").write_bytes(b"\xff\xfe\0")
+    assert reproduce_paper.main([own, "--data", "OTHER", "--out", "OUT2", "--dry-run"]) == 2
     assert "valid.txt: line 1 is not UTF-8 text" in capsys.readouterr().err
 
 
+def python_that_has(word: str) -> str:
+    return next(c for c in re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S) if word in c)
+
+
 def test_the_arrays_of_the_page_are_taken() -> None:
-    code = next(c for c in re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S) if "Images" in c)
+    code = python_that_has("Images")
     names: dict[str, object] = {}
     exec(code, names)
     assert isinstance(names["pixels"], torch.Tensor) and len(names["images"]) == 10  # type: ignore[arg-type]
 
 
 def test_the_table_of_the_page_is_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    code = next(
-        c for c in re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S) if "pyarrow" in c
-    )
+    code = python_that_has("pyarrow")
     monkeypatch.chdir(tmp_path)
     Path("data").mkdir()
     for i in (1, 2):
