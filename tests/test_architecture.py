@@ -16,6 +16,7 @@ GDAS_MAY_IMPORT = {
     "torchvision",
     "PIL",
     "numpy",
+    "scipy",
     "pyarrow",
     "matplotlib",
     "sklearn",

@@ -35,16 +35,19 @@ from orchestrator.experiment.load import load_experiment
 from orchestrator.experiment.study import Study, build_study
 from orchestrator.report.figures.truth import Row, distribution_figure, epochs_figure
 from orchestrator.report.report import write_report
-from orchestrator.report.verdict import uniform_p
+from orchestrator.report.statistics import uniform_p
+from orchestrator.report.view import Results
 from orchestrator.reproduce_paper import main
 from orchestrator.run.checks import check_experiment, identity, prepare_data
 from orchestrator.run.scheduler import Scheduler
 from orchestrator.store.data import data_sets, publish
 from orchestrator.store.job_folder import JobFolder
+from orchestrator.store.results import Distribution, LookupResult, SearchResult, StudyFile
 from orchestrator.store.store import Store
 from orchestrator.work.lookup import run_lookup, uniform_cells
 from orchestrator.work.search import run_search
 from tests.cloud import Server
+from tests.orchestrator.contract import assert_is, assert_job_is
 
 YAML = Path(__file__).parent.parent / "e2e" / "bench201.yaml"
 COLUMN = "cifar10_test_200"
@@ -238,6 +241,14 @@ def test_a_lookup_killed_before_its_result_is_done_again_to_the_same_figures(
     assert [r["metrics"] for r in folder.records()] == [r["metrics"] for r in records]
 
 
+def test_a_lookup_leaves_what_the_contract_says(ran: Ran) -> None:
+    lookup = ran.store.folder(ran.study.lookups_of("gdas")[0])
+    assert_job_is(lookup, LookupResult)
+    assert_is(json.loads((lookup.path / "distribution.json").read_text()), Distribution)
+    assert_job_is(ran.store.folder(ran.study.searches("gdas")[0]), SearchResult)
+    assert_is(ran.store.study(), StudyFile)
+
+
 def test_a_lookup_on_an_object_store_finds_the_same(
     ran: Ran, data: Path, aws: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -283,7 +294,7 @@ def test_cells_are_scored_with_the_weights_that_the_search_left(ran: Ran, data: 
 
 
 def test_the_report_says_where_every_seed_landed(ran: Ran) -> None:
-    path = write_report(ran.experiment, ran.study, ran.store)
+    path = write_report(Results(ran.experiment, ran.study, ran.store))
     report = (path.parent / "report.md").read_text()
     assert "The truth of NAS-Bench-201" in report
     rows = {line.split(" | ")[0].removeprefix("| "): line for line in report.splitlines()}
@@ -340,7 +351,7 @@ def test_a_search_that_is_no_better_is_called_so(ran: Ran, tmp_path: Path) -> No
                     text = (source.path / "distribution.json").read_text()
                     (folder.path / "distribution.json").write_text(text)
                 folder.write_result(result)
-        report = "\n".join(truth(ran.experiment, ran.study, store, store.out / "report"))
+        report = "\n".join(truth(Results(ran.experiment, ran.study, store)))
         assert f"**gdas {word} than uniform draws here**" in report
         assert f"**darts {word} than uniform draws here**" in report
 
@@ -368,7 +379,7 @@ def test_the_figures_put_every_seed_where_it_landed(
 
 
 def test_lookups_that_have_not_run_read_so(ran: Ran, tmp_path: Path) -> None:
-    path = write_report(ran.experiment, ran.study, Store(tmp_path))
+    path = write_report(Results(ran.experiment, ran.study, Store(tmp_path)))
     assert "not run: no lookup has ended" in (path.parent / "report.md").read_text()
 
 
