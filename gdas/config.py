@@ -9,10 +9,21 @@ its values are from.
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from dataclasses import field
+from typing import Annotated, Any, Literal
 
-from gdas.data.settings import IMAGE_DATA, STRICT, AnyImageData, ImageData, TextData, require
+from gdas.data.settings import IMAGE_DATA, AnyImageData, ImageData, TextData
+from gdas.settings import (
+    BelowOne,
+    Interval,
+    NotNegative,
+    OneOrMore,
+    Positive,
+    TwoOrMore,
+    ZeroOrMore,
+    require,
+    settings,
+)
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -29,15 +40,13 @@ def _check_even(channels: int, stem: str) -> None:
 _BY_FORMAT = {"discriminator": "format"}
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class SupernetConfig:
     """The network that is searched (paper sections 3.1, 3.3 and 4.2)."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
-
-    channels: int = 16  # C, section 4.2
-    normals_per_block: int = 2  # N, section 4.2
-    nodes: int = 4  # B, section 4.2
+    channels: OneOrMore = 16  # C, section 4.2
+    normals_per_block: OneOrMore = 2  # N, section 4.2
+    nodes: OneOrMore = 4  # B, section 4.2
     reduction: Literal["searched", "fixed"] = "searched"  # fixed: FRC, section 3.3
     stem: Literal["cifar", "imagenet"] = "cifar"
     macro: Literal["3n+2", "3n"] = "3n+2"  # Fig. 2; 3n with BN-ReLU: 2020 code
@@ -47,8 +56,6 @@ class SupernetConfig:
     fixed_affine: bool = True  # 2019 code; 2020 not
 
     def __post_init__(self) -> None:
-        for key in ("channels", "normals_per_block", "nodes"):
-            require(getattr(self, key) >= 1, f"{key}={getattr(self, key)}: must be 1 or more")
         if self.reduction == "fixed":
             require(
                 self.channels % 4 == 0,
@@ -63,63 +70,46 @@ class SupernetConfig:
         _check_even(self.channels, self.stem)
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class WeightUpdate:
     """SGD on the shared weights W (section 4.2)."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
-
-    lr: float = 0.025
-    lr_min: float = 0.001  # cosine, per epoch
-    momentum: float = 0.9
-    weight_decay: float = 3e-4
+    lr: Positive = 0.025
+    lr_min: NotNegative = 0.001  # cosine, per epoch
+    momentum: BelowOne = 0.9
+    weight_decay: NotNegative = 3e-4
     nesterov: bool = False  # paper silent; 2019 code
-    clip: float = 5.0  # norm; paper silent; both codes
+    clip: Positive = 5.0  # norm; paper silent; both codes
     clip_scope: Literal["weights", "all"] = "weights"  # all: 2020 code, alpha's gradient counts
     # What operations not drawn in a step receive from weight decay and momentum. decay: the
     # authors' torch filled gradients with zeros, so an operation once drawn kept moving.
     undrawn: Literal["decay", "skip"] = "decay"
 
     def __post_init__(self) -> None:
-        require(self.lr > 0, f"lr={self.lr}: must be positive")
-        require(0 <= self.lr_min <= self.lr, f"lr_min={self.lr_min}: must be from 0 to lr")
-        require(0 <= self.momentum < 1, f"momentum={self.momentum}: must be in [0, 1)")
-        require(self.weight_decay >= 0, f"weight_decay={self.weight_decay}: must be >= 0")
-        require(self.clip > 0, f"clip={self.clip}: must be positive")
-        require(not self.nesterov or self.momentum > 0, "nesterov=True: needs a momentum above 0")
+        _check_descent(self.lr, self.lr_min, self.momentum, nesterov=self.nesterov)
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class AlphaUpdate:
     """Adam on the logits A (section 4.2; betas and decay also in the authors' code)."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
-
-    lr: float = 3e-4
-    betas: tuple[float, float] = (0.5, 0.999)
-    weight_decay: float = 1e-3
+    lr: NotNegative = 3e-4
+    betas: tuple[BelowOne, BelowOne] = (0.5, 0.999)
+    weight_decay: NotNegative = 1e-3
     images: Literal["passes", "replacement"] = "passes"  # replacement: 2020 code
     # The first epochs hold the logits (ours): W learns, D_V is only measured.
-    warmup_epochs: int = 0
+    warmup_epochs: ZeroOrMore = 0
     # Which gates send a gradient back in an alpha step. drawn: section 3.2, Acceleration. all: the
     # undrawn operations run too, times 0, so that Eq. 7 is used in full; W steps run the drawn.
     gates: Literal["drawn", "all"] = "drawn"
 
-    def __post_init__(self) -> None:
-        require(self.warmup_epochs >= 0, f"warmup_epochs={self.warmup_epochs}: must be 0 or more")
-        require(self.lr >= 0, f"lr={self.lr}: must be 0 or more")
-        require(self.weight_decay >= 0, f"weight_decay={self.weight_decay}: must be >= 0")
-        require(all(0 <= b < 1 for b in self.betas), f"betas={self.betas}: must be in [0, 1)")
 
-
-@dataclass(frozen=True, kw_only=True)
+@settings
 class SamplerConfig:
     """The Gumbel-softmax sampler (section 3.2)."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
-
-    tau_start: float = 10.0
-    tau_end: float = 1.0  # the authors later advised 0.1
+    tau_start: Positive = 10.0
+    tau_end: Positive = 1.0  # the authors later advised 0.1
     tau_reaches_end: bool = True  # False: 2019 code divides by epochs, not epochs - 1
     # One draw for every cell of the net (2019 code; "copies of one cell" in section 3.2), one for
     # each cell type (2020 code), or one for each cell and image (the text after Eq. 9; no code).
@@ -133,13 +123,16 @@ class SamplerConfig:
     acceleration: bool = True
 
     def __post_init__(self) -> None:
-        require(self.tau_start > 0, f"tau_start={self.tau_start}: must be positive")
-        require(self.tau_end > 0, f"tau_end={self.tau_end}: must be positive")
         require(
             self.scope != "data_sample" or (self.acceleration and self.relaxation == "hard"),
             "scope=data_sample: draws one operation an image; use it with acceleration=true and "
             "relaxation=hard",
         )
+
+
+def _check_descent(lr: float, lr_min: float, momentum: float, *, nesterov: bool) -> None:
+    require(lr_min <= lr, f"lr_min={lr_min}: must be from 0 to lr ({lr})")
+    require(not nesterov or momentum > 0, "nesterov=True: needs a momentum above 0")
 
 
 def _check_alpha(alpha: AlphaUpdate, sampler: SamplerConfig, epochs: int) -> None:
@@ -153,37 +146,25 @@ def _check_alpha(alpha: AlphaUpdate, sampler: SamplerConfig, epochs: int) -> Non
     )
 
 
-def _check_image_search(config: SearchConfig | Bench201SearchConfig) -> None:
-    _check_alpha(config.alpha, config.sampler, config.epochs)
-    require(config.batch_size >= 2, f"batch_size={config.batch_size}: must be 2 or more")
-    for key in ("train_images", "valid_images"):
-        size = getattr(config, key)
-        require(size is None or size >= 2, f"{key}={size}: must be 2 or more, or null")
-
-
-@dataclass(frozen=True, kw_only=True)
+@settings
 class Derivation:
     """From logits to a genotype (section 3.2)."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     exclude_none: bool = True  # paper: eligible; both codes exclude it
     distinct_sources: bool = True  # 2020 code: two operations may share a source
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class SearchConfig:
     """One search: Algorithm 1 with one seed."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     task: Literal["image"] = "image"
     data: AnyImageData = field(default=IMAGE_DATA["cifar10"], metadata=_BY_FORMAT)
     seed: int = 0
-    epochs: int = 240  # section 4.2
-    batch_size: int = 128  # global; paper silent; 2019 scripts
-    train_images: int | None = None  # size of D_T; None: half of the training images
-    valid_images: int | None = None  # size of D_V
+    epochs: OneOrMore = 240  # section 4.2
+    batch_size: TwoOrMore = 128  # global; paper silent; 2019 scripts
+    train_images: TwoOrMore | None = None  # size of D_T; None: half of the training images
+    valid_images: TwoOrMore | None = None  # size of D_V
     split_seed: int | None = None  # None: the run's seed (2019); a number: one split for all seeds
     order: Literal["weights_first", "alpha_first"] = "weights_first"  # Algorithm 1; 2019 alpha
     network: SupernetConfig = field(default_factory=SupernetConfig)
@@ -192,129 +173,88 @@ class SearchConfig:
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     derivation: Derivation = field(default_factory=Derivation)
     # Scoring the derived cell with the shared weights: batches of D_T that refill batch norm.
-    recalibration_batches: int = 20
+    recalibration_batches: OneOrMore = 20
     # After the search, cells drawn from the final logits beside as many drawn uniformly, all with
     # the shared weights, on so many images of D_V. Costs a forward pass of each image for each.
-    compared_cells: int = 8
-    compared_images: int = 1000
+    compared_cells: ZeroOrMore = 8
+    compared_images: TwoOrMore = 1000
     precision: Precision = "float32"
     channels_last: bool = True  # memory layout; faster on CPUs and with tensor cores
     compile: bool = False  # torch.compile, every operation by itself; does not pay on CPUs
 
     def __post_init__(self) -> None:
-        require(self.epochs >= 1, f"epochs={self.epochs}: must be 1 or more")
-        _check_image_search(self)
-        require(
-            self.compared_cells >= 0, f"compared_cells={self.compared_cells}: must be 0 or more"
-        )
-        require(
-            self.compared_images >= 2, f"compared_images={self.compared_images}: must be 2 or more"
-        )
-        require(
-            self.recalibration_batches >= 1,
-            f"recalibration_batches={self.recalibration_batches}: must be 1 or more",
-        )
+        _check_alpha(self.alpha, self.sampler, self.epochs)
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class TrainConfig:
     """One training of a genotype's network on images (section 4.2; spec of the 2019 code)."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     task: Literal["image"] = "image"
     data: AnyImageData = field(default=IMAGE_DATA["cifar10"], metadata=_BY_FORMAT)
     seed: int = 0
-    epochs: int = 600
-    batch_size: int = 96  # global; not in the paper for CIFAR; 2019 config
-    train_images: int | None = None  # None: all of the training images
-    channels: int = 36
-    normals_per_block: int = 6
+    epochs: OneOrMore = 600
+    batch_size: TwoOrMore = 96  # global; not in the paper for CIFAR; 2019 config
+    train_images: TwoOrMore | None = None  # None: all of the training images
+    channels: OneOrMore = 36
+    normals_per_block: OneOrMore = 6
     stem: Literal["cifar", "imagenet"] = "cifar"
     macro: Literal["3n+2", "3n"] = "3n+2"
     pooling_norm: bool = True
-    lr: float = 0.025
+    lr: Positive = 0.025
     schedule: Literal["cosine", "exponential"] = "cosine"  # per epoch
-    lr_min: float = 0.0  # cosine: paper; 2019 released code 1e-4
-    lr_decay: float = 0.97  # exponential, per epoch: ImageNet
-    warmup_epochs: int = 0
-    momentum: float = 0.9
+    lr_min: NotNegative = 0.0  # cosine: paper; 2019 released code 1e-4
+    lr_decay: Annotated[float, Interval(gt=0, le=1)] = 0.97  # exponential, per epoch: ImageNet
+    warmup_epochs: ZeroOrMore = 0
+    momentum: BelowOne = 0.9
     nesterov: bool = False
-    weight_decay: float = 3e-4
-    clip: float = 5.0
-    auxiliary_weight: float = 0.4  # 0: no auxiliary head
-    drop_path: float = 0.2  # grows linearly from 0: drop_path * epoch / epochs
-    label_smoothing: float = 0.0
-    evaluate_every: int = 1  # epochs; the last is always evaluated
-    segments_per_epoch: int = 1  # checkpoints an epoch; the weights do not depend on it
+    weight_decay: NotNegative = 3e-4
+    clip: Positive = 5.0
+    auxiliary_weight: NotNegative = 0.4  # 0: no auxiliary head
+    drop_path: BelowOne = 0.2  # grows linearly from 0: drop_path * epoch / epochs
+    label_smoothing: BelowOne = 0.0
+    evaluate_every: OneOrMore = 1  # epochs; the last is always evaluated
+    segments_per_epoch: OneOrMore = 1  # checkpoints an epoch; the weights do not depend on it
     precision: Precision = "float32"
     channels_last: bool = True  # memory layout; faster on CPUs and with tensor cores
     compile: bool = False  # torch.compile
 
     def __post_init__(self) -> None:
-        whole = ("epochs", "channels", "normals_per_block", "evaluate_every", "segments_per_epoch")
-        for key in whole:
-            require(getattr(self, key) >= 1, f"{key}={getattr(self, key)}: must be 1 or more")
         _check_even(self.channels, self.stem)
-        require(self.batch_size >= 2, f"batch_size={self.batch_size}: must be 2 or more")
-        require(self.lr > 0, f"lr={self.lr}: must be positive")
-        require(0 <= self.lr_min <= self.lr, f"lr_min={self.lr_min}: must be from 0 to lr")
-        require(0 < self.lr_decay <= 1, f"lr_decay={self.lr_decay}: must be in (0, 1]")
-        require(0 <= self.momentum < 1, f"momentum={self.momentum}: must be in [0, 1)")
-        require(not self.nesterov or self.momentum > 0, "nesterov=True: needs a momentum above 0")
-        require(self.weight_decay >= 0, f"weight_decay={self.weight_decay}: must be >= 0")
-        require(self.clip > 0, f"clip={self.clip}: must be positive")
-        require(0 <= self.drop_path < 1, f"drop_path={self.drop_path}: must be in [0, 1)")
+        _check_descent(self.lr, self.lr_min, self.momentum, nesterov=self.nesterov)
         require(
-            0 <= self.warmup_epochs < self.epochs,
-            f"warmup_epochs={self.warmup_epochs}: must be from 0 to epochs - 1",
-        )
-        require(
-            0 <= self.label_smoothing < 1,
-            f"label_smoothing={self.label_smoothing}: must be in [0, 1)",
-        )
-        require(
-            self.auxiliary_weight >= 0,
-            f"auxiliary_weight={self.auxiliary_weight}: must be 0 or more",
+            self.warmup_epochs < self.epochs,
+            f"warmup_epochs={self.warmup_epochs}: must be less than epochs ({self.epochs})",
         )
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class Dropouts:
     """Drop probabilities of the language model (authors' code, PTB)."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
-
-    output: float = 0.75  # locked, on the cell's outputs
-    hidden: float = 0.25  # h mask in the cell
-    input: float = 0.75  # x mask in the cell
-    embedded: float = 0.2  # locked, on the embedded words
-    word: float = 0.1  # whole rows of the embedding
-
-    def __post_init__(self) -> None:
-        for f in dataclasses.fields(self):
-            p = getattr(self, f.name)
-            require(0 <= p < 1, f"{f.name}={p}: must be in [0, 1)")
+    output: BelowOne = 0.75  # locked, on the cell's outputs
+    hidden: BelowOne = 0.25  # h mask in the cell
+    input: BelowOne = 0.75  # x mask in the cell
+    embedded: BelowOne = 0.2  # locked, on the embedded words
+    word: BelowOne = 0.1  # whole rows of the embedding
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class TextSearchConfig:
     """One search for a recurrent cell (section 4.3)."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     task: Literal["text"] = "text"
     data: TextData = field(default_factory=TextData)
     seed: int = 0
-    epochs: int = 200  # section 4.3
-    batch_size: int = 128  # section 4.3; 2019 code 256
-    bptt: int = 35  # with probability 0.95, else half of it
+    epochs: OneOrMore = 200  # section 4.3
+    batch_size: TwoOrMore = 128  # section 4.3; 2019 code 256
+    bptt: TwoOrMore = 35  # with probability 0.95, else half of it
     train_tokens: int | None = None  # the first ones; None: all
     valid_tokens: int | None = None
-    hidden: int = 300  # = embedding size
-    steps: int = 8  # after the input state: the paper's B = 9 counts that
+    hidden: OneOrMore = 300  # = embedding size
+    steps: OneOrMore = 8  # after the input state: the paper's B = 9 counts that
     dropouts: Dropouts = field(default_factory=lambda: Dropouts(word=0.0))
-    temporal: float = 1e-3  # regularisation of consecutive outputs, W loss only
+    temporal: NotNegative = 1e-3  # regularisation of consecutive outputs, W loss only
     order: Literal["weights_first", "alpha_first"] = "weights_first"  # Algorithm 1; 2019 alpha
     # Paper: "Adam" with rate 20, which diverges; 2019 code: SGD with 20, constant.
     weights: WeightUpdate = field(
@@ -328,19 +268,14 @@ class TextSearchConfig:
     precision: Precision = "float32"
 
     def __post_init__(self) -> None:
-        for key in ("epochs", "hidden", "steps"):
-            require(getattr(self, key) >= 1, f"{key}={getattr(self, key)}: must be 1 or more")
         _check_alpha(self.alpha, self.sampler, self.epochs)
-        require(self.batch_size >= 2, f"batch_size={self.batch_size}: batch norm needs 2 or more")
-        require(self.bptt >= 2, f"bptt={self.bptt}: must be 2 or more")
         require(
             self.sampler.scope != "data_sample",
             "sampler.scope=data_sample: a recurrent cell has one draw a batch",
         )
-        require(self.temporal >= 0, f"temporal={self.temporal}: must be 0 or more")
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class Bench201SearchConfig:
     """One search in the space of NAS-Bench-201 (Dong & Yang, ICLR 2020).
 
@@ -348,19 +283,17 @@ class Bench201SearchConfig:
     for the benchmark.
     """
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
-
     task: Literal["bench201"] = "bench201"
     data: ImageData = IMAGE_DATA["cifar10"]
     seed: int = 0
-    epochs: int = 250  # 240 in one of the code's settings files
-    batch_size: int = 64  # global
-    train_images: int | None = None  # size of D_T; None: half of the training images
-    valid_images: int | None = None  # size of D_V
+    epochs: OneOrMore = 250  # 240 in one of the code's settings files
+    batch_size: TwoOrMore = 64  # global
+    train_images: TwoOrMore | None = None  # size of D_T; None: half of the training images
+    valid_images: TwoOrMore | None = None  # size of D_V
     split_seed: int | None = 0  # one split for all seeds, as the code's fixed file
     order: Literal["weights_first", "alpha_first"] = "weights_first"
-    channels: int = 16  # C; doubled after the first and the second stage
-    normals_per_block: int = 5  # N, cells of each of the three stages
+    channels: OneOrMore = 16  # C; doubled after the first and the second stage
+    normals_per_block: OneOrMore = 5  # N, cells of each of the three stages
     weights: WeightUpdate = field(
         default_factory=lambda: WeightUpdate(weight_decay=5e-4, nesterov=True, clip_scope="all")
     )
@@ -369,57 +302,43 @@ class Bench201SearchConfig:
         default_factory=lambda: SamplerConfig(tau_end=0.1, scope="cell_type")
     )
     # Scoring cells with the shared weights: batches of D_T that refill batch norm.
-    recalibration_batches: int = 20
+    recalibration_batches: OneOrMore = 20
     precision: Precision = "float32"
     channels_last: bool = True  # memory layout; faster on CPUs and with tensor cores
 
     def __post_init__(self) -> None:
-        for key in ("epochs", "channels", "normals_per_block", "recalibration_batches"):
-            require(getattr(self, key) >= 1, f"{key}={getattr(self, key)}: must be 1 or more")
-        _check_image_search(self)
+        _check_alpha(self.alpha, self.sampler, self.epochs)
 
 
 ImageSearchConfig = SearchConfig | Bench201SearchConfig
 AnySearchConfig = SearchConfig | TextSearchConfig | Bench201SearchConfig
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class TextTrainConfig:
     """One training of a language model (section 4.3; the 2019 code where it is silent)."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     task: Literal["text"] = "text"
     data: TextData = field(default_factory=TextData)
     seed: int = 0
-    epochs: int = 2000  # PTB; WikiText-2: 3000
-    batch_size: int = 64  # global
-    evaluation_batch_size: int = 10
-    test_batch_size: int = 1
-    bptt: int = 35  # mean with probability 0.95, else half of it; then normal with sd 5
+    epochs: OneOrMore = 2000  # PTB; WikiText-2: 3000
+    batch_size: OneOrMore = 64  # global
+    evaluation_batch_size: OneOrMore = 10
+    test_batch_size: OneOrMore = 1
+    bptt: TwoOrMore = 35  # mean with probability 0.95, else half of it; then normal with sd 5
     train_tokens: int | None = None  # the first ones; None: all
-    hidden: int = 850  # = embedding size; WikiText-2: 700
+    hidden: OneOrMore = 850  # = embedding size; WikiText-2: 700
     dropouts: Dropouts = field(default_factory=Dropouts)  # WikiText-2: hidden 0.15
-    temporal: float = 1e-3
-    lr: float = 20.0
-    weight_decay: float = 8e-7  # WikiText-2: 5e-7
-    clip: float = 0.25
+    temporal: NotNegative = 1e-3
+    lr: Positive = 20.0
+    weight_decay: NotNegative = 8e-7  # WikiText-2: 5e-7
+    clip: Positive = 0.25
     # When SGD becomes averaged SGD. all: after 5 epochs, once the validation loss exceeds the
     # best of all earlier epochs (2019 code). non_monotonic: the best of all but the last 5 (AWD).
     averaging: Literal["all", "non_monotonic"] = "all"
-    restarts: int = 3  # times a NaN may send the run back to its best epoch
+    restarts: ZeroOrMore = 3  # times a NaN may send the run back to its best epoch
     precision: Precision = "float32"
     compile: bool = False  # torch.compile
-
-    def __post_init__(self) -> None:
-        for key in ("epochs", "batch_size", "evaluation_batch_size", "test_batch_size", "hidden"):
-            require(getattr(self, key) >= 1, f"{key}={getattr(self, key)}: must be 1 or more")
-        require(self.bptt >= 2, f"bptt={self.bptt}: must be 2 or more")
-        require(self.lr > 0, f"lr={self.lr}: must be positive")
-        require(self.clip > 0, f"clip={self.clip}: must be positive")
-        require(self.temporal >= 0, f"temporal={self.temporal}: must be 0 or more")
-        require(self.weight_decay >= 0, f"weight_decay={self.weight_decay}: must be 0 or more")
-        require(self.restarts >= 0, f"restarts={self.restarts}: must be 0 or more")
 
 
 def differences(config: Any, base: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:

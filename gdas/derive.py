@@ -17,6 +17,9 @@ from torch import Tensor
 
 from gdas.genotype import EDGES_PER_NODE, OPERATIONS, AnyGenotype, Edge, RecurrentGenotype
 
+PARAMETER_FREE = ("none", "skip_connect", "max_pool_3x3", "avg_pool_3x3")
+"""Operations on images that carry no parameters at stride 1, of all search spaces."""
+
 
 @dataclass(frozen=True)
 class DerivedCell:
@@ -51,7 +54,7 @@ def derive_cell(
     """Keep for every node its two most important edges, on each the most probable operation.
 
     Args:
-        logits_EK: E = 2 + 3 + ... + (nodes + 1) edges by the 8 operations, on the CPU.
+        logits_EK: E = 2 + 3 + ... + (nodes + 1) edges by the operations, on the CPU.
         exclude_none: leave `none` out of importance and choice (authors' code); False: the paper.
         distinct_sources: one operation a source; False: the best (operation, source) pairs of the
             node, which may share a source (authors' 2020 code).
@@ -64,22 +67,21 @@ def derive_cell(
             f"logits are {tuple(logits_EK.shape)}, expected {(len(edges), len(OPERATIONS))}"
         )
     p_EK = torch.softmax(logits_EK.detach().double(), dim=1)
-    first = 1 if exclude_none else 0
+    eligible = range(1 if exclude_none else 0, len(OPERATIONS))
     kept: list[tuple[int, int]] = []  # (edge, operation)
     for node in range(nodes):
         candidates: list[tuple[float, int, int]] = []  # (-probability, edge, operation)
         for e, (of_node, _) in enumerate(edges):
             if of_node != node:
                 continue
-            ranked = sorted((-float(p_EK[e, k]), e, k) for k in range(first, len(OPERATIONS)))
+            ranked = sorted((-float(p_EK[e, k]), e, k) for k in eligible)
             candidates += ranked[:1] if distinct_sources else ranked
         kept += [(e, k) for _, e, k in sorted(candidates)[:EDGES_PER_NODE]]
     return DerivedCell(
         edges=tuple((OPERATIONS[k], edges[e][1]) for e, k in kept),
         probabilities=tuple(float(p_EK[e, k]) for e, k in kept),
         margins=tuple(
-            float(p_EK[e, k]) - max(float(p_EK[e, j]) for j in range(first, 8) if j != k)
-            for e, k in kept
+            float(p_EK[e, k]) - max(float(p_EK[e, j]) for j in eligible if j != k) for e, k in kept
         ),
         entropy=relative_entropy(p_EK),
     )
@@ -115,6 +117,5 @@ def describe(
 
 
 def parameter_free(edges: tuple[Edge, ...]) -> int:
-    """How many of the operations carry no parameters at stride 1: the sign of a collapse."""
-    free = {"none", "skip_connect", "max_pool_3x3", "avg_pool_3x3"}
-    return sum(operation in free for operation, _ in edges)
+    """How many of the operations carry no parameters: many are the sign of a collapse."""
+    return sum(operation in PARAMETER_FREE for operation, _ in edges)

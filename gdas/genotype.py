@@ -10,12 +10,12 @@ earlier state. Its output is the mean of its states.
 The cells of NAS-Bench-201 are in gdas.bench201.genotype; files of all kinds are read here.
 
 A genotype is also the interface between search and training, as a small JSON file; such files are
-untrusted input and are checked field by field.
+untrusted input and are checked field by field. What other projects write is read too
+(gdas.genotype_text).
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,8 +25,11 @@ from typing import Any
 import numpy as np
 
 from gdas.bench201.genotype import BENCH201_FORMAT, Bench201Genotype, bench201_from_json
-from gdas.errors import InputError
+from gdas.errors import InputError, one_line
 from gdas.files import named_object
+from gdas.genotype_text import FORMAT as FORMAT
+from gdas.genotype_text import RECURRENT_FORMAT, genotype_value
+from gdas.published_cells import published_cells, published_recurrent_cells
 
 OPERATIONS = (
     "none",
@@ -49,8 +52,6 @@ EDGES_PER_NODE = 2
 RECURRENT_OPERATIONS = ("none", "tanh", "relu", "sigmoid", "identity")
 """The functions of a recurrent cell, in the order of the authors' code."""
 
-FORMAT = "gdas-genotype/1"
-RECURRENT_FORMAT = "gdas-recurrent-genotype/1"
 MAX_BYTES = 1 << 20
 
 Edge = tuple[str, int]
@@ -64,25 +65,53 @@ class Genotype:
         name: for people; no meaning to the code.
         normal: two (operation, source) pairs a node, node by node.
         reduce: the same for the reduction cell, or None for the fixed reduction cell (Fig. 3).
+        normal_concat: the nodes that the normal cell's output concatenates, in this order; left
+            out: all, as in the paper. Some earlier cells (NASNet, AmoebaNet) leave nodes out.
+        reduce_concat: the same for the reduction cell; empty for the fixed one.
     """
 
     name: str
     normal: tuple[Edge, ...]
     reduce: tuple[Edge, ...] | None
+    normal_concat: tuple[int, ...] = ()
+    reduce_concat: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         check_cell(self.normal, f"genotype {self.name!r}, normal cell")
         if self.reduce is not None:
             check_cell(self.reduce, f"genotype {self.name!r}, reduction cell")
+        for kind, edges in (("normal", self.normal), ("reduce", self.reduce)):
+            key, every = f"{kind}_concat", all_nodes(edges or ())
+            concat = (getattr(self, key) or every) if edges is not None else ()
+            object.__setattr__(self, key, concat)
+            if not set(concat) <= set(every) or len(set(concat)) < len(concat):
+                raise InputError(
+                    f"genotype {self.name!r}, {key}: {list(concat)}; must be different nodes from "
+                    f"{every[0]} to {every[-1]}, such as {list(every)}"
+                )
+            if unread := _unread(edges or (), concat):
+                raise InputError(
+                    f"genotype {self.name!r}, {key}: {list(concat)} leaves out node {unread[0]}, "
+                    "which no concatenated node reads either; concatenate it, or leave "
+                    f"{key} out for all nodes"
+                )
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-ready dictionary, the inverse of `from_json`."""
-        return {
+        """A JSON-ready dictionary, the inverse of `from_json`.
+
+        A concatenation of all nodes is left out: cells had no other when their jobs got their ids.
+        """
+        value: dict[str, Any] = {
             "format": FORMAT,
             "name": self.name,
             "normal": [list(edge) for edge in self.normal],
             "reduce": "fixed" if self.reduce is None else [list(edge) for edge in self.reduce],
         }
+        if self.normal_concat != all_nodes(self.normal):
+            value["normal_concat"] = list(self.normal_concat)
+        if self.reduce is not None and self.reduce_concat != all_nodes(self.reduce):
+            value["reduce_concat"] = list(self.reduce_concat)
+        return value
 
 
 @dataclass(frozen=True)
@@ -138,6 +167,25 @@ def _check_recurrent(genotype: RecurrentGenotype, where: str) -> None:
             )
 
 
+def all_nodes(edges: Sequence[Edge]) -> tuple[int, ...]:
+    """The computed nodes of a cell, as sources and concatenations number them: 2, 3, ..."""
+    return tuple(range(2, len(edges) // EDGES_PER_NODE + 2))
+
+
+def _unread(edges: Sequence[Edge], concat: Sequence[int]) -> list[int]:
+    """Nodes whose operations the output does not depend on: their weights would never learn."""
+    read = set(concat)
+    unread = []
+    for node in reversed(all_nodes(edges)):
+        first = EDGES_PER_NODE * (node - 2)
+        pair = edges[first : first + EDGES_PER_NODE]
+        if node in read:
+            read |= {source for _, source in pair}
+        elif any(operation != "none" for operation, _ in pair):
+            unread.append(node)
+    return unread
+
+
 def check_cell(edges: Sequence[Edge], where: str) -> None:
     """Raise InputError unless `edges` is a cell: known operations, sources that come before."""
     if not edges or len(edges) % EDGES_PER_NODE:
@@ -168,13 +216,15 @@ def from_json(value: object, where: str = "genotype") -> Genotype:
     Raises:
         InputError: a key is missing or unknown, or a cell is malformed.
     """
-    name, fields = named_object(value, FORMAT, ("normal", "reduce"), where)
+    concats = ("normal_concat", "reduce_concat")
+    name, fields = named_object(value, FORMAT, ("normal", "reduce"), where, optional=concats)
     reduce = fields.get("reduce")
     try:
         return Genotype(
-            name=name,
-            normal=_edges(fields.get("normal"), f"{where}, normal"),
-            reduce=None if reduce == "fixed" else _edges(reduce, f"{where}, reduce"),
+            name,
+            _edges(fields.get("normal"), f"{where}, normal"),
+            None if reduce == "fixed" else _edges(reduce, f"{where}, reduce"),
+            *(_concat(fields, key, where) for key in concats),
         )
     except InputError as error:
         raise InputError(f"{where}: {error}" if where not in str(error) else str(error)) from None
@@ -193,6 +243,19 @@ def _edges(value: object, where: str) -> tuple[Edge, ...]:
     return tuple(edges)
 
 
+def _concat(fields: dict[str, Any], key: str, where: str) -> tuple[int, ...]:
+    """A list of nodes or states; empty if it is left out, which stands for all."""
+    if key not in fields:
+        return ()
+    states = fields[key]
+    if not isinstance(states, list) or not states or any(type(s) is not int for s in states):
+        raise InputError(
+            f"{where}, {key}: must be a list of one or more whole numbers, such as [2, 3, 4, 5], "
+            f"or left out for all; got {one_line(states, 60)}"
+        )
+    return tuple(states)
+
+
 def recurrent_from_json(value: object, where: str = "genotype") -> RecurrentGenotype:
     """Check a decoded JSON value and build the genotype.
 
@@ -208,14 +271,8 @@ def recurrent_from_json(value: object, where: str = "genotype") -> RecurrentGeno
         value, RECURRENT_FORMAT, ("recurrent",), where, optional=("concat",)
     )
     recurrent = _edges(fields.get("recurrent"), f"{where}, recurrent")
-    concat: tuple[int, ...] = ()
-    if "concat" in fields:
-        states = fields["concat"]
-        if not isinstance(states, list) or not states or any(type(s) is not int for s in states):
-            raise InputError(f"{where}, concat: expected a list of states, got {states!r}")
-        concat = tuple(states)
     try:
-        return RecurrentGenotype(name, recurrent, concat)
+        return RecurrentGenotype(name, recurrent, _concat(fields, "concat", where))
     except InputError as error:
         raise InputError(f"{where}: {error}" if where not in str(error) else str(error)) from None
 
@@ -235,116 +292,100 @@ def any_from_json(value: object, where: str = "genotype") -> AnyGenotype:
 
 
 def load(path: str | os.PathLike[str]) -> AnyGenotype:
-    """Read a genotype file of any kind.
+    """Read a genotype file of any kind: one of this project's, or as other projects write them.
+
+    Args:
+        path: the file; or FILE:NAME, the genotype that a Python file assigns to a name.
 
     Raises:
-        InputError: the file is missing, larger than 1 MiB, not JSON, or not a genotype.
+        InputError: the file is missing, larger than 1 MiB, or has not one genotype.
     """
-    path = Path(path)
+    path, named = Path(path), None
     try:
+        if not path.exists() and ":" in path.name:
+            file, _, name = str(path).rpartition(":")
+            if Path(file).is_file():
+                path, named = Path(file), name
         if path.stat().st_size > MAX_BYTES:
             raise InputError(f"{path}: larger than {MAX_BYTES} bytes, not a genotype file")
-        value = json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot read the genotype file ({error.strerror})") from None
-    except (ValueError, RecursionError) as error:  # ValueError: also numbers beyond reading
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: not a JSON file ({error})") from None
-    return any_from_json(value, str(path))
+    utf16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))  # what PowerShell writes
+    try:
+        text = content.decode("utf-16" if utf16 else "utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not a JSON file ({error}); save it as UTF-8") from None
+    return read(text, str(path), named=named)
 
 
-def random_genotype(seed: int, *, nodes: int = 4, fixed_reduction: bool = False) -> Genotype:
-    """A cell drawn uniformly from what a search may derive: distinct sources, `none` excluded."""
+def read(text: str, where: str, *, named: str | None = None) -> AnyGenotype:
+    """The one genotype in a text, in any of the forms that gdas.genotype_text reads.
+
+    Args:
+        where: what to call the text in an error, usually the file.
+        named: which of several that are assigned to names.
+
+    Raises:
+        InputError: the text has not one genotype, or it is malformed.
+    """
+    return any_from_json(genotype_value(text, where, named=named), where)
+
+
+def random_genotype(
+    seed: int,
+    *,
+    nodes: int = 4,
+    fixed_reduction: bool = False,
+    distinct_sources: bool = True,
+    exclude_none: bool = True,
+) -> Genotype:
+    """A cell drawn uniformly from what a search may derive, by that search's settings.
+
+    Args:
+        nodes: B.
+        fixed_reduction: draw the normal cell alone.
+        distinct_sources: of a node; False: any two different (operation, source) pairs of it.
+        exclude_none: no edge is `none`.
+    """
     rng = np.random.default_rng([seed, 0x9DA5])
+    operations = OPERATIONS[1:] if exclude_none else OPERATIONS
 
     def cell() -> tuple[Edge, ...]:
         edges: list[Edge] = []
         for node in range(nodes):
-            for source in rng.choice(node + 2, size=EDGES_PER_NODE, replace=False):
-                operation = OPERATIONS[1 + int(rng.integers(len(OPERATIONS) - 1))]
-                edges.append((operation, int(source)))
+            if distinct_sources:
+                for source in rng.choice(node + 2, size=EDGES_PER_NODE, replace=False):
+                    edges.append((operations[int(rng.integers(len(operations)))], int(source)))
+                continue
+            pairs = rng.choice((node + 2) * len(operations), size=EDGES_PER_NODE, replace=False)
+            for source, k in (divmod(int(pair), len(operations)) for pair in pairs):
+                edges.append((operations[k], source))
         return tuple(edges)
 
     return Genotype(f"random-{seed}", cell(), None if fixed_reduction else cell())
 
 
-def random_recurrent_genotype(seed: int, *, steps: int = 8) -> RecurrentGenotype:
-    """A cell drawn uniformly from what a search may derive, `none` excluded."""
+def random_recurrent_genotype(
+    seed: int, *, steps: int = 8, exclude_none: bool = True
+) -> RecurrentGenotype:
+    """A cell drawn uniformly from what a search may derive, by that search's settings."""
     rng = np.random.default_rng([seed, 0x9DA5])
+    operations = RECURRENT_OPERATIONS[1:] if exclude_none else RECURRENT_OPERATIONS
     recurrent = []
     for i in range(steps):
-        operation = RECURRENT_OPERATIONS[1 + int(rng.integers(len(RECURRENT_OPERATIONS) - 1))]
+        operation = operations[int(rng.integers(len(operations)))]
         recurrent.append((operation, int(rng.integers(i + 1))))
     return RecurrentGenotype(f"random-{seed}", tuple(recurrent))
 
 
-def _cell(text: str) -> tuple[Edge, ...]:
-    short = {
-        "skip": "skip_connect",
-        "sep3": "sep_conv_3x3",
-        "sep5": "sep_conv_5x5",
-        "dil3": "dil_conv_3x3",
-        "dil5": "dil_conv_5x5",
-        "max": "max_pool_3x3",
-        "avg": "avg_pool_3x3",
-    }
-    pairs = (item.split("@") for item in text.split())
-    return tuple((short[operation], int(source)) for operation, source in pairs)
-
-
-_V1_NORMAL = _cell("skip@0 skip@1 skip@0 sep5@2 sep3@3 skip@0 sep5@4 sep3@3")
-_V1_REDUCE = _cell("sep5@0 sep3@1 sep5@2 sep5@1 dil5@2 sep3@1 sep5@0 sep5@1")
-_F1_NORMAL = _cell("skip@0 skip@1 skip@0 sep3@2 skip@0 sep3@2 skip@0 sep3@2")
-
 PUBLISHED = {
-    genotype.name: genotype
-    for genotype in (
-        Genotype("GDAS_V1", _V1_NORMAL, _V1_REDUCE),
-        Genotype("GDAS_F1", _F1_NORMAL, None),
-        Genotype("GDAS_GF", _V1_NORMAL, None),
-        Genotype("GDAS_FG", _F1_NORMAL, _V1_REDUCE),
-        Genotype(
-            "DARTS_V1",
-            _cell("sep3@1 sep3@0 skip@0 sep3@1 skip@0 sep3@1 sep3@0 skip@2"),
-            _cell("max@0 max@1 skip@2 max@0 max@0 skip@2 skip@2 avg@0"),
-        ),
-        Genotype(
-            "DARTS_V2",
-            _cell("sep3@0 sep3@1 sep3@0 sep3@1 sep3@1 skip@0 skip@0 dil3@2"),
-            _cell("max@0 max@1 skip@2 max@1 max@0 skip@2 skip@2 max@1"),
-        ),
-        Genotype(
-            "PDARTS",
-            _cell("skip@0 dil3@1 skip@0 sep3@1 sep3@1 sep3@3 sep3@0 dil5@4"),
-            _cell("avg@0 sep5@1 sep3@0 dil5@2 max@0 dil3@1 dil3@1 dil5@3"),
-        ),
-    )
+    name: Genotype(name, normal, reduce) for name, (normal, reduce) in published_cells().items()
 }
-"""Published cells. V1, F1: paper Fig. 4. GF, FG: Table 5 rows 2 and 3. Rest: the authors' code."""
-
-
-def _recurrent(name: str, text: str, concat: tuple[int, ...] = ()) -> RecurrentGenotype:
-    pairs = (item.split("@") for item in text.split())
-    steps = tuple((operation, int(source)) for operation, source in pairs)
-    return RecurrentGenotype(name, steps, concat)
-
+"""Published image cells; gdas.published_cells says where each is from."""
 
 PUBLISHED_RECURRENT = {
-    genotype.name: genotype
-    for genotype in (
-        _recurrent(
-            "RNN_GDAS", "relu@0 relu@0 identity@1 relu@1 tanh@0 relu@2 identity@4 identity@2"
-        ),
-        _recurrent("RNN_DARTS_V1", "relu@0 relu@1 tanh@2 relu@3 relu@4 identity@1 relu@5 relu@1"),
-        _recurrent(
-            "RNN_DARTS_V2", "sigmoid@0 relu@1 relu@1 identity@1 tanh@2 sigmoid@5 tanh@3 relu@5"
-        ),
-        _recurrent(
-            "RNN_ENAS",
-            "tanh@0 tanh@1 relu@1 tanh@3 tanh@3 relu@3 relu@4 relu@7 relu@8 relu@8 relu@8",
-            (2, 5, 6, 9, 10, 11),
-        ),
-    )
+    name: RecurrentGenotype(name, steps, concat)
+    for name, (steps, concat) in published_recurrent_cells().items()
 }
-"""Published recurrent cells. RNN_GDAS: paper Fig. 4. Rest: the authors' code."""
+"""Published recurrent cells. RNN_GDAS: paper Fig. 4. Rest: their authors' code."""

@@ -143,8 +143,18 @@ class EpochSums:
         return found | {f"{split}/loss": mean, f"{split}/perplexity": perplexity}
 
 
-def require_finite(metrics: dict[str, float], where: str) -> None:
-    """Raise FloatingPointError where a metric is NaN or infinite."""
+def require_finite(metrics: dict[str, float], where: str, rates: str) -> None:
+    """Raise FloatingPointError where a metric is NaN or infinite.
+
+    Args:
+        where: what runs, and its epoch.
+        rates: the settings of the learning rates with their values in this epoch.
+    """
     for name, value in metrics.items():
         if not math.isfinite(value):
-            raise FloatingPointError(f"{where}: {name} is {value}: the run has diverged")
+            raise FloatingPointError(f"{where}: {name} is {value}{diverged(rates)}")
+
+
+def diverged(rates: str) -> str:
+    """The end of an error's sentence: what is likely, and what to change."""
+    return f" at {rates}: the run has diverged; lower the rate"

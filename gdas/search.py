@@ -325,6 +325,7 @@ def search(
             epoch, config.epochs, s.tau_start, s.tau_end, reaches_end=s.tau_reaches_end
         )
         lr = cosine(epoch, config.epochs, w.lr, w.lr_min)
+        rates = f"learning rates weights.lr={lr:g} and alpha.lr={config.alpha.lr:g}"
         space.weights.train()
         sums = {"train": EpochSums(), "valid": EpochSums()}
         for step in range(space.steps(epoch)):
@@ -335,12 +336,12 @@ def search(
                 try:
                     sums[turn].add(take(epoch, step, tau))
                 except FloatingPointError as error:
-                    where = f"search, epoch {epoch + 1}, step {step + 1}"
-                    raise FloatingPointError(f"{where}: {error}") from None
+                    where = f"search, epoch {epoch + 1}, step {step + 1}, at {rates}"
+                    raise FloatingPointError(f"{where}: {error}; lower the rate") from None
         metrics = {"lr": lr, "tau": tau}
         for split, total in sums.items():
             metrics |= total.metrics(split)
-        require_finite(metrics, f"search, epoch {epoch + 1}")
+        require_finite(metrics, f"search, epoch {epoch + 1}", rates)
         derived_metrics, details = space.derived(run.logits)
         metrics |= derived_metrics
         run.position = epoch + 1

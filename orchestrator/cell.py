@@ -1,10 +1,13 @@
-"""A cell by itself: `python -m orchestrator.cell show|draw|count CELL`. No Ray, no training."""
+"""A cell by itself: `python -m orchestrator.cell show|draw|count|convert CELL`. No Ray."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
+import shlex
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
@@ -16,7 +19,8 @@ from gdas.bench201.genotype import EDGES, Bench201Genotype
 from gdas.cnn.layout import Stem
 from gdas.cnn.network import Network
 from gdas.drawing.draw import FIXED_REDUCTION, draw, draw_fixed_reduction
-from gdas.errors import InputError
+from gdas.errors import InputError, one_line
+from gdas.files import write_text
 from gdas.genotype import (
     EDGES_PER_NODE,
     PUBLISHED,
@@ -25,7 +29,9 @@ from gdas.genotype import (
     Edge,
     Genotype,
     RecurrentGenotype,
+    all_nodes,
 )
+from gdas.genotype_text import darts_text
 from gdas.metrics import count_multiply_adds, count_parameters
 from gdas.rnn.language_model import LanguageModel
 from orchestrator.store.recorded import open_recorded
@@ -35,10 +41,24 @@ from orchestrator.terminal.console import columns, run_command, say_next
 FIXED = "fixed-reduction"
 FORMATS = (".svg", ".png", ".pdf")
 
+
+def _names(names: Sequence[str], indent: str) -> str:
+    """Names in lines of the epilog's width."""
+    return textwrap.fill(
+        ", ".join(names), 98, initial_indent=indent, subsequent_indent=indent
+    ).strip()
+
+
+CONVERSIONS = {".json": "gdas", ".txt": "darts"}
+"""The form that a file of such an ending is written in."""
+
 EPILOG = f"""CELL is one of
-  a published name     {", ".join(PUBLISHED)},
-                       {", ".join(PUBLISHED_RECURRENT)}
-  a genotype file      cell.json
+  a published name     {_names([*PUBLISHED, *PUBLISHED_RECURRENT], " " * 23)}
+  a genotype file      cell.json: ours, or what other projects write: the text Genotype(normal=...)
+                       of DARTS and its followers, such as a line of a log; its fields as a
+                       dictionary or as JSON; a NAS-Bench-201 cell |op~0|+|op~0|op~1|+...
+  FILE:NAME            of several in a Python file: genotypes.py:PC_DARTS_cifar
+  such a text itself   "Genotype(normal=[...], normal_concat=range(2, 6), reduce=[...], ...)"
   OUT:SEARCH           the cell that a study selected, such as runs/smoke:gdas-frc or
                        s3://BUCKET/runs/paper:gdas-frc
   {FIXED}      the hand-made reduction cell of the paper's Fig. 3 (show and draw)
@@ -47,6 +67,8 @@ examples:
   python -m orchestrator.cell show GDAS_V1
   python -m orchestrator.cell show runs/smoke:gdas-frc --json > cell.json
   python -m orchestrator.cell draw runs/smoke:gdas-frc --to cell.svg
+  python -m orchestrator.cell convert log.txt --to cell.json    what DARTS printed, as our file
+  python -m orchestrator.cell convert GDAS_V1                   as the text that DARTS reads
   python -m orchestrator.cell count GDAS_F1                     the paper's CIFAR network
   python -m orchestrator.cell count GDAS_F1 --stem imagenet     and its ImageNet network
   python -m orchestrator.cell count cell.json --channels 16 --normals-per-block 2 --image-size 64
@@ -58,16 +80,26 @@ the authors count, so the figures stand beside the paper's."""
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m orchestrator.cell",
-        description="Show a cell's edges, draw it, or count its network's parameters and "
-        "multiply-adds.",
+        description="Show a cell's edges, draw it, count its network's parameters and "
+        "multiply-adds, or convert\nit from and to the text of other projects.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("what", choices=("show", "draw", "count"))
-    parser.add_argument("cell", metavar="CELL", help="a name, a genotype file, or OUT:SEARCH")
+    parser.add_argument("what", choices=("show", "draw", "count", "convert"))
+    parser.add_argument("cell", metavar="CELL", help="see below")
     parser.add_argument("--json", action="store_true", help="show: as a genotype file")
     parser.add_argument(
-        "--to", type=Path, metavar="FILE", help="draw: .svg (default), .png or .pdf"
+        "--to",
+        type=Path,
+        metavar="FILE",
+        help="draw: .svg (default), .png or .pdf; convert: .json or .txt (default: print it)",
+    )
+    parser.add_argument(
+        "--as",
+        dest="form",
+        choices=tuple(CONVERSIONS.values()),
+        help="convert: gdas, our JSON file (default of .json), or darts, the text Genotype(...), "
+        "of a NAS-Bench-201 cell its string (default)",
     )
     count = parser.add_argument_group("count")
     count.add_argument("--stem", choices=get_args(Stem), default="cifar", help="default: cifar")
@@ -86,13 +118,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     options = parse(arguments)
-    return run_command(
-        lambda: {"show": _show, "draw": _draw, "count": _count}[options.what](options)
-    )
+    return run_command(lambda: COMMANDS[options.what](options))
 
 
 def find_cell(named: str) -> AnyGenotype:
-    """The cell of a published name, a genotype file, or OUT:SEARCH.
+    """The cell of a published name, a genotype file, FILE:NAME, OUT:SEARCH, or a genotype's text.
 
     Raises:
         InputError: there is none; says what can be named.
@@ -100,17 +130,35 @@ def find_cell(named: str) -> AnyGenotype:
     published: dict[str, AnyGenotype] = {**PUBLISHED, **PUBLISHED_RECURRENT}
     if named in published:
         return published[named]
-    if Path(named).is_file():
-        return gdas.genotype.load(named)
+    if not named.strip():
+        raise InputError("CELL: is empty; name a cell, such as GDAS_V1 or cell.json")
     out, separator, search = named.rpartition(":")
-    if separator and (is_address(out) or Path(out).is_dir()):
+    if _is_file(named) or (separator and _is_file(out)):
+        return gdas.genotype.load(named)
+    if separator and (is_address(out) or _is_folder(out)):
         return _selected(out, search)
+    if named.lstrip().startswith(("{", "[", "|", '"')) or "(" in named:
+        return gdas.genotype.read(named, "CELL")
     if named.upper() in published:
         raise InputError(f"{named}: no such cell; did you mean {named.upper()}?")
     raise InputError(
-        f"{named}: no published cell, no file and no OUT:SEARCH; published are "
-        f"{', '.join(published)}"
+        f"{one_line(named, 200)}: no published cell, no file, no OUT:SEARCH and no genotype's "
+        f"text; published are {', '.join(published)}"
     )
+
+
+def _is_file(named: str) -> bool:
+    try:
+        return Path(named).is_file()
+    except OSError:  # longer than names can be: a genotype's text
+        return False
+
+
+def _is_folder(named: str) -> bool:
+    try:
+        return Path(named).is_dir()
+    except OSError:
+        return False
 
 
 def _selected(out: str, search: str) -> AnyGenotype:
@@ -138,7 +186,33 @@ def _show(options: argparse.Namespace) -> int:
         print(json.dumps(cell.to_json(), indent=1))
         return 0
     print("\n".join([cell.name, *in_words(cell)]))
-    say_next(f"python -m orchestrator.cell draw {options.cell}")
+    say_next(f"python -m orchestrator.cell draw {_word(options.cell)}")
+    return 0
+
+
+def _word(named: str) -> str:
+    """A CELL as a word of a command line."""
+    return shlex.quote(named)
+
+
+def _convert(options: argparse.Namespace) -> int:
+    if options.cell == FIXED:
+        raise InputError(f"{FIXED}: is a part of a genotype; name a cell, such as GDAS_F1")
+    path: Path | None = options.to
+    if path is not None and path.suffix not in CONVERSIONS:
+        raise InputError(f"--to {path}: must end with {' or '.join(CONVERSIONS)}")
+    value = find_cell(options.cell).to_json()
+    form = options.form or (CONVERSIONS[path.suffix] if path is not None else "darts")
+    text = json.dumps(value, indent=1) if form == "gdas" else darts_text(value)
+    if path is None:
+        print(text)
+        return 0
+    try:
+        write_text(path, text + "\n")
+    except OSError as error:
+        raise InputError(f"--to {path}: cannot write ({error.strerror})") from None
+    print(f"written: {path}")
+    say_next(f"python -m orchestrator.cell show {_word(str(path))}")
     return 0
 
 
@@ -157,36 +231,52 @@ def in_words(cell: AnyGenotype) -> list[str]:
     if isinstance(cell, Bench201Genotype):
         edges = zip(EDGES, cell.operations, strict=True)
         return [f"  node {node} adds {name} of node {source}" for (node, source), name in edges]
-    lines = ["normal cell", *_nodes(cell.normal)]
+    lines = ["normal cell", *_nodes(cell.normal, cell.normal_concat)]
     if cell.reduce is None:
         return [*lines, f"reduction cell: fixed (paper Fig. 3; see {FIXED})"]
-    return [*lines, "reduction cell", *_nodes(cell.reduce)]
+    return [*lines, "reduction cell", *_nodes(cell.reduce, cell.reduce_concat)]
 
 
-def _nodes(edges: Sequence[Edge]) -> list[str]:
+def _nodes(edges: Sequence[Edge], concat: Sequence[int]) -> list[str]:
     names = [*SOURCES, *(f"node {i}" for i in range(len(edges) // EDGES_PER_NODE))]
     rows = []
     for node in range(len(edges) // EDGES_PER_NODE):
         pair = edges[EDGES_PER_NODE * node : EDGES_PER_NODE * (node + 1)]
         terms = [f"{operation} of {names[source]}" for operation, source in pair]
         rows.append((f"  node {node}", "=", terms[0], "+", terms[1]))
-    return columns(rows)
+    lines = columns(rows)
+    if concat != all_nodes(edges):
+        lines.append(f"  output = {', '.join(names[node] for node in concat)}, concatenated")
+    return lines
 
 
 def _draw(options: argparse.Namespace) -> int:
+    cell = None if options.cell == FIXED else find_cell(options.cell)
     stem = options.cell.rpartition(":")[2] if ":" in options.cell else Path(options.cell).stem
+    if cell is not None and not re.fullmatch(r"[\w. -]{1,100}", stem):  # a genotype's text
+        stem = cell.name if re.fullmatch(r"[\w-]{1,100}", cell.name) else "cell"
     path = options.to or Path(f"{stem}.svg")
     if path.suffix not in FORMATS:
         raise InputError(f"--to {path}: must end with {', '.join(FORMATS)}")
-    cell = None if options.cell == FIXED else find_cell(options.cell)
     try:
         draw_fixed_reduction(path) if cell is None else draw(cell, path)
     except OSError as error:
         raise InputError(f"--to {path}: cannot write ({error.strerror})") from None
     print(f"drawn: {path}")
-    count = f"python -m orchestrator.cell count {options.cell}"
+    count = f"python -m orchestrator.cell count {_word(options.cell)}"
     say_next(f"python -m orchestrator.cell show {FIXED}" if cell is None else count)
     return 0
+
+
+MOST = {
+    "channels": 10_000,
+    "normals_per_block": 1000,
+    "image_size": 10_000,
+    "classes": 10_000_000,
+    "hidden": 100_000,
+    "vocabulary": 100_000_000,
+}
+"""Beyond these a network's sizes leave the range of whole numbers, or counting takes for ever."""
 
 
 def _count(options: argparse.Namespace) -> int:
@@ -195,9 +285,9 @@ def _count(options: argparse.Namespace) -> int:
     cell = find_cell(options.cell)
     if isinstance(cell, Bench201Genotype):
         raise InputError(f"{options.cell}: a NAS-Bench-201 cell; its table has its figures")
-    for key in ("channels", "normals_per_block", "image_size", "classes", "hidden", "vocabulary"):
-        if (value := getattr(options, key)) is not None and value < 1:
-            raise InputError(f"--{key.replace('_', '-')} {value}: must be 1 or more")
+    for key, most in MOST.items():
+        if (value := getattr(options, key)) is not None and not 1 <= value <= most:
+            raise InputError(f"--{key.replace('_', '-')} {value}: must be from 1 to {most}")
     if isinstance(cell, RecurrentGenotype):
         with torch.device("meta"):
             model = LanguageModel(cell, options.vocabulary, options.hidden)
@@ -208,7 +298,7 @@ def _count(options: argparse.Namespace) -> int:
     else:
         rows = _count_images(cell, options)
     print("\n".join([cell.name, *columns(rows)]))
-    say_next(f"python -m orchestrator.cell draw {options.cell}")
+    say_next(f"python -m orchestrator.cell draw {_word(options.cell)}")
     return 0
 
 
@@ -219,6 +309,8 @@ def _count_images(cell: Genotype, options: argparse.Namespace) -> list[tuple[str
     normals = options.normals_per_block or (4 if imagenet else 6)
     size = options.image_size or (224 if imagenet else 32)
     classes = options.classes or (1000 if imagenet else 10)
+    if imagenet and channels % 2:
+        raise InputError(f"--channels {channels}: the ImageNet stem needs an even number")
     with torch.device("meta"):
         network = Network(
             cell, classes, channels=channels, normals_per_block=normals, stem=options.stem
@@ -232,6 +324,9 @@ def _count_images(cell: Genotype, options: argparse.Namespace) -> list[tuple[str
         ("parameters", f"{count_parameters(network):,}"),
         ("multiply-adds", f"{adds:,}"),
     ]
+
+
+COMMANDS = {"show": _show, "draw": _draw, "count": _count, "convert": _convert}
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ from typing import Literal, NamedTuple, cast
 import torch
 from packaging.requirements import Requirement
 
-from gdas.data import images, text
+from gdas.data import cifar, corpora, vocabulary
+from gdas.data.images import DIGIT_PHOTOS
 from gdas.data.settings import AnyImageData, PhotoData, TextData
 from gdas.data.shard_index import open_index
 from gdas.data.source import Split
@@ -247,19 +248,19 @@ def data_sets(experiment: Experiment, folder: Path) -> Iterator[Finding]:
     for spec in (one for named in specs for one in named.values()):
         wanted.setdefault(spec.recipe.data.name, spec.recipe.data)
     for name, data in wanted.items():
-        if name == images.DIGIT_PHOTOS:
+        if name == DIGIT_PHOTOS:
             yield Finding("ok", f"{name}: built in, made when a study starts")
             continue
         if isinstance(data, PhotoData):
             yield _photos(data, folder)
             continue
-        splits: tuple[text.Split, ...] = ("train", "test")
+        splits: tuple[vocabulary.Split, ...] = ("train", "test")
         if isinstance(data, TextData):
             splits = ("train", "valid", "test")
-            files = [f for split in splits for f in text.source_files(name, split, folder)]
+            files = [f for split in splits for f in corpora.source_files(name, split, folder)]
         else:
             files = [
-                f for split in splits for f in images.source_files(name, cast(Split, split), folder)
+                f for split in splits for f in cifar.source_files(name, cast(Split, split), folder)
             ]
         yield _published(name, files, folder)
 

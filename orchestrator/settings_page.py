@@ -10,10 +10,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import inspect
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from gdas.config import (
     AlphaUpdate,
@@ -29,6 +30,7 @@ from gdas.config import (
 )
 from gdas.data.settings import ImageData, PhotoData
 from gdas.presets import SEARCH_PRESETS, TEXT_SEARCH_PRESETS, image_train_preset, text_train_preset
+from gdas.settings import Interval, ranges
 from gdas.sources import NOT_SOURCED, SOURCES
 from orchestrator.experiment.config import (
     CellSource,
@@ -130,18 +132,21 @@ def _opening(path: Path) -> str:
 def _recipe(config: type, presets: Mapping[Any, Any]) -> str:
     sources = {source.key: source for source in SOURCES.get(config, ())}
     without = NOT_SOURCED.get(config, {})
-    meaning = comments(config)
+    meaning, allowed = comments(config), alternatives(config) | intervals(config)
     for part, settings in PARTS.items():
         meaning |= {f"{part}.{key}": text for key, text in comments(settings).items()}
+        of_part = alternatives(settings) | intervals(settings)
+        allowed |= {f"{part}.{key}": text for key, text in of_part.items()}
     rows = []
     for key in _keys(next(iter(presets.values()))):
         values = [_text(value_of(preset, key)) for preset in presets.values()]
         source = sources.get(key)
         paper = source.paper.text if source else ""
         why = source.why if source else without.get(key, "")
-        rows.append([f"`{key}`", *values, paper, why, meaning.get(key, "")])
-    header = ["setting", *(f"`{name}`" for name in presets), "the paper says", "source", "note"]
-    return _table(header, rows)
+        range_and_note = allowed.get(key, ""), meaning.get(key, "")
+        rows.append([f"`{key}`", *values, paper, why, *range_and_note])
+    names = [f"`{name}`" for name in presets]
+    return _table(["setting", *names, "the paper says", "source", "range", "note"], rows)
 
 
 def _keys(settings: Any, prefix: str = "") -> list[str]:
@@ -159,7 +164,7 @@ def _keys(settings: Any, prefix: str = "") -> list[str]:
 
 
 def _fields(settings: type) -> str:
-    meaning = comments(settings)
+    meaning, allowed = comments(settings), intervals(settings)
     rows = []
     for field in dataclasses.fields(settings):
         if field.default is not dataclasses.MISSING:
@@ -168,8 +173,38 @@ def _fields(settings: type) -> str:
             default = "its own defaults"
         else:
             default = "no default"
-        rows.append([f"`{field.name}`", default, str(field.type), meaning.get(field.name, "")])
-    return _table(["setting", "default", "type", "note"], rows)
+        key = field.name
+        of_type = _type(str(field.type), settings), allowed.get(key, "")
+        rows.append([f"`{key}`", default, *of_type, meaning.get(key, "")])
+    return _table(["setting", "default", "type", "range", "note"], rows)
+
+
+def intervals(settings: type) -> dict[str, str]:
+    """The interval of each field that has one, in words."""
+    return {
+        key: f"{interval}, or null" if optional else str(interval)
+        for key, (interval, optional) in ranges(settings).items()
+    }
+
+
+def alternatives(settings: type) -> dict[str, str]:
+    """The values of each field that takes one of a few words."""
+    hints = get_type_hints(settings)
+    return {
+        key: " or ".join(map(str, get_args(hint)))
+        for key, hint in hints.items()
+        if get_origin(hint) is Literal
+    }
+
+
+def _type(written: str, settings: type) -> str:
+    """A field's type as it is written, without its interval, which has a column of its own."""
+    written = re.sub(r"Annotated\[(\w+), Interval\([^)]*\)\]", r"\1", written)
+    for name, value in vars(sys.modules[settings.__module__]).items():
+        plain, *about = get_args(value) or (None,)
+        if any(isinstance(part, Interval) for part in about):
+            written = re.sub(rf"\b{name}\b", plain.__name__, written)
+    return written
 
 
 def comments(settings: type) -> dict[str, str]:

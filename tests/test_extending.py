@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import importlib
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import gdas.cnn.operations
 import gdas.genotype
+from gdas import ALGORITHM_VERSION
 from gdas.data.shards import main as convert
 from orchestrator import reproduce_paper
 from tests.gdas.photo_folder import CLASSES, make_folder
@@ -29,6 +33,48 @@ def test_a_folder_of_photos_becomes_an_experiment_by_the_settings_of_the_page(
     Path("flowers.yaml").write_text(settings.replace("102", str(len(CLASSES))))
     assert reproduce_paper.main(["flowers.yaml", "--data", "data", "--dry-run"]) == 0
     assert "search-flowers-seed0" in capsys.readouterr().out
+
+
+def edit(root: Path, file: str, before: str, after: str) -> None:
+    """Replace one piece of text in a file that the page's section on operations names."""
+    section = PAGE.partition("## A new operation")[2].partition("\n## ")[0]
+    assert f"`{file}`" in section, f"the page does not say that {file} changes"
+    text = (root / file).read_text(encoding="utf-8")
+    assert text.count(before) == 1, f"{file}: {before!r}"
+    (root / file).write_text(text.replace(before, after), encoding="utf-8")
+
+
+def test_a_new_operation_takes_part_everywhere_after_the_edits_of_the_page(tmp_path: Path) -> None:
+    for folder in ("gdas", "orchestrator", "experiments"):
+        ignored = shutil.ignore_patterns("__pycache__", "pictures")
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=ignored)
+    last = '"dil_conv_5x5",\n)'
+    edit(tmp_path, "gdas/genotype.py", last, '"dil_conv_5x5",\n    "min_pool_3x3",\n)')
+    case = '        case "none":\n            return Zero(stride)\n'
+    own = (
+        '        case "min_pool_3x3":\n'
+        "            pool = nn.MaxPool2d(3, stride, 1)\n"
+        "            norm = nn.BatchNorm2d(channels, affine=False)\n"
+        "            return nn.Sequential(Negative(), pool, Negative(), norm)\n"
+    )
+    edit(tmp_path, "gdas/cnn/operations.py", case, case + own)
+    module = (
+        "class Negative(nn.Module):\n"
+        "    def forward(self, x_BCHW: Tensor) -> Tensor:\n"
+        "        return -x_BCHW\n\n\n"
+    )
+    edit(tmp_path, "gdas/cnn/operations.py", "class Zero(", module + "class Zero(")
+    edit(tmp_path, "gdas/derive.py", '"avg_pool_3x3")', '"avg_pool_3x3", "min_pool_3x3")')
+    version = f"ALGORITHM_VERSION = {ALGORITHM_VERSION}"
+    edit(tmp_path, "gdas/__init__.py", version, f"{version} + 1")
+    done = subprocess.run(
+        [sys.executable, ROOT / "tests" / "examples" / "own_operation.py", "min_pool_3x3"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1", "PATH": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "min_pool_3x3: operation 8 of 9\n", done.stderr
 
 
 def test_the_names_of_the_page_exist() -> None:

@@ -63,7 +63,7 @@ RUN_BY = {
     "python -m orchestrator.send_runs runs/smoke --to http://127.0.0.1:5000": (
         f"{PAGES}::test_runs_sent_to_a_server"
     ),
-    "python -m gdas.data.shards IMAGEFOLDER DIR/imagenet": f"{HERE}::test_photos_are_converted",
+    "python -m gdas.data.shards SOURCE DIR/imagenet": f"{HERE}::test_photos_are_converted",
     # Of make and pip only what they would run is looked at: tests install nothing and do not run
     # themselves. CI runs `make test`, and through it the installation, from a clean checkout.
     "make reproduce": f"{HERE}::test_what_make_runs",
@@ -180,7 +180,7 @@ def test_cells(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_photos_are_converted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    make_folder(tmp_path / "IMAGEFOLDER")
+    make_folder(tmp_path / "SOURCE")
     (command,) = [command for command in commands() if "gdas.data.shards" in command]
     module, rest = words(command)
     assert importlib.import_module(module).main(rest) == 0

@@ -40,6 +40,23 @@ Accuracy = Literal[
 
 ACCURACIES: tuple[Accuracy, ...] = get_args(Accuracy)
 
+IMAGES_OF: dict[Accuracy, str] = {
+    "cifar10_test_200": "cifar10",
+    "cifar100_test_200": "cifar100",
+    "imagenet16_120_test_200": "imagenet16-120",
+    "cifar10_valid_12": "cifar10",
+    "cifar10_test_12": "cifar10",
+}
+"""The data set that a column's accuracies are of."""
+
+
+def own_accuracy(images: str) -> Accuracy:
+    """The column that a search on a data set is looked up in; CIFAR-10's if the table has none.
+
+    The report says so of a search on other images than those of its column.
+    """
+    return next((column for column, of in IMAGES_OF.items() if of == images), "cifar10_test_200")
+
 
 def reaches_output(operations: Sequence[int]) -> bool:
     """Whether a path of operations other than `none` leads from node 0 to the output.

@@ -212,6 +212,12 @@ def read_table(path: str | os.PathLike[str]) -> Table:
             f"{path}: {np.count_nonzero(line_of_N)} of the {CELLS} cells; the first that is "
             f"missing is {first}"
         )
+    for column, values_N in values.items():
+        if values_N.max() <= 1:
+            raise InputError(
+                f"{path}, {column}: no value is above 1 (the largest is {values_N.max():g}): these "
+                "are fractions; accuracies must be in percent, so multiply them by 100"
+            )
     return Table(values)
 
 

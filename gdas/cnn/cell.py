@@ -191,6 +191,9 @@ class DerivedCell(nn.Module):
     """The cell of a genotype (Eq. 1): two operations a node.
 
     Drop path (authors' code): each operation's output but identity skips.
+
+    Args:
+        concat: the nodes that the output concatenates, numbered from 2; None: all.
     """
 
     def __init__(
@@ -203,6 +206,7 @@ class DerivedCell(nn.Module):
         *,
         reduction: bool,
         last_reduced: bool,
+        concat: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.preprocess = Preprocess(
@@ -214,7 +218,9 @@ class DerivedCell(nn.Module):
             for name, source in edges
         )
         self.dropped = [not isinstance(operation, nn.Identity) for operation in self.operations]
-        self.multiplier = len(edges) // EDGES_PER_NODE
+        self.nodes = len(edges) // EDGES_PER_NODE
+        self.concat = list(range(2, self.nodes + 2) if concat is None else concat)
+        self.multiplier = len(self.concat)
 
     @property
     def drop_sites(self) -> int:
@@ -223,14 +229,14 @@ class DerivedCell(nn.Module):
     def forward(self, s0_BCHW: Tensor, s1_BCHW: Tensor, keep_DB: Tensor | None) -> Tensor:
         states = self.preprocess(s0_BCHW, s1_BCHW)
         masks = iter(keep_DB) if keep_DB is not None else None
-        for node in range(self.multiplier):
+        for node in range(self.nodes):
             terms = []
             for i in range(EDGES_PER_NODE * node, EDGES_PER_NODE * (node + 1)):
                 out_BCHW = self.operations[i](states[self.sources[i]])
                 keep_B = next(masks) if masks is not None and self.dropped[i] else None
                 terms.append(drop_path(out_BCHW, keep_B))
             states.append(sum_of(terms))
-        return concatenate(states[2:])
+        return concatenate([states[i] for i in self.concat])
 
 
 class FixedReductionCell(nn.Module):

@@ -97,6 +97,7 @@ class Network(nn.Module):
                     style,
                     reduction=place.reduction,
                     last_reduced=place.last_reduced,
+                    concat=genotype.reduce_concat if place.reduction else genotype.normal_concat,
                 )
             self.cells.append(cell)
             before_last, last = last, cell.multiplier * place.channels

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from gdas.checkpoint import State
 from gdas.cnn.cell import SearchCell
+from gdas.cnn.smallest_map import check_smallest_map
 from gdas.cnn.supernet import Supernet
 from gdas.compute import autocast, memory_format
 from gdas.config import ImageSearchConfig, SamplerConfig, SearchConfig
@@ -57,6 +58,20 @@ def search_split(config: ImageSearchConfig, images: int) -> tuple[Tensor, Tensor
     return split_indices(images, seed, config.train_images, config.valid_images)
 
 
+def check_halves(config: ImageSearchConfig, train: int, valid: int) -> None:
+    """Raise InputError unless both halves of the training images have a whole batch.
+
+    Args:
+        train, valid: images in D_T and in D_V.
+    """
+    fewest = min(train, valid)
+    if config.batch_size > fewest:
+        raise InputError(
+            f"batch_size={config.batch_size}: larger than a half of the training images (D_T has "
+            f"{train}, D_V {valid}); use batch_size={fewest} or less"
+        )
+
+
 class ImageHalves:
     """D_T and D_V of a training split: the images of every step and a supernet's loss on them.
 
@@ -76,11 +91,8 @@ class ImageHalves:
         self.valid_images = self.images.to(device)
         self._orders: dict[str, tuple[int, Tensor]] = {}
         self.train_T, self.valid_V = search_split(config, len(images))
-        if config.batch_size > min(len(self.train_T), len(self.valid_V)):
-            raise InputError(
-                f"batch_size={config.batch_size}: larger than a half of the training images "
-                f"({len(self.train_T)} and {len(self.valid_V)})"
-            )
+        check_halves(config, len(self.train_T), len(self.valid_V))
+        check_smallest_map(config, images.size, len(self.train_T), len(self.valid_V))
         self.layout = memory_format(config.channels_last)
 
     @property

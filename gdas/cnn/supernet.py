@@ -5,6 +5,7 @@ Shapes: B batch, C channels, H and W height and width, E edges, K operations.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Literal
 
@@ -149,7 +150,7 @@ class Supernet(nn.Module):
                 pieces = [cell.preprocess, *(piece for edge in cell.edges for piece in edge)]  # type: ignore[attr-defined]
             for piece in pieces:
                 if not isinstance(piece, (nn.Identity, Zero)):
-                    piece.compile(dynamic=False, recompile_limit=COMPILED_GRAPHS)
+                    _compile(piece)
 
     def initial_logits(self, generator: torch.Generator) -> dict[str, Tensor]:
         """Logits A for every searched cell type: E x K, normal with sd 0.001, on the CPU."""
@@ -158,3 +159,17 @@ class Supernet(nn.Module):
             kind: torch.randn(shape, generator=generator).mul_(LOGIT_SCALE).requires_grad_()
             for kind in self.searched
         }
+
+
+def _compile(piece: nn.Module) -> None:
+    """Compile a module in place, with room for COMPILED_GRAPHS graphs.
+
+    Before PyTorch 2.14 the limit is not an argument but a setting of the whole process.
+    """
+    if "recompile_limit" in inspect.signature(torch.compile).parameters:
+        piece.compile(dynamic=False, recompile_limit=COMPILED_GRAPHS)
+        return
+    dynamo = torch._dynamo.config
+    dynamo.recompile_limit = max(dynamo.recompile_limit, COMPILED_GRAPHS)
+    dynamo.accumulated_recompile_limit = max(dynamo.accumulated_recompile_limit, COMPILED_GRAPHS)
+    piece.compile(dynamic=False)

@@ -62,6 +62,38 @@ def check_training(config: TrainConfig, genotype: Genotype | None, *, size: int)
         check_auxiliary_input(size, config.stem)
 
 
+FEWEST_IMAGES = 2
+"""Of a worker's share of a batch: batch norm has no variance of one value."""
+
+
+def check_batches(config: TrainConfig, images: int, workers: int) -> None:
+    """Raise InputError unless an epoch has a batch for every worker and for every segment.
+
+    Args:
+        images: that are trained on.
+        workers: that share every batch.
+    """
+    fewest = FEWEST_IMAGES * workers
+    share = f"{workers} workers, each of which needs {FEWEST_IMAGES} of a batch"
+    if images < fewest:
+        raise InputError(
+            f"{images} training images are too few for {share}; use {max(1, images // 2)} worker"
+            f"{'s' if images >= 4 else ''} or more images"
+        )
+    if config.batch_size < fewest:
+        raise InputError(
+            f"batch_size={config.batch_size}: too small for {share}; use batch_size={fewest} or "
+            f"more, or {config.batch_size // FEWEST_IMAGES} workers or fewer"
+        )
+    whole, rest = divmod(images, config.batch_size)
+    batches = whole + (rest >= fewest)
+    if batches < config.segments_per_epoch:
+        raise InputError(
+            f"segments_per_epoch={config.segments_per_epoch}: an epoch has only {batches} batches "
+            f"({images} images in batches of {config.batch_size}); use {batches} or fewer"
+        )
+
+
 def learning_rate(config: TrainConfig, epoch: int) -> float:
     """The rate of a 0-based epoch: linear warm-up, then cosine or exponential."""
     if epoch < config.warmup_epochs:
@@ -103,8 +135,7 @@ def train_image(
     """
     check_training(config, genotype, size=train.size)
     team = workers()
-    if len(train_rows) < 2 * team.size:
-        raise InputError(f"{len(train_rows)} training images are too few for {team.size} workers")
+    check_batches(config, len(train_rows), team.size)
     network = build_network(config, genotype, train.classes)
     network = network.to(memory_format=memory_format(config.channels_last)).to(device)
     optimizer = torch.optim.SGD(
@@ -148,13 +179,15 @@ def train_image(
             sums.add(_step(config, network, replica, optimizer, wanted, read, keep_DB, batch, team))
         metrics = {"lr": lr, "drop_path": drop_path}
         metrics |= sums.metrics("train", team.add_up(sums.totals()))
-        require_finite(metrics, f"training of {genotype.name}, epoch {epoch + 1}")
+        where, rates = f"training of {genotype.name}, epoch {epoch + 1}", f"learning rate lr={lr:g}"
+        require_finite(metrics, where, rates)
         team.synchronise(network)
         last = epoch + 1 == config.epochs
         if part + 1 == segments and (last or (epoch + 1) % config.evaluate_every == 0):
             metrics |= _evaluate(
                 config, network, evaluation, evaluation_rows, evaluated_on, team, device
             )
+            require_finite(metrics, where, rates)  # weights may overflow in the last step
         history = [*history, metrics]
         state = None
         if team.rank == 0:
@@ -173,13 +206,8 @@ def _batches(
     """The rows of an epoch's global batches."""
     order_T = train.order(rows_T, config.seed, "order", epoch)
     # Without a last batch that is too small to share out and to normalise.
-    batches = [b for b in order_T.split(config.batch_size) if len(b) >= 2 * team.size]
-    if len(batches) < config.segments_per_epoch:
-        raise InputError(
-            f"segments_per_epoch={config.segments_per_epoch}: an epoch has only {len(batches)} "
-            "batches"
-        )
-    return batches
+    fewest = FEWEST_IMAGES * team.size
+    return [b for b in order_T.split(config.batch_size) if len(b) >= fewest]
 
 
 def _share(

@@ -23,9 +23,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gdas.data.arrays import check_images
 from gdas.data.source import Batch, Wanted
 from gdas.errors import InputError
 from gdas.randomness import generator
+
+Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]
+"""images_NCHW and labels_N."""
 
 IMAGES = "gdas-images/1"
 UNREADABLE = (
@@ -163,14 +167,21 @@ class Images:
     """A split of a data set in memory; implements gdas.data.source.ImageSource.
 
     Attributes:
-        images_NCHW: uint8; a view of the memory-mapped file where it was read from one.
-        labels_N: int64.
+        images_NCHW: uint8 from 0 to 255, three channels, H = W; a view of the memory-mapped file
+            where it was read from one.
+        labels_N: int64 from 0 to `classes` - 1.
         classes: number of classes.
+
+    Raises:
+        InputError: images or labels are of another kind; says how to mend them.
     """
 
     images_NCHW: Tensor
     labels_N: Tensor
     classes: int
+
+    def __post_init__(self) -> None:
+        check_images(self.images_NCHW, self.labels_N, self.classes)
 
     def __len__(self) -> int:
         return len(self.labels_N)
@@ -181,7 +192,10 @@ class Images:
 
     def to(self, device: torch.device) -> Images:
         """The same on `device`; nothing is copied where it is there already."""
-        return Images(self.images_NCHW.to(device), self.labels_N.to(device), self.classes)
+        images_NCHW = self.images_NCHW.to(device)
+        if images_NCHW is self.images_NCHW:
+            return self
+        return Images(images_NCHW, self.labels_N.to(device), self.classes)
 
     def order(self, rows_N: Tensor, seed: int, stream: str, *position: int) -> Tensor:
         draw = generator(seed, stream, *position)
@@ -238,8 +252,8 @@ def read_images(path: Path, *, identity: str, verify: bool) -> Images:
         labels, classes = split.columns["label"], int(split.about["classes"])
         if split.rows == 0 or labels.dtype != np.int64:
             raise ValueError("no images, or labels of another type")
-    except (KeyError, ValueError) as error:
+        return Images(mapped(images), mapped(labels), classes)
+    except (KeyError, ValueError) as error:  # among them InputError: what no conversion wrote
         raise InputError(
             f"{path}: damaged ({error}); delete it and run again to convert it anew"
         ) from None
-    return Images(mapped(images), mapped(labels), classes)

@@ -70,10 +70,12 @@ def draw_moves(data: AnyImageData, batch: int, size: int, generator: Generator) 
 
 def normalise(images_BCHW: Tensor, data: AnyImageData) -> Tensor:
     """uint8 images to float32 with the data set's mean and standard deviation."""
-    device = images_BCHW.device
-    scale = 1.0 / (255.0 * torch.tensor(data.std, device=device))
-    shift = torch.tensor(data.mean, device=device) / torch.tensor(data.std, device=device)
-    return images_BCHW.float() * scale[:, None, None] - shift[:, None, None]
+    std_C = torch.tensor(data.std)
+    constants = torch.stack([1.0 / (255.0 * std_C), torch.tensor(data.mean) / std_C])
+    # Made on the CPU and copied without waiting: a tensor made on a GPU from Python's numbers
+    # waits until all work before it is done.
+    scale_C, shift_C = constants.to(images_BCHW.device, non_blocking=True).unbind()
+    return images_BCHW.float() * scale_C[:, None, None] - shift_C[:, None, None]
 
 
 def augment(images_BCHW: Tensor, data: AnyImageData, moves: AnyMoves) -> Tensor:

@@ -1,9 +1,14 @@
 """A photo's file to RGB pixels.
 
-torchvision decodes JPEG (grayscale and CMYK too, with the colours that PIL gives), PNG and WebP by
-content, whatever a file is called; PIL the others (BMP, PPM, TIFF), and everything where there is
-a torchvision without decoders (they are deprecated): the same pixels, at half the speed. Both
-refuse a truncated file.
+torchvision decodes JPEG (grayscale and CMYK too, with the colours that PIL gives) and plain WebP by
+content, whatever a file is called; PIL the others, and everything where there is a torchvision
+without decoders (they are deprecated): the same pixels, at half the speed. Both refuse a truncated
+file. PNG is PIL's, because torchvision 0.29 ends the process at a damaged one.
+
+What a file holds beside one opaque picture is decided here, once: of an animation or of several
+pages the first is taken; what is transparent lies on white, as browsers show it; 16 bits a channel
+keep their upper eight. Floating-point pixels must be from 0 to 1 and 32-bit integers from 0 to 255:
+other ranges are not agreed on, so they are refused.
 
 Shapes: C channels, H and W height and width.
 """
@@ -12,16 +17,25 @@ from __future__ import annotations
 
 import io
 import warnings
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+
+from gdas.errors import one_line
 
 try:
     from torchvision.io import ImageReadMode, decode_image
 except ImportError:
     decode_image = None
+
+SIXTEEN_BITS = ("PNG", "PPM")
+"""Formats of PIL whose 32-bit integers are 16-bit pixels of the file."""
+WHITE = (255, 255, 255, 255)
+EIGHT_BITS = "save it with 8 bits a channel"
 
 
 def decode(encoded: bytes) -> Tensor:
@@ -29,9 +43,9 @@ def decode(encoded: bytes) -> Tensor:
     torchvision's ImageFolder).
 
     Raises:
-        ValueError: it cannot be decoded, wholly.
+        ValueError: it cannot be decoded, wholly; says why.
     """
-    if decode_image is None or not encoded:
+    if decode_image is None or not _by_torchvision(encoded):
         return _decode_by_pil(encoded)
     try:
         # A copy: PyTorch wants memory that it could write to.
@@ -40,8 +54,21 @@ def decode(encoded: bytes) -> Tensor:
         )
     except RuntimeError:
         return _decode_by_pil(encoded)
-    if pixels_CHW.dtype == torch.uint16:  # PNG with 16 bits a channel
-        pixels_CHW = (pixels_CHW.int() >> 8).to(torch.uint8)
+    return _checked(pixels_CHW)
+
+
+def _by_torchvision(encoded: bytes) -> bool:
+    """Whether it is a file that torchvision reads as PIL does: one picture, nothing transparent."""
+    jpeg = encoded.startswith(b"\xff\xd8\xff")
+    return jpeg or (encoded[:4] == b"RIFF" and encoded[8:16] == b"WEBPVP8 ")
+
+
+def _checked(pixels_CHW: Tensor) -> Tensor:
+    """Nothing else leaves this module, whatever a decoder's next version gives."""
+    if pixels_CHW.ndim != 3 or pixels_CHW.shape[0] != 3 or pixels_CHW.dtype != torch.uint8:
+        raise ValueError(f"decoded to {tuple(pixels_CHW.shape)} of {pixels_CHW.dtype}")
+    if 0 in pixels_CHW.shape:
+        raise ValueError("it has no pixels")
     return pixels_CHW
 
 
@@ -49,12 +76,40 @@ def _decode_by_pil(encoded: bytes) -> Tensor:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd tags and the like: it decodes or it does not
-            with Image.open(io.BytesIO(encoded)) as image:
-                if image.mode.startswith("I"):  # 16 bits, which convert would cut off at 255
-                    pixels_HW = np.clip(np.array(image).astype(np.int64) >> 8, 0, 255)
-                    pixels_HWC = np.stack([pixels_HW.astype(np.uint8)] * 3, axis=-1)
-                else:
-                    pixels_HWC = np.array(image.convert("RGB"))
+            with Image.open(io.BytesIO(encoded)) as image:  # the first frame or page
+                pixels_HWC = _pixels(image)
     except Exception as error:  # PIL's decoders raise many kinds on damaged files
-        raise ValueError(f"{type(error).__name__}: {error}") from None
-    return torch.from_numpy(pixels_HWC).permute(2, 0, 1).contiguous()
+        if type(error) is ValueError:
+            raise ValueError(one_line(error)) from None
+        raise ValueError(one_line(f"{type(error).__name__}: {error}")) from None
+    return _checked(torch.from_numpy(pixels_HWC).permute(2, 0, 1).contiguous())
+
+
+def _pixels(image: Image.Image) -> NDArray[np.uint8]:
+    """RGB, H x W x 3.
+
+    Raises:
+        ValueError: its numbers have no agreed meaning as pixels; and whatever PIL raises.
+    """
+    if image.mode == "F":
+        pixels_HW = _in_range(np.array(image), "floating-point pixels", 1)
+        return _gray((pixels_HW * 255).round().astype(np.uint8))
+    if image.mode == "I" and image.format not in SIXTEEN_BITS:
+        return _gray(_in_range(np.array(image), "32-bit integer pixels", 255).astype(np.uint8))
+    if image.mode.startswith("I"):  # 16 bits, which convert would cut off at 255
+        return _gray(np.clip(np.array(image).astype(np.int64) >> 8, 0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, WHITE), image)
+    return np.array(image.convert("RGB"))
+
+
+def _in_range(pixels_HW: NDArray[Any], what: str, most: int) -> NDArray[Any]:
+    low, high = pixels_HW.min(), pixels_HW.max()
+    if not (low >= 0 and high <= most):  # neither is true of what is not a number
+        raise ValueError(f"{what} from {low:.6g} to {high:.6g}, must be 0 to {most}; {EIGHT_BITS}")
+    return pixels_HW
+
+
+def _gray(pixels_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.stack([pixels_HW] * 3, axis=-1)

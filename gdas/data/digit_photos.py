@@ -11,7 +11,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from gdas.data.images import DIGIT_PHOTOS, digits
+from gdas.data.digits import digits
+from gdas.data.images import DIGIT_PHOTOS
 from gdas.data.shard_index import FOLDERS, INDEX
 from gdas.data.shards import convert
 

@@ -31,7 +31,7 @@ from torchvision.transforms.v2 import functional as F
 from gdas.data.augment import CROP_ATTEMPTS, PhotoMoves
 from gdas.data.decode import decode
 from gdas.data.settings import PhotoData
-from gdas.data.shard_index import Shards, mend, open_index
+from gdas.data.shard_index import Shards, conversion_command, mend, open_index
 from gdas.data.source import Batch, Split, Wanted
 from gdas.errors import InputError, one_line
 from gdas.randomness import generator
@@ -110,8 +110,12 @@ def plain_photo(pixels_CHW: Tensor, data: PhotoData) -> Tensor:
 def _picture(encoded: bytes, data: PhotoData, uniform: Sequence[float] | None) -> Tensor:
     pixels_CHW = decode(encoded)
     if uniform is None:
-        return plain_photo(pixels_CHW, data)
-    return augment_photo(pixels_CHW, data, uniform)
+        cut_CHW = plain_photo(pixels_CHW, data)
+    else:
+        cut_CHW = augment_photo(pixels_CHW, data, uniform)
+    if cut_CHW.shape != (3, data.size, data.size):
+        raise ValueError(f"{tuple(pixels_CHW.shape)} became {tuple(cut_CHW.shape)}")
+    return cut_CHW
 
 
 # Reading
@@ -211,11 +215,31 @@ class Photos:
         pictures = self._decoders.map(
             lambda photo, numbers: _picture(photo, self._data, numbers), encoded, uniform
         )
+        stacked = list[Tensor]()
         try:
-            return Batch(torch.stack(list(pictures)), torch.tensor(labels))
-        except ValueError as error:
-            folder = self._shards.shards[0].path.parent
-            raise InputError(f"{folder}: a photo cannot be decoded ({error})") from None
+            for picture_CHW in pictures:
+                stacked.append(picture_CHW)
+        except (ValueError, RuntimeError) as error:  # RuntimeError: what torchvision raises
+            photo = self._name_of(int(wanted.rows_B[len(stacked)]))
+            raise InputError(
+                f"{photo}: the photo cannot be read ({one_line(error, 200)}); mend it where it "
+                f"came from, remove {self._folder} and convert again: "
+                f"{conversion_command(self._folder)}"
+            ) from None
+        return Batch(torch.stack(stacked), torch.tensor(labels))
+
+    @property
+    def _folder(self) -> Path:
+        return self._shards.shards[0].path.parent.parent
+
+    def _name_of(self, row: int) -> str:
+        """Where a photo is, and what it was called."""
+        group = int(self._group_of(torch.tensor([row])))
+        number, place = self._places[group]
+        path = self._shards.shards[number].path
+        with pq.ParquetFile(path, memory_map=True) as file:
+            names = file.read_row_group(place, columns=["name"])["name"]
+        return f"{path}: {names[row - int(self._starts_G[group])].as_py()}"
 
     def _group(self, group: int) -> Group:
         """A row group, from memory if it is among the last `window` ones."""

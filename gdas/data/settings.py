@@ -5,21 +5,24 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Literal
 
-from gdas.errors import InputError
+from gdas.settings import (
+    Interval,
+    NotNegative,
+    OneOrMore,
+    Positive,
+    TwoOrMore,
+    ZeroOrMore,
+    require,
+    settings,
+)
 
-STRICT = {"extra": "forbid", "strict": True}
-"""Read by pydantic where settings come from a file: no unknown keys, no silent conversion."""
+Checksum = Literal["published", "any"]
+"""any: read files whose checksum is not the published one."""
 
 
-def require(condition: bool, message: str) -> None:
-    """Raise InputError with this message unless the condition holds."""
-    if not condition:
-        raise InputError(message)
-
-
-@dataclass(frozen=True, kw_only=True)
+@settings
 class ImageData:
     """An image data set and the augmentation that suits it; IMAGE_DATA holds the known ones.
 
@@ -27,25 +30,18 @@ class ImageData:
     cutout scale with the size.
     """
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
-
     format: Literal["arrays"] = "arrays"
     name: str
     mean: tuple[float, float, float]  # of pixel values / 255
-    std: tuple[float, float, float]
-    crop_padding: int  # random crop after padding with zeros by this many pixels
+    std: tuple[Positive, Positive, Positive]
+    crop_padding: ZeroOrMore  # random crop after padding with zeros by this many pixels
     flip: bool  # horizontal, with probability 1/2
-    cutout: int = 0  # side of the zeroed square, after normalising; may overhang; 0: off
+    cutout: ZeroOrMore = 0  # side of the zeroed square, after normalising; may overhang; 0: off
     # any: read CIFAR files whose checksum is not the published one.
-    checksum: Literal["published", "any"] = "published"
-
-    def __post_init__(self) -> None:
-        require(self.crop_padding >= 0, f"crop_padding={self.crop_padding}: must be 0 or more")
-        require(self.cutout >= 0, f"cutout={self.cutout}: must be 0 or more")
-        require(min(self.std) > 0, f"std={self.std}: every value must be positive")
+    checksum: Checksum = "published"
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class PhotoData:
     """Photos of any size, a folder a class, converted to shards; and their augmentation.
 
@@ -53,45 +49,37 @@ class PhotoData:
     flip, colour jitter in random order; for scoring, the centre of the resized photo.
     """
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
-
     format: Literal["photos"] = "photos"
     name: str  # the folder of the shards (gdas.data.shards), under the data folder
-    classes: int
-    size: int = 224  # side of what the network sees
+    classes: TwoOrMore
+    size: OneOrMore = 224  # side of what the network sees
     resize: int = 256  # shorter side before the centre crop that is scored
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of pixel values / 255
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
     crop_scale: tuple[float, float] = (0.08, 1.0)  # share of the photo's area
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)  # width / height
     flip: bool = True  # horizontal, with probability 1/2
-    brightness: float = 0.4  # factor from 1 - this to 1 + this; 0: off
-    contrast: float = 0.4
-    saturation: float = 0.4
-    hue: float = 0.2  # turn of the colour circle, at most half of it
+    brightness: NotNegative = 0.4  # factor from 1 - this to 1 + this; 0: off
+    contrast: NotNegative = 0.4
+    saturation: NotNegative = 0.4
+    # Turn of the colour circle, at most half of it.
+    hue: Annotated[float, Interval(ge=0, le=0.5)] = 0.2
     # Row groups that are shuffled together: photos are read as a stream (ours; it changes the
     # order of training, not what is seen in an epoch).
-    window: int = 32
+    window: OneOrMore = 32
 
     def __post_init__(self) -> None:
         require(
             re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", self.name) is not None,
             f"name={self.name!r}: must be a plain folder name",
         )
-        require(self.classes >= 2, f"classes={self.classes}: must be 2 or more")
-        require(self.size >= 1, f"size={self.size}: must be 1 or more")
         require(self.resize >= self.size, f"resize={self.resize}: must be size or more")
-        require(min(self.std) > 0, f"std={self.std}: every value must be positive")
         low, high = self.crop_scale
         require(0 < low <= high <= 1, f"crop_scale={self.crop_scale}: must rise within (0, 1]")
         low, high = self.crop_ratio
         require(
             0 < low <= high < math.inf, f"crop_ratio={self.crop_ratio}: must rise and be positive"
         )
-        for key in ("brightness", "contrast", "saturation"):
-            require(getattr(self, key) >= 0, f"{key}={getattr(self, key)}: must be 0 or more")
-        require(0 <= self.hue <= 0.5, f"hue={self.hue}: must be from 0 to 0.5")
-        require(self.window >= 1, f"window={self.window}: must be 1 or more")
 
 
 AnyImageData = ImageData | PhotoData
@@ -148,11 +136,9 @@ PHOTO_DATA = {
 """Any other set of photos comes from settings alone."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class TextData:
     """A text data set, by name: ptb, wikitext2, or prose (Python's own manual)."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     name: str = "ptb"
 

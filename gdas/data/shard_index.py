@@ -43,11 +43,13 @@ class Shards:
     Attributes:
         group_rows: photos in a row group; the last one of a shard may have fewer.
         damaged: names of photos that were left out.
+        one_colour: names of photos of one colour, which may be damaged in a way that decodes.
     """
 
     shards: tuple[Shard, ...]
     group_rows: int
     damaged: tuple[str, ...]
+    one_colour: tuple[str, ...] = ()
 
     @property
     def photos(self) -> int:
@@ -115,6 +117,7 @@ class ShardIndex:
                     "photos": shards.photos,
                     "group_rows": shards.group_rows,
                     "damaged": list(shards.damaged),
+                    "one_colour": list(shards.one_colour),
                     "shards": [
                         {"photos": s.photos, "bytes": s.bytes, "sha256": s.sha256}
                         for s in shards.shards
@@ -135,7 +138,7 @@ def shard_path(folder: Path, split: Split, number: int) -> Path:
 
 
 def conversion_command(folder: Path) -> str:
-    return f"python -m gdas.data.shards IMAGEFOLDER {folder}"
+    return f"python -m gdas.data.shards SOURCE {folder}"
 
 
 def mend(folder: Path) -> str:
@@ -202,7 +205,8 @@ def _shards(found: dict[str, Any], folder: Path, split: Split) -> Shards:
     group_rows = _count(found["group_rows"])
     if group_rows < 1:
         raise ValueError(f"group_rows {group_rows}")
-    return Shards(shards, group_rows, tuple(str(name) for name in found["damaged"]))
+    damaged, flat = found["damaged"], found.get("one_colour", [])
+    return Shards(shards, group_rows, tuple(map(str, damaged)), tuple(map(str, flat)))
 
 
 def _count(value: object) -> int:

@@ -1,9 +1,10 @@
-"""Convert an ImageFolder to Parquet shards, once:
+"""Convert photos to Parquet shards, once:
 
     python -m gdas.data.shards SOURCE TARGET [--damaged-limit N] [--workers N] [--rows N]
 
-SOURCE holds train/CLASS/... and val/CLASS/...; TARGET is a folder under the data folder, named as
-the data set (DATA/imagenet). Files are taken over as they are, after each has been decoded once.
+SOURCE is of one of the layouts of gdas.data.layouts: folders, tars, tables; which, is found out and
+said. TARGET is a folder under the data folder, named as the data set (DATA/imagenet). Files are
+taken over as they are, after each has been decoded once.
 It may be stopped and goes on with the same command; a finished TARGET is verified and mended. The
 result is the same bytes however often it was stopped, and for any number of workers.
 
@@ -15,141 +16,56 @@ from __future__ import annotations
 
 import argparse
 import fcntl
-import hashlib
-import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
-from gdas.data.decode import decode
-from gdas.data.shard_index import (
-    FOLDERS,
-    INDEX,
-    PHOTOS,
-    Shard,
-    ShardIndex,
-    Shards,
-    read_index,
-    shard_path,
-)
+from gdas.data.layouts import LAYOUTS, Found, find_photos, say_left_out
+from gdas.data.photo_places import Photo, PhotoReader, Row
+from gdas.data.shard_index import FOLDERS, INDEX, PHOTOS, Shard, ShardIndex, Shards, read_index
+from gdas.data.shard_writing import digest_of, kept, parts_of, too_many, write_part, writing
 from gdas.data.source import Split
 from gdas.errors import InputError
 from gdas.files import sha256_of, write_json
 from gdas.randomness import generator
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""torchvision's IMG_EXTENSIONS, in any case."""
-
-SCHEMA = pa.schema([("image", pa.binary()), ("label", pa.int32()), ("name", pa.string())])
+BLOCKS = 16
+"""Row groups of a table that are shuffled together; each is read once."""
 
 
-class Photo(NamedTuple):
-    """A file of the source.
+def shuffled(found: Found) -> list[Photo]:
+    """The training photos in random order, always the same.
 
-    Attributes:
-        path: as text; there may be millions.
-        name: class and path below it; for the index and the shards only.
+    Photos that are read a row group after the other are shuffled in windows of a few row groups,
+    after these have been shuffled.
     """
-
-    path: str
-    name: str
-    label: int
-    bytes: int
-
-
-class Part(NamedTuple):
-    """What goes into one shard, and a digest of that."""
-
-    path: Path
-    photos: list[Photo]
-    plan: str
-
-
-class Written(NamedTuple):
-    """What a shard holds, and whom it does without."""
-
-    photos: int
-    damaged: list[str]
-
-
-# Source
-
-
-def find_classes(source: Path) -> list[str]:
-    """Names of the folders in SOURCE/train, sorted; a photo's label is its folder's place."""
-    for folder in FOLDERS.values():
-        if not (source / folder).is_dir():
-            raise InputError(
-                f"{source}: no folder {folder}; an ImageFolder has train/CLASS/ and val/CLASS/"
-            )
-    classes = _folders(source / "train")
-    if not classes:
-        raise InputError(f"{source / 'train'}: no classes; expected one folder for each")
-    unknown = sorted(set(_folders(source / "val")) - set(classes))
-    if unknown:
-        raise InputError(
-            f"{source / 'val' / unknown[0]}: train has no such class"
-            + (f" (and {len(unknown) - 1} others)" if len(unknown) > 1 else "")
-        )
-    return classes
-
-
-def _folders(folder: Path) -> list[str]:
-    return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-
-
-def find_photos(source: Path, split: Split, classes: Sequence[str]) -> list[Photo]:
-    """Every photo of a split, by class and name; training photos then shuffled, always the same."""
-    photos = []
-    for label, name in enumerate(classes):
-        folder = source / FOLDERS[split] / name
-        found = sorted(_files(folder)) if folder.is_dir() else []
-        if not found and split == "train":
-            raise InputError(f"{folder}: no photos ({', '.join(EXTENSIONS)})")
-        photos += [_photo(path, f"{name}{path[len(str(folder)) :]}", label) for path in found]
-    if not photos:
-        raise InputError(f"{source / FOLDERS[split]}: no photos")
-    if split == "train":
-        order = torch.randperm(len(photos), generator=generator(0, "shards"))
-        photos = [photos[i] for i in order.tolist()]
-    return photos
-
-
-def _files(folder: Path) -> Iterator[str]:
-    """Photos at any depth, through links too, but not in circles."""
-    seen = set()
-    for here, folders, files in os.walk(folder, followlinks=True):
-        if (real := os.path.realpath(here)) in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        yield from (f"{here}/{file}" for file in files if file.lower().endswith(EXTENSIONS))
-
-
-def _photo(path: str, name: str, label: int) -> Photo:
-    try:
-        size = Path(path).stat().st_size
-    except OSError as error:
-        raise InputError(f"{path}: cannot read ({error.strerror})") from None
-    # Not every file name is text.
-    text = os.fsencode(name).decode(errors="backslashreplace")
-    return Photo(path, text, label, size)
+    photos, draw = found.photos["train"], generator(0, "shards")
+    if not found.blocks:
+        return [photos[i] for i in torch.randperm(len(photos), generator=draw).tolist()]
+    groups: dict[tuple[str, int], list[Photo]] = {}
+    for photo in photos:
+        assert isinstance(photo.place, Row)
+        groups.setdefault((photo.place.path, photo.place.group), []).append(photo)
+    order = torch.randperm(len(groups), generator=draw)
+    listed = list(groups.values())
+    mixed: list[Photo] = []
+    for some in order.split(BLOCKS):
+        window = [photo for i in some.tolist() for photo in listed[i]]
+        mixed += [window[i] for i in torch.randperm(len(window), generator=draw).tolist()]
+    return mixed
 
 
 # Conversion
 
 
 def convert(
-    source: Path,
+    source: Path | Found,
     target: Path,
     *,
     damaged_limit: int = 0,
@@ -161,6 +77,7 @@ def convert(
     """Convert, or go on with it; where it is finished, verify every shard and mend it.
 
     Args:
+        source: a folder of a known layout, or what was found in one.
         damaged_limit: photos that may be left out because they cannot be decoded.
         workers: threads that read and decode.
         shard_rows, group_rows: photos in a shard and in a row group.
@@ -170,48 +87,47 @@ def convert(
         InputError: the source cannot be used, too many photos are damaged, TARGET holds something
             else or cannot be written to.
     """
-    classes = find_classes(source)
+    found = find_photos(source) if isinstance(source, Path) else source
+    classes = list(found.classes)
+    photos: dict[Split, list[Photo]] = {"train": shuffled(found), "test": found.photos["test"]}
     parts = {
-        split: _parts(target, split, find_photos(source, split, classes), shard_rows, group_rows)
-        for split in FOLDERS
+        split: parts_of(target, split, photos[split], shard_rows, group_rows) for split in FOLDERS
     }
-    plan = _digest([PHOTOS, classes, [part.plan for split in FOLDERS for part in parts[split]]])
+    reader = PhotoReader()
+    plan = digest_of([PHOTOS, classes, [part.plan for split in FOLDERS for part in parts[split]]])
     with _locked(target), ThreadPoolExecutor(workers) as pool:
         finished = _finished(target, plan)
         damaged = 0
         splits: dict[Split, Shards] = {}
         for split, of_split in parts.items():
             (target / FOLDERS[split]).mkdir(exist_ok=True)
-            shards, missing = list[Shard](), list[str]()
+            shards, missing, flat = list[Shard](), list[str](), list[str]()
             for number, part in enumerate(of_split):
                 expected = finished.splits[split].shards[number].sha256 if finished else None
-                started, written = time.monotonic(), _kept(part)
+                started, written = time.monotonic(), kept(part)
                 sha = sha256_of(part.path) if written else ""
-                kept = written is not None and expected in (None, sha)
-                if written is None or not kept:
-                    written = _write(part, group_rows, pool, damaged, damaged_limit)
+                there = written is not None and expected in (None, sha)
+                if written is None or not there:
+                    written = write_part(part, group_rows, pool, reader, damaged, damaged_limit)
                     sha = sha256_of(part.path)
                 if expected not in (None, sha):
-                    raise InputError(
-                        f"{part.path}: made anew it has SHA-256 {sha}, expected {expected}: the "
-                        "photos changed, or another version of Arrow wrote it; delete "
-                        f"{target} to convert everything anew"
-                    )
+                    raise _changed(part.path, sha, expected)
                 missing += [f"{FOLDERS[split]}/{name}" for name in written.damaged]
+                flat += [f"{FOLDERS[split]}/{name}" for name in written.one_colour]
                 damaged += len(written.damaged)
                 if damaged > damaged_limit:
-                    raise _too_many(missing[-1], damaged_limit)
+                    raise too_many(missing[-1], "", damaged_limit)
                 size = part.path.stat().st_size
                 shards.append(Shard(part.path, written.photos, size, sha))
                 rate = len(part.photos) / (time.monotonic() - started)
-                how = "there already" if kept else f"{rate:.0f} photos/s"
+                how = "there already" if there else f"{rate:.0f} photos/s"
                 say(
                     f"{FOLDERS[split]}: shard {number + 1} of {len(of_split)}, {how}"
                     + (f", {damaged} damaged so far" if damaged else "")
                 )
-            splits[split] = Shards(tuple(shards), group_rows, tuple(missing))
+            splits[split] = Shards(tuple(shards), group_rows, tuple(missing), tuple(flat))
             if splits[split].photos == 0:
-                raise InputError(f"{source / FOLDERS[split]}: every photo is damaged")
+                raise InputError(f"{target / FOLDERS[split]}: every photo is damaged")
         index = ShardIndex(target, plan, tuple(classes), splits)
         if finished is None:
             _remove_others(target, index)
@@ -220,41 +136,11 @@ def convert(
         return index
 
 
-def _too_many(name: str, limit: int) -> InputError:
+def _changed(path: Path, sha: str, expected: str | None) -> InputError:
     return InputError(
-        f"{name}: cannot be decoded, and {limit} others cannot either; mend them, or go on without "
-        "them: --damaged-limit N"
-        if limit
-        else f"{name}: cannot be decoded; mend it, or go on without it: --damaged-limit N"
+        f"{path}: made anew it has SHA-256 {sha}, expected {expected}: the photos changed, or "
+        f"another version of Arrow wrote it; delete {path.parent.parent} to convert everything anew"
     )
-
-
-def _parts(
-    target: Path, split: Split, photos: list[Photo], shard_rows: int, group_rows: int
-) -> list[Part]:
-    parts = []
-    for number, start in enumerate(range(0, len(photos), shard_rows)):
-        some = photos[start : start + shard_rows]
-        listed = [[photo.name, photo.label, photo.bytes] for photo in some]
-        plan = _digest([PHOTOS, group_rows, listed])
-        parts.append(Part(shard_path(target, split, number), some, plan))
-    return parts
-
-
-def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Say what to do where the disk is full or the folder not ours."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot write ({error.strerror or error}); make room or choose another folder "
-            "and run the same command again, finished shards are kept"
-        ) from None
 
 
 @contextmanager
@@ -286,91 +172,6 @@ def _finished(target: Path, plan: str) -> ShardIndex | None:
     return index
 
 
-def _kept(part: Part) -> Written | None:
-    """What an earlier start left in a part's place, where that is what belongs there."""
-    try:
-        metadata = pq.read_metadata(part.path)
-        about = json.loads(metadata.metadata[b"gdas"])
-        if about["plan"] != part.plan:
-            return None
-        return Written(metadata.num_rows, [str(name) for name in about["damaged"]])
-    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
-        return None
-
-
-def _write(
-    part: Part, group_rows: int, pool: ThreadPoolExecutor, before: int, limit: int
-) -> Written:
-    """Write a shard beside, then rename.
-
-    Args:
-        before: damaged photos so far; with more than `limit` in all this stops.
-    """
-    beside = part.path.with_name(f"{part.path.name}.partial")
-    damaged, count = list[str](), 0
-    try:
-        with (
-            writing(part.path),
-            beside.open("wb") as file,
-            pq.ParquetWriter(
-                file,
-                SCHEMA,
-                compression="none",  # photos are compressed
-                use_dictionary=False,
-                write_statistics=False,
-                write_page_checksum=True,
-                store_schema=False,
-            ) as writer,
-        ):
-            group: list[tuple[bytes, Photo]] = []
-            for photo, encoded in zip(part.photos, pool.map(_read, part.photos), strict=True):
-                if encoded is None:
-                    damaged.append(photo.name)
-                    if before + len(damaged) > limit:
-                        raise _too_many(photo.path, limit)
-                else:
-                    group.append((encoded, photo))
-                    count += 1
-                if len(group) == group_rows:
-                    writer.write_table(_table(group))
-                    group = []
-            if group:
-                writer.write_table(_table(group))
-            writer.add_key_value_metadata(
-                {"gdas": json.dumps({"plan": part.plan, "damaged": damaged})}
-            )
-        with writing(part.path):
-            with beside.open("rb") as whole:
-                os.fsync(whole.fileno())
-            beside.replace(part.path)
-    finally:
-        beside.unlink(missing_ok=True)
-    return Written(count, damaged)
-
-
-def _read(photo: Photo) -> bytes | None:
-    """The file's bytes; None where they cannot be decoded."""
-    try:
-        encoded = Path(photo.path).read_bytes()
-    except OSError as error:
-        raise InputError(f"{photo.path}: cannot read ({error.strerror})") from None
-    try:
-        decode(encoded)
-    except ValueError:
-        return None
-    return encoded
-
-
-def _table(group: Iterable[tuple[bytes, Photo]]) -> pa.Table:
-    images, photos = zip(*group, strict=True)
-    columns = [
-        pa.array(images, pa.binary()),
-        pa.array([photo.label for photo in photos], pa.int32()),
-        pa.array([photo.name for photo in photos], pa.string()),
-    ]
-    return pa.table(columns, SCHEMA)
-
-
 def _remove_others(target: Path, index: ShardIndex) -> None:
     """What a conversion that was given up left behind."""
     ours = {shard.path for shards in index.splits.values() for shard in shards.shards}
@@ -382,12 +183,14 @@ def _remove_others(target: Path, index: ShardIndex) -> None:
 
 # Command line
 
-EPILOG = """examples:
+EPILOG = f"""examples:
   python -m gdas.data.shards ILSVRC2012 data/imagenet
   python -m gdas.data.shards ~/flowers data/flowers --damaged-limit 10
 
+{LAYOUTS}
+
 Stop it and give the same command again: whole shards are kept. Then an experiment with
-data: {name: flowers, format: photos, classes: 102} finds it in --data data.
+data: {{name: flowers, format: photos, classes: 102}} finds it in --data data.
 
 Exit code: 0 all is converted, 2 bad input, 130 interrupted."""
 
@@ -396,11 +199,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m gdas.data.shards",
-        description="Convert an ImageFolder (train/CLASS/, val/CLASS/) to Parquet shards, once.",
+        description="Convert photos to Parquet shards, once; finds out how SOURCE is laid out.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("source", type=Path, metavar="IMAGEFOLDER", help="with train/ and val/")
+    parser.add_argument(
+        "source", type=Path, metavar="SOURCE", help="folder of the photos, tars or tables"
+    )
     parser.add_argument(
         "target", type=Path, metavar="DATA/NAME", help="NAME is the data set's (data.name)"
     )
@@ -428,35 +233,57 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="N",
         help="photos in a row group, the unit of shuffling (default: 64)",
     )
+    parser.add_argument(
+        "--scored",
+        metavar="SPLIT",
+        help="which split is the test split, where there are several: val, valid, test ... "
+        "(default: the first of these that has photos and labels)",
+    )
     options = parser.parse_args(arguments)
     for key in ("workers", "rows", "group_rows"):
         if getattr(options, key) < 1:
             parser.error(f"--{key.replace('_', '-')}: must be 1 or more")
     try:
+        found = find_photos(options.source, held_out=options.scored)
+        _say(f"{options.source}: {found.layout}")
         index = convert(
-            options.source,
+            found,
             options.target,
             damaged_limit=options.damaged_limit,
             workers=options.workers,
             shard_rows=options.rows,
             group_rows=options.group_rows,
-            say=lambda line: print(line, file=sys.stderr, flush=True),
+            say=_say,
         )
     except InputError as problem:
-        print(f"error: {problem}", file=sys.stderr)
+        _say(f"error: {problem}")
         return 2
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on", file=sys.stderr)
+        _say("interrupted; the same command goes on")
         return 130
+    data, name = options.target.parent, options.target.name
+    setting = "" if name == "imagenet" else f"  (data: {{name: {name}, format: photos, ...}})"
+    _say(f"{options.target}: {summary(index, found)}")
+    print(f"next: python -m orchestrator.reproduce_paper EXPERIMENT --data {data}{setting}")
+    return 0
+
+
+def summary(index: ShardIndex, found: Found) -> str:
+    """What was taken over, what was left out, and what to look at again, in one line."""
     counts = ", ".join(
         f"{shards.photos} in {FOLDERS[split]} ({len(shards.damaged)} damaged left out)"
         for split, shards in index.splits.items()
     )
-    print(f"{options.target}: {len(index.classes)} classes; {counts}", file=sys.stderr)
-    data, name = options.target.parent, options.target.name
-    setting = "" if name == "imagenet" else f"  (data: {{name: {name}, format: photos, ...}})"
-    print(f"next: python -m orchestrator.reproduce_paper EXPERIMENT --data {data}{setting}")
-    return 0
+    parts = [f"{len(index.classes)} classes", counts]
+    if flat := [name for shards in index.splits.values() for name in shards.one_colour]:
+        parts.append(f"{len(flat)} of one colour, such as {flat[0]}")
+    if left_out := say_left_out(found.left_out):
+        parts.append(f"left out: {left_out}")
+    return "; ".join(parts)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -29,8 +29,9 @@ FILLS = {"input": "#d3ebd3", "node": "#cfe3f7", "output": "#fbe7b5"}
 
 def draw_genotype(genotype: Genotype, path: Path) -> None:
     """Draw the normal and the reduction cell, one above the other, to a PNG or SVG file."""
-    cells = {"normal": genotype.normal} | ({"reduce": genotype.reduce} if genotype.reduce else {})
-    layouts = {kind: lay_out_cell(edges) for kind, edges in cells.items()}
+    layouts = {"normal": lay_out_cell(genotype.normal, genotype.normal_concat)}
+    if genotype.reduce is not None:
+        layouts["reduce"] = lay_out_cell(genotype.reduce, genotype.reduce_concat)
     heights = [layout.height + TITLE for layout in layouts.values()]
     if genotype.reduce is None:
         heights.append(FIXED_HEIGHT + TITLE)

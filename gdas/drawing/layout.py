@@ -67,8 +67,12 @@ class CellLayout(NamedTuple):
     height: float
 
 
-def lay_out_cell(edges: Sequence[Edge]) -> CellLayout:
-    """The layout of a normal or a reduction cell."""
+def lay_out_cell(edges: Sequence[Edge], concat: Sequence[int] | None = None) -> CellLayout:
+    """The layout of a normal or a reduction cell.
+
+    Args:
+        concat: the nodes, numbered from 2, that lead to the output; None: all.
+    """
     nodes = len(edges) // EDGES_PER_NODE
     line = [(STEP * (i + 1), 0.0) for i in range(nodes + 1)]
     places: tuple[Point, ...] = ((0.0, 1.0), (0.0, -1.0), *line)
@@ -78,8 +82,9 @@ def lay_out_cell(edges: Sequence[Edge]) -> CellLayout:
         if source >= 2 and i // EDGES_PER_NODE + 2 - source > 1
     ]
     best: tuple[float, list[Curve]] | None = None
+    joined = [node - 2 for node in concat] if concat is not None else list(range(nodes))
     for sides in product((1, -1), repeat=min(len(free), 6)):
-        curves = _curves(edges, places, dict(zip(free, sides, strict=False)))
+        curves = _curves(edges, places, dict(zip(free, sides, strict=False)), sorted(joined))
         cost = _crossings(curves) + 0.01 * sides.count(-1)
         if best is None or cost < best[0]:
             best = cost, curves
@@ -110,8 +115,14 @@ def node_box(index: int, places: Sequence[Point]) -> tuple[float, float, float, 
     return (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
 
 
-def _curves(edges: Sequence[Edge], places: Sequence[Point], sides: dict[int, int]) -> list[Curve]:
-    """All edges, with those between nodes on the given sides of the line (default: above)."""
+def _curves(
+    edges: Sequence[Edge], places: Sequence[Point], sides: dict[int, int], joined: Sequence[int]
+) -> list[Curve]:
+    """All edges, with those between nodes on the given sides of the line (default: above).
+
+    Args:
+        joined: the nodes, numbered from 0, that lead to the output.
+    """
     nodes = len(edges) // EDGES_PER_NODE
     curves = []
     for node in range(nodes):
@@ -128,7 +139,7 @@ def _curves(edges: Sequence[Edge], places: Sequence[Point], sides: dict[int, int
             end = _end(places[node + 2], height, outer=outer)
             curves.append(_curve(source, node + 2, operation, places[source], end, height))
     x, y = places[-1]
-    for node in range(nodes):
+    for node in joined:
         below = -0.3 * (nodes - 1 - node)
         end = (x - INPUT[0] / 2 - 0.03, y + 0.2 * below)
         curves.append(_curve(node + 2, nodes + 2, "", places[node + 2], end, below))

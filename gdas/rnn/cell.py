@@ -136,28 +136,27 @@ class _Step(NamedTuple):
     Attributes:
         predecessors: the states that are read, each once.
         functions: those that run, each once.
-        rows: for every function its places in `predecessors`.
+        rows: for every function its places in `predecessors`, on the device; None: all of them.
+        sizes: how many rows every function has, where each predecessor has one function, as in a
+            hard draw: then they lie side by side. Else None.
         edges, operations: of all rows, in their order: where the gate has their factors.
     """
 
     predecessors: list[int]
     functions: list[Callable[[Tensor], Tensor]]
-    rows: list[list[int]]
+    rows: list[Tensor | None]
+    sizes: list[int] | None
     edges: list[int]
     operations: list[int]
 
     def split(self, x_PBN: Tensor) -> Sequence[Tensor]:
-        """The rows of every function.
-
-        Where each predecessor has one function, as in a hard draw, they lie side by side.
-        """
-        every = list(range(len(x_PBN)))
-        if [row for rows in self.rows for row in rows] == every:
-            return list(x_PBN.split([len(rows) for rows in self.rows]))
-        return [x_PBN if rows == every else x_PBN[rows] for rows in self.rows]
+        """The rows of every function."""
+        if self.sizes is not None:
+            return list(x_PBN.split(self.sizes))
+        return [x_PBN if rows is None else x_PBN[rows] for rows in self.rows]
 
 
-def plan_steps(picks: Sequence[Pick], steps: int) -> list[_Step]:
+def plan_steps(picks: Sequence[Pick], steps: int, device: torch.device) -> list[_Step]:
     """Group picks by step, and a step's predecessors by function; `none` is left out."""
     plans = []
     for step in range(1, steps + 1):
@@ -165,16 +164,34 @@ def plan_steps(picks: Sequence[Pick], steps: int) -> list[_Step]:
         chosen = sorted((k, e - start) for e, k in picks if start <= e < start + step and k != NONE)
         predecessors = list(dict.fromkeys(p for _, p in chosen))
         operations = list(dict.fromkeys(k for k, _ in chosen))
+        rows = [[predecessors.index(p) for j, p in chosen if j == k] for k in operations]
+        every = list(range(len(predecessors)))
+        side_by_side = [row for of_one in rows for row in of_one] == every
         plans.append(
             _Step(
                 predecessors,
                 [FUNCTIONS[RECURRENT_OPERATIONS[k]] for k in operations],
-                [[predecessors.index(p) for j, p in chosen if j == k] for k in operations],
+                [
+                    None if side_by_side or of_one == every else _indices(of_one, device)
+                    for of_one in rows
+                ],
+                [len(of_one) for of_one in rows] if side_by_side else None,
                 [start + p for _, p in chosen],
                 [k for k, _ in chosen],
             )
         )
     return plans
+
+
+def _gates(gate_EK: Tensor, plan: _Step) -> Tensor:
+    """The factors of a step's rows."""
+    places = [e * gate_EK.shape[1] + k for e, k in zip(plan.edges, plan.operations, strict=True)]
+    return gate_EK.flatten()[_indices(places, gate_EK.device)]
+
+
+def _indices(rows: list[int], device: torch.device) -> Tensor:
+    """Rows to take of a tensor on a device, for which the CPU does not wait, as for a list."""
+    return torch.tensor(rows).to(device, non_blocking=True)
 
 
 class SearchCell(nn.Module):
@@ -207,10 +224,9 @@ class SearchCell(nn.Module):
             picks: what runs; one draw for all time steps and the whole batch.
             gate_EK: factors of what runs; None: 1.
         """
-        plans = plan_steps(picks, self.steps)
+        plans = plan_steps(picks, self.steps, x_TBN.device)
         gates = [
-            gate_EK[plan.edges, plan.operations] if gate_EK is not None and plan.edges else None
-            for plan in plans
+            _gates(gate_EK, plan) if gate_EK is not None and plan.edges else None for plan in plans
         ]
         projected_TBM = dropped(x_TBN, input_mask_BN) @ self.input_weight[: self.hidden]
         dtype = projected_TBM.dtype

@@ -31,7 +31,7 @@ from gdas.data.text import Tokens, batch_tokens, bptt_lengths
 from gdas.distributed import Workers, workers
 from gdas.errors import InputError
 from gdas.genotype import RecurrentGenotype
-from gdas.metrics import BatchLoss, EpochSums
+from gdas.metrics import BatchLoss, EpochSums, diverged, require_finite
 from gdas.randomness import generator, initial_weights
 from gdas.rnn.language_model import LanguageModel
 from gdas.rnn.regularisation import draw_masks, temporal_penalty
@@ -270,7 +270,8 @@ def train_text(
             if run.restarts >= config.restarts:
                 raise FloatingPointError(
                     f"training of {genotype.name}, epoch {epoch + 1}: {bad[0]} is "
-                    f"{metrics[bad[0]]} after {run.restarts} restarts: the run has diverged"
+                    f"{metrics[bad[0]]} after {run.restarts} restarts"
+                    f"{diverged(f'learning rate lr={config.lr:g}')}"
                 )
             run.go_back()
         loss = metrics.get("valid/loss")
@@ -283,6 +284,8 @@ def train_text(
             test_TB = batch_tokens(test.ids_N, config.test_batch_size).to(device)
             with _holding(run.model, run.best):
                 metrics |= evaluate(config, run.model, test_TB, "test")
+            where = f"training of {genotype.name}, epoch {epoch + 1}"
+            require_finite(metrics, where, f"learning rate lr={config.lr:g}")
         run.position = epoch + 1
         run.history = [*run.history, metrics]
         details = {"best_epoch": run.best_epoch, "restarts": run.restarts}

@@ -2,52 +2,50 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from dataclasses import field
+from typing import Literal
 
 import gdas.genotype
-from gdas.bench201.genotype import Accuracy
+from gdas.bench201.genotype import Accuracy, own_accuracy
 from gdas.config import SearchConfig
-from gdas.data.settings import STRICT
 from gdas.errors import InputError
 from gdas.presets import Preset
+from gdas.settings import NotNegative, OneOrMore, Positive, TwoOrMore, ZeroOrMore, settings
 from orchestrator.experiment.decode import AnySearch, AnyTrain, suggestion
-from orchestrator.experiment.spaces import SPACES, SelectBy
+from orchestrator.experiment.spaces import DERIVATION, SPACES, SelectBy
+
+MOST_NODES = 100
+"""Of a random cell: its network grows with their square."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class TrialResources:
     """What one search or proxy training holds while it runs; recorded, not part of its identity."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
-
-    cpus: float = 1.0
-    gpus: float = 0.0  # may be a fraction: several searches share one
+    cpus: Positive = 1.0
+    gpus: NotNegative = 0.0  # may be a fraction: several searches share one
     device: str = "cpu"
-    threads: int | None = None  # as many as cpus
+    threads: OneOrMore | None = None  # as many as cpus
 
     def __post_init__(self) -> None:
         threads = _check_resources(self.cpus, self.gpus, self.device, self.threads)
         object.__setattr__(self, "threads", threads)
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class TrainResources:
     """What one final training holds while it runs; recorded, not part of its identity."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
-
-    workers: int = 1
-    cpus_per_worker: float = 1.0
-    gpus_per_worker: float = 0.0
+    workers: OneOrMore = 1
+    cpus_per_worker: Positive = 1.0
+    gpus_per_worker: NotNegative = 0.0
     device: str = "cpu"
-    threads: int | None = None  # of each worker: as many as cpus_per_worker
+    threads: OneOrMore | None = None  # of each worker: as many as cpus_per_worker
     backend: Literal["gloo", "nccl"] = "gloo"
 
     def __post_init__(self) -> None:
-        if self.workers < 1:
-            raise InputError(f"workers={self.workers}: must be 1 or more")
         threads = _check_resources(
             self.cpus_per_worker, self.gpus_per_worker, self.device, self.threads
         )
@@ -64,12 +62,6 @@ def _check_resources(cpus: float, gpus: float, device: str, threads: int | None)
 
     More threads than CPUs only wait for each other; `python -m tests.bench threads` measures it.
     """
-    if cpus <= 0:
-        raise InputError(f"cpus={cpus}: must be more than 0")
-    if gpus < 0:
-        raise InputError(f"gpus={gpus}: must be 0 or more")
-    if threads is not None and threads < 1:
-        raise InputError(f"threads={threads}: must be 1 or more")
     if device not in ("cpu", "cuda"):
         raise InputError(f"device={device}: must be cpu or cuda")
     if (gpus > 0) != (device == "cuda"):
@@ -77,7 +69,7 @@ def _check_resources(cpus: float, gpus: float, device: str, threads: int | None)
     return max(1, int(cpus)) if threads is None else threads
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class LookupSpec:
     """What a search's cells are held against once it has ended: the table of NAS-Bench-201.
 
@@ -86,23 +78,23 @@ class LookupSpec:
     that shares the search's weights.
     """
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    column: Accuracy | None = None  # null: of the data set that is searched on, else of CIFAR-10
+    cells: TwoOrMore = 200  # a rank correlation needs two
+    best_of: OneOrMore = 50
+    images: TwoOrMore = 1000  # of D_V, that these cells are scored on
 
-    column: Accuracy = "cifar10_test_200"
-    cells: int = 200
-    best_of: int = 50
-    images: int = 1000  # of D_V, that these cells are scored on
+    @property
+    def accuracy(self) -> Accuracy:
+        """The column; SearchSpec has filled it in."""
+        assert self.column is not None, "a lookup belongs to a search"
+        return self.column
 
     def __post_init__(self) -> None:
-        if self.cells < 2:
-            raise InputError(f"cells={self.cells}: a rank correlation needs 2 or more")
-        if not 1 <= self.best_of <= self.cells:
+        if self.best_of > self.cells:
             raise InputError(f"best_of={self.best_of}: must be from 1 to cells ({self.cells})")
-        if self.images < 2:
-            raise InputError(f"images={self.images}: must be 2 or more")
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class SearchSpec:
     """Searches that differ in their seed only, and how the best of them is picked.
 
@@ -110,8 +102,6 @@ class SearchSpec:
     is scored and selected as searched cells are. `against` names the searches (or such draws) that
     the report compares these with.
     """
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     seeds: tuple[int, ...]
     preset: Preset
@@ -136,35 +126,43 @@ class SearchSpec:
             ways = " or ".join(space.select_by)
             raise InputError(f"select_by={self.select_by}: {space.cells} are selected by {ways}")
         if self.lookup is not None and self.recipe.task != "bench201":
-            raise InputError("lookup: only cells of NAS-Bench-201 (task: bench201) are in a table")
+            raise InputError(
+                "lookup: only cells of NAS-Bench-201 are in a table; leave it out, or set "
+                "recipe.task=bench201"
+            )
+        if self.lookup is not None and self.lookup.column is None:
+            column = own_accuracy(self.recipe.data.name)
+            object.__setattr__(self, "lookup", dataclasses.replace(self.lookup, column=column))
         if self.cells == "random" and self.select_by != "proxy":
             raise InputError(
                 f"select_by={self.select_by}: random cells have no shared weights; use proxy"
             )
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class CombinedCell:
     """The normal cell of one search's best seed and the reduction cell of another's (Table 5)."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     normal: str  # a name under `searches`
     reduce: str  # a name under `searches`, or "fixed": the fixed reduction cell
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class CellSource:
     """Where a final's cell comes from; exactly one of the five."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     searched: str | None = None  # a name under `searches`: its best seed
     combined: CombinedCell | None = None
     published: str | None = None  # a name of gdas.genotype.PUBLISHED
     file: str | None = None  # a genotype file
     random: int | None = None  # a seed
-    fixed_reduction: bool = False  # of a random cell
+    # What a random cell is drawn from; null: as the paper's searches (4 nodes or 8 steps, distinct
+    # sources, no `none`).
+    fixed_reduction: bool = False
+    nodes: int | None = None  # of a convolutional cell
+    steps: int | None = None  # of a recurrent cell
+    distinct_sources: bool | None = None  # of a node
+    exclude_none: bool | None = None
 
     @property
     def tracks(self) -> dict[str, str]:
@@ -189,6 +187,12 @@ class CellSource:
             )
         if self.combined is not None and self.combined.normal == "fixed":
             raise InputError("cell.combined.normal=fixed: only the reduction cell can be fixed")
+        for key in ("nodes", "steps", "distinct_sources", "exclude_none"):
+            value = getattr(self, key)
+            if value is not None and self.random is None:
+                raise InputError(f"cell.{key}={value}: is of random cells; give cell.random a seed")
+            if type(value) is int and not 1 <= value <= MOST_NODES:
+                raise InputError(f"cell.{key}={value}: must be from 1 to {MOST_NODES}")
         published = [*gdas.genotype.PUBLISHED, *gdas.genotype.PUBLISHED_RECURRENT]
         if self.published is not None and self.published not in published:
             raise InputError(
@@ -196,22 +200,18 @@ class CellSource:
             )
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class PaperRow:
     """The numbers of the paper that a final stands beside."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     table: int
     method: str  # as the table prints it; table 5: "normal + reduction"
     columns: tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class FinalSpec:
     """One final training."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     cell: CellSource
     preset: Preset
@@ -228,38 +228,50 @@ class FinalSpec:
             raise InputError(f"seeds={list(self.seeds)}: must differ")
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class MeasureSpec:
     """A measurement of one search iteration's time and memory, accelerated and not."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
-
     preset: Preset
     recipe: SearchConfig
-    iterations: int = 5  # of each, in turn; the median counts
+    iterations: OneOrMore = 5  # of each, in turn; the median counts
     resources: TrialResources
 
-    def __post_init__(self) -> None:
-        if self.iterations < 1:
-            raise InputError(f"iterations={self.iterations}: must be 1 or more")
 
-
-@dataclass(frozen=True, kw_only=True)
+@settings
 class MlflowSpec:
     """Where runs are tracked."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     tracking_uri: str | None = None  # None: sqlite under the output folder
     experiment: str = "gdas"
     unreachable: Literal["error", "warn"] = "error"  # at the start; later it is always waited for
 
 
-@dataclass(frozen=True, kw_only=True)
+def _check_comparable(name: str, search: SearchSpec, other: str, against: SearchSpec) -> None:
+    """Raise InputError unless the cells of two searches are of one space.
+
+    Otherwise what the report puts down to the search would be the space's.
+    """
+    where = f"searches.{name}.against={other}"
+    if against.recipe.task != search.recipe.task:
+        kinds = [SPACES[spec.recipe.task].cells for spec in (search, against)]
+        raise InputError(
+            f"{where}: {kinds[1]} cannot stand against {kinds[0]}; name a search of those"
+        )
+    found = SPACES[search.recipe.task].what_can_be_found
+    ours, theirs = found(search.recipe), found(against.recipe)
+    drawn = "random" in (search.cells, against.cells)
+    for key, value in ours.items():
+        if value != theirs[key] and (drawn or key not in DERIVATION):
+            raise InputError(
+                f"{where}: its cells are of another space, recipe.{key}={theirs[key]} and not "
+                f"{value}; set searches.{other}.recipe.{key}={str(value).lower()}"
+            )
+
+
+@settings
 class Experiment:
     """An experiment, resolved."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     name: str
     searches: dict[str, SearchSpec] = field(default_factory=dict)
@@ -267,11 +279,9 @@ class Experiment:
     measures: dict[str, MeasureSpec] = field(default_factory=dict)
     note: str = ""  # printed at the top of the report: what this run is and is not
     mlflow: MlflowSpec = field(default_factory=MlflowSpec)
-    retries: int = 2  # of a failed job, each from its newest checkpoint
+    retries: ZeroOrMore = 2  # of a failed job, each from its newest checkpoint
 
     def __post_init__(self) -> None:
-        if self.retries < 0:
-            raise InputError(f"retries={self.retries}: must be 0 or more")
         for name in (*self.searches, *self.finals, *self.measures):
             if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
                 raise InputError(
@@ -284,8 +294,8 @@ class Experiment:
                     f"searches.{name}.against={other}: no such search"
                     f"{suggestion(other, list(self.searches))}"
                 )
-            if other is not None and self.searches[other].recipe.task != search.recipe.task:
-                raise InputError(f"searches.{name}.against={other}: has cells of the other kind")
+            if other is not None:
+                _check_comparable(name, search, other, self.searches[other])
         for name, final in self.finals.items():
             for key, searched in final.cell.tracks.items():
                 if searched not in self.searches:

@@ -34,6 +34,8 @@ class Space:
         select_by: how seeds can be scored.
         epochs_of_proxy: of a proxy training; None where cells are not trained.
         random: a cell drawn uniformly, for a search's settings and a seed.
+        what_can_be_found: the settings that say which cells a search can derive, by their key.
+            Cells of searches in which these differ are cells of different spaces.
         in_the_paper: whether the paper has searches in this space.
     """
 
@@ -48,11 +50,36 @@ class Space:
     select_by: tuple[SelectBy, ...]
     epochs_of_proxy: int | None
     random: Callable[[Any, int], AnyGenotype]
+    what_can_be_found: Callable[[Any], dict[str, Any]]
     in_the_paper: bool = True
 
 
 def _random_image_cell(config: SearchConfig, seed: int) -> AnyGenotype:
-    return random_genotype(seed, fixed_reduction=config.network.reduction == "fixed")
+    return random_genotype(
+        seed,
+        nodes=config.network.nodes,
+        fixed_reduction=config.network.reduction == "fixed",
+        distinct_sources=config.derivation.distinct_sources,
+        exclude_none=config.derivation.exclude_none,
+    )
+
+
+def _image_cells(config: SearchConfig) -> dict[str, Any]:
+    return {
+        "network.nodes": config.network.nodes,
+        "network.reduction": config.network.reduction,
+        "derivation.distinct_sources": config.derivation.distinct_sources,
+        "derivation.exclude_none": config.derivation.exclude_none,
+    }
+
+
+def _random_recurrent_cell(config: TextSearchConfig, seed: int) -> AnyGenotype:
+    return random_recurrent_genotype(seed, steps=config.steps, exclude_none=config.exclude_none)
+
+
+DERIVATION = ("derivation.distinct_sources", "derivation.exclude_none", "exclude_none")
+"""Of what can be found, the settings of the derivation: not the cells' size, but a rule of the
+search's own. Two ways of searching may differ in it, a search and the draws beside it may not."""
 
 
 SPACES: dict[str, Space] = {
@@ -68,6 +95,7 @@ SPACES: dict[str, Space] = {
         select_by=("proxy", "shared_weights"),
         epochs_of_proxy=100,  # DARTS, whose selection the paper follows
         random=_random_image_cell,
+        what_can_be_found=_image_cells,
     ),
     "text": Space(
         config=TextSearchConfig,
@@ -80,7 +108,11 @@ SPACES: dict[str, Space] = {
         best="lowest",
         select_by=("proxy",),
         epochs_of_proxy=300,  # DARTS
-        random=lambda _, seed: random_recurrent_genotype(seed),
+        random=_random_recurrent_cell,
+        what_can_be_found=lambda config: {
+            "steps": config.steps,
+            "exclude_none": config.exclude_none,
+        },
     ),
     "bench201": Space(
         config=Bench201SearchConfig,
@@ -94,6 +126,7 @@ SPACES: dict[str, Space] = {
         select_by=("shared_weights",),
         epochs_of_proxy=None,  # a table has what training them would give
         random=lambda _, seed: random_bench201_genotype(seed),
+        what_can_be_found=lambda _: {},
         in_the_paper=False,
     ),
 }

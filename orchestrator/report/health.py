@@ -22,7 +22,7 @@ from matplotlib.ticker import MaxNLocator
 
 from gdas.bench201.genotype import CELL_OPERATIONS, Bench201Genotype
 from gdas.config import AnySearchConfig, TextSearchConfig
-from gdas.derive import parameter_free
+from gdas.derive import PARAMETER_FREE, parameter_free
 from gdas.genotype import OPERATIONS, Genotype, any_from_json
 from orchestrator.store.results import Record
 
@@ -34,8 +34,6 @@ UNMOVED = 0.99
 """Mean entropy / log K above which the logits have hardly moved from uniform. So it was where the
 published cells come from: the probabilities stored with one of them are 0.127 to 0.131, against a
 uniform 0.125."""
-
-FREE = ("none", "skip_connect", "max_pool_3x3", "avg_pool_3x3")
 
 
 @dataclass(frozen=True)
@@ -167,7 +165,7 @@ def _collapse(records: Sequence[Record]) -> list[Alarm]:
         found.append(Alarm("collapse", text))
     rows_EK = _logits(last).get(kind, [])
     best = [names[max(range(first, len(row)), key=row.__getitem__)] for row in rows_EK]
-    for operation in FREE:
+    for operation in PARAMETER_FREE:
         count = best.count(operation)
         if best and count >= COLLAPSED * len(best):
             text = (

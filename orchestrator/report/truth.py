@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from gdas.bench201.genotype import all_bench201_cells, reaches_output
+from gdas.bench201.genotype import IMAGES_OF, Accuracy, all_bench201_cells, reaches_output
 from gdas.bench201.network import picks_of
 from gdas.config import differences
 from orchestrator.experiment.config import SearchSpec
@@ -55,14 +55,14 @@ def truth(results: Results) -> list[str]:
     if not specs:
         return []
     parts = ["## Do the searches find good cells? The truth of NAS-Bench-201\n"]
-    for column in dict.fromkeys(s.lookup.column for s in specs.values() if s.lookup):
-        of_column = {n: s for n, s in specs.items() if s.lookup and s.lookup.column == column}
+    for column in dict.fromkeys(s.lookup.accuracy for s in specs.values() if s.lookup):
+        of_column = {n: s for n, s in specs.items() if s.lookup and s.lookup.accuracy == column}
         parts += _column(column, of_column, results)
     parts += _no_path(specs, results)
     return parts
 
 
-def _column(column: str, specs: dict[str, SearchSpec], results: Results) -> list[str]:
+def _column(column: Accuracy, specs: dict[str, SearchSpec], results: Results) -> list[str]:
     jobs = {name: results.study.lookups_of(name) for name in specs}
     found = {name: results.done(of_name, LookupResult) for name, of_name in jobs.items()}
     parts = [f"\n### True accuracy: {column}\n"]
@@ -79,6 +79,7 @@ def _column(column: str, specs: dict[str, SearchSpec], results: Results) -> list
         "half of equal ones counted: 50 on average for a uniformly drawn cell. p: how often as "
         "many uniformly drawn cells have a mean percentile this high (exact, one-sided).\n"
     )
+    parts += _other_images(column, specs)
     parts += _settings(specs)
     parts.append(_table(methods, worst_first))
     parts += [f"\n{sentence}\n" for sentence in _sentences(methods, found, worst_first)]
@@ -134,6 +135,17 @@ def _methods(specs: dict[str, SearchSpec], found: dict[str, list[LookupResult]])
         for result in results:  # a seed draws the same uniform cell in every search
             uniform.setdefault(result["seed"], result["uniform"])
     return [*methods, Method("a uniformly drawn cell", uniform, 0.0)]
+
+
+def _other_images(column: Accuracy, specs: dict[str, SearchSpec]) -> list[str]:
+    """A sentence for each search on other images than those that the accuracies are of."""
+    images = IMAGES_OF[column]
+    return [
+        f"\n**{name} searched on {spec.recipe.data.name} and is looked up on {images}**: "
+        "percentile, p and rank correlation say how good cells found on the one are on the other.\n"
+        for name, spec in specs.items()
+        if spec.recipe.data.name != images
+    ]
 
 
 def _settings(specs: dict[str, SearchSpec]) -> list[str]:

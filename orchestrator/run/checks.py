@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache, partial
 from pathlib import Path
 from typing import cast
@@ -9,20 +10,27 @@ from typing import cast
 import gdas.genotype
 from gdas.bench201.genotype import Bench201Genotype
 from gdas.bench201.table import read_table, table_identity, table_path
-from gdas.cnn.space import search_split
-from gdas.cnn.train import check_training
-from gdas.config import SearchConfig, TextSearchConfig, TrainConfig
+from gdas.cnn.smallest_map import check_smallest_map
+from gdas.cnn.train import check_batches, check_training
+from gdas.config import SearchConfig, TextSearchConfig, TextTrainConfig, TrainConfig
 from gdas.data.images import DIGIT_PHOTOS, known, open_images, subset
 from gdas.data.images import identity as image_identity
 from gdas.data.settings import AnyImageData, PhotoData, TableData, TextData
 from gdas.data.shard_index import open_index, photos_in
-from gdas.data.text import Split, known_text, open_tokens
+from gdas.data.text import known_text, open_tokens
+from gdas.data.vocabulary import Split
 from gdas.errors import InputError
 from gdas.genotype import Genotype, RecurrentGenotype
 from orchestrator.experiment.config import CellSource, Experiment, FinalSpec, SearchSpec
 from orchestrator.experiment.decode import decode_search, decode_train
 from orchestrator.experiment.study import Job, Study, build_study
 from orchestrator.paper import tables as paper
+from orchestrator.run.sizes import (
+    check_image_search,
+    check_text_search,
+    check_text_training,
+    under,
+)
 from orchestrator.store.store import Store
 
 AnyGenotype = Genotype | RecurrentGenotype
@@ -64,16 +72,35 @@ def _cell(source: CellSource, task: str, where: str) -> AnyGenotype:
         cell = loaded
     elif source.published is not None:
         cell = (gdas.genotype.PUBLISHED | gdas.genotype.PUBLISHED_RECURRENT)[source.published]
-    elif task == "text":
-        cell = gdas.genotype.random_recurrent_genotype(source.random or 0)
     else:
-        cell = gdas.genotype.random_genotype(
-            source.random or 0, fixed_reduction=source.fixed_reduction
-        )
+        cell = _drawn(source, task, where)
     if isinstance(cell, RecurrentGenotype) != (task == "text"):
         kind = "a recurrent" if isinstance(cell, RecurrentGenotype) else "a convolutional"
         raise InputError(f"{where}.cell: {cell.name} is {kind} cell and the data set is {task}")
     return cell
+
+
+def _drawn(source: CellSource, task: str, where: str) -> AnyGenotype:
+    """A final's random cell, of the space that its settings say; by default the paper's."""
+    others = ("nodes", "distinct_sources") if task == "text" else ("steps",)
+    if wrong := [key for key in others if getattr(source, key) is not None]:
+        kind, own = ("recurrent", "steps") if task == "text" else ("convolutional", "nodes")
+        raise InputError(
+            f"{where}.cell.{wrong[0]}={getattr(source, wrong[0])}: {kind} cells have no such "
+            f"setting; leave it out (they have {own})"
+        )
+    seed, exclude_none = source.random or 0, source.exclude_none is not False
+    if task == "text":
+        return gdas.genotype.random_recurrent_genotype(
+            seed, steps=source.steps or 8, exclude_none=exclude_none
+        )
+    return gdas.genotype.random_genotype(
+        seed,
+        nodes=source.nodes or 4,
+        fixed_reduction=source.fixed_reduction,
+        distinct_sources=source.distinct_sources is not False,
+        exclude_none=exclude_none,
+    )
 
 
 def checked_study(experiment: Experiment, folder: Path) -> Study:
@@ -111,6 +138,11 @@ def check_experiment(experiment: Experiment, cells: dict[str, AnyGenotype], fold
             _check_search(search, folder)
         except InputError as problem:
             raise InputError(f"searches.{name}: {problem}") from None
+    for name, measure in experiment.measures.items():
+        count, size = _training_images(measure.recipe.data, folder)
+        with under(f"measures.{name}.recipe"):
+            train_T, valid_V = check_image_search(measure.recipe, count)
+            check_smallest_map(measure.recipe, size, train_T, valid_V)
     for name, final in experiment.finals.items():
         if final.without_data == "leave_out" and not _at_hand(final, folder):
             continue
@@ -141,6 +173,11 @@ def _training_images(data: AnyImageData, folder: Path) -> tuple[int, int]:
     return images.counts["train"], images.size
 
 
+def _tokens(data: TextData) -> Mapping[str, int]:
+    """Tokens of every split of a text."""
+    return {str(split): count for split, count in known_text(data.name).counts.items()}
+
+
 def _at_hand(final: FinalSpec, folder: Path) -> bool:
     """Whether a final's photos are converted; other data can be downloaded."""
     if not isinstance(final.recipe.data, PhotoData):
@@ -157,10 +194,13 @@ def _check_search(search: SearchSpec, folder: Path) -> None:
         raise InputError("proxy.data: must be of the search's kind")
     if not isinstance(search.recipe, TextSearchConfig):
         count, size = _training_images(search.recipe.data, folder)
-        _, valid_V = search_split(search.recipe, count)
-        if search.lookup is not None and search.lookup.images > len(valid_V):
+        with under("recipe"):
+            train_T, valid_V = check_image_search(search.recipe, count)
+            check_smallest_map(search.recipe, size, train_T, valid_V)
+        if search.lookup is not None and search.lookup.images > valid_V:
             raise InputError(
-                f"lookup.images={search.lookup.images}: larger than D_V ({len(valid_V)})"
+                f"lookup.images={search.lookup.images}: larger than D_V ({valid_V}); use {valid_V} "
+                "or less"
             )
         if search.select_by == "proxy" and isinstance(search.proxy, TrainConfig):
             if search.proxy.data.name != search.recipe.data.name:
@@ -170,6 +210,14 @@ def _check_search(search: SearchSpec, folder: Path) -> None:
                 )
             _, size = _training_images(search.proxy.data, folder)
             check_training(search.proxy, _standing_in(search), size=size)
+            with under("proxy"):
+                check_batches(search.proxy, train_T, workers=1)
+        return
+    with under("recipe"):
+        check_text_search(search.recipe, _tokens(search.recipe.data))
+    if search.select_by == "proxy" and isinstance(search.proxy, TextTrainConfig):
+        with under("proxy"):
+            check_text_training(search.proxy, _tokens(search.proxy.data), "train", "valid")
 
 
 def _expected(final: FinalSpec, searches: dict[str, SearchSpec]) -> Genotype:
@@ -201,14 +249,19 @@ def _check_final(
         )
     if isinstance(final.recipe, TrainConfig):
         count, size = _training_images(final.recipe.data, folder)
-        subset(count, 0, final.recipe.train_images)
+        images = len(subset(count, 0, final.recipe.train_images))
         assert cell is None or isinstance(cell, Genotype)
         check_training(final.recipe, cell or _expected(final, searches), size=size)
-    elif final.resources.workers > final.recipe.batch_size:
+        with under("recipe"):
+            check_batches(final.recipe, images, final.resources.workers)
+        return
+    if final.resources.workers > final.recipe.batch_size:
         raise InputError(
             f"resources.workers={final.resources.workers}: more than the {final.recipe.batch_size} "
             "columns of a batch; give it fewer, or raise recipe.batch_size"
         )
+    with under("recipe"):
+        check_text_training(final.recipe, _tokens(final.recipe.data), "train", "valid", "test")
 
 
 def prepare_data(study: Study, store: Store, folder: Path) -> None:

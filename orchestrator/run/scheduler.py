@@ -4,9 +4,10 @@ There is no barrier: a job is handed out as soon as what it needs is done and wh
 free, finals before searches, and only the head of that queue, so that a wide final is not starved
 by narrow searches. Selections cost nothing and run here.
 
-A job that failed is tried again. Its own exceptions use up its retries; a machine that was lost (a
-spot machine taken back, say) does not; a process that died without a word does only where it
-committed no segment since it started, so that what kills itself at the same place ends.
+A job that failed is tried again, but not if its input is bad: it would fail again. Its own
+exceptions use up its retries; a machine that was lost (a spot machine taken back, say) does not; a
+process that died without a word does only where it committed no segment since it started, so that
+what kills itself at the same place ends.
 
 Machines leave. A job that those left have no room for waits, and it is said for what; it holds
 nothing up meanwhile, and starts when a machine is there.
@@ -132,10 +133,10 @@ class Scheduler:
         silent = "its machine was lost" if cause == "node" else heard or WITHOUT_A_WORD
         why = folder.failure() or silent
         went_on = len(folder.records()) > self.begun_at.get(job.id, 0)
-        counts = cause == "own" or (cause == "process" and not went_on)
+        counts = cause in ("own", "input") or (cause == "process" and not went_on)
         board.failures[job.id] = board.failures.get(job.id, 0) + 1
         self.used[job.id] = self.used.get(job.id, 0) + counts
-        again = self.used[job.id] <= self.retries
+        again = cause != "input" and self.used[job.id] <= self.retries
         folder.note_failure(why, cause, board.failures[job.id], again=again)
         if again:
             board.states[job.id] = "waiting"
@@ -143,7 +144,7 @@ class Scheduler:
             then += "" if counts else ", which is no retry of its own"
         else:
             self.failed(job, why)
-            then = "given up"
+            then = "given up, for it would fail again" if cause == "input" else "given up"
         self.announce(f"{job.label}: failed ({why}); {then}")
 
     def _lack(self, job: Job) -> str | None:

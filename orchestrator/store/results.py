@@ -22,8 +22,9 @@ GenotypeJson = dict[str, Any]
 """A cell as `to_json` of its genotype writes it; `gdas.genotype.any_from_json` checks and reads
 it."""
 
-Cause = Literal["own", "process", "node"]
-"""An exception of the job's own; a process that died without a word; a machine that was lost."""
+Cause = Literal["own", "input", "process", "node"]
+"""An exception of the job's own; bad input; a process that died without a word; a machine that was
+lost."""
 
 
 class Environment(TypedDict):

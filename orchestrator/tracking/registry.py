@@ -14,12 +14,15 @@ from orchestrator.store.job_folder import JobFolder
 from orchestrator.tracking.final_model import example, image_size, load_final, write_final
 
 TAG = "gdas.model"
+LOADER_TAG = "gdas.model.loader"
+"""The module whose code a logged model imports."""
 
 
 def log_final(client: Any, run_id: str, folder: JobFolder, name: str) -> str:
     """Log a finished final's network to its run and register it; returns its models:/ address.
 
-    Done once: a run that has a model keeps it.
+    Done once: a run that has a model keeps it. One whose model imports code that has moved since
+    gets its files anew under the address that it has.
 
     Args:
         client: an MlflowClient.
@@ -31,8 +34,9 @@ def log_final(client: Any, run_id: str, folder: JobFolder, name: str) -> str:
     import mlflow
     from mlflow.models import infer_signature
 
-    if address := client.get_run(run_id).data.tags.get(TAG):
-        return str(address)
+    tags, loader = client.get_run(run_id).data.tags, load_final.__module__
+    if TAG in tags and tags.get(LOADER_TAG) == loader:
+        return str(tags[TAG])
     with tempfile.TemporaryDirectory() as temporary:
         final, model = Path(temporary) / "final", Path(temporary) / "model"
         about = write_final(folder, final)
@@ -48,6 +52,9 @@ def log_final(client: Any, run_id: str, folder: JobFolder, name: str) -> str:
             metadata={"metrics": about["metrics"]},
         )
         client.log_artifacts(run_id, str(model), "model")
+    client.set_tag(run_id, LOADER_TAG, loader)
+    if TAG in tags:
+        return str(tags[TAG])
     source = f"{client.get_run(run_id).info.artifact_uri}/model"
     try:
         client.create_registered_model(name)

@@ -23,10 +23,10 @@ import torch
 
 from gdas.checkpoint import Checkpoint, Segment, State, newest, save
 from gdas.compute import open_device
-from gdas.errors import one_line
+from gdas.errors import InputError, one_line
 from orchestrator.store.data import data_on_this_node
 from orchestrator.store.job_folder import NO_SPACE, JobFolder, TakenOver
-from orchestrator.store.results import Details, JobSettings, Record
+from orchestrator.store.results import Cause, Details, JobSettings, Record
 
 
 class Loop(Protocol):
@@ -129,13 +129,16 @@ def failure_recorded(folder: JobFolder) -> Iterator[None]:
     except Exception as error:
         # On a full disk there is no room for a word; the error itself tells Ray.
         with suppress(OSError):
-            folder.write_failure(describe(error), traceback.format_exc())
+            cause: Cause = "input" if isinstance(error, InputError) else "own"
+            folder.write_failure(describe(error), traceback.format_exc(), cause)
         raise
 
 
 def describe(error: Exception) -> str:
     """An error in one line, with what to change where that is known."""
     text = one_line(error) or type(error).__name__
+    if isinstance(error, InputError):
+        return f"bad input: {text}"
     if isinstance(error, MemoryError) or any(sign in text for sign in OUT_OF_MEMORY):
         return f"out of memory ({type(error).__name__}: {text[:200]}); {MEMORY_ADVICE}"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -87,7 +87,7 @@ def run_lookup(path: str, on_record: Report = lambda record: None) -> LookupResu
         table, found = open_table(search, job.data)
 
         def standing(cell: Bench201Genotype) -> Standing:
-            s = table.standing(cell, spec.column)
+            s = table.standing(cell, spec.accuracy)
             return {"cell": str(cell), **s._asdict()}  # type: ignore[typeddict-item]  # its fields
 
         epochs: list[EpochStanding] = [
@@ -103,20 +103,20 @@ def run_lookup(path: str, on_record: Report = lambda record: None) -> LookupResu
         best = max(range(spec.best_of), key=scores.__getitem__)  # of equals the first drawn
         uniform = standing(uniform_cells(config.seed, "a uniform cell", 1)[0])
         best_of: BestStanding = {**standing(cells[best]), "k": spec.best_of, "score": scores[best]}
-        correlation = table.correlation(cells, scores, spec.column)
+        correlation = table.correlation(cells, scores, spec.accuracy)
         records = _records(epochs, uniform, best_of, correlation, config.epochs, started)
         job.folder.rewrite_records(records)
         on_record(records[-1])
-        _write_distribution(table, spec.column, job.folder)
+        _write_distribution(table, spec.accuracy, job.folder)
         result: LookupResult = {
-            "column": spec.column,
+            "column": spec.accuracy,
             "seed": config.seed,
             "derived": standing(bench201_from_json(found["genotype"])),
             "uniform": uniform,
             "best_of": best_of,
             "correlation": correlation,
             "scored": [
-                (str(cell), score, table.standing(cell, spec.column).accuracy)
+                (str(cell), score, table.standing(cell, spec.accuracy).accuracy)
                 for cell, score in zip(cells, scores, strict=True)
             ],
             "epochs": epochs,

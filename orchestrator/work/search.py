@@ -26,12 +26,18 @@ from gdas.cnn.space import (
     search_split,
 )
 from gdas.cnn.train import build_network, train_image
-from gdas.config import Bench201SearchConfig, SearchConfig, TextSearchConfig, TrainConfig
+from gdas.config import (
+    Bench201SearchConfig,
+    ImageSearchConfig,
+    SearchConfig,
+    TextSearchConfig,
+    TrainConfig,
+)
 from gdas.data.images import open_images
 from gdas.data.text import open_tokens
 from gdas.derive import DerivedCell
 from gdas.genotype import AnyGenotype, Genotype, RecurrentGenotype
-from gdas.metrics import count_parameters
+from gdas.metrics import count_parameters, require_finite
 from gdas.rnn.space import TextSpace
 from gdas.rnn.train import build_language_model, train_text
 from gdas.search import search
@@ -63,7 +69,7 @@ def _search_images(job: OpenJob, config: SearchConfig, on_record: Report) -> Sea
     genotype, cells = derive_genotype(config, finished.state["logits"])
     score = score_with_shared_weights(config, images, finished.state, job.device)
     pairs = compare_drawn_with_uniform(config, images, finished.state, job.device)
-    result = _searched(finished, space.weights, genotype, cells, score)
+    result = _searched(config, finished, space.weights, genotype, cells, score)
     result["drawn_against_uniform"] = pairs
     return result
 
@@ -92,17 +98,25 @@ def _search_bench201(job: OpenJob, config: Bench201SearchConfig, on_record: Repo
     finished = run_to_end(job.folder, partial(search, config, space), on_record)
     genotype, cell = derive_bench201_genotype(config, finished.state["logits"])
     (score,) = score_bench201_cells(config, images, finished.state, [genotype], job.device)
-    return _searched(finished, space.weights, genotype, {CELL_TYPE: cell}, score)
+    return _searched(config, finished, space.weights, genotype, {CELL_TYPE: cell}, score)
 
 
 def _searched(
+    config: ImageSearchConfig,
     finished: Finished,
     weights: torch.nn.Module,
     genotype: AnyGenotype,
     cells: dict[str, DerivedCell],
     score: Score,
 ) -> SearchResult:
-    """Of a search on images: the derived cell, and its score with the shared weights."""
+    """Of a search on images: the derived cell, and its score with the shared weights.
+
+    Raises:
+        FloatingPointError: the loss is not finite.
+    """
+    scored = {"valid/loss": score.loss, "valid/top1": score.top1}
+    rates = f"learning rates that began at weights.lr={config.weights.lr:g}"
+    require_finite(scored, f"scoring {genotype.name} with the shared weights", rates)
     return {
         "digest": finished.digest,
         "metrics": finished.metrics,
@@ -111,7 +125,7 @@ def _searched(
         "genotype": genotype.to_json(),
         "entropy": {kind: cell.entropy for kind, cell in cells.items()},
         "margins": {kind: list(cell.margins) for kind, cell in cells.items()},
-        "shared_weights": {"valid/loss": score.loss, "valid/top1": score.top1},
+        "shared_weights": scored,
     }
 
 

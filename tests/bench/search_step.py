@@ -90,7 +90,7 @@ class PlainSearch:
             self.config.sampler,
             TAU,
             generator(self.config.seed, f"gumbel of {stream}", 0, step),
-            gate_device=CPU,
+            gate_device=self.space.device,
         )
         self.weight_optimizer.zero_grad(set_to_none=False)
         self.alpha_optimizer.zero_grad(set_to_none=False)

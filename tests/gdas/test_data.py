@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
+import gdas.data.cifar
 import gdas.data.images
 from gdas.data.arrow import content_digest, read_images, write_images
 from gdas.data.augment import Moves, augment, draw_moves, normalise
@@ -187,7 +188,7 @@ def cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ],
         "test": [write_batch(base / "test_batch", batch(3)[0])],
     }
-    monkeypatch.setattr(gdas.data.images, "_cifar_files", lambda _, split: files[split])
+    monkeypatch.setattr(gdas.data.cifar, "cifar_files", lambda _, split: files[split])
     return tmp_path
 
 
@@ -316,7 +317,7 @@ def test_cifar100_is_read_with_its_fine_labels(
         names.append(name)
         return files[split]
 
-    monkeypatch.setattr(gdas.data.images, "_cifar_files", published)
+    monkeypatch.setattr(gdas.data.cifar, "cifar_files", published)
     test = open_images("cifar100", "test", tmp_path, verify=True)
     assert test.labels_N.tolist() == [0, 50, 98, 99]
     assert (test.classes, test.size, len(test)) == (100, 32, 4)
@@ -329,7 +330,7 @@ def test_both_cifars_have_torchvisions_files_and_identities_of_their_own(tmp_pat
 
     for name, of in (("cifar10", CIFAR10), ("cifar100", CIFAR100)):
         for split, listed in (("train", of.train_list), ("test", of.test_list)):
-            found = gdas.data.images._cifar_files(name, split)
+            found = gdas.data.cifar.cifar_files(name, split)
             assert found == [tuple(pair) for pair in listed]
     ids = {
         identity(IMAGE_DATA[name], split, tmp_path)
@@ -351,7 +352,7 @@ def test_cifar_from_other_batches_is_not_taken_for_the_same_data(
     cifar: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     open_images("cifar10", "train", cifar)
-    monkeypatch.setattr(gdas.data.images, "_cifar_files", lambda name, split: [("x", "0" * 32)])
+    monkeypatch.setattr(gdas.data.cifar, "cifar_files", lambda name, split: [("x", "0" * 32)])
     with pytest.raises(InputError, match="x: cannot read"):  # it is converted anew, from these
         open_images("cifar10", "train", cifar)
 
@@ -373,7 +374,7 @@ def test_a_batch_that_would_run_a_command_is_refused_and_runs_nothing(
     mark = tmp_path / "ran"
     content = pickle.dumps({"data": Payload(f"touch {mark}"), "labels": []}, protocol)
     files = [write_batch(tmp_path / "cifar-10-batches-py" / "data_batch_1", content)]
-    monkeypatch.setattr(gdas.data.images, "_cifar_files", lambda name, split: files)
+    monkeypatch.setattr(gdas.data.cifar, "cifar_files", lambda name, split: files)
     with pytest.raises(InputError, match="system") as caught:
         open_images("cifar10", "train", tmp_path)
     assert "data_batch_1" in str(caught.value)
@@ -395,7 +396,7 @@ def test_a_folder_without_cifar_that_cannot_be_downloaded_says_so(
             raise OSError("no route to host")
 
     monkeypatch.setattr(torchvision.datasets, "CIFAR10", Offline)
-    monkeypatch.setattr(gdas.data.images, "_cifar_files", lambda name, split: [("x", "0" * 32)])
+    monkeypatch.setattr(gdas.data.cifar, "cifar_files", lambda name, split: [("x", "0" * 32)])
     with pytest.raises(InputError, match="no route to host") as caught:
         open_images("cifar10", "train", tmp_path)
     assert str(tmp_path) in str(caught.value)

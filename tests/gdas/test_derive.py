@@ -8,8 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from gdas.derive import derive_cell, edge_list, parameter_free
-from gdas.genotype import OPERATIONS, Edge
+from gdas.bench201.genotype import CELL_OPERATIONS
+from gdas.bench201.network import build_cell_operation
+from gdas.cnn.operations import Style, build_operation
+from gdas.derive import PARAMETER_FREE, derive_cell, edge_list, parameter_free
+from gdas.genotype import DERIVED_OPERATIONS, OPERATIONS, Edge
 
 NONE, MAX, AVG, SKIP, SEP3, SEP5, DIL3, DIL5 = range(8)
 
@@ -108,6 +111,19 @@ def test_probabilities_and_margins_are_of_the_softmax_over_all_operations() -> N
     assert eligible.margins == pytest.approx((q[MAX] - q[NONE], p[SEP3] - p[NONE]))
 
 
+@pytest.mark.parametrize("count", [5, 9])
+def test_margins_are_to_the_next_best_of_all_operations_however_many_there_are(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gdas.derive.OPERATIONS", (*OPERATIONS, "ninth")[:count])
+    a_EK = torch.zeros(2, count)
+    a_EK[:, count - 2], a_EK[:, count - 1] = 2.0, 1.0
+    cell = derive_cell(a_EK, nodes=1)
+    total = math.exp(2.0) + math.exp(1.0) + count - 2
+    assert cell.probabilities == pytest.approx([math.exp(2.0) / total] * 2)
+    assert cell.margins == pytest.approx([(math.exp(2.0) - math.exp(1.0)) / total] * 2)
+
+
 def test_entropy_is_one_for_undecided_and_nearly_zero_for_decided_logits() -> None:
     assert derive_cell(torch.zeros(14, 8)).entropy == pytest.approx(1.0)
     decided_EK = torch.zeros(14, 8)
@@ -131,3 +147,13 @@ def test_parameter_free_operations_are_counted() -> None:
     edges = tuple((name, 0) for name in OPERATIONS)
     assert parameter_free(edges) == 4
     assert parameter_free((("sep_conv_3x3", 0), ("skip_connect", 1), ("skip_connect", 0))) == 2
+
+
+def test_the_operations_without_parameters_are_those_whose_modules_have_none() -> None:
+    built = {name: build_operation(name, 4, 1, Style(False)) for name in DERIVED_OPERATIONS}
+    for name in CELL_OPERATIONS:
+        if name != "none":
+            built[name] = build_cell_operation(name, 4, affine=True)
+    for name, module in built.items():
+        assert (name in PARAMETER_FREE) == (not list(module.parameters())), name
+    assert set(PARAMETER_FREE) <= set(built)

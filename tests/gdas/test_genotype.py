@@ -58,7 +58,6 @@ MALFORMED: dict[str, tuple[object, str]] = {
     "reduction of null": (changed(reduce=None), "reduce"),
     "unknown key": (changed(normals=[]), "normals"),
     "wrong format": (changed(format="gdas-genotype/2"), "gdas-genotype/2"),
-    "no format": (without("format"), "format"),
     "name that is no text": (changed(name=7), "name"),
     "a list": ([1, 2], "JSON object"),
     "null": (None, "JSON object"),

@@ -75,6 +75,30 @@ def test_parameters_and_multiply_adds_are_the_authors_to_the_last_digit(figure: 
     assert network.training, "counting restores the mode"
 
 
+PRINTED = [  # name, stem, classes, channels, normals, millions of parameters in its paper or code
+    ("PC_DARTS_CIFAR", "cifar", 10, 36, 6, "3.63"),
+    ("PC_DARTS_CIFAR", "imagenet", 1000, 48, 4, "5.3"),
+    ("PC_DARTS_IMAGENET", "imagenet", 1000, 48, 4, "5.3"),
+    ("SGAS_CRI1", "cifar", 10, 36, 6, "3.80"),
+    ("SGAS_CRI1", "imagenet", 1000, 48, 4, "5.29"),
+    ("SGAS_CRI2", "cifar", 10, 36, 6, "4.09"),
+    ("SGAS_CRI2", "imagenet", 1000, 48, 4, "5.70"),
+    ("DRNAS_CIFAR", "cifar", 10, 36, 6, "4.1"),
+    ("DRNAS_IMAGENET", "imagenet", 1000, 48, 4, "5.7"),
+]
+
+
+@pytest.mark.parametrize("printed", PRINTED, ids=lambda printed: f"{printed[0]}-{printed[1]}")
+def test_later_cells_have_the_parameters_that_are_printed(
+    printed: tuple[str, str, int, int, int, str],
+) -> None:
+    *net, millions = printed
+    name, stem, classes, channels, normals = net
+    parameters = count_parameters(build(name, stem, classes, channels, normals))
+    digits = len(millions.partition(".")[2])
+    assert f"{parameters / 1e6:.{digits}f}" == millions
+
+
 CELL_BY_CELL = {
     ("GDAS_V1", "cifar", 10, 36, 6): (
         [3132],

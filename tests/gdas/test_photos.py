@@ -20,6 +20,7 @@ from torchvision.transforms.v2 import functional as F
 
 import gdas.data.decode
 import gdas.data.photos
+import gdas.data.shard_writing
 import gdas.data.shards
 from gdas.checkpoint import digest
 from gdas.cnn.space import ImageSpace, score_with_shared_weights
@@ -29,11 +30,13 @@ from gdas.data.arrow import Images
 from gdas.data.augment import CROP_ATTEMPTS, PHOTO_NUMBERS, PhotoMoves, augment, draw_moves
 from gdas.data.decode import decode
 from gdas.data.digit_photos import make_digit_photos
-from gdas.data.images import digits, identity, open_images
+from gdas.data.digits import digits
+from gdas.data.images import identity, open_images
+from gdas.data.layouts import EXTENSIONS, find_photos
 from gdas.data.photos import Photos, augment_photo, crop_box, plain_photo
 from gdas.data.settings import PHOTO_DATA, PhotoData
 from gdas.data.shard_index import read_index
-from gdas.data.shards import EXTENSIONS, convert, find_photos, main
+from gdas.data.shards import convert, main
 from gdas.data.source import Wanted
 from gdas.errors import InputError
 from gdas.genotype import PUBLISHED
@@ -169,16 +172,16 @@ def test_shards_hold_every_file_as_it_is_with_label_and_name(source: Path, folde
 def test_an_interrupted_conversion_goes_on_to_the_same_bytes(
     source: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int
 ) -> None:
-    target, read = tmp_path / "again", gdas.data.shards._read
+    target, read = tmp_path / "again", gdas.data.shard_writing._read
     reads: list[str] = []
 
-    def interrupting(photo: Any) -> bytes | None:
+    def interrupting(reader: Any, photo: Any) -> Any:
         reads.append(photo.name)
         if len(reads) == stop_at:
             raise KeyboardInterrupt
-        return read(photo)
+        return read(reader, photo)
 
-    monkeypatch.setattr(gdas.data.shards, "_read", interrupting)
+    monkeypatch.setattr(gdas.data.shard_writing, "_read", interrupting)
     with pytest.raises(KeyboardInterrupt):
         convert_tiny(source, target)
     assert not (target / "index.json").exists()
@@ -255,14 +258,14 @@ def test_photos_at_any_depth_and_through_links_but_not_in_circles(tmp_path: Path
     (elsewhere / "x.png").write_bytes(encode(scene(6), "PNG"))
     (source / "train" / "apple" / "deep").symlink_to(elsewhere)
     (elsewhere / "circle").symlink_to(source / "train" / "apple")
-    names = [photo.name for photo in find_photos(source, "train", CLASSES)]
+    names = [photo.name for photo in find_photos(source).photos["train"]]
     assert sorted(names)[:2] == ["apple/0.JPEG", "apple/deep/x.png"]
     assert len(names) == 8
 
 
 BAD_SOURCES: dict[str, tuple[Callable[[Path], object], str]] = {
-    "no source": (lambda source: source.rename(source.parent / "gone"), "no folder train"),
-    "no val": (lambda source: (source / "val").rename(source / "valid"), "no folder val"),
+    "no source": (lambda source: source.rename(source.parent / "gone"), "no such folder"),
+    "no val": (lambda source: (source / "val").rename(source / "held"), "no folder val"),
     "no classes": (
         lambda source: (
             (source / "train").rename(source / "old"),
@@ -314,7 +317,7 @@ def test_the_command_line_reports_and_ends_with_its_code(
 def test_photos_that_are_not_converted_are_refused_with_the_command(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         open_images(DATA, "train", tmp_path)
-    assert f"python -m gdas.data.shards IMAGEFOLDER {tmp_path / 'tiny'}" in str(caught.value)
+    assert f"python -m gdas.data.shards SOURCE {tmp_path / 'tiny'}" in str(caught.value)
 
 
 def test_a_damaged_shard_is_named_with_both_digests(source: Path, tmp_path: Path) -> None:

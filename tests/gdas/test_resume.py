@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import errno
 import json
+import math
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -217,14 +218,28 @@ def test_a_training_that_cannot_be_built_is_refused_before_it_starts(
 
 def test_a_training_that_diverges_says_where(digits: Images) -> None:
     config = train_config(lr=1e30, clip=1e30)
-    with pytest.raises(FloatingPointError, match="GDAS_V1, epoch 1"):
+    with pytest.raises(FloatingPointError, match=r"GDAS_V1, epoch 1: .* learning rate lr=1e\+30"):
         list(run_training(config, "GDAS_V1", digits))
+
+
+def test_an_evaluation_that_is_not_finite_says_where_and_at_which_rate(
+    digits: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gdas.cnn.train.normalise", lambda pixels, data: pixels.float() * math.nan)
+    monkeypatch.setattr("gdas.cnn.train.augment", lambda pixels, data, moves: pixels / 255)
+    config = train_config(epochs=3, evaluate_every=2, lr=0.05, lr_min=0.05)
+    with pytest.raises(FloatingPointError) as caught:
+        list(run_training(config, "GDAS_V1", digits))
+    for said in ("training of GDAS_V1, epoch 2", "loss is nan", "learning rate lr=0.05", "lower"):
+        assert said in str(caught.value)
 
 
 def test_a_search_that_diverges_says_where(small_digits: Images) -> None:
     config = search_config(weights=WeightUpdate(lr=1e30, lr_min=0.0, clip=1e30))
-    with pytest.raises(FloatingPointError, match="epoch 1"):
+    with pytest.raises(FloatingPointError) as caught:
         list(run_search(config, small_digits))
+    for said in ("search, epoch 1", "weights.lr=1e+30 and alpha.lr=0.05", "lower the rate"):
+        assert said in str(caught.value)
 
 
 # Digests

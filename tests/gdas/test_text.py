@@ -14,10 +14,10 @@ import pyarrow as pa
 import pytest
 import torch
 
-from gdas.data import text
+from gdas.data.corpora import CORPORA
+from gdas.data.prose import prose as prose_lines
 from gdas.data.text import (
-    CORPORA,
-    Split,
+    Tokens,
     batch_tokens,
     bptt_lengths,
     known_text,
@@ -25,6 +25,7 @@ from gdas.data.text import (
     read_tokens,
     write_tokens,
 )
+from gdas.data.vocabulary import Split
 from gdas.errors import InputError
 
 TEXTS: dict[Split, str] = {
@@ -179,7 +180,7 @@ def test_prose_needs_no_files_and_keeps_its_splits_apart(data_folder: Path) -> N
     assert 0.7 < prose.counts["train"] / total < 0.9
     assert min(prose.counts["valid"], prose.counts["test"]) > 0.05 * total
     long = {
-        split: {tuple(line) for line in text._prose(split) if len(line) > 10} for split in splits
+        split: {tuple(line) for line in prose_lines(split) if len(line) > 10} for split in splits
     }
     # A sentence may be said twice; whole topics are not.
     assert len(long["train"] & (long["valid"] | long["test"])) < 0.02 * len(long["valid"])
@@ -227,7 +228,7 @@ def test_a_damaged_or_foreign_file_is_refused(change: str, message: str, tmp_pat
 
 
 def test_the_first_tokens_of_a_split_and_no_more_than_there_are() -> None:
-    tokens = text.Tokens(torch.from_numpy(IDS), 3)
+    tokens = Tokens(torch.from_numpy(IDS), 3)
     assert tokens.first(4).ids_N.tolist() == [0, 1, 2, 1]
     assert tokens.first(None) is tokens
     with pytest.raises(InputError, match="valid_tokens=7"):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import gdas.data.images
+import gdas.data.cifar
 from gdas.errors import InputError
 from orchestrator.experiment.config import Experiment
 from orchestrator.experiment.load import load_experiment
@@ -50,7 +50,7 @@ def cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (base / name).write_bytes(content)
         split = "test" if name == "test_batch" else "train"
         files[split].append((name, hashlib.md5(content).hexdigest()))
-    monkeypatch.setattr(gdas.data.images, "_cifar_files", lambda _, split: files[split])
+    monkeypatch.setattr(gdas.data.cifar, "cifar_files", lambda _, split: files[split])
     return base.parent
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-import gdas.data.images
+import gdas.data.cifar
 from gdas.errors import InputError
 from orchestrator.cost import estimate, plan
 from orchestrator.experiment.load import load_experiment
@@ -90,7 +90,7 @@ def test_a_damaged_data_file(
     found = hashlib.md5(b"not what it claims").hexdigest()
     line = refused(capsys, "laptop", "--data", str(tmp_path))
     assert "data_batch_1: damaged" in line and found in line
-    assert gdas.data.images._cifar_files("cifar10", "train")[0][1] in line
+    assert gdas.data.cifar.cifar_files("cifar10", "train")[0][1] in line
 
 
 def test_shapes_that_cannot_be_built(capsys: pytest.CaptureFixture[str]) -> None:

@@ -313,6 +313,60 @@ def test_cells_are_drawn_to_svg_and_png(capsys: Capture) -> None:
     assert "cannot write" in refused(capsys, cell.main(["draw", "GDAS_V1", "--to", "no/x.svg"]))
 
 
+DARTS_TEXT = (
+    "Genotype(normal=[('sep_conv_3x3', 0), ('skip_connect', 1)], normal_concat=range(2, 3), "
+    "reduce=[('max_pool_3x3', 0), ('max_pool_3x3', 1)], reduce_concat=range(2, 3))"
+)
+
+
+def test_a_genotypes_text_is_a_cell_on_the_command_line(capsys: Capture) -> None:
+    long = DARTS_TEXT.replace("'skip_connect'", " " * 300 + "'skip_connect'")
+    for text in (DARTS_TEXT, long, json.dumps(PUBLISHED["GDAS_V1"].to_json())):
+        assert cell.main(["show", text]) == 0
+        assert "node 0  =  s" in capsys.readouterr().out
+    assert cell.main(["count", DARTS_TEXT, "--channels", "4"]) == 0
+    assert cell.main(["draw", DARTS_TEXT]) == 0 and Path("unnamed.svg").is_file()
+    Path("two.py").write_text(f"A = {DARTS_TEXT}\nB = {DARTS_TEXT.replace('skip_connect', 'none')}")
+    assert cell.main(["draw", "two.py:B"]) == 0 and Path("B.svg").is_file()
+    capsys.readouterr()
+    assert "2 different genotypes" in refused(capsys, cell.main(["show", "two.py"]))
+    for word in (
+        "x" * 300,
+        "x" * 300 + ":y",
+        "(" * 400,
+        " ",
+        "a\0b",
+        "|" * 300,
+        "out:" + "y" * 300,
+    ):
+        assert "\n" not in refused(capsys, cell.main(["show", word])).strip()
+
+
+def test_a_cell_is_converted_from_and_to_the_text_of_darts(capsys: Capture) -> None:
+    Path("log.txt").write_text(f"03/01 10:00:00 AM genotype = {DARTS_TEXT}\n")
+    assert cell.main(["convert", "log.txt", "--to", "cell.json"]) == 0
+    capsys.readouterr()
+    assert cell.main(["convert", "cell.json"]) == 0
+    assert capsys.readouterr().out == DARTS_TEXT + "\n"
+    assert cell.main(["convert", "GDAS_F1", "--to", "f1.txt"]) == 0
+    assert load("f1.txt").to_json() | {"name": "GDAS_F1"} == PUBLISHED["GDAS_F1"].to_json()
+    capsys.readouterr()
+    assert cell.main(["convert", "GDAS_V1", "--as", "gdas"]) == 0
+    assert json.loads(capsys.readouterr().out) == PUBLISHED["GDAS_V1"].to_json()
+    assert "must end with" in refused(capsys, cell.main(["convert", "GDAS_V1", "--to", "x.svg"]))
+    assert "cannot write" in refused(capsys, cell.main(["convert", "GDAS_V1", "--to", "no/x.txt"]))
+
+
+def test_sizes_that_no_network_has_are_refused(capsys: Capture) -> None:
+    count = ["count", "GDAS_V1"]
+    odd = [*count, "--stem", "imagenet", "--channels", "51"]
+    assert "--channels 51: the ImageNet stem needs an even number" in refused(
+        capsys, cell.main(odd)
+    )
+    for key in ("channels", "image-size", "normals-per-block", "classes"):
+        assert f"--{key}" in refused(capsys, cell.main([*count, f"--{key}", str(10**18)]))
+
+
 # doctor
 
 

@@ -179,7 +179,7 @@ def test_photos_that_are_not_converted_are_refused_with_the_command(tmp_path: Pa
     assert text.startswith(
         f"searches.photos: {tmp_path / 'data' / 'imagenet'}: no converted photos"
     )
-    assert f"python -m gdas.data.shards IMAGEFOLDER {tmp_path / 'data' / 'imagenet'}" in text
+    assert f"python -m gdas.data.shards SOURCE {tmp_path / 'data' / 'imagenet'}" in text
 
 
 def converted(folder: Path, classes: int, photos: int) -> None:

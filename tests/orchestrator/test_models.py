@@ -80,7 +80,7 @@ def test_the_registered_model_gives_the_reported_accuracy_after_reload(
     import mlflow
     from mlflow import MlflowClient
 
-    from orchestrator.tracking.registry import log_final
+    from orchestrator.tracking.registry import LOADER_TAG, log_final
 
     folder, result = trained("image", tmp_path, data_folder)
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
@@ -90,6 +90,10 @@ def test_the_registered_model_gives_the_reported_accuracy_after_reload(
     address = log_final(client, run, folder, "finals-image")
     assert address == "models:/finals-image/1"
     assert log_final(client, run, folder, "finals-image") == address, "once"
+    (code,) = (tmp_path / "mlruns").rglob("served_model.py")
+    code.write_text("import orchestrator.moved_away")  # as an older build may have logged it
+    client.set_tag(run, LOADER_TAG, "orchestrator.moved_away")
+    assert log_final(client, run, folder, "finals-image") == address, "mended in its place"
     mlflow.set_tracking_uri(uri)
     model = mlflow.pyfunc.load_model(address)
     test = open_images("digits", "test", data_folder)

@@ -36,6 +36,7 @@ from orchestrator.experiment.study import Study, build_study
 from orchestrator.report.figures.truth import Row, distribution_figure, epochs_figure
 from orchestrator.report.report import write_report
 from orchestrator.report.statistics import uniform_p
+from orchestrator.report.truth import _other_images
 from orchestrator.report.view import Results
 from orchestrator.reproduce_paper import main
 from orchestrator.run.checks import check_experiment, identity, prepare_data
@@ -424,7 +425,7 @@ def test_a_missing_or_damaged_table_is_refused_in_one_line(
     ("override", "message"),
     [
         ("bench201_search.lookup.best_of=7", r"best_of=7: must be from 1 to cells \(6\)"),
-        ("bench201_search.lookup.cells=1", "cells=1: a rank correlation needs 2 or more"),
+        ("bench201_search.lookup.cells=1", "cells=1: must be 2 or more"),
         ("bench201_search.lookup.images=65", r"lookup.images=65: larger than D_V \(64\)"),
         ("bench201_search.lookup.column=cifar10", "lookup.column='cifar10'"),
         ("searches.gdas.select_by=proxy", "NAS-Bench-201 cells are selected by shared_weights"),
@@ -467,3 +468,50 @@ def test_all_the_tables_columns_can_be_looked_up(data: Path) -> None:
         experiment = load_experiment(str(YAML), [f"bench201_search.lookup.column={column}"])
         assert json.dumps(dataclasses.asdict(experiment))
         assert len(list(study_of(experiment, data))) == 10
+
+
+CIFAR100 = "bench201_search.recipe.data={name: cifar100}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "column"),
+    [
+        (["bench201_search.recipe.data={name: cifar10}"], "cifar10_test_200"),
+        ([CIFAR100], "cifar100_test_200"),
+        ([CIFAR100, "bench201_search.lookup={}"], "cifar100_test_200"),
+        ([CIFAR100, "bench201_search.lookup.column=cifar10_valid_12"], "cifar10_valid_12"),
+        ([], "cifar10_test_200"),
+    ],
+)
+def test_a_search_is_looked_up_in_the_column_of_its_own_images(
+    overrides: list[str], column: str, data: Path
+) -> None:
+    experiment = load_experiment(str(YAML), [*overrides, "bench201_search.lookup.images=32"])
+    jobs = build_study(experiment, partial(identity, data), {})
+    found = {job.recipe["lookup"]["column"] for job in jobs if job.kind == "lookup"}
+    assert found == {column}
+
+
+def test_the_report_says_which_images_are_looked_up_if_they_are_others(
+    ran: Ran, tmp_path: Path
+) -> None:
+    path = write_report(ran.experiment, ran.study, ran.store)
+    text = (path.parent / "report.md").read_text()
+    assert "**gdas searched on digits and is looked up on cifar10**" in text
+    usual = load_experiment(str(YAML), ["bench201_search.recipe.data={name: cifar10}"])
+    assert _other_images("cifar10_test_200", usual.searches) == []
+    assert len(_other_images("cifar100_test_200", usual.searches)) == 2
+
+
+def test_a_table_in_fractions_is_refused(tmp_path: Path) -> None:
+    path = write_table(tmp_path)
+    lines = path.read_text().splitlines()
+    place = lines[0].split(",").index("cifar100_test_200")
+    with path.open("w") as file:
+        file.write(lines[0] + "\n")
+        for line in lines[1:]:
+            values = line.split(",")
+            values[place] = str(float(values[place]) / 100)
+            file.write(",".join(values) + "\n")
+    with pytest.raises(InputError, match=r"cifar100_test_200: no value is above 1 .* by 100"):
+        read_table(path)

@@ -1,0 +1,212 @@
+"""Photos in folders: a folder a class, Kaggle's ImageNet, flat folders with a file of labels."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from gdas.data.label_files import EXAMPLE, label_files, read_labels
+from gdas.data.layouts import (
+    EXTENSIONS,
+    HIDDEN,
+    TRAIN,
+    Found,
+    Labelled,
+    ending_of,
+    hidden,
+    is_photo,
+    say_left_out,
+    sorted_by_class,
+    unknown_class,
+)
+from gdas.data.source import Split
+from gdas.errors import InputError
+
+KAGGLE = ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "CLS-LOC")
+
+
+def image_folder(source: Path, names: Sequence[str]) -> Found | None:
+    """train/CLASS/... and another such folder, or a flat one with a file of labels.
+
+    Args:
+        names: what the folder of the scored photos may be called, best first.
+
+    Returns:
+        None where no folder of training photos is.
+
+    Raises:
+        InputError: a class without photos, no photos to score or no labels of them, or a class of
+            theirs alone.
+    """
+    base = next((b for b in (source, *(source / k for k in KAGGLE)) if _train(b)), None)
+    if base is None:
+        return None
+    train = _train(base)
+    assert train is not None
+    classes = _folders(train)
+    if not any(path for name in classes for path in _files(train / name, Counter())):
+        if any(path.suffix in (".tar", ".parquet", ".arrow") for path in train.iterdir()):
+            return None
+        if not classes:
+            raise _no_classes(train)
+    left_out = Counter[str]()
+    of_train = [one for name in classes for one in _of_class(train, name, left_out)]
+    _refuse_empty(train, classes, {one.name for one in of_train})
+    _count_loose(train, set(), left_out)
+    held, scored, how = _held_out(base, names, classes, left_out)
+    for name in names:
+        if name != held.name and (base / name).is_dir():
+            photos = len(list(_files(base / name, Counter())))
+            left_out[f"photos in {name}/ ({held.name}/ is scored)"] += photos
+    kaggle = "Kaggle's ImageNet" if base != source else "an ImageFolder"
+    photos_of: dict[Split, list[Labelled]] = {"train": of_train, "test": scored}
+    return Found(
+        f"{kaggle} ({train.name}/, {held.name}/{how})",
+        classes,
+        {split: sorted_by_class(found, classes) for split, found in photos_of.items()},
+        left_out,
+    )
+
+
+def _train(base: Path) -> Path | None:
+    return next((base / name for name in TRAIN if (base / name).is_dir()), None)
+
+
+def _folders(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def _of_class(folder: Path, name: str, left_out: Counter[str]) -> Iterator[Labelled]:
+    top = folder / name
+    for path in _files(top, left_out):
+        yield Labelled(path, path[len(str(top)) + 1 :], name, _size(path))
+
+
+def _files(folder: Path, left_out: Counter[str]) -> Iterator[str]:
+    """Photos at any depth, through links too, but not in circles; counts what it passes."""
+    seen = set()
+    for here, folders, files in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(here)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        below = here[len(str(folder)) :]
+        for file in files:
+            if hidden(f"{below}/{file}"):
+                left_out[HIDDEN] += is_photo(file)
+            elif is_photo(file):
+                yield f"{here}/{file}"
+            else:
+                left_out[ending_of(file)] += 1
+
+
+def _size(path: str) -> int:
+    try:
+        return Path(path).stat().st_size
+    except OSError as error:
+        raise InputError(f"{path}: cannot read ({error.strerror})") from None
+
+
+def _count_loose(folder: Path, taken: set[str], left_out: Counter[str]) -> None:
+    """Files beside the folders of the classes, and folders that begin with a dot."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            if path.name.startswith("."):
+                left_out[HIDDEN] += len(list(_files(path, Counter())))
+        elif path.name not in taken and is_photo(path.name):
+            kind = HIDDEN if path.name.startswith(".") else "photos of no class's folder"
+            left_out[kind] += 1
+
+
+def _refuse_empty(train: Path, classes: Sequence[str], found: set[str]) -> None:
+    for name in classes:
+        if name not in found:
+            passed = Counter[str]()
+            for _ in _files(train / name, passed):
+                pass
+            but = f", but {say_left_out(passed)}" if passed else ""
+            raise InputError(
+                f"{train / name}: no photos ({', '.join(EXTENSIONS)}){but}; put some there, or "
+                "remove the folder"
+            )
+
+
+def _no_classes(train: Path) -> InputError:
+    loose = sum(is_photo(path.name) for path in train.iterdir())
+    but = f" ({loose} photos lie in {train.name}/ itself)" if loose else ""
+    return InputError(f"{train}: no classes{but}; expected one folder for each: train/CLASS/*.jpg")
+
+
+def _held_out(
+    base: Path, names: Sequence[str], classes: Sequence[str], left_out: Counter[str]
+) -> tuple[Path, list[Labelled], str]:
+    """The folder of the scored photos, those photos, and how they are labelled."""
+    there = [base / name for name in names if (base / name).is_dir()]
+    if not there:
+        raise InputError(
+            f"{base}: no folder {names[0]}"
+            + (f" (nor {', '.join(names[1:])})" if len(names) > 1 else "")
+            + "; the scored photos are in val/CLASS/, as the training photos in train/CLASS/"
+        )
+    problems = list[str]()
+    for folder in there:
+        passed = Counter[str]()
+        scored = _scored(folder, classes, passed)
+        if not isinstance(scored, str):
+            left_out.update(passed)
+            return folder, *scored
+        problems.append(scored)
+    raise InputError(problems[0])
+
+
+def _scored(
+    folder: Path, classes: Sequence[str], left_out: Counter[str]
+) -> tuple[list[Labelled], str] | str:
+    """A folder's photos by the folders of their classes, or by a file of labels; else why not.
+
+    Raises:
+        InputError: a class that train has not, or a file of labels that contradicts itself.
+    """
+    inside = _folders(folder)
+    if set(inside) & set(classes):
+        if unknown := sorted(set(inside) - set(classes)):
+            raise unknown_class(str(folder / unknown[0]), unknown)
+        found = [one for name in inside for one in _of_class(folder, name, left_out)]
+        if not found:
+            return f"{folder}: no photos ({', '.join(EXTENSIONS)})"
+        _count_loose(folder, set(), left_out)
+        return found, ""
+    paths = sorted(_files(folder, left_out))
+    if not paths:
+        return f"{folder}: no photos ({', '.join(EXTENSIONS)})"
+    below = {path[len(str(folder)) + 1 :]: path for path in paths}
+    read = read_labels(label_files(folder, folder.name), list(below), classes)
+    if read is None:
+        if inside:
+            raise unknown_class(str(folder / inside[0]), inside)
+        return (
+            f"{folder}: {len(paths)} photos without a class: no folders {folder.name}/CLASS/, and "
+            f"no file of labels; move each into its class's folder, or write {folder}/labels.csv, "
+            f"{EXAMPLE}"
+        )
+    file, labels = read
+    left_out[file.suffix.lower()] -= file.parent == folder
+    left_out[f"photos that {file.name} does not name"] += len(below) - len(labels)
+    found = [Labelled(below[n], n, name, _size(below[n])) for n, name in labels.items()]
+    return found, f" flat, labels in {file.name}"
+
+
+def no_layout(source: Path, names: Sequence[str]) -> InputError:
+    """The error for a folder that is of no layout: names what it holds."""
+    inside = sorted(path.name for path in source.iterdir() if not path.name.startswith("."))
+    shown = ", ".join(inside[:5]) + (", ..." if len(inside) > 5 else "") or "nothing"
+    hint = ""
+    if any(name.endswith((".zip", ".tar.gz", ".tgz", ".7z", ".rar")) for name in inside):
+        hint = "; unpack archives other than tars"
+    return InputError(
+        f"{source}: no folder {TRAIN[0]}, and no tars or tables of a known layout (it holds "
+        f"{shown}); expected {TRAIN[0]}/CLASS/*.jpg and {names[0]}/CLASS/*.jpg, or what "
+        f"`python -m gdas.data.shards --help` lists{hint}"
+    )

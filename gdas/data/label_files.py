@@ -1,0 +1,171 @@
+"""Files that say of which class each photo of a flat folder is.
+
+A line a photo: its file in the first column, its class in the second, with tabs, commas, semicolons
+or blanks between; a first line of titles may be there. So is ImageNet's `LOC_val_solution.csv` of
+Kaggle (files without their ending, the class followed by a box) and tiny-imagenet's
+`val_annotations.txt`. ImageNet's development kit numbers its classes instead.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import tarfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
+
+from gdas.errors import InputError, one_line
+
+LABEL_ENDINGS = (".csv", ".txt", ".tsv")
+DEVKIT, GROUND_TRUTH = "ILSVRC2012_devkit_t12", "ILSVRC2012_validation_ground_truth.txt"
+MOST = 256 * 2**20
+"""Bytes of a file of labels, at most."""
+EXAMPLE = "a line a photo, such as 0001.jpg,CLASS"
+
+
+def read_labels(
+    files: Iterable[Path], photos: Sequence[str], classes: Sequence[str]
+) -> tuple[Path, dict[str, str]] | None:
+    """The first file that names any of the photos, and each photo's class by it.
+
+    Args:
+        photos: their paths below the folder.
+        classes: names of the classes there are.
+
+    Returns:
+        None where no file names any. A photo that the file leaves out has no class.
+
+    Raises:
+        InputError: the file gives a photo a class that is not there, or two classes.
+    """
+    by_name = _names(photos)
+    known = set(classes)
+    for path in files:
+        rows = _rows(path)
+        named = [(by_name[row[0]], row[1]) for row in rows if len(row) > 1 and row[0] in by_name]
+        found: dict[str, str] = {}
+        for photo, word in named:
+            name = word if word in known else (word.split() or [""])[0]
+            if name not in known:
+                raise InputError(
+                    f"{path}: {photo} is of class {word[:80]!r}, of which train has no folder; "
+                    f"the second column must name one, such as {min(known)}"
+                )
+            if found.setdefault(photo, name) != name:
+                raise InputError(f"{path}: {photo} is of two classes, {found[photo]} and {name}")
+        if found:
+            return path, found
+    return None
+
+
+def label_files(folder: Path, split: str, above: int = 4) -> list[Path]:
+    """Where labels of a flat folder may be: in it, or beside it or above under the split's name."""
+    places = [(folder, "")]
+    places += [(place, split) for place in [*folder.absolute().parents][:above]]
+    found = []
+    for place, word in places:
+        if not place.is_dir():
+            continue
+        for path in sorted(place.iterdir()):
+            if path.suffix.lower() in LABEL_ENDINGS and word in path.name.lower():
+                found.append(path)
+    return [path for path in found if path.is_file() and not path.name.startswith(".")]
+
+
+def _names(photos: Sequence[str]) -> dict[str, str]:
+    """Path, file name and file name without ending to the photo, where only one is meant."""
+    names: dict[str, str] = {}
+    doubtful: set[str] = set()
+    for photo in photos:
+        path = PurePosixPath(photo)
+        for name in {photo, path.name, path.stem, str(path.with_suffix(""))}:
+            if names.setdefault(name, photo) != photo:
+                doubtful.add(name)
+    return {name: photo for name, photo in names.items() if name not in doubtful}
+
+
+def _rows(path: Path) -> list[list[str]]:
+    try:
+        if path.stat().st_size > MOST:
+            return []
+        text = path.read_bytes().decode("utf-8-sig")
+        first = text.partition("\n")[0]
+        between = next((sign for sign in "\t,;" if sign in first), None)
+        if between is None:
+            return [line.split(maxsplit=1) for line in text.splitlines()]
+        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=between))
+    except UnicodeDecodeError:
+        return []
+    except (OSError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read ({one_line(error)}); {EXAMPLE}") from None
+    return [[cell.strip() for cell in row] for row in rows]
+
+
+# ImageNet's development kit
+
+
+def devkit_labels(folder: Path, photos: Sequence[str]) -> dict[str, str] | None:
+    """Each photo's class by the development kit in `folder`, as it comes or unpacked; else None.
+
+    Source: torchvision.datasets.imagenet, which reads the same two files.
+
+    Args:
+        photos: ImageNet's validation images, one a line of the ground truth, in order of name.
+
+    Raises:
+        InputError: it is not that kit, or of another number of photos.
+    """
+    try:
+        files = _devkit(folder)
+    except (OSError, tarfile.TarError, EOFError) as error:
+        raise InputError(f"{folder}/{DEVKIT}: damaged ({one_line(error)})") from None
+    if files is None:
+        return None
+    numbers, meta = files
+    try:
+        lines = [int(line) for line in numbers.decode("ascii").split()]
+        classes = _wnids(meta)
+        found = [classes[number] for number in lines]
+    except Exception as error:  # a damaged .mat file can raise anything
+        raise InputError(
+            f"{folder}/{DEVKIT}: not ImageNet's development kit ({one_line(error, 200)})"
+        ) from None
+    if len(found) != len(photos):
+        raise InputError(
+            f"{folder}/{DEVKIT}: has labels of {len(found)} photos, and there are {len(photos)}"
+        )
+    return dict(zip(sorted(photos), found, strict=True))
+
+
+def _devkit(folder: Path) -> tuple[bytes, bytes] | None:
+    wanted = (GROUND_TRUTH, "meta.mat")
+    data = folder / DEVKIT / "data"
+    if data.is_dir():
+        numbers, meta = ((data / name).read_bytes() for name in wanted)
+        return numbers, meta
+    for ending in (".tar.gz", ".tgz", ".tar"):
+        path = folder / f"{DEVKIT}{ending}"
+        if path.is_file():
+            found = dict[str, bytes]()
+            with tarfile.open(path) as tar:
+                for member in tar:
+                    name = PurePosixPath(member.name).name
+                    content = tar.extractfile(member) if member.isreg() else None
+                    if name in wanted and content is not None and member.size <= MOST:
+                        found[name] = content.read()
+            if len(found) < 2:
+                raise InputError(f"{path}: has no {' and '.join(set(wanted) - set(found))}")
+            return found[GROUND_TRUTH], found["meta.mat"]
+    return None
+
+
+def _wnids(meta: bytes) -> dict[int, str]:
+    """Class numbers to names; only those without children are classes of the challenge."""
+    from scipy.io import loadmat
+
+    synsets = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
+    return {
+        int(synset["ILSVRC2012_ID"]): str(synset["WNID"])
+        for synset in synsets
+        if int(synset["num_children"]) == 0
+    }

@@ -1,0 +1,137 @@
+"""Where a photo's bytes are before the conversion, and how they are read there.
+
+A file of its own, a span of a tar, or a row of a Parquet or Arrow file. Nothing is unpacked: the
+names inside an archive are words of the index and never become paths.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+from collections import OrderedDict
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gdas.errors import InputError, one_line
+
+GROUPS = 24
+"""Row groups that stay in memory while photos are read from tables."""
+
+
+class Span(NamedTuple):
+    """A part of an uncompressed file: a member of a tar, or of a tar in a tar."""
+
+    path: str
+    start: int
+    bytes: int
+
+
+class Row(NamedTuple):
+    """A row of a Parquet file (`group`: row group) or an Arrow file (`group`: record batch).
+
+    Attributes:
+        column: of binary values, or of a struct that has them as `bytes`.
+    """
+
+    path: str
+    group: int
+    row: int
+    column: str
+
+
+class Photo(NamedTuple):
+    """A photo of the source.
+
+    Attributes:
+        place: a file's path as text (there may be millions), or where in an archive it is.
+        name: class and path below it; for the index and the shards only.
+        bytes: size, or something else that differs where the content does.
+    """
+
+    place: str | Span | Row
+    name: str
+    label: int
+    bytes: int
+
+    @property
+    def where(self) -> str:
+        """For errors."""
+        return self.place if isinstance(self.place, str) else f"{self.place.path}: {self.name}"
+
+
+def as_text(name: str) -> str:
+    """A file's name as text, which not every file name is."""
+    return os.fsencode(name).decode(errors="backslashreplace")
+
+
+class PhotoReader:
+    """Reads photos' bytes, from several threads; keeps the last row groups of tables."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._groups: OrderedDict[tuple[str, int], pa.Array] = OrderedDict()
+
+    def read(self, photo: Photo) -> bytes:
+        """The photo's file, as it is.
+
+        Raises:
+            InputError: it cannot be read; names it.
+        """
+        place = photo.place
+        try:
+            if isinstance(place, str):
+                return Path(place).read_bytes()
+            if isinstance(place, Span):
+                with Path(place.path).open("rb") as file:
+                    file.seek(place.start)
+                    found = file.read(place.bytes)
+                if len(found) != place.bytes:
+                    raise InputError(f"{photo.where}: the file ends within it; fetch it again")
+                return found
+            with self._lock:
+                value = self._group(place)[place.row].as_py()
+        except OSError as error:
+            raise InputError(f"{photo.where}: cannot read ({error.strerror or error})") from None
+        except (pa.ArrowException, KeyError, IndexError) as error:
+            raise InputError(f"{photo.where}: damaged ({one_line(error, 200)})") from None
+        return value if isinstance(value, bytes) else b""  # nothing: damaged, as an empty file
+
+    def _group(self, place: Row) -> pa.Array:
+        key = (place.path, place.group)
+        if key in self._groups:
+            self._groups.move_to_end(key)
+            return self._groups[key]
+        while len(self._groups) >= GROUPS:
+            self._groups.popitem(last=False)
+        self._groups[key] = _images(place)
+        return self._groups[key]
+
+
+def _images(place: Row) -> pa.Array:
+    if place.path.endswith(".parquet"):
+        with pq.ParquetFile(place.path, memory_map=True) as file:
+            column = file.read_row_group(place.group, columns=[place.column])[place.column]
+        images = column.combine_chunks()
+    else:
+        images = _batches(place.path)[place.group].column(place.column)
+    return images.field("bytes") if pa.types.is_struct(images.type) else images
+
+
+@functools.lru_cache(maxsize=64)
+def _batches(path: str) -> list[pa.RecordBatch]:
+    return arrow_batches(path)
+
+
+def arrow_batches(path: str) -> list[pa.RecordBatch]:
+    """The record batches of an Arrow file (a stream, or a file that can be read anywhere in it)."""
+    mapped = pa.memory_map(path)
+    try:
+        reader = pa.ipc.open_file(mapped)
+        return [reader.get_batch(i) for i in range(reader.num_record_batches)]
+    except pa.ArrowInvalid:
+        mapped.seek(0)
+        return list(pa.ipc.open_stream(mapped))

@@ -1,0 +1,192 @@
+"""One shard: what goes into it, how its photos are looked at, and how it is written.
+
+A shard is written beside and renamed when it is whole; what it holds and what it does without is
+in its own metadata, so that an interrupted conversion goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gdas.data.decode import decode
+from gdas.data.photo_places import Photo, PhotoReader
+from gdas.data.shard_index import PHOTOS, shard_path
+from gdas.data.source import Split
+from gdas.errors import InputError
+
+LONGEST = 100
+"""Sides of a photo, the longer by the shorter, at most: it is resized by its shorter side."""
+SCHEMA = pa.schema([("image", pa.binary()), ("label", pa.int32()), ("name", pa.string())])
+
+
+class Part(NamedTuple):
+    """What goes into one shard, and a digest of that."""
+
+    path: Path
+    photos: list[Photo]
+    plan: str
+
+
+class Written(NamedTuple):
+    """What a shard holds, whom it does without, and whom to look at again."""
+
+    photos: int
+    damaged: list[str]
+    one_colour: list[str]
+
+
+class Looked(NamedTuple):
+    """A photo's file, looked at.
+
+    Attributes:
+        encoded: its bytes; None where they are no photo.
+        why: what is wrong with them.
+    """
+
+    encoded: bytes | None
+    why: str = ""
+    one_colour: bool = False
+
+
+def parts_of(
+    target: Path, split: Split, photos: list[Photo], shard_rows: int, group_rows: int
+) -> list[Part]:
+    parts = []
+    for number, start in enumerate(range(0, len(photos), shard_rows)):
+        some = photos[start : start + shard_rows]
+        listed = [[photo.name, photo.label, photo.bytes] for photo in some]
+        plan = digest_of([PHOTOS, group_rows, listed])
+        parts.append(Part(shard_path(target, split, number), some, plan))
+    return parts
+
+
+def digest_of(value: object) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say what to do where the disk is full or the folder not ours."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot write ({error.strerror or error}); make room or choose another folder "
+            "and run the same command again, finished shards are kept"
+        ) from None
+
+
+def kept(part: Part) -> Written | None:
+    """What an earlier start left in a part's place, where that is what belongs there."""
+    try:
+        metadata = pq.read_metadata(part.path)
+        about = json.loads(metadata.metadata[b"gdas"])
+        if about["plan"] != part.plan:
+            return None
+        damaged, flat = about["damaged"], about.get("one_colour", [])
+        return Written(metadata.num_rows, list(map(str, damaged)), list(map(str, flat)))
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
+        return None
+
+
+def write_part(
+    part: Part,
+    group_rows: int,
+    pool: ThreadPoolExecutor,
+    reader: PhotoReader,
+    before: int,
+    limit: int,
+) -> Written:
+    """Write a shard beside, then rename.
+
+    Args:
+        before: damaged photos so far; with more than `limit` in all this stops.
+    """
+    beside = part.path.with_name(f"{part.path.name}.partial")
+    damaged, flat, count = list[str](), list[str](), 0
+    try:
+        with (
+            writing(part.path),
+            beside.open("wb") as file,
+            pq.ParquetWriter(
+                file,
+                SCHEMA,
+                compression="none",  # photos are compressed
+                use_dictionary=False,
+                write_statistics=False,
+                write_page_checksum=True,
+                store_schema=False,
+            ) as writer,
+        ):
+            group: list[tuple[bytes, Photo]] = []
+            looked = pool.map(partial(_read, reader), part.photos)
+            for photo, (encoded, why, one_colour) in zip(part.photos, looked, strict=True):
+                if encoded is None:
+                    damaged.append(photo.name)
+                    if before + len(damaged) > limit:
+                        raise too_many(photo.where, why, limit)
+                else:
+                    group.append((encoded, photo))
+                    flat += [photo.name] * one_colour
+                    count += 1
+                if len(group) == group_rows:
+                    writer.write_table(_table(group))
+                    group = []
+            if group:
+                writer.write_table(_table(group))
+            about = {"plan": part.plan, "damaged": damaged}
+            if flat:  # where there are none, the bytes are those of shards that do not know the key
+                about["one_colour"] = flat
+            writer.add_key_value_metadata({"gdas": json.dumps(about)})
+        with writing(part.path):
+            with beside.open("rb") as whole:
+                os.fsync(whole.fileno())
+            beside.replace(part.path)
+    finally:
+        beside.unlink(missing_ok=True)
+    return Written(count, damaged, flat)
+
+
+def _read(reader: PhotoReader, photo: Photo) -> Looked:
+    """The photo's file, once it has been decoded as a training will."""
+    encoded = reader.read(photo)
+    try:
+        pixels_CHW = decode(encoded)
+    except ValueError as error:
+        return Looked(None, str(error)[:200])
+    shorter, longer = sorted(pixels_CHW.shape[1:])
+    if longer > LONGEST * shorter:
+        return Looked(None, f"its sides are {shorter} and {longer}: more than {LONGEST} times")
+    first_C = pixels_CHW[:, :1, :1]
+    return Looked(encoded, one_colour=bool((pixels_CHW == first_C).all()))
+
+
+def _table(group: Iterable[tuple[bytes, Photo]]) -> pa.Table:
+    images, photos = zip(*group, strict=True)
+    columns = [
+        pa.array(images, pa.binary()),
+        pa.array([photo.label for photo in photos], pa.int32()),
+        pa.array([photo.name for photo in photos], pa.string()),
+    ]
+    return pa.table(columns, SCHEMA)
+
+
+def too_many(name: str, why: str, limit: int) -> InputError:
+    because = f"{name}: cannot be decoded" + (f" ({why})" if why else "")
+    if limit:
+        because += f", and {limit} others cannot either"
+    return InputError(
+        f"{because}; mend {'them' if limit else 'it'}, or go on without "
+        f"{'them' if limit else 'it'}: --damaged-limit N"
+    )

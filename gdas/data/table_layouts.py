@@ -1,0 +1,181 @@
+"""Photos in tables, as hubs ship image sets: Parquet files, or the Arrow files of `datasets`.
+
+A column has the photos, as bytes or as a struct whose `bytes` they are (its `path` is never
+opened), another their labels. Names of the classes are in the metadata that `datasets` writes;
+without them classes are called as the labels are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gdas.data.layouts import Found, class_names, unknown_class
+from gdas.data.photo_places import Photo, Row, arrow_batches
+from gdas.data.source import Split
+from gdas.data.tar_layouts import split_files
+from gdas.errors import InputError, one_line
+
+UNLABELLED = ("-1", "")
+PHOTO_COLUMNS, LABEL_COLUMNS = ("image", "img", "jpg"), ("label", "labels", "cls", "fine_label")
+
+
+class Columns(NamedTuple):
+    """Which columns hold the photos and the labels, and the names of the classes, if any."""
+
+    photo: str
+    label: str
+    names: tuple[str, ...]
+
+
+class Entry(NamedTuple):
+    """A row of a table."""
+
+    place: Row
+    name: str
+    word: str
+    bytes: int
+
+
+def tables(source: Path, names: Sequence[str]) -> Found | None:
+    """Parquet or Arrow files, whose names say which split they are of.
+
+    Raises:
+        InputError: a file is damaged or has other columns, or no photo of a split has a label.
+    """
+    found = split_files(source, (".parquet", ".arrow"), names)
+    if found is None:
+        return None
+    left_out, entries = found.left_out, dict[Split, list[Entry]]()
+    columns = None
+    for split, paths in found.files.items():
+        entries[split] = []
+        for path in paths:
+            columns, rows = _read(path, source, columns)
+            entries[split] += rows
+        labelled = [one for one in entries[split] if one.word not in UNLABELLED]
+        left_out["photos without a label"] += len(entries[split]) - len(labelled)
+        if not labelled:
+            raise InputError(f"{paths[0]}: no row with a photo and a label")
+        entries[split] = labelled
+    assert columns is not None
+    classes = list(columns.names) or class_names(one.word for one in entries["train"])
+    places = {str(i) if columns.names else name: i for i, name in enumerate(classes)}
+    photos: dict[Split, list[Photo]] = {}
+    for split, of_split in entries.items():
+        if unknown := sorted({one.word for one in of_split} - set(places)):
+            raise unknown_class(f"{found.files[split][0]}: label {unknown[0]}", unknown)
+        photos[split] = [
+            Photo(one.place, f"{classes[places[one.word]]}/{one.name}", places[one.word], one.bytes)
+            for one in of_split
+        ]
+    count = sum(map(len, found.files.values()))
+    kind = "Parquet" if found.files["train"][0].suffix == ".parquet" else "Arrow"
+    layout = (
+        f"{kind}, {count} files (train, {found.held_out}; columns {columns.photo}, {columns.label})"
+    )
+    return Found(layout, classes, photos, +left_out, blocks=True)
+
+
+def _read(path: Path, source: Path, known: Columns | None) -> tuple[Columns, list[Entry]]:
+    """A file's rows without its photos; what it calls its columns, as the files before it."""
+    try:
+        if path.suffix.lower() == ".parquet":
+            with pq.ParquetFile(path, memory_map=True) as file:
+                columns = _columns(file.schema_arrow, path)
+                groups = [
+                    (g, file.read_row_group(g, [columns.label])[columns.label], _size(file, g))
+                    for g in range(file.num_row_groups)
+                ]
+        else:
+            batches = arrow_batches(str(path))
+            if not batches:
+                return known or Columns("", "", ()), []
+            columns = _columns(batches[0].schema, path)
+            groups = [
+                (g, batch.column(columns.label), batch.nbytes) for g, batch in enumerate(batches)
+            ]
+        if known is not None and known.photo and columns != known:
+            raise InputError(
+                f"{path}: has columns {columns.photo} and {columns.label} or class names unlike "
+                "the files before it; give files of one data set"
+            )
+        return columns, list(_entries(path, source, columns.photo, groups))
+    except OSError as error:
+        raise InputError(f"{path}: cannot read ({error.strerror or one_line(error)})") from None
+    except (pa.ArrowException, KeyError, ValueError, IndexError, TypeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: damaged ({one_line(error, 200)}); fetch it again") from None
+
+
+def _size(file: pq.ParquetFile, group: int) -> int:
+    return int(file.metadata.row_group(group).total_byte_size)
+
+
+def _entries(
+    path: Path, source: Path, column: str, groups: Sequence[tuple[int, Any, int]]
+) -> Iterator[Entry]:
+    below = path.relative_to(source).as_posix()
+    number = 0
+    for group, labels, size in groups:
+        for row, label in enumerate(labels.to_pylist()):
+            word = "" if label is None else str(label)
+            yield Entry(Row(str(path), group, row, column), f"{below}/{number}", word, size)
+            number += 1
+
+
+def _columns(schema: pa.Schema, path: Path) -> Columns:
+    """Find the columns by type and name.
+
+    Raises:
+        InputError: it is not clear which they are.
+    """
+    photo = _one(schema, _holds_photos, PHOTO_COLUMNS, path, "photos, of binary or of a struct")
+    label = _one(schema, _holds_labels, LABEL_COLUMNS, path, "labels, of whole numbers or text")
+    return Columns(photo, label, _class_names(schema, label))
+
+
+def _holds_photos(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        place = kind.get_field_index("bytes")
+        return place >= 0 and _holds_photos(kind.field(place).type)
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _holds_labels(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    )
+
+
+def _one(schema: pa.Schema, fits: Any, preferred: Sequence[str], path: Path, what: str) -> str:
+    fitting = [field.name for field in schema if fits(field.type)]
+    if len(set(fitting)) != len(fitting):
+        raise InputError(f"{path}: has two columns of one name; rename one")
+    for name in preferred:
+        if name in fitting:
+            return name
+    if len(fitting) != 1:
+        raise InputError(
+            f"{path}: not clear which column holds {what}: it has "
+            f"{', '.join(schema.names) or 'none'}; call it {preferred[0]}"
+        )
+    return str(fitting[0])
+
+
+def _class_names(schema: pa.Schema, label: str) -> tuple[str, ...]:
+    """The classes' names in the metadata of `datasets`, where they are there and are names."""
+    try:
+        about = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        names = about["info"]["features"][label]["names"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ()
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return ()
+    return tuple(names) if len(set(names)) == len(names) else ()

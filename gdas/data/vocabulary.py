@@ -1,0 +1,48 @@
+"""Lines of words to token ids: what all texts share.
+
+A line's tokens are its words and one `<eos>`; the vocabulary is the training split's, in the order
+of first sight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gdas.errors import InputError
+
+Split = Literal["train", "valid", "test"]
+Lines = Sequence[Sequence[str]]
+
+END, UNKNOWN = "<eos>", "<unk>"
+
+
+def vocabulary_of(lines: Lines) -> dict[str, int]:
+    """Word to id, in the order of first sight."""
+    ids: dict[str, int] = {}
+    for line in lines:
+        for word in (*line, END):
+            ids.setdefault(word, len(ids))
+    return ids
+
+
+def encode(lines: Lines, ids: dict[str, int], where: str) -> NDArray[np.int32]:
+    """Ids of all tokens, one `<eos>` a line; unknown words become `<unk>`.
+
+    Raises:
+        InputError: a word is unknown and so is `<unk>`.
+    """
+    unknown = ids.get(UNKNOWN, -1)
+    found = [ids.get(word, unknown) for line in lines for word in (*line, END)]
+    encoded = np.array(found, np.int32)
+    if len(encoded) and encoded.min() < 0:
+        word = next(w for line in lines for w in line if w not in ids)
+        raise InputError(f"{where}: the word {word!r} is not in the training split")
+    return encoded
+
+
+def count_tokens(lines: Lines) -> int:
+    return sum(len(line) + 1 for line in lines)

@@ -1,0 +1,128 @@
+"""A cell's edges as other projects list them, as two (operation, source) pairs for every node.
+
+An edge is (operation, source), or has a third field: its weight (a fraction), which is left out, or
+the node that it leads to (a whole number, FairDARTS). Edges stand in one list, two for every node,
+or grouped by node. A node that has one edge, or none, gets `none` for what it lacks; one without
+edges is not concatenated (FairDARTS's code). What cannot be built is refused, never regrouped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from gdas.errors import InputError, one_line
+from gdas.python_text import LARGEST
+
+SAME_OPERATION = {
+    "dua_sepc_3x3": "sep_conv_3x3",
+    "dua_sepc_5x5": "sep_conv_5x5",
+    "dil_sepc_3x3": "dil_conv_3x3",
+    "dil_sepc_5x5": "dil_conv_5x5",
+}
+"""The authors' 2020 code has other names for the same layers."""
+
+MOST_NODES = 100
+
+
+def whole_numbers(value: Any) -> bool:
+    return isinstance(value, list) and all(type(number) is int for number in value)
+
+
+def _is_edge(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], str)
+
+
+def one_list(value: Any) -> Any:
+    """Edges in one list, if they were grouped by node."""
+    if not isinstance(value, list) or any(map(_is_edge, value)):
+        return value
+    by_node = all(isinstance(node, list) and all(map(_is_edge, node)) for node in value)
+    return [edge for node in value for edge in node] if by_node else value
+
+
+def two_a_node(value: Any, where: str) -> tuple[list[list[Any]], set[int]]:
+    """Two (operation, source) pairs a node, and the nodes that have no edge at all."""
+    if not isinstance(value, list) or not value:
+        raise InputError(
+            f"{where}: expected a list of (operation, source) pairs, such as "
+            '[["sep_conv_3x3", 0], ["skip_connect", 1]]'
+        )
+    if not any(map(_is_edge, value)):
+        nodes = [
+            operations_and_sources(node, f"{where}, node {i + 2}")
+            if isinstance(node, list)
+            else None
+            for i, node in enumerate(value)
+        ]
+        if None in nodes:
+            raise InputError(f"{where}: {one_line(value, 60)}: expected lists of edges by node")
+        return _filled([node or [] for node in nodes], where)
+    lengths = {len(edge) for edge in value if _is_edge(edge)}
+    if lengths == {3} and all(_is_edge(e) and type(e[2]) is int for e in value):
+        return _filled(_by_target(value, where), where)
+    pairs = operations_and_sources(value, where)
+    if len(pairs) % 2:
+        raise InputError(
+            f"{where}: {len(pairs)} edges; without a third field (the node that an edge leads to) "
+            "there must be two for every node"
+        )
+    return pairs, set()
+
+
+def operations_and_sources(edges: Any, where: str) -> list[list[Any]]:
+    """[operation, source] of edges that have these, or a weight besides."""
+    if not isinstance(edges, list):
+        raise InputError(f"{where}: expected a list of (operation, source) pairs")
+    pairs = []
+    for i, edge in enumerate(edges):
+        match edge:
+            case [str(operation), int(source)] | [str(operation), int(source), float()] if (
+                type(source) is int and source <= LARGEST
+            ):
+                pairs.append([SAME_OPERATION.get(operation, operation), source])
+            case _:
+                raise InputError(
+                    f"{where}, edge {i}: expected (operation, source), or with a weight such as "
+                    f"0.13, got {one_line(edge, 60)}"
+                )
+    return pairs
+
+
+def _by_target(edges: Sequence[list[Any]], where: str) -> list[list[list[Any]]]:
+    """Edges of three fields by the node that they lead to, the larger of their two numbers."""
+    if all(edge[1] > edge[2] for edge in edges):
+        target, source = 1, 2
+    elif all(edge[1] < edge[2] for edge in edges):
+        target, source = 2, 1
+    else:
+        raise InputError(
+            f"{where}: of the two numbers of an edge one is its source and the other, larger one "
+            "its node, in one order in all; write (operation, source) pairs, two for every node"
+        )
+    last = max(edge[target] for edge in edges)
+    if last > MOST_NODES + 1 or min(edge[target] for edge in edges) < 2:
+        raise InputError(f"{where}: nodes are numbered from 2 to {MOST_NODES + 1} at most")
+    nodes: list[list[list[Any]]] = [[] for _ in range(2, last + 1)]
+    for edge in edges:
+        operation = SAME_OPERATION.get(edge[0], edge[0])
+        nodes[edge[target] - 2].append([operation, edge[source]])
+    return nodes
+
+
+def _filled(nodes: Sequence[list[list[Any]]], where: str) -> tuple[list[list[Any]], set[int]]:
+    """Two edges a node, `none` for those that are not there, and the nodes that have none."""
+    left_out = {i + 2 for i, node in enumerate(nodes) if not node}
+    pairs = []
+    for i, node in enumerate(nodes):
+        if len(node) > 2:
+            raise InputError(
+                f"{where}, node {i + 2}: {len(node)} edges; a node here adds two, so this cell "
+                "cannot be built"
+            )
+        if unread := [source for _, source in node if source in left_out]:
+            raise InputError(
+                f"{where}, node {i + 2}: reads node {unread[0]}, which has no edges itself"
+            )
+        pairs += [*node, *[["none", 0]] * (2 - len(node))]
+    return pairs, left_out

@@ -1,0 +1,126 @@
+"""What all settings are: frozen dataclasses, by keyword only, whose types say what is allowed.
+
+    @settings
+    class WeightUpdate:
+        lr: Positive = 0.025
+        momentum: Annotated[float, Interval(ge=0, lt=1)] = 0.9
+
+A value outside its interval raises InputError wherever the object is made: from a file, from the
+command line or in Python. What depends on several fields is checked in the class's own
+`__post_init__`, which runs afterwards, through `require`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from types import NoneType
+from typing import Annotated, Any, TypeVar, dataclass_transform, get_args, get_type_hints
+
+from gdas.errors import InputError
+
+T = TypeVar("T")
+
+STRICT = {"extra": "forbid", "strict": True}
+"""Read by pydantic where settings come from a file: no unknown keys, no silent conversion."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The numbers that a setting may be; NaN is in none.
+
+    Attributes:
+        gt, ge: more than this, or this and more.
+        lt, le: less than this, or this and less.
+    """
+
+    gt: float | None = None
+    ge: float | None = None
+    lt: float | None = None
+    le: float | None = None
+
+    def __contains__(self, value: float) -> bool:
+        return (
+            (self.gt is None or value > self.gt)
+            and (self.ge is None or value >= self.ge)
+            and (self.lt is None or value < self.lt)
+            and (self.le is None or value <= self.le)
+        )
+
+    def __str__(self) -> str:
+        match self.gt, self.ge, self.lt, self.le:
+            case None, low, None, None:
+                return f"{low} or more"
+            case low, None, None, None:
+                return f"more than {low}"
+            case None, low, None, high:
+                return f"from {low} to {high}"
+        low, opened = (self.ge, "[") if self.gt is None else (self.gt, "(")
+        high, closed = (self.le, "]") if self.lt is None else (self.lt, ")")
+        return f"in {opened}{low}, {high}{closed}"
+
+
+ZeroOrMore = Annotated[int, Interval(ge=0)]
+OneOrMore = Annotated[int, Interval(ge=1)]
+TwoOrMore = Annotated[int, Interval(ge=2)]
+Positive = Annotated[float, Interval(gt=0)]
+NotNegative = Annotated[float, Interval(ge=0)]
+BelowOne = Annotated[float, Interval(ge=0, lt=1)]
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field,))
+def settings(cls: type[T]) -> type[T]:
+    """Make a class settings: a frozen dataclass whose fields' intervals are checked.
+
+    Raises, whenever such an object is made:
+        InputError: `key=value: must be ...` of the first field outside its interval.
+    """
+    intervals = ranges(cls)
+    checks_itself = getattr(cls, "__post_init__", None)
+
+    def check(self: Any) -> None:
+        for key, (interval, optional) in intervals.items():
+            value = getattr(self, key)
+            if value is None and optional:
+                continue
+            values = value if isinstance(value, tuple) else (value,)
+            every = "every value " if isinstance(value, tuple) else ""
+            null = ", or null" if optional else ""
+            require(
+                all(number in interval for number in values),
+                f"{key}={value}: {every}must be {interval}{null}",
+            )
+        if checks_itself is not None:
+            checks_itself(self)
+
+    cls.__post_init__ = check  # type: ignore[attr-defined]
+    cls.__pydantic_config__ = STRICT  # type: ignore[attr-defined]
+    return dataclass(frozen=True, kw_only=True)(cls)
+
+
+def ranges(cls: type) -> dict[str, tuple[Interval, bool]]:
+    """For every field that has one its interval, and whether the field may be None instead.
+
+    The interval of a tuple is that of each of its values.
+    """
+    hints = get_type_hints(cls, include_extras=True)
+    found = {key: (next(_intervals(hint), None), hint) for key, hint in hints.items()}
+    return {
+        key: (interval, NoneType in get_args(hint))
+        for key, (interval, hint) in found.items()
+        if interval is not None
+    }
+
+
+def _intervals(hint: object) -> Iterator[Interval]:
+    """All intervals inside a type."""
+    if isinstance(hint, Interval):
+        yield hint
+    for part in get_args(hint):
+        yield from _intervals(part)
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise InputError with this message unless the condition holds."""
+    if not condition:
+        raise InputError(message)

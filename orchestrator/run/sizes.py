@@ -1,0 +1,90 @@
+"""Settings that the size of the data decides on: whether there is a batch at all. Pure.
+
+What is refused here would fail in a worker, after machines have been waited for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from gdas.cnn.space import check_halves, search_split
+from gdas.config import ImageSearchConfig, TextSearchConfig, TextTrainConfig
+from gdas.errors import InputError
+
+FEWEST_TOKENS = 2
+"""Of a column of a batch of text: a word and the one that is to be predicted."""
+
+
+def check_image_search(config: ImageSearchConfig, images: int) -> tuple[int, int]:
+    """Images in D_T and D_V of a search.
+
+    Args:
+        images: of the training split.
+
+    Raises:
+        InputError: a half is larger than the split, or smaller than a batch.
+    """
+    train_T, valid_V = search_split(config, images)
+    check_halves(config, len(train_T), len(valid_V))
+    return len(train_T), len(valid_V)
+
+
+@contextmanager
+def under(key: str) -> Iterator[None]:
+    """Name the settings of an InputError below `key`."""
+    try:
+        yield
+    except InputError as problem:
+        raise InputError(f"{key}.{problem}") from None
+
+
+def check_text_search(config: TextSearchConfig, tokens: Mapping[str, int]) -> None:
+    """Raise InputError unless both texts of a search have a batch.
+
+    Args:
+        tokens: of every split.
+    """
+    for split, key in (("train", "train_tokens"), ("valid", "valid_tokens")):
+        read = _first(tokens[split], split, key, getattr(config, key))
+        _check_columns(read, split, "batch_size", config.batch_size)
+
+
+def check_text_training(config: TextTrainConfig, tokens: Mapping[str, int], *splits: str) -> None:
+    """Raise InputError unless every text that a training reads has a batch.
+
+    Args:
+        tokens: of every split.
+        splits: those that are read: "train", "valid", "test".
+    """
+    keys = {
+        "train": "batch_size",
+        "valid": "evaluation_batch_size",
+        "test": "test_batch_size",
+    }
+    for split in splits:
+        read = tokens[split]
+        if split == "train":
+            read = _first(read, split, "train_tokens", config.train_tokens)
+        _check_columns(read, split, keys[split], getattr(config, keys[split]))
+
+
+def _first(tokens: int, split: str, key: str, asked: int | None) -> int:
+    """How many of a split's tokens are read."""
+    if asked is None:
+        return tokens
+    if not FEWEST_TOKENS <= asked <= tokens:
+        raise InputError(
+            f"{key}={asked}: must be from {FEWEST_TOKENS} to the {tokens} tokens of the {split} "
+            "split, or null for all of them"
+        )
+    return asked
+
+
+def _check_columns(tokens: int, split: str, key: str, batch: int) -> None:
+    most = tokens // FEWEST_TOKENS
+    if batch > most:
+        raise InputError(
+            f"{key}={batch}: wider than the {split} text ({tokens} tokens, {FEWEST_TOKENS} or more "
+            f"a column); use {key}={most} or less"
+        )
