@@ -495,7 +495,7 @@ def test_a_search_is_looked_up_in_the_column_of_its_own_images(
 def test_the_report_says_which_images_are_looked_up_if_they_are_others(
     ran: Ran, tmp_path: Path
 ) -> None:
-    path = write_report(ran.experiment, ran.study, ran.store)
+    path = write_report(Results(ran.experiment, ran.study, ran.store))
     text = (path.parent / "report.md").read_text()
     assert "**gdas searched on digits and is looked up on cifar10**" in text
     usual = load_experiment(str(YAML), ["bench201_search.recipe.data={name: cifar10}"])
