@@ -21,9 +21,9 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from orchestrator.drill.processes import Process, Running, start
 from orchestrator.store.job_folder import JobFolder, Record
 from tests.bench.timing import Size
+from tests.drill.processes import Process, Running, start
 
 STUDY = Path(__file__).with_name("orchestration.yaml")
 CORES = 2

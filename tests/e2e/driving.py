@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from orchestrator.drill.processes import descendants
+from tests.drill.processes import descendants
 
 __all__ = ["descendants"]
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from gdas.errors import InputError
-from orchestrator.drill.scene import expected_points, points
 from orchestrator.experiment.load import load_experiment
 from orchestrator.experiment.study import Study, build_study
 from orchestrator.run.scheduler import Scheduler
 from orchestrator.store.job_folder import JobFolder, Record
 from orchestrator.store.store import Store
 from orchestrator.tracking.tracker import Tracker
+from tests.drill.scene import expected_points, points
 from tests.orchestrator.test_study import identity
 
 

@@ -14,8 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from orchestrator.drill.processes import Running, start, wait_for
 from orchestrator.store.job_folder import JobFolder, Record
+from tests.drill.processes import Running, start, wait_for
 
 MEASURED = ("measure-",)
 """Jobs whose results are times: no two runs have the same."""

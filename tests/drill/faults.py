@@ -15,8 +15,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from orchestrator.drill.processes import Process, Running, process, wait_for
-from orchestrator.drill.scene import Scene, Struck, strike
+from tests.drill.processes import Process, Running, process, wait_for
+from tests.drill.scene import Scene, Struck, strike
 
 Fault = Callable[[Scene], Struck]
 

@@ -10,10 +10,10 @@ import time
 import urllib.error
 import urllib.request
 
-from orchestrator.drill.faults import INTERRUPT_S
-from orchestrator.drill.processes import Process, descendants, process, wait_for
-from orchestrator.drill.scene import Scene, Struck, strike
 from orchestrator.mlflow_server import ENVIRONMENT, server_command
+from tests.drill.faults import INTERRUPT_S
+from tests.drill.processes import Process, descendants, process, wait_for
+from tests.drill.scene import Scene, Struck, strike
 
 
 class TrackingServer:
