@@ -16,7 +16,7 @@ from orchestrator.run.scheduler import Scheduler
 from orchestrator.store.job_folder import JobFolder, Record
 from orchestrator.store.store import Store
 from orchestrator.tracking.tracker import Tracker
-from tests.drill.scene import expected_points, points
+from tests.e2e.driving import expected_points, points
 from tests.orchestrator.test_study import identity
 
 
