@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,9 @@ def _parts(value: object) -> Iterator[bytes]:
             raise TypeError(f"a state holds no {type(value).__name__}")
 
 
-def save(folder: Path, segment: Segment, records: list[dict[str, Any]], *, keep: int = 2) -> str:
+def save(
+    folder: Path, segment: Segment, records: Sequence[Mapping[str, Any]], *, keep: int = 2
+) -> str:
     """Write a checkpoint and drop the oldest ones.
 
     Args:

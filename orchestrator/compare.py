@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 from gdas.errors import InputError
 from orchestrator.experiment.study import TITLES, Job, Study, flat
 from orchestrator.store.recorded import open_recorded
+from orchestrator.store.results import Result, Trained
 from orchestrator.store.store import Store
 from orchestrator.terminal.console import SHOWN, clock, columns, run_command, say_next
 
@@ -133,13 +134,14 @@ FIGURES: dict[str, tuple[str, Callable[[float], str]]] = {
 }
 
 
-def _of_result(result: dict[str, Any]) -> dict[str, str]:
+def _of_result(result: Result) -> dict[str, str]:
     metrics = result["metrics"]
     shown = [key for key in ("test/top1", "test/perplexity", *SHOWN) if key in metrics][:1]
     figures = {key: f"{metrics[key]:.2f}" for key in shown or list(metrics)[:1]}
     for key, (title, text) in FIGURES.items():
-        if isinstance(result.get(key), int | float):
-            figures[title] = text(result[key])
+        value = cast(Mapping[str, object], result).get(key)
+        if isinstance(value, int | float):
+            figures[title] = text(value)
     return figures
 
 
@@ -166,7 +168,7 @@ def same_jobs(opened: Opened) -> str:
 
 
 def _digest(store: Store, job: Job) -> str | None:
-    result = store.folder(job).result() if job.kind != "select" else None
+    result = store.folder(job).result(Trained) if job.kind != "select" else None
     return None if result is None else result.get("digest")
 
 

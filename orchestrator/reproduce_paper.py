@@ -30,6 +30,7 @@ from orchestrator.run.process import interruptible, leave, repeatedly
 from orchestrator.run.scheduler import ClusterLost, Scheduler
 from orchestrator.store.data import data_sets, fetched, publish, refuse_unchecked
 from orchestrator.store.mending import mend
+from orchestrator.store.results import Environment
 from orchestrator.store.storage import cache_folder, is_address, open_storage
 from orchestrator.store.store import Store
 from orchestrator.terminal.console import (
@@ -226,7 +227,7 @@ def _drive(
                         repeatedly(store.refresh_quietly, 2.0, "store"),
                         repeatedly(console.update, 1.0, "console"),
                     ):
-                        environment = {
+                        environment: Environment = {
                             "data": data_address,
                             "selections": store.selections_address,
                         }

@@ -18,8 +18,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from gdas.config import ImageSearchConfig, TextSearchConfig, TrainConfig
+from gdas.cnn.config import TrainConfig
 from gdas.metrics import count_multiply_adds
+from gdas.presets import ImageSearchConfig
+from gdas.rnn.config import TextSearchConfig
 from orchestrator.cost.calibrate import timed_seconds
 from orchestrator.cost.workload import (
     PASSES,

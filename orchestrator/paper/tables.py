@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,35 +21,23 @@ class Measure(NamedTuple):
         title: what it is called.
         unit: "%" or nothing.
         data: the data set it is measured on.
-        last: our figure after the last epoch, from a final's result.
-        best: (figure, epoch) of the best epoch on the test set; None where the paper has no such.
+        metric: which of a final's metrics it is, or, if the unit is "%", 100 minus that.
     """
 
     title: str
     unit: str
     data: str
-    last: Callable[[dict[str, Any]], float]
-    best: Callable[[dict[str, Any]], tuple[float, int]] | None = None
+    metric: str
 
 
 def _error(title: str, data: str, top: str = "top1") -> Measure:
-    return Measure(
-        title,
-        "%",
-        data,
-        lambda result: 100 - float(result["metrics"][f"test/{top}"]),
-        lambda result: (100 - float(result["best"][f"test/{top}"]), int(result["best"]["epoch"])),
-    )
+    return Measure(title, "%", data, f"test/{top}")
 
 
 def _perplexities(data: str) -> dict[str, Measure]:
     return {
-        "ppl_val": Measure(
-            "validation perplexity", "", data, lambda r: float(r["best"]["valid/perplexity"])
-        ),
-        "ppl_test": Measure(
-            "test perplexity", "", data, lambda r: float(r["metrics"]["test/perplexity"])
-        ),
+        "ppl_val": Measure("validation perplexity", "", data, "valid/perplexity"),
+        "ppl_test": Measure("test perplexity", "", data, "test/perplexity"),
     }
 
 
@@ -69,17 +57,8 @@ MEASURES: dict[int, dict[str, Measure]] = {
 """Table to the columns that this project measures."""
 
 
-class Count(NamedTuple):
-    """A column that is counted from a network, not measured on data."""
-
-    title: str
-    ours: Callable[[dict[str, Any]], str]
-
-
-COUNTS = {
-    "params_m": Count("M parameters", lambda result: f"{result['parameters'] / 1e6:.3f}"),
-    "macs_m": Count("M multiply-adds", lambda result: f"{result['multiply_adds'] / 1e6:.1f}"),
-}
+COUNTS = {"params_m": "M parameters", "macs_m": "M multiply-adds"}
+"""Columns that are counted from a network, not measured on data, and their titles."""
 COUNTED: dict[int, tuple[str, ...]] = {
     1: ("params_m",),
     2: ("params_m", "macs_m"),

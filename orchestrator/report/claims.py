@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from gdas.config import SearchConfig
+from gdas.cnn.config import SearchConfig
 from orchestrator.experiment.config import Experiment
 from orchestrator.experiment.spaces import SPACES
 from orchestrator.experiment.study import Job, Study
 from orchestrator.paper import tables as paper
 from orchestrator.report.markup import NOT_RUN, duration, table
 from orchestrator.report.verdict import summary
+from orchestrator.store.results import MeasureResult, SearchResult
 from orchestrator.store.store import Store
 
 
@@ -28,7 +29,7 @@ def _acceleration(experiment: Experiment, study: Study, store: Store) -> list[st
     rows = []
     for name, spec in experiment.measures.items():
         job = study.measure(name)
-        result = store.folder(job).result() if job else None
+        result = store.folder(job).result(MeasureResult) if job else None
         n = spec.recipe.network
         size = f"C={n.channels}, N={n.normals_per_block}, batch {spec.recipe.batch_size}"
         if result is None:
@@ -79,8 +80,7 @@ def _epochs(experiment: Experiment, study: Study, store: Store) -> list[str]:
             own = experiment.searches[which].recipe
             select = study.selection(which)
             record = store.selection(select) if select else None
-            results = [store.folder(job).result() for job in study.searches(which)]
-            seconds = [result["seconds"] for result in results if result is not None]
+            seconds = [r["seconds"] for r in store.results(study.searches(which), SearchResult)]
             scores = [c["score"] for c in record["candidates"]] if record else []
             rows.append(
                 [
@@ -114,8 +114,7 @@ def _cost(experiment: Experiment, study: Study, store: Store) -> list[str]:
             printed = paper.find_row(3, "GDAS", ())["search_gpu_days"]
         shares = spec.resources.gpus % 1 != 0
         jobs = study.searches(name)
-        results = [store.folder(job).result() for job in jobs]
-        seconds = [result["seconds"] for result in results if result is not None]
+        seconds = [result["seconds"] for result in store.results(jobs, SearchResult)]
         if not seconds:
             ours = NOT_RUN
         elif spec.resources.device != "cuda":

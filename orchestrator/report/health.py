@@ -21,10 +21,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from gdas.bench201.genotype import CELL_OPERATIONS, Bench201Genotype
-from gdas.config import AnySearchConfig, TextSearchConfig
 from gdas.derive import PARAMETER_FREE, parameter_free
 from gdas.genotype import OPERATIONS, Genotype, any_from_json
-from orchestrator.store.job_folder import Record
+from gdas.presets import AnySearchConfig
+from gdas.rnn.config import TextSearchConfig
+from orchestrator.store.results import Record
 
 COLLAPSED = 3 / 4
 """Share of a cell from which it counts as collapsed: 6 of 8 operations, or 3/4 of the edges. The

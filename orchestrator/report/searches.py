@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import statistics
 from pathlib import Path
-from typing import Any
 
+from gdas.bench201.config import Bench201SearchConfig
 from gdas.bench201.genotype import Bench201Genotype
-from gdas.config import Bench201SearchConfig, SupernetConfig, TextSearchConfig
+from gdas.cnn.config import SupernetConfig
 from gdas.derive import parameter_free
 from gdas.genotype import Genotype, any_from_json
+from gdas.rnn.config import TextSearchConfig
 from orchestrator.experiment.config import Experiment, SearchSpec
 from orchestrator.experiment.spaces import SPACES
 from orchestrator.experiment.study import Job, Study
@@ -19,6 +20,7 @@ from orchestrator.report.health import edge_figure, search_health
 from orchestrator.report.markup import NOT_RUN, table
 from orchestrator.report.tables import results_of
 from orchestrator.report.verdict import compare, paired_p, summary
+from orchestrator.store.results import FinalResult, GenotypeJson, ProxyResult, Record, SearchResult
 from orchestrator.store.store import Store
 
 
@@ -99,29 +101,11 @@ def _seeds(name: str, spec: SearchSpec, study: Study, store: Store) -> list[str]
     images, searched = spec.recipe.task != "text", spec.cells == "searched"
     rows = []
     for job in study.scored(name):
-        search = study.search_of(job)
         seed = job.recipe.get("search", job.recipe["config"])["seed"]
         score = f"{scores[seed]:.2f}" if seed in scores else NOT_RUN
         selected = "**selected**" if seed == winner else ""
-        cell = store.folder(search or job).result()
-        if cell is None:
-            rows.append([str(seed), score, NOT_RUN, "", "", selected])
-            continue
-        also = ""
-        if images:
-            also = _free(cell["genotype"])
-            if searched:
-                also = f"{cell['shared_weights']['valid/top1']:.2f} %, {also}"
-        elif searched:
-            also = str(cell["epoch"])
-        decided = ["", ""]
-        if searched:
-            margins = [m for kind in cell["margins"].values() for m in kind]
-            decided = [
-                f"{statistics.mean(cell['entropy'].values()):.4f}",
-                f"{statistics.mean(margins):.4f}",
-            ]
-        rows.append([str(seed), score, also, *decided, selected])
+        cell = _of_cell(job, study, store, images=images)
+        rows.append([str(seed), score, *cell, selected])
     header = [
         "seed",
         f"selection score: {metric} ({spec.select_by})",
@@ -148,7 +132,26 @@ def _seeds(name: str, spec: SearchSpec, study: Study, store: Store) -> list[str]
     return parts
 
 
-def _free(genotype: dict[str, Any]) -> str:
+def _of_cell(job: Job, study: Study, store: Store, *, images: bool) -> list[str]:
+    """Score or epoch, entropy and margin of one seed's cell; a random one has none of them."""
+    search = study.search_of(job)
+    if search is None:
+        drawn = store.folder(job).result(ProxyResult)
+        also = NOT_RUN if drawn is None else _free(drawn["genotype"]) if images else ""
+        return [also, "", ""]
+    cell = store.folder(search).result(SearchResult)
+    if cell is None:
+        return [NOT_RUN, "", ""]
+    if images:
+        also = f"{cell['shared_weights']['valid/top1']:.2f} %, {_free(cell['genotype'])}"
+    else:
+        also = str(cell["epoch"])
+    margins = [m for kind in cell["margins"].values() for m in kind]
+    entropy = statistics.mean(cell["entropy"].values())
+    return [also, f"{entropy:.4f}", f"{statistics.mean(margins):.4f}"]
+
+
+def _free(genotype: GenotypeJson) -> str:
     """How many operations of the normal, or only, cell carry no parameters."""
     cell = any_from_json(genotype)
     if isinstance(cell, Bench201Genotype):
@@ -159,7 +162,7 @@ def _free(genotype: dict[str, Any]) -> str:
     return f"{parameter_free(edges)} of {len(edges)}"
 
 
-def _alarms(spec: SearchSpec, histories: dict[str, list[dict[str, Any]]]) -> list[str]:
+def _alarms(spec: SearchSpec, histories: dict[str, list[Record]]) -> list[str]:
     """What a reader should know of these searches; the same words for several seeds once."""
     seeds: dict[str, list[str]] = {}
     for label, records in histories.items():
@@ -175,8 +178,9 @@ def _drawn_against_uniform(name: str, study: Study, store: Store) -> list[str]:
     """Cells drawn from the final logits beside uniform ones, by the same shared weights."""
     gains: list[float] = []
     for job in study.searches(name):
-        result = store.folder(job).result() or {}
-        gains += [drawn - uniform for drawn, uniform in result.get("drawn_against_uniform", [])]
+        result = store.folder(job).result(SearchResult)
+        pairs = result.get("drawn_against_uniform", []) if result else []
+        gains += [drawn - uniform for drawn, uniform in pairs]
     if not gains:
         return []
     s, p = summary(gains), paired_p(gains)
@@ -278,12 +282,11 @@ def _scores(name: str, task: str, study: Study, store: Store) -> list[float]:
     """Proxy scores of a track's cells that are done, in the order of their seeds."""
     metric = SPACES[task].metric
     jobs: list[Job] = [job for job in study.scored(name) if job.kind == "proxy"]
-    results = (store.folder(job).result() for job in jobs)
-    return [float(result["metrics"][metric]) for result in results if result is not None]
+    return [result["metrics"][metric] for result in store.results(jobs, ProxyResult)]
 
 
-def _test(result: dict[str, Any]) -> float:
+def _test(result: FinalResult) -> float:
     metrics = result["metrics"]
     if "test/top1" in metrics:
-        return 100 - float(metrics["test/top1"])
-    return float(metrics["test/perplexity"])
+        return 100 - metrics["test/top1"]
+    return metrics["test/perplexity"]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from gdas.config import TextTrainConfig
+from gdas.rnn.config import TextTrainConfig
 from orchestrator.experiment.config import Experiment, FinalSpec
 from orchestrator.experiment.study import Study
 from orchestrator.paper import tables as paper
@@ -20,9 +20,8 @@ from orchestrator.report.verdict import (
     summary,
     verdict,
 )
+from orchestrator.store.results import FinalResult, Provenance
 from orchestrator.store.store import Store
-
-Result = dict[str, Any]
 
 CHECKED_ON_TEST = (
     "The last epoch decides; for language models, the weights of the best validation epoch do. "
@@ -86,7 +85,7 @@ def _table(
     header = [
         "architecture",
         *(", ".join(filter(None, (m.title, m.unit))) for m in measures.values()),
-        *(paper.COUNTS[column].title for column in counted),
+        *(paper.COUNTS[column] for column in counted),
         "",
     ]
     return [f"\n### Table {number}: {paper.tables()[number]['title']}\n", table(header, rows)]
@@ -117,7 +116,7 @@ def _ours(
             cells[-1] += f" on {spec.recipe.data.name}"
         if (theirs := row.get(column)) is not None:
             found = verdict(
-                [measure.last(result) for result in results],
+                [last(measure, result) for result in results],
                 float(theirs),
                 "lower",
                 size_differences=_not_the_papers(spec, experiment, row),
@@ -127,24 +126,38 @@ def _ours(
             words = [f"final {name}", measure.title, _printed(theirs, number), found.word, why]
             verdicts.append([*words, size_of(spec)])
     for column in paper.COUNTED[number]:
-        cells.append(paper.COUNTS[column].ours(results[0]) if results else NOT_RUN)
+        cells.append(COUNTED[column](results[0]) if results else NOT_RUN)
     source = _provenance(results[0]["provenance"]) if results else reason or _cell(spec)
     return [f"**ours**: {name} ({source})", *cells, "ours"]
 
 
-def results_of(name: str, study: Study, store: Store) -> list[Result]:
+def results_of(name: str, study: Study, store: Store) -> list[FinalResult]:
     """Results of a final's runs that are done."""
-    found = (store.folder(job).result() for job in study.final(name))
-    return [result for result in found if result is not None]
+    return store.results(study.final(name), FinalResult)
 
 
-def _figure(measure: paper.Measure, results: list[Result]) -> str:
-    ours = summary([measure.last(result) for result in results])
+def last(measure: paper.Measure, result: FinalResult) -> float:
+    """Our figure after the last epoch; a language model's is that of its best validation epoch."""
+    if measure.unit == "%":
+        return 100 - result["metrics"][measure.metric]
+    chosen = result["best"] if measure.metric in result["best"] else result["metrics"]
+    return chosen[measure.metric]
+
+
+COUNTED: dict[str, Callable[[FinalResult], str]] = {
+    "params_m": lambda result: f"{result['parameters'] / 1e6:.3f}",
+    "macs_m": lambda result: f"{result['multiply_adds'] / 1e6:.1f}",
+}
+"""Our figure in each of the columns that are counted."""
+
+
+def _figure(measure: paper.Measure, results: list[FinalResult]) -> str:
+    ours = summary([last(measure, result) for result in results])
     text = f"{ours.mean:.2f}" if ours.sd is None else f"{ours.mean:.2f} ± {ours.sd:.2f}"
     if ours.n > 1:
         text += f" (n = {ours.n})"
-    if measure.best is not None:
-        best = [measure.best(result) for result in results]
+    if measure.unit == "%":
+        best = [(100 - r["best"][measure.metric], r["best"]["epoch"]) for r in results]
         shown = ", ".join(f"{figure:.2f} in epoch {epoch}" for figure, epoch in best)
         text += f" [{shown}: selected on test]"
     return text
@@ -180,14 +193,14 @@ def _others(finals: dict[str, FinalSpec], study: Study, store: Store) -> str:
             [
                 f"{name} ({source})",
                 ", ".join(outcome(result) for result in results) or NOT_RUN,
-                paper.COUNTS["params_m"].ours(results[0]) if results else NOT_RUN,
+                COUNTED["params_m"](results[0]) if results else NOT_RUN,
                 size_of(spec),
             ]
         )
     return table(["final", "on the test set", "M parameters", "size of our run"], rows)
 
 
-def outcome(result: Result) -> str:
+def outcome(result: FinalResult) -> str:
     """A final's main figure, in words."""
     if "test/top1" in result["metrics"]:
         return f"{100 - result['metrics']['test/top1']:.2f} % error"
@@ -218,7 +231,7 @@ def _cell(spec: FinalSpec) -> str:
     return f"random cell {c.random}" if c.random is not None else str(c.published or c.file)
 
 
-def _provenance(provenance: dict[str, Any]) -> str:
+def _provenance(provenance: Provenance) -> str:
     match provenance["source"]:
         case "searched":
             return f"{provenance['track']}, seed {provenance['seed']}, by {provenance['by']}"

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from gdas.bench201.genotype import IMAGES_OF, Accuracy, all_bench201_cells, reaches_output
 from gdas.bench201.network import picks_of
@@ -21,10 +22,9 @@ from orchestrator.experiment.study import Study
 from orchestrator.report.figures.truth import Row, distribution_figure, epochs_figure
 from orchestrator.report.markup import NOT_RUN, duration, table
 from orchestrator.report.verdict import LEVEL, permutation_p, summary, uniform_p
-from orchestrator.store.job_folder import JobFolder, Record
+from orchestrator.store.job_folder import JobFolder
+from orchestrator.store.results import Distribution, LookupResult, Record, Standing
 from orchestrator.store.store import Store
-
-Result = dict[str, Any]
 
 RELAXATIONS = {
     "hard": "hard draws, as GDAS",
@@ -44,10 +44,10 @@ class Method:
     """
 
     name: str
-    standings: dict[int, Result]
+    standings: Mapping[int, Standing]
     seconds: float | None
 
-    def values(self, key: str) -> list[float]:
+    def values(self, key: Literal["accuracy", "rank", "percentile", "regret"]) -> list[float]:
         return [float(standing[key]) for standing in self.standings.values()]
 
 
@@ -108,21 +108,22 @@ def _column(
     return parts
 
 
-def _results(folders: list[JobFolder]) -> list[Result]:
-    return [result for folder in folders if (result := folder.result()) is not None]
+def _results(folders: list[JobFolder]) -> list[LookupResult]:
+    found = (folder.result(LookupResult) for folder in folders)
+    return [result for result in found if result is not None]
 
 
-def _distribution(folders: dict[str, list[JobFolder]]) -> dict[str, list[Any]]:
+def _distribution(folders: dict[str, list[JobFolder]]) -> Distribution:
     """The table's column, as the first lookup that is done left it."""
     done = (f for of_name in folders.values() for f in of_name if f.result() is not None)
-    found: dict[str, list[Any]] = json.loads((next(done).path / "distribution.json").read_text())
+    found: Distribution = json.loads((next(done).path / "distribution.json").read_text())
     return found
 
 
-def _methods(specs: dict[str, SearchSpec], found: dict[str, list[Result]]) -> list[Method]:
+def _methods(specs: dict[str, SearchSpec], found: dict[str, list[LookupResult]]) -> list[Method]:
     """Of every search its cells and the best by its weights; of the first its uniform cells."""
     methods: list[Method] = []
-    uniform: dict[int, Result] = {}
+    uniform: dict[int, Standing] = {}
     for name, spec in specs.items():
         results = found[name]
         if not results:
@@ -219,7 +220,7 @@ def _table(methods: list[Method], cells: list[int]) -> str:
 
 
 def _sentences(
-    methods: list[Method], found: dict[str, list[Result]], cells: list[int]
+    methods: list[Method], found: dict[str, list[LookupResult]], cells: list[int]
 ) -> list[str]:
     """Whether each search is better than uniform draws, and searches than one another."""
     by_name = {method.name.partition(":")[0]: method for method in reversed(methods)}
@@ -248,7 +249,7 @@ def _sentences(
     return sentences
 
 
-def _correlations(specs: dict[str, SearchSpec], found: dict[str, list[Result]]) -> list[str]:
+def _correlations(specs: dict[str, SearchSpec], found: dict[str, list[LookupResult]]) -> list[str]:
     rows = []
     for name, results in found.items():
         lookup = specs[name].lookup

@@ -57,6 +57,7 @@ from orchestrator.store.failure import (  # noqa: E402
     write_failure,
 )
 from orchestrator.store.job_folder import NO_SPACE, JobFolder  # noqa: E402
+from orchestrator.store.results import Environment  # noqa: E402
 from orchestrator.store.store import Store, selection_records  # noqa: E402
 from orchestrator.work.body import MEMORY_ADVICE, describe  # noqa: E402
 
@@ -74,7 +75,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Tune has no other way to
         environment: written into each job's settings.
     """
 
-    def __init__(self, scheduler: Scheduler, environment: dict[str, Any]) -> None:
+    def __init__(self, scheduler: Scheduler, environment: Environment) -> None:
         super().__init__()  # no metric: a report that lacks it would end the experiment
         self.scheduler = scheduler
         self.environment = environment
@@ -182,7 +183,7 @@ def _full(folder: Path) -> bool:
     return shutil.disk_usage(folder).free < FULL_BYTES
 
 
-def run_study(scheduler: Scheduler, environment: dict[str, Any]) -> None:
+def run_study(scheduler: Scheduler, environment: Environment) -> None:
     """Run all open jobs on the Ray cluster that is connected; returns when none is left.
 
     Args:
@@ -301,7 +302,9 @@ def _launch_training(config: dict[str, Any]) -> None:
                 write_failure(folder.place, _of_a_worker(error), str(error), "process")
         raise
     folder.refresh()
-    tune.report((folder.result() or {})["metrics"])
+    result = folder.result()
+    assert result is not None, "workers that ended well have left a result"
+    tune.report(result["metrics"])
 
 
 def _lost_a_node(before: set[str], said: Failure | None) -> bool:

@@ -18,6 +18,7 @@ from gdas.data.settings import TableData
 from gdas.data.shard_index import INDEX
 from gdas.errors import InputError, one_line
 from orchestrator.experiment.study import Study
+from orchestrator.store.results import JobSettings
 from orchestrator.store.storage import Storage, cache_folder, is_address, open_storage
 
 
@@ -28,7 +29,7 @@ def of_data_set(name: str, object_name: str) -> bool:
     )
 
 
-def data_on_this_node(settings: dict[str, Any]) -> Path:
+def data_on_this_node(settings: JobSettings) -> Path:
     """The data folder of a job, with its data set in it where it comes from an object store."""
     address = settings["environment"]["data"]
     if not is_address(address):

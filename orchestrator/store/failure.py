@@ -6,15 +6,13 @@ import json
 import sys
 import time
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import get_args
 
 from gdas.files import write_json
 from orchestrator.store.place import Place
+from orchestrator.store.results import Cause, FailureFile
 
 FAILURE = "failure.json"
-Cause = Literal["own", "input", "process", "node"]
-"""An exception of the job's own; bad input; a process that died without a word; a machine that was
-lost."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,12 @@ def read_failure(job: Place) -> Failure | None:
 
 def write_failure(job: Place, error: str, trace: str, cause: Cause = "own") -> None:
     """Leave an error and its traceback in the job's folder."""
-    found = {"error": error, "traceback": trace, "time": time.time(), "cause": cause}
+    found: FailureFile = {
+        "error": error,
+        "traceback": trace,
+        "time": time.time(),
+        "cause": cause,
+    }
     write_json(job.path / FAILURE, found)
     try:
         job.publish(FAILURE)
@@ -71,7 +74,7 @@ def note_failure(job: Place, why: str, cause: Cause, times: int, *, again: bool)
     except (OSError, ValueError, TypeError, RecursionError):
         found = {"error": why, "traceback": "", "time": time.time(), "cause": cause}
     try:
-        write_json(job.path / FAILURE, found | {"times": times, "again": again})
+        write_json(job.path / FAILURE, {**found, "times": times, "again": again})
         job.publish(FAILURE)
     except OSError:
         return  # a full disk, or a store that is away: the driver knows it still
@@ -82,8 +85,8 @@ def clear_failure(job: Place) -> None:
     job.remove(FAILURE)
 
 
-def _load(job: Place) -> dict[str, Any]:
-    found = json.loads((job.path / FAILURE).read_text())
+def _load(job: Place) -> FailureFile:
+    found: FailureFile = json.loads((job.path / FAILURE).read_text())
     if not isinstance(found, dict):
         raise TypeError(f"{FAILURE} is no JSON object")
     return found

@@ -11,15 +11,15 @@ import os
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast, overload
 
 from gdas.files import write_json, write_text
 from orchestrator.store.failure import FAILURE, clear_failure
 from orchestrator.store.place import MANIFEST, Place, open_place
+from orchestrator.store.results import JobSettings, Record, Result
 
 NO_SPACE = "No space left on device: make room, it goes on from its last checkpoint"
-Record = dict[str, Any]
-"""One segment: position, of, metrics, details, started, time, seconds, host, pid."""
+R = TypeVar("R", bound=Result)
 SMALL = (
     *("settings.json", "provenance.json", "records.jsonl", "result.json", FAILURE),
     "distribution.json",  # of a lookup
@@ -125,9 +125,9 @@ class JobFolder:
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> JobSettings:
         """What `Store.prepare` wrote."""
-        settings: dict[str, Any] = json.loads((self.path / "settings.json").read_text())
+        settings: JobSettings = json.loads((self.path / "settings.json").read_text())
         return settings
 
     def records(self) -> list[Record]:
@@ -155,15 +155,25 @@ class JobFolder:
             file.write(json.dumps(record, allow_nan=False) + "\n")
         self.publish("records.jsonl")
 
-    def result(self) -> dict[str, Any] | None:
-        """The result, or None where the job is not done."""
+    @overload
+    def result(self) -> Result | None: ...
+
+    @overload
+    def result(self, kind: type[R]) -> R | None: ...
+
+    def result(self, kind: type[Any] = Result) -> Any:
+        """The result, or None if the job is not done.
+
+        Args:
+            kind: what the job's kind leaves, for the type checker.
+        """
         try:
             result = json.loads((self.path / "result.json").read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError, RecursionError):
             return None  # damaged: the job goes on from its last checkpoint
         return result if isinstance(result, dict) else None
 
-    def write_result(self, result: dict[str, Any]) -> None:
+    def write_result(self, result: Result) -> None:
         """Mark the job done."""
         write_json(self.path / "result.json", result)
         self.publish("result.json")
@@ -173,7 +183,7 @@ class JobFolder:
 def _record(line: bytes) -> Record | None:
     """A line's record; None where it is torn or none."""
     try:
-        record = json.loads(line, parse_constant=_refuse)
+        record: Any = json.loads(line, parse_constant=_refuse)
     except (ValueError, RecursionError):
         return None
     if not isinstance(record, dict) or not isinstance(record.get("metrics"), dict):
@@ -181,7 +191,7 @@ def _record(line: bytes) -> Record | None:
     numbers = [record.get(key) for key in ("position", "of", "time", "seconds")]
     numbers += record["metrics"].values()
     whole = all(type(n) in (int, float) and abs(n) < float("inf") for n in numbers)  # type: ignore[arg-type]
-    return record if whole and type(record["position"]) is int else None
+    return cast(Record, record) if whole and type(record["position"]) is int else None
 
 
 def _refuse(constant: str) -> None:

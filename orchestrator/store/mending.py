@@ -6,8 +6,11 @@ checkpoint by themselves, and its history replaces their records.
 
 from __future__ import annotations
 
+from typing import cast
+
 from gdas.checkpoint import history
 from orchestrator.experiment.study import Study
+from orchestrator.store.results import Record
 from orchestrator.store.store import Store
 
 HALF_WRITTEN = ("*.partial", "selections/*.partial", "report/*.partial", "jobs/*/*.partial",
@@ -35,6 +38,6 @@ def mend(study: Study, store: Store) -> list[str]:
             said.append(f"{job.label}: damaged result.json; going on from its last checkpoint")
         whole = history(folder.checkpoints) if done else None
         if whole is not None and folder.records() != whole:
-            folder.rewrite_records(whole)
+            folder.rewrite_records(cast(list[Record], whole))
             said.append(f"{job.label}: damaged records.jsonl, restored from its last checkpoint")
     return said

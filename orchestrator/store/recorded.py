@@ -11,7 +11,7 @@ import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import cast, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -20,6 +20,7 @@ from orchestrator.experiment.config import Experiment
 from orchestrator.experiment.study import Job, Kind, Study
 from orchestrator.store.board import Board
 from orchestrator.store.failure import FAILURE, read_failure
+from orchestrator.store.results import JobEntry
 from orchestrator.store.storage import is_address
 from orchestrator.store.store import DEAD_AFTER_S, Store
 
@@ -71,7 +72,7 @@ def recorded_study(store: Store) -> Study:
     )
 
 
-def _job(store: Store, entry: dict[str, Any]) -> Job:
+def _job(store: Store, entry: JobEntry) -> Job:
     kind, _, name = entry["label"].partition("-")
     if kind not in get_args(Kind):
         raise ValueError(kind)

@@ -17,16 +17,26 @@ import os
 import shutil
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from gdas.errors import InputError, one_line
 from gdas.files import write_json
 from orchestrator.experiment.study import Job, Study
-from orchestrator.store.job_folder import COMMITS, SMALL, JobFolder, Record, Tail
+from orchestrator.store.job_folder import COMMITS, SMALL, JobFolder, Tail
 from orchestrator.store.place import open_place
+from orchestrator.store.results import (
+    Environment,
+    JobSettings,
+    Record,
+    Result,
+    Selection,
+    StudyFile,
+)
 from orchestrator.store.storage import Stamp, is_address
 
+R = TypeVar("R", bound=Result)
 FORMAT = "gdas-study/1"
 SETTLED_NS = 50_000_000
 LEASE = "lease.json"
@@ -132,10 +142,10 @@ class Store:
         """Where a file is, for people, wherever they are."""
         return self.place.address_of(name)
 
-    def study(self) -> dict[str, Any]:
+    def study(self) -> StudyFile:
         """study.json, or nothing where there is none yet."""
         try:
-            study = json.loads((self.out / "study.json").read_text())
+            study: StudyFile = json.loads((self.out / "study.json").read_text())
         except FileNotFoundError:
             return {}
         except (ValueError, OSError, RecursionError) as error:
@@ -150,19 +160,15 @@ class Store:
     ) -> None:
         """Write the resolved settings, every job's id and needs, the versions and the command."""
         key = self.study().get("key") or os.urandom(8).hex()
-        write_json(
-            self.out / "study.json",
-            {
-                "format": FORMAT,
-                "key": key,
-                "settings": settings,
-                "versions": versions,
-                "command": command,
-                "jobs": [
-                    {"label": job.label, "id": job.id, "needs": list(job.needs)} for job in study
-                ],
-            },
-        )
+        written: StudyFile = {
+            "format": FORMAT,
+            "key": key,
+            "settings": settings,
+            "versions": versions,
+            "command": command,
+            "jobs": [{"label": job.label, "id": job.id, "needs": list(job.needs)} for job in study],
+        }
+        write_json(self.out / "study.json", written)
         self.publish("study.json")
 
     def folder(self, job: Job) -> JobFolder:
@@ -212,7 +218,7 @@ class Store:
             and (path / "settings.json").exists()
         ]
 
-    def prepare(self, job: Job, environment: dict[str, Any]) -> JobFolder:
+    def prepare(self, job: Job, environment: Environment) -> JobFolder:
         """Make the job's folder with its settings.
 
         Args:
@@ -220,18 +226,16 @@ class Store:
         """
         folder = self.folder(job)
         folder.checkpoints.mkdir(parents=True, exist_ok=True)
-        write_json(
-            folder.path / "settings.json",
-            {
-                "kind": job.kind,
-                "name": job.name,
-                "id": job.id,
-                "needs": [self.folder_name(need) for need in job.needs],
-                "recipe": job.recipe,
-                "resources": job.resources,
-                "environment": environment,
-            },
-        )
+        settings: JobSettings = {
+            "kind": job.kind,
+            "name": job.name,
+            "id": job.id,
+            "needs": [self.folder_name(need) for need in job.needs],
+            "recipe": job.recipe,
+            "resources": job.resources,
+            "environment": environment,
+        }
+        write_json(folder.path / "settings.json", settings)
         folder.publish("settings.json")
         return folder
 
@@ -255,13 +259,22 @@ class Store:
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return False
 
-    def selection(self, job: Job) -> dict[str, Any] | None:
+    def selection(self, job: Job) -> Selection | None:
         """The selection's record, or None where there is none for these very settings."""
         try:
-            record: dict[str, Any] = json.loads(self.selection_path(job).read_text())
+            record: Selection = json.loads(self.selection_path(job).read_text())
         except (FileNotFoundError, ValueError, RecursionError):
             return None
         return record if isinstance(record, dict) and record.get("id") == job.id else None
+
+    def results(self, jobs: Iterable[Job], kind: type[R]) -> list[R]:
+        """The results of those jobs that are done, in their order.
+
+        Args:
+            kind: what their kind of job leaves, for the type checker.
+        """
+        found = (self.folder(job).result(kind) for job in jobs)
+        return [result for result in found if result is not None]
 
     def lease_text(self) -> str:
         """What the lease says now, from the place itself.

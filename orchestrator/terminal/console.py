@@ -15,7 +15,8 @@ from gdas.errors import InputError
 from orchestrator.experiment.study import TITLES, Job, Study
 from orchestrator.store.board import Board, Changes
 from orchestrator.store.failure import FAILURE, read_failure
-from orchestrator.store.job_folder import NO_SPACE, Record
+from orchestrator.store.job_folder import NO_SPACE
+from orchestrator.store.results import Record
 from orchestrator.store.store import Store
 
 SHOWN = (

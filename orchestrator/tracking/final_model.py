@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -25,9 +25,9 @@ from torch.nn import functional as F
 
 import gdas.genotype
 from gdas.bench201.genotype import Bench201Genotype
+from gdas.cnn.config import TrainConfig
 from gdas.cnn.network import Network
 from gdas.cnn.train import build_network
-from gdas.config import TrainConfig
 from gdas.data.augment import normalise
 from gdas.data.images import known
 from gdas.data.shard_index import open_index
@@ -40,26 +40,36 @@ from orchestrator.cost.workload import image_side
 from orchestrator.experiment.decode import decode_train
 from orchestrator.store.data import data_on_this_node
 from orchestrator.store.job_folder import JobFolder
+from orchestrator.store.results import FinalResult, GenotypeJson, JobSettings
 from orchestrator.work.body import newest_checkpoint
 
 ABOUT, WEIGHTS = "final.json", "weights.pt"
 BATCH = 256
 
 
-def write_final(job: JobFolder, folder: Path) -> dict[str, Any]:
+class About(TypedDict):
+    """What final.json says."""
+
+    config: dict[str, Any]
+    genotype: GenotypeJson
+    outputs: int  # classes or words
+    metrics: dict[str, float]
+
+
+def write_final(job: JobFolder, folder: Path) -> About:
     """Write what a finished final's model needs into `folder`; returns what final.json says.
 
     Raises:
         ValueError: the job has no whole checkpoint any more.
     """
-    settings, result = job.settings(), job.result()
+    settings, result = job.settings(), job.result(FinalResult)
     checkpoint = newest_checkpoint(job)
     if result is None or checkpoint is None:
         raise ValueError(f"{job.path}: not finished, or its last checkpoint is gone")
     state, config = checkpoint.state, settings["recipe"]["config"]
     # A language model is tested with the weights of its best validation epoch.
     weights = state["weights"] if config["task"] == "image" else state["best"]
-    about = {
+    about: About = {
         "config": config,
         "genotype": result["genotype"],
         "outputs": _outputs(settings),
@@ -71,7 +81,7 @@ def write_final(job: JobFolder, folder: Path) -> dict[str, Any]:
     return about
 
 
-def _outputs(settings: dict[str, Any]) -> int:
+def _outputs(settings: JobSettings) -> int:
     """Classes or words."""
     config = decode_train(settings["recipe"]["config"])
     if not isinstance(config, TrainConfig):
@@ -83,7 +93,7 @@ def _outputs(settings: dict[str, Any]) -> int:
 
 def load_final(folder: Path) -> FinalModel:
     """The model that `write_final` wrote."""
-    about = json.loads((folder / ABOUT).read_text())
+    about: About = json.loads((folder / ABOUT).read_text())
     weights = torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True)
     return FinalModel(about, weights)
 
@@ -96,7 +106,7 @@ class FinalModel:
         weights: the network's, by name.
     """
 
-    def __init__(self, about: dict[str, Any], weights: dict[str, torch.Tensor]) -> None:
+    def __init__(self, about: About, weights: dict[str, torch.Tensor]) -> None:
         self.config = decode_train(about["config"])
         genotype = gdas.genotype.any_from_json(about["genotype"], ABOUT)
         assert not isinstance(genotype, Bench201Genotype)
@@ -135,14 +145,14 @@ class FinalModel:
         return np.asarray(torch.cat(found).float().numpy())
 
 
-def example(about: dict[str, Any], size: int) -> NDArray[Any]:
+def example(about: About, size: int) -> NDArray[Any]:
     """An input of the right shape and type: two images of `size`, or eight tokens."""
     if about["config"]["task"] == "image":
         return np.zeros((2, 3, size, size), np.uint8)
     return np.zeros(8, np.int64)
 
 
-def image_size(about: dict[str, Any]) -> int:
+def image_size(about: About) -> int:
     """Side of the images, in pixels; 0 for a language model."""
     config = about["config"]
     return image_side(config["data"]) if config["task"] == "image" else 0

@@ -20,7 +20,7 @@ from gdas.errors import InputError, one_line
 from orchestrator.experiment.config import Experiment
 from orchestrator.experiment.study import Job, Study
 from orchestrator.store.board import Board, Changes
-from orchestrator.store.job_folder import Record
+from orchestrator.store.results import GenotypeJson, Record, Trained
 from orchestrator.store.store import Store
 from orchestrator.tracking.words import (
     data_of,
@@ -194,7 +194,7 @@ class Tracker:
         folder = self.store.folder(job)
         if not folder.path.is_dir():
             return
-        result = folder.result()  # before the records: with a result they are all there
+        result = folder.result(Trained)  # before the records: with a result they are all there
         records = self.store.records(job)
         if not records and result is None:
             return
@@ -248,7 +248,7 @@ class Tracker:
         for start in range(0, len(metrics), BATCH):
             self.client.log_batch(run_id, metrics=metrics[start : start + BATCH])
 
-    def _picture(self, run_id: str, genotype: dict[str, Any]) -> None:
+    def _picture(self, run_id: str, genotype: GenotypeJson) -> None:
         import tempfile
 
         from orchestrator.report.figures.curves import draw

@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, NotRequired, Protocol, TypedDict, cast
 
 import torch
 
@@ -25,9 +25,10 @@ from gdas.checkpoint import Checkpoint, Segment, State, newest, save
 from gdas.compute import open_device
 from gdas.errors import InputError, one_line
 from orchestrator.store.data import data_on_this_node
-from orchestrator.store.failure import Cause, write_failure
-from orchestrator.store.job_folder import NO_SPACE, JobFolder, Record
+from orchestrator.store.failure import write_failure
+from orchestrator.store.job_folder import NO_SPACE, JobFolder
 from orchestrator.store.place import TakenOver
+from orchestrator.store.results import Cause, Details, JobSettings, Record
 
 
 class Loop(Protocol):
@@ -50,6 +51,11 @@ class Finished(NamedTuple):
     state: State
 
     @property
+    def metrics(self) -> dict[str, float]:
+        """Of the last segment."""
+        return self.records[-1]["metrics"]
+
+    @property
     def seconds(self) -> float:
         """Time spent in segments, over all starts."""
         return float(sum(record["seconds"] for record in self.records))
@@ -66,12 +72,14 @@ def run_to_end(
     """
     folder.claim()
     checkpoint = newest_checkpoint(folder)
-    records = list(checkpoint.records) if checkpoint else []
+    records = cast(list[Record], list(checkpoint.records)) if checkpoint else []
     folder.rewrite_records(records)
     digest, state = (checkpoint.digest, checkpoint.state) if checkpoint else ("", {})
     started = time.time()
     for segment in start(checkpoint=checkpoint.state if checkpoint else None):
-        record = record_of(segment.position, segment.of, segment.metrics, segment.details, started)
+        record = record_of(
+            segment.position, segment.of, segment.metrics, cast(Details, segment.details), started
+        )
         records.append(record)
         digest = save(folder.checkpoints, segment, records)
         folder.commit_checkpoint(segment.position)
@@ -96,7 +104,7 @@ def newest_checkpoint(folder: JobFolder) -> Checkpoint | None:
 
 
 def record_of(
-    position: int, of: int, metrics: dict[str, float], details: dict[str, Any], started: float
+    position: int, of: int, metrics: dict[str, float], details: Details, started: float
 ) -> Record:
     """The record of a segment that ends now, in this process."""
     now = time.time()
@@ -157,14 +165,13 @@ class OpenJob(NamedTuple):
     """
 
     folder: JobFolder
-    settings: dict[str, Any]
+    settings: JobSettings
     device: torch.device
     data: Path
 
     @property
     def recipe(self) -> dict[str, Any]:
-        recipe: dict[str, Any] = self.settings["recipe"]
-        return recipe
+        return self.settings["recipe"]
 
     def needed(self) -> JobFolder:
         """The folder of the first job that it needs."""
@@ -186,7 +193,17 @@ def open_job(path: str) -> Iterator[OpenJob]:
         yield OpenJob(folder, settings, device, data_on_this_node(settings))
 
 
-def where_and_who() -> dict[str, Any]:
-    """This process, as records name it, and the GPUs that it was given."""
-    gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    return {"host": platform.node(), "pid": os.getpid()} | ({"gpu": gpus} if gpus else {})
+class Process(TypedDict):
+    """A process as records name it, and the GPUs that it was given."""
+
+    host: str
+    pid: int
+    gpu: NotRequired[str]
+
+
+def where_and_who() -> Process:
+    """This process."""
+    here: Process = {"host": platform.node(), "pid": os.getpid()}
+    if gpus := os.environ.get("CUDA_VISIBLE_DEVICES", ""):
+        here["gpu"] = gpus
+    return here

@@ -9,26 +9,28 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import torch
 
 import gdas.genotype
+from gdas.cnn.config import TrainConfig
 from gdas.cnn.train import build_network, train_image
-from gdas.config import TextTrainConfig, TrainConfig
 from gdas.data.images import open_images, subset
 from gdas.data.text import open_tokens
 from gdas.distributed import workers
 from gdas.files import write_json
 from gdas.genotype import Genotype
 from gdas.metrics import count_multiply_adds, count_parameters
+from gdas.rnn.config import TextTrainConfig
 from gdas.rnn.train import build_language_model, train_text
 from orchestrator.experiment.decode import decode_train
-from orchestrator.store.job_folder import JobFolder, Record
+from orchestrator.store.job_folder import JobFolder
+from orchestrator.store.results import FinalResult, JobSettings, Provenance, Record, Selection
 from orchestrator.work.body import Finished, Loop, newest_checkpoint, open_job, run_to_end
 
 
-def settle_provenance(folder: JobFolder, settings: dict[str, Any], selections: Path) -> None:
+def settle_provenance(folder: JobFolder, settings: JobSettings, selections: Path) -> None:
     """Write down which cell this final trains and where it comes from.
 
     Args:
@@ -38,10 +40,11 @@ def settle_provenance(folder: JobFolder, settings: dict[str, Any], selections: P
         RuntimeError: the selection record is missing or of another study.
     """
     cell = settings["recipe"]["cell"]
-    provenance: dict[str, Any] = {"source": cell["source"]}
+    provenance: Provenance
     if cell["source"] == "searched":
         record = _selected(cell["track"], settings, selections)
-        provenance |= {
+        provenance = {
+            "source": cell["source"],
             "selection": record["id"],
             "track": record["track"],
             "by": record["by"],
@@ -56,27 +59,28 @@ def settle_provenance(folder: JobFolder, settings: dict[str, Any], selections: P
         assert isinstance(normal, Genotype) and (reduce is None or isinstance(reduce, Genotype))
         name = f"{cell['normal']}-{cell['reduce']}"
         combined = Genotype(name, normal.normal, reduce.reduce if reduce else None)
-        provenance |= {
+        provenance = {
+            "source": cell["source"],
             "selections": [record["id"] for record in records],
             "seeds": [record["winner"]["seed"] for record in records],
             "genotype": combined.to_json(),
         }
     else:
-        provenance["genotype"] = cell["genotype"]
+        provenance = {"source": cell["source"], "genotype": cell["genotype"]}
     write_json(folder.path / "provenance.json", provenance)
     folder.publish("provenance.json")
 
 
-def _selected(track: str, settings: dict[str, Any], selections: Path) -> dict[str, Any]:
+def _selected(track: str, settings: JobSettings, selections: Path) -> Selection:
     """A track's selection record, which must be one that the job needs."""
     path = selections / f"{track}.json"
-    record: dict[str, Any] = json.loads(path.read_text())
+    record: Selection = json.loads(path.read_text())
     if record["id"] not in settings["needs"]:
         raise RuntimeError(f"{path}: the record of other settings; run the study again")
     return record
 
 
-def require_provenance(folder: JobFolder) -> dict[str, Any]:
+def require_provenance(folder: JobFolder) -> Provenance:
     """The provenance record of a final; what lets it open the test split.
 
     Raises:
@@ -84,7 +88,7 @@ def require_provenance(folder: JobFolder) -> dict[str, Any]:
     """
     path = folder.path / "provenance.json"
     try:
-        provenance: dict[str, Any] = json.loads(path.read_text())
+        provenance: Provenance = json.loads(path.read_text())
         gdas.genotype.any_from_json(provenance["genotype"], str(path))
     except (OSError, ValueError, KeyError):
         raise PermissionError(f"the test split stays closed: no provenance record {path}") from None
@@ -110,29 +114,37 @@ def train_worker(path: str, on_record: Callable[[Record], None] = lambda record:
                 pass
             return
         finished = run_to_end(job.folder, start, on_record)
-        job.folder.write_result(
-            {
-                "digest": finished.digest,
-                "genotype": genotype.to_json(),
-                "provenance": provenance,
-                "metrics": finished.records[-1]["metrics"],
-                "workers": workers().size,
-                "seconds": finished.seconds,
-                **describe(finished),
-            }
-        )
+        result: FinalResult = {
+            "digest": finished.digest,
+            "genotype": genotype.to_json(),
+            "provenance": provenance,
+            "metrics": finished.metrics,
+            "workers": workers().size,
+            "seconds": finished.seconds,
+            **describe(finished),
+        }
+        job.folder.write_result(result)
 
 
-Described = tuple[Loop, Callable[[Finished], dict[str, Any]]]
-"""A final's loop, and what its result says of it beyond what all results say."""
+class Described(TypedDict):
+    """What a final's result says of its network and best epoch."""
+
+    best: dict[str, float]
+    parameters: int
+    multiply_adds: NotRequired[int]
+    train_images: NotRequired[int]
 
 
-def _images(config: TrainConfig, genotype: Any, data: Path, device: torch.device) -> Described:
+Training = tuple[Loop, Callable[[Finished], Described]]
+"""A final's loop, and what describes its network and best epoch once it has ended."""
+
+
+def _images(config: TrainConfig, genotype: Any, data: Path, device: torch.device) -> Training:
     images = open_images(config.data, "train", data)
     test = open_images(config.data, "test", data)
     rows = subset(len(images), config.seed, config.train_images)
 
-    def describe(finished: Finished) -> dict[str, Any]:
+    def describe(finished: Finished) -> Described:
         network = build_network(config, genotype, images.classes)
         scored = [r for r in finished.records if "test/top1" in r["metrics"]]
         best = max(scored, key=lambda r: float(r["metrics"]["test/top1"]))
@@ -159,12 +171,12 @@ def _images(config: TrainConfig, genotype: Any, data: Path, device: torch.device
     return start, describe
 
 
-def _text(config: TextTrainConfig, genotype: Any, data: Path, device: torch.device) -> Described:
+def _text(config: TextTrainConfig, genotype: Any, data: Path, device: torch.device) -> Training:
     train, valid, test = (
         open_tokens(config.data.name, split, data) for split in ("train", "valid", "test")
     )
 
-    def describe(finished: Finished) -> dict[str, Any]:
+    def describe(finished: Finished) -> Described:
         network = build_language_model(config, genotype, train.vocabulary)
         best = min(finished.records, key=lambda r: float(r["metrics"]["valid/loss"]))
         return {

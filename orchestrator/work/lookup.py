@@ -14,13 +14,15 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import torch
 
+from gdas.bench201.config import Bench201SearchConfig
 from gdas.bench201.genotype import (
     CELLS,
+    Accuracy,
     Bench201Genotype,
     bench201_cell,
     bench201_from_json,
@@ -28,33 +30,45 @@ from gdas.bench201.genotype import (
 )
 from gdas.bench201.network import picks_of
 from gdas.bench201.space import score_with_shared_weights
-from gdas.bench201.table import Standing, Table, read_table, table_path
+from gdas.bench201.table import Table, read_table, table_path
 from gdas.checkpoint import newest
-from gdas.config import Bench201SearchConfig
 from gdas.data.images import open_images
 from gdas.data.settings import TableData
 from gdas.files import write_text
 from gdas.randomness import generator
 from orchestrator.experiment.config import LookupSpec
 from orchestrator.experiment.decode import decode, decode_search
-from orchestrator.store.job_folder import JobFolder, Record
+from orchestrator.store.job_folder import JobFolder
+from orchestrator.store.results import (
+    BestStanding,
+    Distribution,
+    EpochStanding,
+    LookupResult,
+    Record,
+    SearchResult,
+    Standing,
+)
 from orchestrator.work.body import open_job, record_of
 
 DISTRIBUTION = "distribution.json"
 """Beside the result: every accuracy of the column, ascending, and how many cells have it."""
 
+FIGURES: tuple[Literal["accuracy", "rank", "percentile", "regret"], ...] = (
+    *("accuracy", "rank", "percentile", "regret"),
+)
+"""The numbers of a standing."""
+
 Report = Callable[[Record], None]
-Result = dict[str, Any]
 
 
-def open_table(search: JobFolder, data: Path) -> tuple[Table, Result]:
+def open_table(search: JobFolder, data: Path) -> tuple[Table, SearchResult]:
     """The table, and the result of the search whose cells are looked up.
 
     Raises:
         PermissionError: the search has not ended.
         InputError: the table cannot be read.
     """
-    result = search.result()
+    result = search.result(SearchResult)
     if result is None:
         raise PermissionError(
             f"the table stays closed: the search has no result in {search.address}"
@@ -62,7 +76,7 @@ def open_table(search: JobFolder, data: Path) -> tuple[Table, Result]:
     return read_table(table_path(TableData(), data)), result
 
 
-def run_lookup(path: str, on_record: Report = lambda record: None) -> Result:
+def run_lookup(path: str, on_record: Report = lambda record: None) -> LookupResult:
     """Look up what the search of the job in the folder `path` has found; returns the result."""
     with open_job(path) as job:
         started = time.time()
@@ -72,58 +86,81 @@ def run_lookup(path: str, on_record: Report = lambda record: None) -> Result:
         search = job.needed()
         table, found = open_table(search, job.data)
 
-        def standing(cell: Bench201Genotype) -> Result:
-            return {"cell": str(cell), **table.standing(cell, spec.accuracy)._asdict()}
+        def standing(cell: Bench201Genotype) -> Standing:
+            s = table.standing(cell, spec.accuracy)
+            return {"cell": str(cell), **s._asdict()}  # type: ignore[typeddict-item]  # its fields
 
-        epochs = [
-            {"epoch": record["position"]}
-            | standing(bench201_from_json(record["details"]["genotype"]))
+        epochs: list[EpochStanding] = [
+            {
+                "epoch": record["position"],
+                **standing(bench201_from_json(record["details"]["genotype"])),
+            }
             for record in search.records()
         ]
         scoring = time.time()
         cells, scores = scored_cells(config, spec, search, job.data, job.device)
         seconds_a_cell = (time.time() - scoring) / len(cells)
         best = max(range(spec.best_of), key=scores.__getitem__)  # of equals the first drawn
-        result = {
+        uniform = standing(uniform_cells(config.seed, "a uniform cell", 1)[0])
+        best_of: BestStanding = {**standing(cells[best]), "k": spec.best_of, "score": scores[best]}
+        correlation = table.correlation(cells, scores, spec.accuracy)
+        records = _records(epochs, uniform, best_of, correlation, config.epochs, started)
+        job.folder.rewrite_records(records)
+        on_record(records[-1])
+        _write_distribution(table, spec.accuracy, job.folder)
+        result: LookupResult = {
             "column": spec.accuracy,
             "seed": config.seed,
             "derived": standing(bench201_from_json(found["genotype"])),
-            "uniform": standing(uniform_cells(config.seed, "a uniform cell", 1)[0]),
-            "best_of": standing(cells[best]) | {"k": spec.best_of, "score": scores[best]},
-            "correlation": table.correlation(cells, scores, spec.accuracy),
+            "uniform": uniform,
+            "best_of": best_of,
+            "correlation": correlation,
             "scored": [
-                [str(cell), score, table.standing(cell, spec.accuracy).accuracy]
+                (str(cell), score, table.standing(cell, spec.accuracy).accuracy)
                 for cell, score in zip(cells, scores, strict=True)
             ],
             "epochs": epochs,
             "search_seconds": found["seconds"],
             "best_of_seconds": spec.best_of * seconds_a_cell,
+            "metrics": records[-1]["metrics"],
+            "seconds": time.time() - started,
         }
-        records = [
-            record_of(epoch["epoch"], config.epochs, _metrics("derived", epoch), {}, started)
-            for epoch in epochs
-        ]
-        records[-1]["metrics"] |= {
-            **_metrics("uniform", result["uniform"]),
-            **_metrics("best_of", result["best_of"]),
-            **({} if result["correlation"] is None else {"correlation": result["correlation"]}),
-        }
-        for record in records:  # the time is one for all
-            record["seconds"] = (records[-1]["time"] - started) / len(records)
-        job.folder.rewrite_records(records)
-        on_record(records[-1])
-        result |= {"metrics": records[-1]["metrics"], "seconds": time.time() - started}
-        values, counts = np.unique(table.accuracies_N(spec.accuracy), return_counts=True)
-        distribution = {"accuracies": values.tolist(), "cells": counts.tolist()}
-        write_text(job.folder.path / DISTRIBUTION, json.dumps(distribution))
-        job.folder.publish(DISTRIBUTION)
         job.folder.write_result(result)
         return result
 
 
-def _metrics(name: str, standing: Result) -> dict[str, float]:
+def _records(
+    epochs: list[EpochStanding],
+    uniform: Standing,
+    best_of: BestStanding,
+    correlation: float | None,
+    of: int,
+    started: float,
+) -> list[Record]:
+    """A record an epoch of the search; the last says what the others are compared with."""
+    records = [
+        record_of(epoch["epoch"], of, _metrics("derived", epoch), {}, started) for epoch in epochs
+    ]
+    records[-1]["metrics"] |= {
+        **_metrics("uniform", uniform),
+        **_metrics("best_of", best_of),
+        **({} if correlation is None else {"correlation": correlation}),
+    }
+    for record in records:  # the time is one for all
+        record["seconds"] = (records[-1]["time"] - started) / len(records)
+    return records
+
+
+def _write_distribution(table: Table, column: Accuracy, folder: JobFolder) -> None:
+    values, counts = np.unique(table.accuracies_N(column), return_counts=True)
+    distribution: Distribution = {"accuracies": values.tolist(), "cells": counts.tolist()}
+    write_text(folder.path / DISTRIBUTION, json.dumps(distribution))
+    folder.publish(DISTRIBUTION)
+
+
+def _metrics(name: str, standing: Standing) -> dict[str, float]:
     """A standing as metrics."""
-    return {f"{name}/{key}": float(standing[key]) for key in Standing._fields}
+    return {f"{name}/{key}": float(standing[key]) for key in FIGURES}
 
 
 def uniform_cells(seed: int, stream: str, count: int) -> list[Bench201Genotype]:

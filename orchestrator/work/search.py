@@ -13,43 +13,45 @@ from typing import Any
 import torch
 
 import gdas.genotype
+from gdas.bench201.config import Bench201SearchConfig
+from gdas.bench201.derive import derive_bench201_genotype
 from gdas.bench201.network import CELL_TYPE
-from gdas.bench201.space import Bench201Space, derive_bench201_genotype
+from gdas.bench201.space import Bench201Space
 from gdas.bench201.space import score_with_shared_weights as score_bench201_cells
+from gdas.cnn.config import SearchConfig, TrainConfig
+from gdas.cnn.derive import derive_genotype
 from gdas.cnn.measure import measure_iterations
 from gdas.cnn.space import (
     ImageSpace,
     Score,
     compare_drawn_with_uniform,
-    derive_genotype,
     score_with_shared_weights,
     search_split,
 )
 from gdas.cnn.train import build_network, train_image
-from gdas.config import (
-    Bench201SearchConfig,
-    ImageSearchConfig,
-    SearchConfig,
-    TextSearchConfig,
-    TrainConfig,
-)
 from gdas.data.images import open_images
 from gdas.data.text import open_tokens
 from gdas.derive import DerivedCell
 from gdas.genotype import AnyGenotype, Genotype, RecurrentGenotype
 from gdas.metrics import count_parameters, require_finite
+from gdas.presets import ImageSearchConfig
+from gdas.rnn.config import TextSearchConfig
 from gdas.rnn.space import TextSpace
 from gdas.rnn.train import build_language_model, train_text
 from gdas.search import search
 from orchestrator.experiment.decode import decode_search, decode_train
-from orchestrator.store.job_folder import Record
+from orchestrator.store.results import (
+    MeasureResult,
+    ProxyResult,
+    Record,
+    SearchResult,
+)
 from orchestrator.work.body import Finished, Loop, OpenJob, open_job, record_of, run_to_end
 
 Report = Callable[[Record], None]
-Result = dict[str, Any]
 
 
-def run_search(path: str, on_record: Report = lambda record: None) -> Result:
+def run_search(path: str, on_record: Report = lambda record: None) -> SearchResult:
     """Run the search job in the folder `path` to its end; returns its result."""
     with open_job(path) as job:
         config = decode_search(job.recipe["config"])
@@ -58,27 +60,29 @@ def run_search(path: str, on_record: Report = lambda record: None) -> Result:
         return result
 
 
-def _search_images(job: OpenJob, config: SearchConfig, on_record: Report) -> Result:
+def _search_images(job: OpenJob, config: SearchConfig, on_record: Report) -> SearchResult:
     images = open_images(config.data, "train", job.data)
     space = ImageSpace(config, images, job.device)
     finished = run_to_end(job.folder, partial(search, config, space), on_record)
     genotype, cells = derive_genotype(config, finished.state["logits"])
     score = score_with_shared_weights(config, images, finished.state, job.device)
     pairs = compare_drawn_with_uniform(config, images, finished.state, job.device)
-    return {
-        **_summary(finished, space.weights),
-        **_searched(config, genotype, cells, score),
-        "drawn_against_uniform": pairs,
-    }
+    result = _searched(config, finished, space.weights, genotype, cells, score)
+    result["drawn_against_uniform"] = pairs
+    return result
 
 
-def _search_text(job: OpenJob, config: TextSearchConfig, on_record: Report) -> Result:
+def _search_text(job: OpenJob, config: TextSearchConfig, on_record: Report) -> SearchResult:
     train, valid = (open_tokens(config.data.name, split, job.data) for split in ("train", "valid"))
     space = TextSpace(config, train, valid, job.device)
     finished = run_to_end(job.folder, partial(search, config, space), on_record)
     # The cell of the epoch of lowest validation loss (authors' code).
     best = min(finished.records, key=lambda record: float(record["metrics"]["valid/loss"]))
-    return _summary(finished, space.weights) | {
+    return {
+        "digest": finished.digest,
+        "metrics": finished.metrics,
+        "weights": count_parameters(space.weights, without=None),
+        "seconds": finished.seconds,
         "genotype": best["details"]["genotype"],
         "epoch": best["position"],
         "entropy": {"recurrent": best["metrics"]["recurrent/entropy"]},
@@ -86,20 +90,24 @@ def _search_text(job: OpenJob, config: TextSearchConfig, on_record: Report) -> R
     }
 
 
-def _search_bench201(job: OpenJob, config: Bench201SearchConfig, on_record: Report) -> Result:
+def _search_bench201(job: OpenJob, config: Bench201SearchConfig, on_record: Report) -> SearchResult:
     images = open_images(config.data, "train", job.data)
     space = Bench201Space(config, images, job.device)
     finished = run_to_end(job.folder, partial(search, config, space), on_record)
     genotype, cell = derive_bench201_genotype(config, finished.state["logits"])
     (score,) = score_bench201_cells(config, images, finished.state, [genotype], job.device)
-    cells = {CELL_TYPE: cell}
-    return _summary(finished, space.weights) | _searched(config, genotype, cells, score)
+    return _searched(config, finished, space.weights, genotype, {CELL_TYPE: cell}, score)
 
 
 def _searched(
-    config: ImageSearchConfig, genotype: AnyGenotype, cells: dict[str, DerivedCell], score: Score
-) -> Result:
-    """The derived cell of a search on images, and its score with the shared weights.
+    config: ImageSearchConfig,
+    finished: Finished,
+    weights: torch.nn.Module,
+    genotype: AnyGenotype,
+    cells: dict[str, DerivedCell],
+    score: Score,
+) -> SearchResult:
+    """Of a search on images: the derived cell, and its score with the shared weights.
 
     Raises:
         FloatingPointError: the loss is not finite.
@@ -108,14 +116,18 @@ def _searched(
     rates = f"learning rates that began at weights.lr={config.weights.lr:g}"
     require_finite(scored, f"scoring {genotype.name} with the shared weights", rates)
     return {
+        "digest": finished.digest,
+        "metrics": finished.metrics,
+        "weights": count_parameters(weights, without=None),
+        "seconds": finished.seconds,
         "genotype": genotype.to_json(),
         "entropy": {kind: cell.entropy for kind, cell in cells.items()},
-        "margins": {kind: cell.margins for kind, cell in cells.items()},
+        "margins": {kind: list(cell.margins) for kind, cell in cells.items()},
         "shared_weights": scored,
     }
 
 
-SEARCHES: dict[str, Callable[[OpenJob, Any, Report], Result]] = {
+SEARCHES: dict[str, Callable[[OpenJob, Any, Report], SearchResult]] = {
     "image": _search_images,
     "text": _search_text,
     "bench201": _search_bench201,
@@ -123,22 +135,13 @@ SEARCHES: dict[str, Callable[[OpenJob, Any, Report], Result]] = {
 """A search by the task of its settings."""
 
 
-def _summary(finished: Finished, weights: torch.nn.Module) -> Result:
-    return {
-        "digest": finished.digest,
-        "metrics": finished.records[-1]["metrics"],
-        "weights": count_parameters(weights, without=None),
-        "seconds": finished.seconds,
-    }
-
-
-def run_proxy(path: str, on_record: Report = lambda record: None) -> Result:
+def run_proxy(path: str, on_record: Report = lambda record: None) -> ProxyResult:
     """Train a searched or a random cell on D_T and score it on D_V."""
     with open_job(path) as job:
         config = decode_train(job.recipe["config"])
         searched = decode_search(job.recipe["search"])
         if job.settings["needs"]:
-            result_of_search = job.needed().result()
+            result_of_search = job.needed().result(SearchResult)
             assert result_of_search is not None, "a proxy training runs after its search"
             genotype = gdas.genotype.any_from_json(result_of_search["genotype"])
         else:
@@ -168,7 +171,11 @@ def run_proxy(path: str, on_record: Report = lambda record: None) -> Result:
             start = partial(train_text, config, genotype, train, valid, None, device=job.device)
             network = build_language_model(config, genotype, train.vocabulary)
         finished = run_to_end(job.folder, start, on_record)
-        result = _summary(finished, network) | {
+        result: ProxyResult = {
+            "digest": finished.digest,
+            "metrics": finished.metrics,
+            "weights": count_parameters(network, without=None),
+            "seconds": finished.seconds,
             "genotype": genotype.to_json(),
             "parameters": count_parameters(network),
         }
@@ -176,7 +183,7 @@ def run_proxy(path: str, on_record: Report = lambda record: None) -> Result:
         return result
 
 
-def run_measure(path: str) -> Result:
+def run_measure(path: str) -> MeasureResult:
     """Measure one search iteration, accelerated and not."""
     with open_job(path) as job:
         config = decode_search(job.recipe["config"])
@@ -187,7 +194,7 @@ def run_measure(path: str) -> Result:
         metrics = {f"{how}/{key}": v for how, cost in costs.items() for key, v in cost.items()}
         record = record_of(1, 1, metrics, {}, started)
         job.folder.rewrite_records([record])
-        result = {
+        result: MeasureResult = {
             "metrics": metrics,
             "iterations": costs,
             "seconds": record["seconds"],

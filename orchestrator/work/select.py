@@ -6,11 +6,11 @@ Pure. Reads results of searches and proxy trainings, which never see the test sp
 from __future__ import annotations
 
 import time
-from typing import Any
 
 from gdas.files import write_json
 from orchestrator.experiment.spaces import SPACES
 from orchestrator.experiment.study import Job, Study
+from orchestrator.store.results import Candidate, GenotypeJson, ProxyResult, SearchResult, Selection
 from orchestrator.store.store import Store
 
 METHODS = {
@@ -20,7 +20,7 @@ METHODS = {
 }
 
 
-def select(study: Study, job: Job, store: Store) -> dict[str, Any]:
+def select(study: Study, job: Job, store: Store) -> Selection:
     """Compare the seeds, write the record and return it.
 
     The highest top-1 on D_V wins (for recurrent cells the lowest validation perplexity); a tie
@@ -28,13 +28,11 @@ def select(study: Study, job: Job, store: Store) -> dict[str, Any]:
     """
     space = SPACES[job.recipe["task"]]
     metric, best = space.metric, space.best
-    candidates = []
+    candidates: list[Candidate] = []
     for need in job.needs:
         scored = study.job(need)
         search = study.search_of(scored)
-        result = store.folder(scored).result()
-        assert result is not None, "a selection runs after what it needs"
-        score = result["shared_weights"] if scored.kind == "search" else result["metrics"]
+        genotype, score = _scored(scored, store)
         searched = scored.recipe.get("search", scored.recipe["config"])
         candidates.append(
             {
@@ -42,12 +40,12 @@ def select(study: Study, job: Job, store: Store) -> dict[str, Any]:
                 "search": search.id if search else None,
                 "score": score[metric],
                 "loss": score["valid/loss"],
-                "genotype": result["genotype"],
+                "genotype": genotype,
             }
         )
     sign = -1 if best == "highest" else 1
     winner = min(candidates, key=lambda c: (sign * c["score"], c["loss"]))
-    record = {
+    record: Selection = {
         "id": job.id,
         "track": job.name,
         "by": job.recipe["by"],
@@ -61,3 +59,15 @@ def select(study: Study, job: Job, store: Store) -> dict[str, Any]:
     write_json(store.selection_path(job), record)
     store.publish(f"selections/{job.name}.json")
     return record
+
+
+def _scored(job: Job, store: Store) -> tuple[GenotypeJson, dict[str, float]]:
+    """The cell that a search or a proxy training scored, and its score."""
+    folder = store.folder(job)
+    if job.kind == "search":
+        searched = folder.result(SearchResult)
+        assert searched is not None, "a selection runs after what it needs"
+        return searched["genotype"], searched["shared_weights"]
+    trained = folder.result(ProxyResult)
+    assert trained is not None, "a selection runs after what it needs"
+    return trained["genotype"], trained["metrics"]

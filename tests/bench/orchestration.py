@@ -23,7 +23,8 @@ from typing import Any
 
 import psutil
 
-from orchestrator.store.job_folder import JobFolder, Record
+from orchestrator.store.job_folder import JobFolder
+from orchestrator.store.results import Record
 from tests.bench.timing import Size
 from tests.e2e.driving import Running, launch, title
 

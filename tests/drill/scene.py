@@ -12,7 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from orchestrator.store.job_folder import JobFolder, Record
+from orchestrator.store.job_folder import JobFolder
+from orchestrator.store.results import Record
 from tests.e2e.driving import Running, expected_points, folders, launch, points, wait_for
 
 MEASURED = ("measure-",)
@@ -253,7 +254,8 @@ def differences(scene: Scene, undisturbed: Path) -> list[str]:
     if sorted(p.path.name for p in ours.values()) != sorted(p.path.name for p in theirs.values()):
         return [f"jobs {sorted(ours)}, undisturbed {sorted(theirs)}"]
     for label, folder in ours.items():
-        mine, other = folder.result() or {}, theirs[label].result() or {}
+        mine: dict[str, object] = {**(folder.result() or {})}
+        other: dict[str, object] = {**(theirs[label].result() or {})}
         if label.startswith(MEASURED):
             if mine.keys() != other.keys():
                 found.append(f"{label}: another result")
@@ -281,8 +283,7 @@ def differences(scene: Scene, undisturbed: Path) -> list[str]:
 
 def _numbers(records: list[Record]) -> list[Any]:
     """What must be equal of two runs' records."""
-    keys = ("position", "of", "metrics", "details")
-    return [[record[key] for key in keys] for record in records]
+    return [[r["position"], r["of"], r["metrics"], r["details"]] for r in records]
 
 
 def _selection(path: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.report.figures.curves import MOST_NAMED, curves
-from orchestrator.store.job_folder import Record
+from orchestrator.store.results import Record
 
 
 def history(seed: int) -> list[Record]:

@@ -12,8 +12,9 @@ import torch
 from gdas.checkpoint import Segment, save
 from orchestrator.experiment.load import load_experiment
 from orchestrator.experiment.study import Job, Study, build_study
-from orchestrator.store.job_folder import JobFolder, Record
+from orchestrator.store.job_folder import JobFolder
 from orchestrator.store.mending import mend
+from orchestrator.store.results import Record
 from orchestrator.store.store import Store
 from orchestrator.work.body import describe, failure_recorded
 from tests.orchestrator.test_study import identity

@@ -16,7 +16,8 @@ from orchestrator.experiment.load import load_experiment
 from orchestrator.experiment.study import build_study
 from orchestrator.run.lease import lease
 from orchestrator.store.failure import read_failure, write_failure
-from orchestrator.store.job_folder import JobFolder, Record
+from orchestrator.store.job_folder import JobFolder
+from orchestrator.store.results import Record
 from orchestrator.store.store import Store
 from tests.orchestrator.test_study import identity
 

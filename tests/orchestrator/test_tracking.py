@@ -13,7 +13,8 @@ from gdas.errors import InputError
 from orchestrator.experiment.load import load_experiment
 from orchestrator.experiment.study import Study, build_study
 from orchestrator.run.scheduler import Scheduler
-from orchestrator.store.job_folder import JobFolder, Record
+from orchestrator.store.job_folder import JobFolder
+from orchestrator.store.results import Record
 from orchestrator.store.store import Store
 from orchestrator.tracking.tracker import Tracker
 from tests.e2e.driving import expected_points, points

@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from gdas.bench201.config import Bench201SearchConfig
 from gdas.bench201.genotype import ACCURACIES, all_bench201_cells, bench201_from_string
 from gdas.bench201.table import read_table
 from gdas.checkpoint import digest, newest
-from gdas.config import Bench201SearchConfig
 from gdas.data.images import open_images
 from gdas.errors import InputError
 from gdas.genotype import bench201_from_json

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -11,14 +10,14 @@ from matplotlib.ticker import MaxNLocator
 
 import gdas.drawing.draw
 from gdas.genotype import any_from_json
-from orchestrator.store.job_folder import Record
+from orchestrator.store.results import GenotypeJson, Record
 
 COLOURS = ("#0969da", "#bc4c00", "#1a7f37", "#8250df", "#cf222e", "#57606a", "#bf8700", "#0550ae")
 MOST_NAMED = 2 * len(COLOURS)
 """Lines that a legend can name; of more, only how they lie is to be seen."""
 
 
-def draw(genotype: dict[str, Any], path: Path) -> None:
+def draw(genotype: GenotypeJson, path: Path) -> None:
     """Draw a cell of any kind to a PNG or SVG file."""
     gdas.drawing.draw.draw(any_from_json(genotype), path)
 

@@ -24,7 +24,7 @@ from gdas.genotype import (
     RecurrentGenotype,
     any_from_json,
 )
-from orchestrator.store.job_folder import Record
+from orchestrator.store.results import Record
 
 WIDTH, GAP = 1.0, (0.22, 0.22)
 LEFT, RIGHT, BOTTOM = 0.85, 0.75, 0.5

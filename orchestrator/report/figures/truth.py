@@ -6,13 +6,13 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from orchestrator.report.figures.curves import COLOURS
+from orchestrator.store.results import Distribution
 
 LOWEST_SHOWN = 1 / 20
 """Share of the worst cells that the figure gathers at its left edge."""
@@ -30,7 +30,7 @@ class Row:
 
 
 def distribution_figure(
-    path: Path, every: Mapping[str, list[Any]], methods: Sequence[Row], column: str
+    path: Path, every: Distribution, methods: Sequence[Row], column: str
 ) -> None:
     """All cells as a histogram, under it a row a method with a mark for every seed.
 
@@ -116,7 +116,7 @@ def distribution_figure(
     figure.savefig(path, dpi=120)
 
 
-def _quantile(every: Mapping[str, list[Any]], share: float) -> float:
+def _quantile(every: Distribution, share: float) -> float:
     """The accuracy that `share` of the cells do not exceed."""
     reached, total = 0, sum(every["cells"])
     for accuracy, count in zip(every["accuracies"], every["cells"], strict=True):
