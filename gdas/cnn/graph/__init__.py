@@ -1,0 +1,1 @@
+"""A search step as one static list of launches."""
