@@ -10,9 +10,6 @@ Names: P output pixels and Q input pixels of a cell (of all images), C channels,
 outputs.
 """
 
-# Triton reads these functions' source: their arguments are pointers, numbers and constants.
-# mypy: disable-error-code="no-untyped-def, no-untyped-call"
-
 from __future__ import annotations
 
 import triton
@@ -29,7 +26,6 @@ from gdas.cnn.graph.tiles import (
     coordinates,
     depthwise_gradient_tile,
     depthwise_place,
-    kernel_area,
     place_of_state,
     pointwise_place,
     pointwise_weight,
@@ -331,9 +327,7 @@ def source_gradient(
         pixel = tile * BLOCK_P + tl.arange(0, BLOCK_P)
         live = pixel < pixels
         mask = live[:, None] & channel[None, :]
-        image, row, column = coordinates(
-            pixel, tl.where(large, H_IN, H), tl.where(large, W_IN, W)
-        )
+        image, row, column = coordinates(pixel, tl.where(large, H_IN, H), tl.where(large, W_IN, W))
         at = (begin + pixel * step)[:, None] * C + c[None, :]
         x = tl.load(states + at, mask=mask, other=0.0).to(tl.float32)
         out = tl.zeros([BLOCK_P, BLOCK_C], tl.float32)
@@ -358,7 +352,9 @@ def source_gradient(
                 read = gradients + (place + pixel * apart)[:, None] * C + c[None, :]
                 out = tl.load(read, mask=mask, other=0.0).to(tl.float32)
             else:
-                half = ((edge * P + (image * H + row // 2) * W + column // 2)[:, None] * C) + c[None, :]
+                half = ((edge * P + (image * H + row // 2) * W + column // 2)[:, None] * C) + c[
+                    None, :
+                ]
                 even = (row % 2 == 0) & (column % 2 == 0)
                 odd = (row % 2 == 1) & (column % 2 == 1)
                 of_even = tl.load(between + half, mask=mask & even[:, None], other=0.0)
@@ -366,58 +362,3 @@ def source_gradient(
                 out = tl.where(x > 0, of_even.to(tl.float32) + of_odd.to(tl.float32), 0.0)
         before = tl.load(gradients + at, mask=mask, other=0.0).to(tl.float32)
         tl.store(gradients + at, before + out, mask=mask)
-
-
-@triton.jit(do_not_specialize=["T", "T_WIDE", "programs"])
-def weight_gradients(
-    pointwise, depthwise, gradients, operations, offsets, sources, T, T_WIDE, programs,
-    E: tl.constexpr, C: tl.constexpr, STRIDE: tl.constexpr, BLOCK: tl.constexpr,
-    BLOCK_T: tl.constexpr,
-):  # fmt: skip
-    """Add the shares of an edge's weight gradients; a slot's pointwise or depthwise weight each.
-
-    Depthwise shares of sources of the larger images are T_WIDE tiles, others T.
-    """
-    part = tl.program_id(2)  # slot * 2 + (1 for depthwise)
-    slot = part // 2
-    edge = tl.program_id(1)
-    operation = tl.load(operations + edge)
-    source = tl.load(sources + edge)
-    separable = (operation >= SEP_3) & (operation < DIL_3)
-    dilated = operation >= DIL_3
-    reduced = (STRIDE == 2) & (operation == SKIP) & (source < 2)
-    element = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    begin = tl.load(offsets + edge * OPERATIONS + operation)
-    area = kernel_area(operation)
-    second = tl.where(separable & (slot == 1), area * C + C * C, 0)
-    if part % 2 == 0:
-        if separable | ((dilated | reduced) & (slot == 1)):
-            shares = pointwise + (slot * E + edge) * programs * C * C
-            total = sum_of_shares(shares, element, C * C, programs, BLOCK, BLOCK_T)
-            to = gradients + begin + second + tl.where(reduced, 0, area * C)
-            tl.store(to + element, total, mask=element < C * C)
-    else:
-        if separable | (dilated & (slot == 1)):
-            wide = (source < 2) & ((slot == 0) | dilated)
-            count = tl.where(wide, T_WIDE, T)
-            shares = depthwise + (slot * E + edge) * T_WIDE * 25 * C
-            inside = element < area * C
-            if tl.program_id(0) * BLOCK < area * C:
-                total = sum_of_shares(shares, element, 25 * C, count, BLOCK, BLOCK_T)
-                # The shares are tap by tap, the weight channel by channel.
-                to = gradients + begin + second + (element % C) * area + element // C
-                tl.store(to, total, mask=inside)
-
-
-@triton.jit
-def sum_of_shares(
-    shares, element, LENGTH: tl.constexpr, count, BLOCK: tl.constexpr, BLOCK_T: tl.constexpr
-):  # fmt: skip
-    """The sum of `count` rows of LENGTH numbers, at these elements."""
-    total = tl.zeros([BLOCK], tl.float32)
-    for begin in range(0, count, BLOCK_T):
-        share = begin + tl.arange(0, BLOCK_T)
-        mask = (share < count)[:, None] & (element < LENGTH)[None, :]
-        at = shares + share[:, None] * LENGTH + element[None, :]
-        total += tl.sum(tl.load(at, mask=mask, other=0.0), axis=0)
-    return total

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from gdas.cnn.cell import SearchCell
-from gdas.cnn.graph import backward, forward
+from gdas.cnn.graph import backward, forward, shares
 from gdas.cnn.graph.flat import FlatNorms, FlatWeights, flatten_norms
 
 TILE = 2048
@@ -104,7 +104,7 @@ def graph_cell(
     Args:
         place: the cell's number in the network.
     """
-    channels = cell.preprocess.s1[-1].num_features  # type: ignore[index, union-attr]
+    channels = cell.preprocess.s1[-1].num_features
     assert isinstance(channels, int)
     device = weights.weights.device
     sources = [source for _, source in cell.edge_list]
@@ -254,13 +254,11 @@ def run_backward(
         )  # fmt: skip
     if weights:
         blocks_of_weights = -(-max(c, 25) * c // 128)
-        backward.weight_gradients[(blocks_of_weights, e, 4)](
+        shares.weight_gradients[(blocks_of_weights, e, 4)](
             of_pointwise, of_depthwise, flat.gradients, kept.operations, cell.offsets,
             cell.sources, tiles, wide, programs, e, c, cell.stride, BLOCK=128, BLOCK_T=16,
         )  # fmt: skip
-    s0, s1 = (
-        _image(gradients, i * q * c, size.batch, size.h_in, size.w_in, c) for i in range(2)
-    )
+    s0, s1 = (_image(gradients, i * q * c, size.batch, size.h_in, size.w_in, c) for i in range(2))
     return s0, s1
 
 
@@ -269,7 +267,9 @@ def _first_edge(node: int) -> int:
     return node * (node + 3) // 2
 
 
-def _image(buffer: Tensor, begin: int, batch: int, height: int, width: int, channels: int) -> Tensor:
+def _image(
+    buffer: Tensor, begin: int, batch: int, height: int, width: int, channels: int
+) -> Tensor:
     """A part of a buffer as channels-last images."""
     strides = (height * width * channels, 1, width * channels, channels)
     return buffer.as_strided((batch, channels, height, width), strides, begin)
@@ -293,6 +293,7 @@ class _Cell(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient_BCHW: Tensor) -> tuple[Tensor | None, ...]:
         s0, s1 = run_backward(ctx.cell, ctx.kept, gradient_BCHW, weights=ctx.weights)
+        ctx.kept = None  # what autograd would free by itself
         return s0, s1, ctx.cell.gate_gradients, None, None, None
 
 

@@ -10,9 +10,6 @@ enters the node. `none` and the identity use neither.
 Names: P output pixels and Q input pixels of a cell (of all images), C channels, E edges, T tiles.
 """
 
-# Triton reads these functions' source: their arguments are pointers, numbers and constants.
-# mypy: disable-error-code="no-untyped-def, no-untyped-call"
-
 from __future__ import annotations
 
 import triton
@@ -180,9 +177,7 @@ def second_pass(
         last = (E + edge) * P
         mask = live[:, None] & (c < C)[None, :]
         tl.store(depth + (last + pixel)[:, None] * C + c[None, :], value, mask=mask)
-        matrix = pointwise_weight(
-            weights + pointwise_place(begin, operation, True, C), c, C, 0, C
-        )
+        matrix = pointwise_weight(weights + pointwise_place(begin, operation, True, C), c, C, 0, C)
         out = tl.dot(value, tl.trans(matrix), input_precision=PRECISION)
         keep_raw(raw, partial, out, pixel, tile, last, edge, c, P, T, C, BLOCK_P)
 

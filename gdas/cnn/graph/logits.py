@@ -38,7 +38,7 @@ class DeviceLogits:
     @property
     def draws(self) -> tuple[int, int, int]:
         """D, E, K."""
-        return len(self.type_of_draw_D), *self.values_TEK.shape[1:]  # type: ignore[return-value]
+        return len(self.type_of_draw_D), self.values_TEK.shape[1], self.values_TEK.shape[2]
 
 
 def device_logits(
@@ -57,7 +57,9 @@ def device_logits(
     return DeviceLogits(
         types,
         values,
-        *(torch.zeros_like(values) for _ in range(3)),
+        torch.zeros_like(values),
+        torch.zeros_like(values),
+        torch.zeros_like(values),
         torch.tensor([types.index(key.split()[0]) for key in unique], device=device),
         torch.tensor([unique.index(key) for key in keys], device=device),
         [
@@ -111,7 +113,7 @@ def adam(logits: DeviceLogits, alpha: AlphaUpdate, corrections_2: Tensor) -> Non
 
 
 def corrections(alpha: AlphaUpdate, taken: int, steps: int) -> Tensor:
-    """For the steps after `taken` ones: the rate and the root that correct Adam's moments, S x 2."""
+    """What corrects Adam's moments in the steps after `taken` ones, S x 2: a rate and a root."""
     first, second = alpha.betas
     rows = [
         (alpha.lr / (1 - first**t), (1 - second**t) ** 0.5)

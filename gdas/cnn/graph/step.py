@@ -231,10 +231,12 @@ class GraphSteps:
                 out_BCHW = cell(s0_BCHW, s1_BCHW, None)
                 continue
             place = list(self.cells).index(i)
-            inputs = cell.preprocess(s0_BCHW, s1_BCHW)
+            c0_BCHW, c1_BCHW = cell.preprocess(s0_BCHW, s1_BCHW)
             gates, operations = self.gates[place], self.operations_N[place]
             gates.requires_grad_(torch.is_grad_enabled() and not weights)
-            out_BCHW = apply_cell(self.cells[i], *inputs, gates, operations, weights=weights)
+            out_BCHW = apply_cell(
+                self.cells[i], c0_BCHW, c1_BCHW, gates, operations, weights=weights
+            )
         pooled_BC = net.pool(net.last_activation(out_BCHW)).flatten(1)
         scores: Tensor = net.classifier(pooled_BC)
         return scores

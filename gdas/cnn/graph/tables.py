@@ -54,8 +54,8 @@ class Table:
         self.sizes = other.sizes
 
     def to(self, device: torch.device) -> Table:
-        moved = (t.to(device) for t in (self.rows_SB, self.moves_SB5, self.noise_SDEK))
-        return Table(*moved, self.sizes)
+        rows, moves, noise = self.rows_SB, self.moves_SB5, self.noise_SDEK
+        return Table(rows.to(device), moves.to(device), noise.to(device), self.sizes)
 
 
 def draw_table(

@@ -7,9 +7,6 @@ on such a number.
 Names: P output pixels and Q input pixels of a cell (of all images), C channels, E edges.
 """
 
-# Triton reads these functions' source: their arguments are pointers, numbers and constants.
-# mypy: disable-error-code="no-untyped-def, no-untyped-call"
-
 from __future__ import annotations
 
 import triton
@@ -77,7 +74,8 @@ def positive(x):
 
 @triton.jit
 def taps_of_output(
-    x, begin, step, mean, rstd, weight, image, row, column, live, height, width, stride, dilation, c,
+    x, begin, step, mean, rstd, weight, image, row, column, live, height, width, stride,
+    dilation, c,
     C: tl.constexpr, KERNEL: tl.constexpr, NORMALISE: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip

@@ -3,9 +3,6 @@
 Names: B images of a batch, C image channels, H and W height and width.
 """
 
-# Triton reads these functions' source: their arguments are pointers, numbers and constants.
-# mypy: disable-error-code="no-untyped-def, no-untyped-call"
-
 from __future__ import annotations
 
 import triton

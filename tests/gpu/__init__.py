@@ -1,0 +1,1 @@
+"""Checks and measurements on a card: see tests.gpu.__main__."""
