@@ -16,7 +16,8 @@ from gdas.bench201.derive import derive_bench201_genotype
 from gdas.bench201.genotype import CELL_OPERATIONS, Bench201Genotype, reaches_output
 from gdas.bench201.network import CELL_TYPE, Cell, Network, picks_of
 from gdas.checkpoint import State
-from gdas.cnn.space import ImageHalves, Score, score_picks
+from gdas.cnn.halves import ImageHalves
+from gdas.cnn.space import Score, score_picks
 from gdas.data.source import ImageSource
 from gdas.derive import describe
 from gdas.metrics import BatchLoss

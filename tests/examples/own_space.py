@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from gdas.cnn.config import SearchConfig
-from gdas.cnn.space import ImageHalves
+from gdas.cnn.halves import ImageHalves
 from gdas.data.arrow import Images
 from gdas.metrics import BatchLoss
 from gdas.sampler import Pick
