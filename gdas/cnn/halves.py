@@ -8,30 +8,56 @@ Shapes: B batch, C channels, H and W height and width.
 from __future__ import annotations
 
 from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gdas.cnn.smallest_map import check_smallest_map
 from gdas.compute import autocast, memory_format
+from gdas.config import Precision
 from gdas.data.augment import augment, draw_moves, normalise
 from gdas.data.images import split_indices
+from gdas.data.settings import AnyImageData
 from gdas.data.source import Batch, ImageSource, Wanted
 from gdas.errors import InputError
 from gdas.metrics import BatchLoss, correct_top_k
-from gdas.presets import ImageSearchConfig
 from gdas.randomness import generator
-from gdas.search import Architecture
+from gdas.search import Architecture, SearchSettings
 
 
-def search_split(config: ImageSearchConfig, images: int) -> tuple[Tensor, Tensor]:
+class ImageSearchSettings(SearchSettings, Protocol):
+    """What the two halves of the images read of a search's settings besides.
+
+    Attributes:
+        data: the augmentation and the constants of normalising.
+        train_images, valid_images: sizes of D_T and D_V; None: half of the training images.
+        split_seed: of the halves; None: the seed of the search.
+        precision: of the forward pass.
+        channels_last: the memory layout of images and weights.
+    """
+
+    @property
+    def data(self) -> AnyImageData: ...
+    @property
+    def train_images(self) -> int | None: ...
+    @property
+    def valid_images(self) -> int | None: ...
+    @property
+    def split_seed(self) -> int | None: ...
+    @property
+    def precision(self) -> Precision: ...
+    @property
+    def channels_last(self) -> bool: ...
+
+
+def search_split(config: ImageSearchSettings, images: int) -> tuple[Tensor, Tensor]:
     """Indices of D_T and D_V among the training images, for this configuration's seed."""
     seed = config.seed if config.split_seed is None else config.split_seed
     return split_indices(images, seed, config.train_images, config.valid_images)
 
 
-def check_halves(config: ImageSearchConfig, train: int, valid: int) -> None:
+def check_halves(config: ImageSearchSettings, train: int, valid: int) -> None:
     """Raise InputError unless both halves of the training images have a whole batch.
 
     Args:
@@ -55,7 +81,7 @@ class ImageHalves:
     """
 
     def __init__(
-        self, config: ImageSearchConfig, images: ImageSource, device: torch.device
+        self, config: ImageSearchSettings, images: ImageSource, device: torch.device
     ) -> None:
         self.config = config
         self.device = device
@@ -64,9 +90,13 @@ class ImageHalves:
         self.valid_images = self.images.to(device)
         self._orders: dict[str, tuple[int, Tensor]] = {}
         self.train_T, self.valid_V = search_split(config, len(images))
-        check_halves(config, len(self.train_T), len(self.valid_V))
-        check_smallest_map(config, images.size, len(self.train_T), len(self.valid_V))
+        check_halves(config, *self.sizes)
         self.layout = memory_format(config.channels_last)
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Images in D_T and in D_V."""
+        return len(self.train_T), len(self.valid_V)
 
     @property
     def steps(self) -> int:

@@ -17,6 +17,7 @@ from gdas.cnn.cell import SearchCell
 from gdas.cnn.config import SearchConfig
 from gdas.cnn.derive import derive_genotype
 from gdas.cnn.halves import ImageHalves
+from gdas.cnn.smallest_map import check_smallest_map
 from gdas.cnn.supernet import Supernet
 from gdas.compute import autocast
 from gdas.config import SamplerConfig
@@ -59,6 +60,7 @@ class ImageSpace:
         self.config = config
         self.device = device
         self.halves = ImageHalves(config, images, device)
+        check_smallest_map(config, images.size, *self.halves.sizes)
         supernet = build_supernet(config, images.classes)
         self.weights: nn.Module = self.halves.place(supernet)
         self.cell_types: Sequence[str] = supernet.kinds
@@ -115,7 +117,7 @@ def score_with_shared_weights(
     space.weights.load_state_dict(state["weights"])
     genotype, _ = derive_genotype(config, state["logits"])
     picks = [_derived_picks(space.supernet, kind, genotype) for kind in space.cell_types]
-    return score_picks(space.weights, space.halves, picks)
+    return score_picks(space.weights, space.halves, picks, config.recalibration_batches)
 
 
 def compare_drawn_with_uniform(
@@ -141,7 +143,13 @@ def compare_drawn_with_uniform(
         for logits in (state["logits"], uniform):
             noise = generator(config.seed, "compared cells", i)
             one = draw_architecture(logits, space.cell_types, SamplerConfig(), 1.0, noise)
-            score = score_picks(space.weights, space.halves, one.picks, config.compared_images)
+            score = score_picks(
+                space.weights,
+                space.halves,
+                one.picks,
+                config.recalibration_batches,
+                config.compared_images,
+            )
             drawn_and_uniform.append(score.top1)
         pairs.append((drawn_and_uniform[0], drawn_and_uniform[1]))
     return pairs
@@ -151,6 +159,7 @@ def score_picks(
     weights: nn.Module,
     halves: ImageHalves,
     picks: Sequence[Sequence[Pick]],
+    recalibration_batches: int,
     images: int | None = None,
 ) -> Score:
     """Score one architecture on D_V with shared weights, batch norm recalibrated on D_T.
@@ -163,6 +172,7 @@ def score_picks(
         weights: a supernet; its batch-norm statistics are lost, so that architectures may be
             scored one after the other.
         picks: for every cell what it runs.
+        recalibration_batches: of D_T, that the statistics are collected from.
         images: so many of D_V, the first ones; None: all.
     """
     config, device = halves.config, halves.device
@@ -175,7 +185,7 @@ def score_picks(
     with torch.no_grad(), eager, autocast(device, config.precision):
         weights.train()
         rows_T = halves.images.order(halves.train_T, config.seed, "recalibration")
-        for rows_B in rows_T.split(config.batch_size)[: config.recalibration_batches]:
+        for rows_B in rows_T.split(config.batch_size)[:recalibration_batches]:
             weights(halves.plain(rows_B).pixels_BCHW, picks)
         weights.eval()
         loss, correct = 0.0, 0
