@@ -38,7 +38,7 @@ RUN_BY = {
         "tests/orchestrator/test_send_runs.py"
         "::test_runs_sent_to_another_mlflow_are_equal_and_sending_twice_doubles_nothing"
     ),
-    "python -m orchestrator.drill": f"{PAGES}::test_the_drill_of_one_fault",
+    "python -m tests.drill": f"{PAGES}::test_the_drill_of_one_fault",
     # Not on a real cluster: on several nodes of this machine, and a store that moto plays.
     "python -m orchestrator.reproduce_paper headline --address auto --out "
     "s3://BUCKET/runs/headline --yes": (
@@ -202,7 +202,7 @@ def test_what_make_runs() -> None:
         "test-all": f"{python} pytest",
         "check": f"{python} mypy",
         "bench": f"{python} tests.bench",
-        "drill": f"{python} orchestrator.drill",
+        "drill": f"{python} tests.drill",
     }.items():
         lines = made(target).splitlines()
         assert any(found.startswith(line) for found in lines), target

@@ -40,7 +40,10 @@ def experiment_of(words: Sequence[str]) -> Experiment:
     """
     names = [word for word in words if "=" not in word]
     if len(names) > 1:
-        raise InputError(f"one experiment at a time, got {' and '.join(names)}")
+        raise InputError(
+            f"one experiment at a time, got {' and '.join(names)}; settings are key=value, such as "
+            "search.recipe.epochs=3"
+        )
     return load_experiment(names[0] if names else "smoke", [word for word in words if "=" in word])
 
 
@@ -58,8 +61,8 @@ def load_experiment(name: str, overrides: list[str]) -> Experiment:
     if not path.is_file():
         names = sorted(p.stem for p in EXPERIMENTS.glob("*.yaml"))
         raise InputError(
-            f"experiment {name!r}: no file {path}{suggestion(name, names)}; "
-            f"known are {', '.join(names)}"
+            f"experiment {name!r}: no file {path}{suggestion(name, names)}; or give "
+            "the path of your own, such as mine.yaml"
         )
     try:
         if path.stat().st_size > MAX_BYTES:
@@ -68,7 +71,10 @@ def load_experiment(name: str, overrides: list[str]) -> Experiment:
     except (UnicodeDecodeError, OSError) as error:
         raise InputError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from None
     if not isinstance(raw, dict):
-        raise InputError(f"{path}: expected a mapping with searches and finals")
+        raise InputError(
+            f"{path}: expected a mapping with searches, finals or measures, such as "
+            "finals: {one: {cell: {published: GDAS_V1}}}"
+        )
     raw.setdefault("name", path.stem)
     for override in overrides:
         _apply(raw, override)
@@ -171,7 +177,10 @@ def resolve(raw: Raw, *, base: Path) -> Experiment:
         for name, own in _mapping(raw.get("measures"), "measures").items()
     }
     if not out["searches"] and not out["finals"] and not out["measures"]:
-        raise InputError("searches, finals, measures: all are empty, there is nothing to do")
+        raise InputError(
+            "searches, finals, measures: all are empty, there is nothing to do; add one, such as "
+            "finals: {one: {cell: {published: GDAS_V1}}}"
+        )
     return decode(Experiment, out, "")
 
 
@@ -180,10 +189,17 @@ def _task(recipe: object, where: str) -> str:
     recipe = recipe if isinstance(recipe, dict) else {}
     data = recipe.get("data")
     name = data.get("name") if isinstance(data, dict) else None
-    task = recipe.get("task", "text" if name in TEXT_DATA else "image")
+    text = name in TEXT_DATA or (isinstance(data, dict) and _own_text(data))
+    task = recipe.get("task", "text" if text else "image")
     if task not in SPACES:
         raise InputError(f"{where}.task={task}: unknown{suggestion(str(task), list(SPACES))}")
     return str(task)
+
+
+def _own_text(data: Raw) -> bool:
+    name = data.get("name")
+    known = isinstance(name, str) and name in IMAGE_DATA | PHOTO_DATA
+    return data.get("format") == "text" and isinstance(name, str) and not known
 
 
 def _prefix(own: Raw, where: str) -> str:
@@ -291,7 +307,7 @@ def _recipe(stage: Literal["search", "train"], preset: Preset, own: object, wher
         raise InputError(
             f"{where}: preset {preset} has no search for {SPACES[task].cells}; use {usual}"
         )
-    if name in TEXT_DATA:
+    if name in TEXT_DATA or _own_text(data):
         if preset not in TEXT_SEARCH_PRESETS:
             raise InputError(f"{where}: preset {preset} has no recurrent half; use paper")
         if stage == "search":
@@ -309,7 +325,7 @@ def _recipe(stage: Literal["search", "train"], preset: Preset, own: object, wher
             known = [*IMAGE_DATA, *PHOTO_DATA, *TEXT_DATA]
             raise InputError(
                 f"{where}.data.name={name}: unknown data set{suggestion(name, known)} (or your "
-                "own photos: data.format=photos)"
+                "own files: data.format=photos or data.format=text)"
             )
         if data.get("format", constants["format"]) != constants["format"]:
             raise InputError(
@@ -332,7 +348,10 @@ def _mapping(value: object, where: str) -> Raw:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise InputError(f"{where}={value!r}: expected a mapping")
+        raise InputError(
+            f"{where}={one_line(value, 60)}: expected a mapping, such as {where.split('.')[-1]}: "
+            "{key: value}"
+        )
     return value
 
 

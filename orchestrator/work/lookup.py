@@ -181,12 +181,11 @@ def scored_cells(
     A cell that no path leads through gives every image the same scores; it is not run, and counts
     as no better than a guess among the classes.
     """
-    if search.remote is not None:
-        search.fetch_checkpoint()
+    search.fetch_checkpoint()
     checkpoint, damaged = newest(search.checkpoints)
     if checkpoint is None or damaged:
         raise RuntimeError(
-            f"{search.place('checkpoints')}: no whole checkpoint of the search is left"
+            f"{search.place.address_of('checkpoints')}: no whole checkpoint of the search is left"
         )
     images = open_images(config.data, "train", data)
     cells = uniform_cells(config.seed, "uniform cells", spec.cells)

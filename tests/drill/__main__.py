@@ -17,10 +17,10 @@ from typing import Any
 
 from gdas.errors import InputError
 from gdas.files import write_json
-from orchestrator.drill import faults, services
-from orchestrator.drill.faults import Fault
-from orchestrator.drill.scene import Scene, Struck, differences, lost, recovery
 from orchestrator.terminal.console import run_command, say_next
+from tests.drill import faults, services
+from tests.drill.faults import Fault
+from tests.drill.scene import Scene, Struck, differences, lost, recovery
 
 Row = dict[str, Any]
 
@@ -54,12 +54,12 @@ KINDS: dict[str, Fault] = {
 
 
 EPILOG = f"""examples:
-  python -m orchestrator.drill                                    20 faults
-  python -m orchestrator.drill --seed 7 --faults 40               the same moments again
-  python -m orchestrator.drill --only driver-killed,disk-full --faults 2
-  python -m orchestrator.drill --experiment drill-all --only every-job-killed --faults 1
+  python -m tests.drill                                    20 faults
+  python -m tests.drill --seed 7 --faults 40               the same moments again
+  python -m tests.drill --only driver-killed,disk-full --faults 2
+  python -m tests.drill --experiment drill-all --only every-job-killed --faults 1
                                                                   every kind of training loop
-  python -m orchestrator.drill --experiment smoke --only three-times --faults 1
+  python -m tests.drill --experiment smoke --only three-times --faults 1
 
 The study runs once undisturbed; then again for each fault: it is struck at a moment that the seed
 draws, the same command is given again, and all that it leaves must be equal. The drill's own
@@ -190,7 +190,7 @@ def table(rows: list[Row]) -> str:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m orchestrator.drill",
+        prog="python -m tests.drill",
         description="Strike a small study with faults; does it end with the same bits?",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -246,7 +246,7 @@ def _drill(options: argparse.Namespace) -> int:
         say_next(f"python -m orchestrator.compare {whole} {kept / 'out'}")
     else:
         which = "" if experiment == "drill" else f" --experiment {experiment}"
-        say_next(f"python -m orchestrator.drill{which} --seed {seed + 1} --out {out}")
+        say_next(f"python -m tests.drill{which} --seed {seed + 1} --out {out}")
     return 1 if different else 0
 
 
