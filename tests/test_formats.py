@@ -13,16 +13,22 @@ import pytest
 import torch
 import yaml
 
+from gdas.data.images import open_images
 from gdas.data.layouts import EXTENSIONS
+from gdas.data.settings import PhotoData
 from gdas.data.shards import main as convert
+from gdas.data.source import Split
+from gdas.genotype import PUBLISHED
+from gdas.train_image import train_image
 from orchestrator import reproduce_paper
 from tests.gdas.photo_folder import encode, scene
+from tests.gdas.tiny import CPU, train_config
 from tests.readme import ROOT
 
 PAGE = (ROOT / "experiments" / "formats.md").read_text(encoding="utf-8")
 LABELS, KAGGLE = re.findall(r"^```csv\n(.*?)^```", PAGE, re.M | re.S)
 ROWS = dict(re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", PAGE, re.M))
-CLASS_OF = {"1": "cat", "2": "dog", "3": "cat", "4": "dog"}
+SPLITS: tuple[Split, ...] = ("train", "test")
 ANNOTATIONS = "3.jpg\tcat\t0\t0\t9\t9\n4.jpg\tdog\t0\t0\t9\t9\n"
 
 
@@ -110,6 +116,14 @@ def test_every_layout_of_the_page_is_converted_and_planned(
     own = experiment(Path("own.yaml"), read, settings)
     assert reproduce_paper.main([own, "--data", "DATA", "--out", "OUT", "--dry-run"]) == 0
     assert "train-own" in capsys.readouterr().out
+    photos = PhotoData(name="NAME", classes=2, size=32, resize=36)
+    config = train_config(data=photos, epochs=1, batch_size=2, auxiliary_weight=0.0)
+    train, test = (open_images(photos, split, Path("DATA")) for split in SPLITS)
+    rows = torch.arange(2)
+    (segment,) = train_image(
+        config, PUBLISHED["GDAS_F1"], train, rows, test, rows, evaluated_on="test", device=CPU
+    )
+    assert 0 <= segment.metrics["test/top1"] <= 100
 
 
 def test_the_text_of_the_page_is_planned(

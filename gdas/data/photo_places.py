@@ -18,8 +18,11 @@ import pyarrow.parquet as pq
 
 from gdas.errors import InputError, one_line
 
-GROUPS = 24
+GROUPS = 32
 """Row groups that stay in memory while photos are read from tables."""
+WINDOW_BYTES = 2**30
+"""Bytes of row groups that are shuffled together, until one more goes beyond; twice that many stay
+in memory."""
 
 
 class Span(NamedTuple):
@@ -74,6 +77,7 @@ class PhotoReader:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._groups: OrderedDict[tuple[str, int], pa.Array] = OrderedDict()
+        self._bytes = 0
 
     def read(self, photo: Photo) -> bytes:
         """The photo's file, as it is.
@@ -105,10 +109,12 @@ class PhotoReader:
         if key in self._groups:
             self._groups.move_to_end(key)
             return self._groups[key]
-        while len(self._groups) >= GROUPS:
-            self._groups.popitem(last=False)
-        self._groups[key] = _images(place)
-        return self._groups[key]
+        images = _images(place)
+        while self._groups and (len(self._groups) >= GROUPS or self._bytes > 2 * WINDOW_BYTES):
+            self._bytes -= self._groups.popitem(last=False)[1].nbytes
+        self._bytes += images.nbytes
+        self._groups[key] = images
+        return images
 
 
 def _images(place: Row) -> pa.Array:
