@@ -6,7 +6,6 @@ names inside an archive are words of the index and never become paths.
 
 from __future__ import annotations
 
-import functools
 import os
 import threading
 from collections import OrderedDict
@@ -99,8 +98,10 @@ class PhotoReader:
             with self._lock:
                 value = self._group(place)[place.row].as_py()
         except OSError as error:
-            raise InputError(f"{photo.where}: cannot read ({error.strerror or error})") from None
-        except (pa.ArrowException, KeyError, IndexError) as error:
+            raise InputError(
+                f"{photo.where}: cannot read ({error.strerror or one_line(error)})"
+            ) from None
+        except (pa.ArrowException, KeyError, IndexError, ValueError, TypeError) as error:
             raise InputError(f"{photo.where}: damaged ({one_line(error, 200)})") from None
         return value if isinstance(value, bytes) else b""  # nothing: damaged, as an empty file
 
@@ -123,13 +124,9 @@ def _images(place: Row) -> pa.Array:
             column = file.read_row_group(place.group, columns=[place.column])[place.column]
         images = column.combine_chunks()
     else:
-        images = _batches(place.path)[place.group].column(place.column)
+        images = arrow_batches(place.path)[place.group].column(place.column)
+    images.validate(full=True)  # offsets of a damaged file may lie anywhere
     return images.field("bytes") if pa.types.is_struct(images.type) else images
-
-
-@functools.lru_cache(maxsize=64)
-def _batches(path: str) -> list[pa.RecordBatch]:
-    return arrow_batches(path)
 
 
 def arrow_batches(path: str) -> list[pa.RecordBatch]:

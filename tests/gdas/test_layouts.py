@@ -518,6 +518,35 @@ def test_a_tar_with_any_byte_changed_or_cut_off_is_read_whole_or_refused(
         assert len(found.photos["train"]) == 2
 
 
+@pytest.mark.parametrize("kind", ["Parquet", "Arrow"])
+def test_a_table_with_any_byte_changed_or_cut_off_is_read_or_refused(
+    kind: str, tmp_path: Path
+) -> None:
+    root = source(tmp_path, kind)
+    path = next(p for p in sorted(root.rglob("*train*/*.arrow" if kind == "Arrow" else "*train*")))
+    path = path if path.is_file() else next(path.glob("*.arrow"))
+    whole = path.read_bytes()
+
+    @settings(max_examples=50, deadline=None)
+    @given(st.integers(0, len(whole) - 1), st.integers(1, 255), st.booleans())
+    def harmed(place: int, change: int, cut: bool) -> None:
+        content = bytearray(whole)
+        if cut:
+            del content[place:]
+        else:
+            content[place] ^= change
+        path.unlink()  # the mapping of the one before stays whole
+        path.write_bytes(bytes(content))
+        reader = PhotoReader()
+        try:
+            for photo in find_photos(root).photos["train"]:
+                assert isinstance(reader.read(photo), bytes)
+        except InputError as problem:
+            assert "\n" not in str(problem)
+
+    harmed()
+
+
 @settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
