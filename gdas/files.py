@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gdas.errors import InputError
+from gdas.errors import InputError, one_line
 
 
 def write_text(path: Path, text: str) -> None:
@@ -50,13 +50,19 @@ def named_object(
         InputError: no object, of another format, an unknown key, or a name that is not text.
     """
     if not isinstance(value, dict):
-        raise InputError(f"{where}: expected a JSON object with {' and '.join(keys)}")
+        raise InputError(
+            f"{where}: is no JSON object; expected a JSON object with {' and '.join(keys)}"
+        )
     if value.get("format") != form:
-        raise InputError(f"{where}: format is {value.get('format')!r}, expected {form!r}")
+        found = f"format is {value['format']!r}" if "format" in value else "no format is given"
+        raise InputError(f'{where}: {one_line(found, 80)}; it must have "format": "{form}"')
     known = {"format", "name", *keys, *optional}
     if unknown := sorted(set(value) - known):
-        raise InputError(f"{where}: unknown key {unknown[0]!r}; known are {sorted(known)}")
+        raise InputError(
+            f"{where}: unknown key {one_line(unknown[0], 40)!r}; use {', '.join(sorted(known))}"
+        )
     name = value.get("name", "unnamed")
     if not isinstance(name, str):
-        raise InputError(f"{where}: name must be a string")
+        shown = one_line(name, 40)
+        raise InputError(f'{where}: name is {shown}; must be text, such as "name": "mine"')
     return name, value

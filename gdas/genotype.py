@@ -149,7 +149,7 @@ AnyGenotype = Genotype | RecurrentGenotype | Bench201Genotype
 def _check_recurrent(genotype: RecurrentGenotype, where: str) -> None:
     steps = len(genotype.recurrent)
     if steps == 0:
-        raise InputError(f"{where}: no steps; a recurrent cell needs at least one")
+        raise InputError(f'{where}: no steps; a recurrent cell needs one or more, as [["tanh", 0]]')
     for i, (operation, source) in enumerate(genotype.recurrent):
         if operation not in RECURRENT_OPERATIONS:
             raise InputError(
@@ -163,7 +163,8 @@ def _check_recurrent(genotype: RecurrentGenotype, where: str) -> None:
     for state in genotype.concat:
         if not 0 <= state <= steps or genotype.concat.count(state) > 1:
             raise InputError(
-                f"{where}, concat: state {state}; expected different states from 0 to {steps}"
+                f"{where}, concat: state {state}; must be different states from 0 to {steps}, "
+                "or left out for all but 0"
             )
 
 
@@ -232,14 +233,20 @@ def from_json(value: object, where: str = "genotype") -> Genotype:
 
 def _edges(value: object, where: str) -> tuple[Edge, ...]:
     if not isinstance(value, list):
-        raise InputError(f"{where}: expected a list of [operation, source] pairs")
+        raise InputError(
+            f"{where}: expected a list of [operation, source] pairs, such as "
+            '[["sep_conv_3x3", 0], ["skip_connect", 1]]'
+        )
     edges: list[Edge] = []
     for i, edge in enumerate(value):
         match edge:
             case [str(operation), int(source)] if not isinstance(source, bool):
                 edges.append((operation, source))
             case _:
-                raise InputError(f"{where}, edge {i}: expected [operation, source], got {edge!r}")
+                raise InputError(
+                    f"{where}, edge {i}: expected [operation, source] such as "
+                    f'["sep_conv_3x3", 0], got {one_line(edge, 60)}'
+                )
     return tuple(edges)
 
 
@@ -307,7 +314,10 @@ def load(path: str | os.PathLike[str]) -> AnyGenotype:
             if Path(file).is_file():
                 path, named = Path(file), name
         if path.stat().st_size > MAX_BYTES:
-            raise InputError(f"{path}: larger than {MAX_BYTES} bytes, not a genotype file")
+            raise InputError(
+                f"{path}: larger than {MAX_BYTES} bytes, not a genotype file; keep one line of a "
+                f"log: grep Genotype {path.name} | tail -1 > cell.txt"
+            )
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot read the genotype file ({error.strerror})") from None

@@ -43,6 +43,7 @@ _BENCH201 = re.compile(r"\|[^|~\s]{1,99}~\d{1,9}\|[^\s'\"),\]}]{0,999}")
 _START = re.compile(
     r"\b[A-Za-z_]\w{0,99}\((?=\s*(?:normal|reduce|recurrent)\w{0,20}\s*=)"
     r"|\bGenotype\w{0,30}\((?=\s*[\[(])"
+    r"|\bOrderedDict\((?=\s*\[\s*\(\s*['\"](?:normal|reduce|recurrent))"
     r"|\{(?=\s*['\"](?:normal|reduce|recurrent)(?:_concat)?['\"]\s*:)"
 )
 """Where a genotype may begin in a text: a call or a dictionary, up to its bracket."""
@@ -163,6 +164,12 @@ def _fields(value: Any, where: str) -> Any:
     """A call's values by their names, which DARTS's namedtuple gives to those without."""
     if not isinstance(value, Called):
         return value
+    if value.name == "OrderedDict":  # what `_asdict` gives in an older Python
+        pairs = value.positional[0]
+        if all(
+            isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) for pair in pairs
+        ):
+            return dict(pairs)
     of_cell = "recurrent" not in value.named and len(value.positional) != 2
     names = CELL_KEYS if of_cell else RECURRENT_KEYS
     if len(value.positional) > len(names):

@@ -12,7 +12,6 @@ Shapes: B batch, E edges, K operations.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import replace
@@ -22,10 +21,12 @@ import torch
 from torch import Tensor, nn
 
 from gdas.checkpoint import Segment, State
-from gdas.config import AnySearchConfig, SamplerConfig
+from gdas.config import SamplerConfig
 from gdas.metrics import BatchLoss, EpochSums, require_finite
+from gdas.presets import AnySearchConfig
 from gdas.randomness import generator
-from gdas.sampler import Draw, Pick, draw_operations, mix_operations, temperature
+from gdas.sampler import Draw, Pick, draw_operations, mix_operations
+from gdas.schedule import cosine, temperature
 
 
 class Architecture(NamedTuple):
@@ -293,11 +294,6 @@ class SearchSteps:
         return batch
 
 
-def cosine(epoch: int, epochs: int, start: float, end: float) -> float:
-    """Cosine learning rate of a 0-based epoch: `start` first, `end` after the last."""
-    return end + (start - end) * (1 + math.cos(math.pi * epoch / epochs)) / 2
-
-
 def search(
     config: AnySearchConfig,
     space: SearchSpace,
@@ -306,7 +302,7 @@ def search(
 ) -> Iterator[Segment]:
     """Search; yields a segment an epoch, whose state resumes the search exactly.
 
-    Source: paper Algorithm 1, section 4.2; settings in gdas.config.
+    Source: paper Algorithm 1, section 4.2; settings in gdas.config and the folder of the space.
 
     Args:
         config: the search's settings.

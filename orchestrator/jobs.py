@@ -112,14 +112,14 @@ def old_folders(store: Store, study: Study, there: Mapping[str, Mapping[str, Sta
     kept = {job.id for job in whole_plan(store, study)}
     if any(job.id not in kept for job in study):
         raise InputError(
-            f"{store.place('study.json')}: of another version of the algorithm; run it again "
+            f"{store.address_of('study.json')}: of another version of the algorithm; run it again "
             "first, so that it is known which folders are needed"
         )
     return [
         Old(
             name,
             sum(size for size, _ in files.values()),
-            JobFolder(store.out / "jobs" / name).result() is not None,
+            JobFolder.open(store.out / "jobs" / name).result() is not None,
             max((when for _, when in files.values()), default=0) / 1e9,
         )
         for name, files in there.items()
@@ -135,8 +135,8 @@ def whole_plan(store: Store, study: Study) -> Study:
         return unchecked_study(experiment, _data_folder(store, study))
     except InputError as problem:
         raise InputError(
-            f"{store.place('study.json')}: cannot tell which folders are needed ({problem}); run "
-            "the study again first"
+            f"{store.address_of('study.json')}: cannot tell which folders are needed ({problem}); "
+            "run the study again first"
         ) from None
 
 

@@ -148,14 +148,10 @@ def _report(experiment: Experiment, study: Study, out: str) -> int:
     store = Store(out) if there else None
     if store is None or not store.study():
         raise InputError(f"{out}: no study there yet (no study.json); start it first")
-    print(f"report: {_where(store, write_report(Results(experiment, study, store)))}")
+    write_report(Results(experiment, study, store))
+    print(f"report: {store.address_of('report/report.html')}")
     say_next(f"python -m orchestrator.status {store.address}")
     return 0
-
-
-def _where(store: Store, report: Path) -> str:
-    """A report's place, as people can open it."""
-    return store.place("report/report.html") if store.remote else str(report)
 
 
 def _data_folder(options: argparse.Namespace, experiment: Experiment) -> Path:
@@ -265,8 +261,8 @@ def _published_data(study: Study, store: Store, folder: Path, named: str | None)
     """Where jobs find their data on any node: the folder, or what is put on an object store."""
     if named is not None and is_address(named):
         storage = open_storage(named, option="--data")
-    elif store.remote is not None:
-        storage = store.remote.under("data")
+    elif is_address(store.address):
+        storage = open_storage(store.address_of("data"))
     else:
         return str(folder)
     open_jobs = [job for job in study if job.kind != "select" and not store.done(job)]
@@ -293,7 +289,9 @@ def _conclude(
         for line in saved_lines(study, store, board):
             print(line)
     where = (
-        _where(store, report) if report else "not written now; --report writes it of what is there"
+        store.address_of("report/report.html")
+        if report
+        else "not written now; --report writes it of what is there"
     )
     print(f"report: {where}")
     if tracker is not None:

@@ -16,20 +16,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from gdas.config import (
-    AlphaUpdate,
-    Derivation,
-    Dropouts,
-    SamplerConfig,
-    SearchConfig,
-    SupernetConfig,
-    TextSearchConfig,
-    TextTrainConfig,
-    TrainConfig,
-    WeightUpdate,
-)
+from gdas.cnn.config import Derivation, SearchConfig, SupernetConfig, TrainConfig
+from gdas.config import AlphaUpdate, SamplerConfig, WeightUpdate
 from gdas.data.settings import ImageData, PhotoData
 from gdas.presets import SEARCH_PRESETS, TEXT_SEARCH_PRESETS, image_train_preset, text_train_preset
+from gdas.rnn.config import Dropouts, TextSearchConfig, TextTrainConfig
 from gdas.settings import Interval, ranges
 from gdas.sources import NOT_SOURCED, SOURCES
 from orchestrator.experiment.config import (

@@ -13,6 +13,7 @@ from shlex import quote
 
 from orchestrator.experiment.study import Job, Study
 from orchestrator.store.recorded import driver, open_recorded, recorded_board, started_at
+from orchestrator.store.storage import is_address
 from orchestrator.store.store import Store
 from orchestrator.terminal.console import (
     failure_lines,
@@ -80,9 +81,9 @@ def _status(out: str) -> int:
 
 def _to_the_report(store: Store) -> str:
     """The command that brings the report before one's eyes."""
-    if store.remote is None:
+    if not is_address(store.address):
         return f"open {store.address}/report/report.html"
-    address = store.remote.under("report").address.partition("?")[0]
+    address = store.address_of("report").partition("?")[0]
     return f"aws s3 sync {address} report && open report/report.html"
 
 

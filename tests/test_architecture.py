@@ -59,6 +59,11 @@ def test_ray_is_imported_by_the_runner_alone() -> None:
     assert users == {"ray_study.py"}
 
 
+def test_conditional_writes_alone_go_through_obstore() -> None:
+    users = {p.name for p in (ROOT / "orchestrator").rglob("*.py") if "obstore" in third_party(p)}
+    assert users == {"conditional.py"}
+
+
 FLOORS = (
     ("commands",),
     ("tracking",),

@@ -157,7 +157,10 @@ def bench201_from_json(value: object, where: str = "genotype") -> Bench201Genoty
     name, fields = named_object(value, BENCH201_FORMAT, ("cell",), where)
     cell = fields.get("cell")
     if not isinstance(cell, str):
-        raise InputError(f"{where}, cell: expected text of the form {PATTERN}")
+        raise InputError(
+            f"{where}, cell: expected text of the form {PATTERN}, such as "
+            "|none~0|+|none~0|none~1|+|nor_conv_3x3~0|none~1|none~2|"
+        )
     return bench201_from_string(cell, name, f"{where}, cell")
 
 

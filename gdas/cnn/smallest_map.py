@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from gdas.config import ImageSearchConfig, SearchConfig
+from gdas.cnn.config import SearchConfig
 from gdas.errors import InputError
+from gdas.presets import ImageSearchConfig
 
 
 def smallest_map(config: ImageSearchConfig, size: int) -> int:

@@ -17,17 +17,20 @@ from torch.nn import functional as F
 
 from gdas.checkpoint import State
 from gdas.cnn.cell import SearchCell
+from gdas.cnn.config import SearchConfig
+from gdas.cnn.derive import derive_genotype
 from gdas.cnn.smallest_map import check_smallest_map
 from gdas.cnn.supernet import Supernet
 from gdas.compute import autocast, memory_format
-from gdas.config import ImageSearchConfig, SamplerConfig, SearchConfig
+from gdas.config import SamplerConfig
 from gdas.data.augment import augment, draw_moves, normalise
 from gdas.data.images import split_indices
 from gdas.data.source import Batch, ImageSource, Wanted
-from gdas.derive import DerivedCell, derive_cell, describe
+from gdas.derive import describe
 from gdas.errors import InputError
 from gdas.genotype import OPERATIONS, Genotype
 from gdas.metrics import BatchLoss, correct_top_k
+from gdas.presets import ImageSearchConfig
 from gdas.randomness import generator, initial_weights
 from gdas.sampler import Pick
 from gdas.search import Architecture, draw_architecture
@@ -218,23 +221,6 @@ class ImageSpace:
     def derived(self, logits: dict[str, Tensor]) -> tuple[dict[str, float], dict[str, Any]]:
         genotype, cells = derive_genotype(self.config, logits)
         return describe(genotype, cells, logits)
-
-
-def derive_genotype(
-    config: SearchConfig, logits: dict[str, Tensor]
-) -> tuple[Genotype, dict[str, DerivedCell]]:
-    """The genotype that the logits stand for, and how decided each cell is."""
-    cells = {
-        kind: derive_cell(
-            a,
-            nodes=config.network.nodes,
-            exclude_none=config.derivation.exclude_none,
-            distinct_sources=config.derivation.distinct_sources,
-        )
-        for kind, a in logits.items()
-    }
-    reduce = cells["reduce"].edges if "reduce" in cells else None
-    return Genotype(f"searched-seed{config.seed}", cells["normal"].edges, reduce), cells
 
 
 class Score(NamedTuple):

@@ -16,24 +16,20 @@ from typing import Any
 import torch
 
 import gdas.genotype
+from gdas.bench201.config import Bench201SearchConfig
 from gdas.bench201.space import Bench201Space
 from gdas.checkpoint import Segment
+from gdas.cnn.config import SearchConfig, TrainConfig
 from gdas.cnn.space import ImageSpace
 from gdas.cnn.train import train_image
 from gdas.compute import open_device
-from gdas.config import (
-    Bench201SearchConfig,
-    ImageSearchConfig,
-    SearchConfig,
-    TextSearchConfig,
-    TextTrainConfig,
-    TrainConfig,
-)
 from gdas.data.arrow import Images
 from gdas.data.images import known, open_images
 from gdas.data.settings import AnyImageData, PhotoData
 from gdas.data.source import ImageSource
 from gdas.data.text import Tokens, batch_tokens
+from gdas.presets import ImageSearchConfig
+from gdas.rnn.config import TextSearchConfig, TextTrainConfig
 from gdas.rnn.space import TextSpace
 from gdas.rnn.train import build_language_model, evaluate, train_text
 from gdas.search import SearchSpace, search

@@ -15,8 +15,10 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from gdas.config import ImageSearchConfig, TextSearchConfig, TrainConfig
+from gdas.cnn.config import TrainConfig
 from gdas.metrics import count_parameters
+from gdas.presets import ImageSearchConfig
+from gdas.rnn.config import TextSearchConfig
 from orchestrator.cost.workload import (
     empty_images,
     empty_network,

@@ -14,19 +14,21 @@ import torch
 from torch import Tensor
 
 import gdas.genotype
+from gdas.bench201.config import Bench201SearchConfig
 from gdas.bench201.genotype import CELL_OPERATIONS, EDGES
 from gdas.bench201.network import Network as Bench201Network
 from gdas.bench201.space import build_bench201_supernet
+from gdas.cnn.config import TrainConfig
+from gdas.cnn.derive import edge_list
 from gdas.cnn.network import Network
 from gdas.cnn.space import build_supernet
 from gdas.cnn.supernet import Supernet
 from gdas.cnn.train import build_network
-from gdas.config import Bench201SearchConfig, ImageSearchConfig, TrainConfig
 from gdas.data.images import known
 from gdas.data.shard_index import photos_in
 from gdas.data.text import TextSet, known_text
-from gdas.derive import edge_list
 from gdas.genotype import OPERATIONS
+from gdas.presets import ImageSearchConfig
 from gdas.sampler import Pick
 from orchestrator.experiment.study import Job
 

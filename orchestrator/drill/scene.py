@@ -202,7 +202,7 @@ class Struck:
 def jobs_in(out: Path) -> dict[str, JobFolder]:
     """The job folders of an output folder, by label."""
     found = sorted(out.glob("jobs/*"))
-    return {path.name.rpartition("-")[0]: JobFolder(path) for path in found}
+    return {path.name.rpartition("-")[0]: JobFolder.open(path) for path in found}
 
 
 def strike(scene: Scene, moment: str, labels: list[str] | None = None) -> Struck:
@@ -270,7 +270,7 @@ def expected_points(out: Path) -> Counter[Point]:
     """What the records say that MLflow must have."""
     found: Counter[Point] = Counter()
     for path in out.glob("jobs/*"):
-        for record in JobFolder(path).records():
+        for record in JobFolder.open(path).records():
             values = record["metrics"] | {"seconds": record["seconds"]}
             when, job = int(record["time"] * 1000), path.name.rpartition("-")[2]
             found.update((job, key, record["position"], when, v) for key, v in values.items())

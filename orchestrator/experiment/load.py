@@ -40,7 +40,10 @@ def experiment_of(words: Sequence[str]) -> Experiment:
     """
     names = [word for word in words if "=" not in word]
     if len(names) > 1:
-        raise InputError(f"one experiment at a time, got {' and '.join(names)}")
+        raise InputError(
+            f"one experiment at a time, got {' and '.join(names)}; settings are key=value, such as "
+            "search.recipe.epochs=3"
+        )
     return load_experiment(names[0] if names else "smoke", [word for word in words if "=" in word])
 
 
@@ -58,8 +61,8 @@ def load_experiment(name: str, overrides: list[str]) -> Experiment:
     if not path.is_file():
         names = sorted(p.stem for p in EXPERIMENTS.glob("*.yaml"))
         raise InputError(
-            f"experiment {name!r}: no file {path}{suggestion(name, names)}; "
-            f"known are {', '.join(names)}"
+            f"experiment {name!r}: no file {path}{suggestion(name, names)}; or give "
+            "the path of your own, such as mine.yaml"
         )
     try:
         if path.stat().st_size > MAX_BYTES:
@@ -68,7 +71,10 @@ def load_experiment(name: str, overrides: list[str]) -> Experiment:
     except (UnicodeDecodeError, OSError) as error:
         raise InputError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from None
     if not isinstance(raw, dict):
-        raise InputError(f"{path}: expected a mapping with searches and finals")
+        raise InputError(
+            f"{path}: expected a mapping with searches, finals or measures, such as "
+            "finals: {one: {cell: {published: GDAS_V1}}}"
+        )
     raw.setdefault("name", path.stem)
     for override in overrides:
         _apply(raw, override)
@@ -171,7 +177,10 @@ def resolve(raw: Raw, *, base: Path) -> Experiment:
         for name, own in _mapping(raw.get("measures"), "measures").items()
     }
     if not out["searches"] and not out["finals"] and not out["measures"]:
-        raise InputError("searches, finals, measures: all are empty, there is nothing to do")
+        raise InputError(
+            "searches, finals, measures: all are empty, there is nothing to do; add one, such as "
+            "finals: {one: {cell: {published: GDAS_V1}}}"
+        )
     return decode(Experiment, out, "")
 
 
@@ -332,7 +341,10 @@ def _mapping(value: object, where: str) -> Raw:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise InputError(f"{where}={value!r}: expected a mapping")
+        raise InputError(
+            f"{where}={one_line(value, 60)}: expected a mapping, such as {where.split('.')[-1]}: "
+            "{key: value}"
+        )
     return value
 
 

@@ -15,9 +15,11 @@ from functools import cached_property
 from typing import Any, Literal
 
 import gdas
-from gdas.config import AnySearchConfig, TextTrainConfig, TrainConfig
+from gdas.cnn.config import TrainConfig
 from gdas.data.settings import AnyImageData, TableData, TextData
 from gdas.errors import InputError
+from gdas.presets import AnySearchConfig
+from gdas.rnn.config import TextTrainConfig
 from orchestrator.experiment.config import Experiment, FinalSpec, MeasureSpec, SearchSpec
 from orchestrator.experiment.spaces import SPACES
 

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
-from gdas.config import (
-    AnySearchConfig,
-    SearchConfig,
-    TextSearchConfig,
-    TextTrainConfig,
-    TrainConfig,
-    differences,
-)
+from gdas.cnn.config import SearchConfig, TrainConfig
+from gdas.config import differences
 from gdas.data.settings import IMAGE_DATA, PHOTO_DATA, TEXT_DATA
-from gdas.presets import image_train_preset, text_train_preset
+from gdas.presets import AnySearchConfig, image_train_preset, text_train_preset
+from gdas.rnn.config import TextSearchConfig, TextTrainConfig
 from orchestrator.paper import tables as paper
 
 IGNORED = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gdas.config import SearchConfig
+from gdas.cnn.config import SearchConfig
 from orchestrator.experiment.spaces import SPACES
 from orchestrator.paper import tables as paper
 from orchestrator.report.markup import NOT_RUN, duration, table

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gdas.config import TextTrainConfig
+from gdas.rnn.config import TextTrainConfig
 from orchestrator.experiment.config import Experiment, FinalSpec
 from orchestrator.paper import tables as paper
 from orchestrator.paper.config import papers_final, papers_search, size_differences

@@ -10,9 +10,9 @@ from typing import cast
 import gdas.genotype
 from gdas.bench201.genotype import Bench201Genotype
 from gdas.bench201.table import read_table, table_identity, table_path
+from gdas.cnn.config import SearchConfig, TrainConfig
 from gdas.cnn.smallest_map import check_smallest_map
 from gdas.cnn.train import check_batches, check_training
-from gdas.config import SearchConfig, TextSearchConfig, TextTrainConfig, TrainConfig
 from gdas.data.images import DIGIT_PHOTOS, known, open_images, subset
 from gdas.data.images import identity as image_identity
 from gdas.data.settings import AnyImageData, PhotoData, TableData, TextData
@@ -21,6 +21,7 @@ from gdas.data.text import known_text, open_tokens
 from gdas.data.vocabulary import Split
 from gdas.errors import InputError
 from gdas.genotype import Genotype, RecurrentGenotype
+from gdas.rnn.config import TextSearchConfig, TextTrainConfig
 from orchestrator.experiment.config import CellSource, Experiment, FinalSpec, SearchSpec
 from orchestrator.experiment.decode import decode_search, decode_train
 from orchestrator.experiment.study import Job, Study, build_study
@@ -68,7 +69,10 @@ def _cell(source: CellSource, task: str, where: str) -> AnyGenotype:
     if source.file is not None:
         loaded = gdas.genotype.load(source.file)
         if isinstance(loaded, Bench201Genotype):
-            raise InputError(f"{where}.cell: {source.file} is a NAS-Bench-201 cell, not a final's")
+            raise InputError(
+                f"{where}.cell.file={source.file}: is a NAS-Bench-201 cell; finals train "
+                "convolutional and recurrent ones, and its table has its accuracy"
+            )
         cell = loaded
     elif source.published is not None:
         cell = (gdas.genotype.PUBLISHED | gdas.genotype.PUBLISHED_RECURRENT)[source.published]
@@ -76,7 +80,11 @@ def _cell(source: CellSource, task: str, where: str) -> AnyGenotype:
         cell = _drawn(source, task, where)
     if isinstance(cell, RecurrentGenotype) != (task == "text"):
         kind = "a recurrent" if isinstance(cell, RecurrentGenotype) else "a convolutional"
-        raise InputError(f"{where}.cell: {cell.name} is {kind} cell and the data set is {task}")
+        other = "RNN_GDAS" if task == "text" else "GDAS_V1"
+        raise InputError(
+            f"{where}.cell: {cell.name} is {kind} cell and the data set is {task}; name a cell of "
+            f"that kind, such as {other}, or another recipe.data"
+        )
     return cell
 
 
@@ -191,7 +199,10 @@ def _at_hand(final: FinalSpec, folder: Path) -> bool:
 
 def _check_search(search: SearchSpec, folder: Path) -> None:
     if search.proxy is not None and search.recipe.task != search.proxy.task:
-        raise InputError("proxy.data: must be of the search's kind")
+        raise InputError(
+            f"proxy.data.name={search.proxy.data.name}: is {search.proxy.task} and the search's "
+            f"data are {search.recipe.task}; leave it out for the search's own"
+        )
     if not isinstance(search.recipe, TextSearchConfig):
         count, size = _training_images(search.recipe.data, folder)
         with under("recipe"):
@@ -238,7 +249,8 @@ def _check_final(
     for key, search in searches.items():
         if search.recipe.task != final.recipe.task:
             raise InputError(
-                f"cell.{key}={final.cell.tracks[key]}: searches for cells of the other kind"
+                f"cell.{key}={final.cell.tracks[key]}: searches for cells of the other kind "
+                f"({search.recipe.task}); name a search on {final.recipe.task}"
             )
     reduce = searches.get("combined.reduce")
     recipe = reduce.recipe if reduce else None

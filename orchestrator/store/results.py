@@ -204,7 +204,7 @@ class Selection(TypedDict):
     time: float
 
 
-class Failure(TypedDict):
+class FailureFile(TypedDict):
     """A job's last error; the driver adds how often it failed and whether it tries again."""
 
     error: str

@@ -14,6 +14,7 @@ from rich.text import Text
 from gdas.errors import InputError
 from orchestrator.experiment.study import TITLES, Job, Study
 from orchestrator.store.board import Board, Changes
+from orchestrator.store.failure import FAILURE, read_failure
 from orchestrator.store.job_folder import NO_SPACE
 from orchestrator.store.results import Record
 from orchestrator.store.store import Store
@@ -150,12 +151,13 @@ def failure_lines(study: Study, store: Store, board: Board) -> list[str]:
             lines.append(f"{job.label}: could not run: {why}")
         elif count or state == "failed":
             folder = store.folder(job)
-            why = board.notes.get(job.id) or folder.failure() or "its process died without a word"
+            failure, silent = read_failure(folder.place), "its process died without a word"
+            why = board.notes.get(job.id) or (failure.error if failure else silent)
             times = f" {count}x" if count > 1 else ""
             then = "" if state == "failed" else f" (now {state})"
             lines.append(f"{job.label}: failed{times}{then}: {why}")
-            there = (folder.path / "failure.json").exists()
-            log = f"  log: {folder.place('failure.json')}"
+            there = (folder.path / FAILURE).exists()
+            log = f"  log: {folder.place.address_of(FAILURE)}"
             lines.append(log if there else f"  folder: {folder.address}")
     return lines
 

@@ -25,9 +25,9 @@ from torch.nn import functional as F
 
 import gdas.genotype
 from gdas.bench201.genotype import Bench201Genotype
+from gdas.cnn.config import TrainConfig
 from gdas.cnn.network import Network
 from gdas.cnn.train import build_network
-from gdas.config import TrainConfig
 from gdas.data.augment import normalise
 from gdas.data.images import known
 from gdas.data.shard_index import open_index

@@ -13,31 +13,29 @@ from typing import Any
 import torch
 
 import gdas.genotype
+from gdas.bench201.config import Bench201SearchConfig
+from gdas.bench201.derive import derive_bench201_genotype
 from gdas.bench201.network import CELL_TYPE
-from gdas.bench201.space import Bench201Space, derive_bench201_genotype
+from gdas.bench201.space import Bench201Space
 from gdas.bench201.space import score_with_shared_weights as score_bench201_cells
+from gdas.cnn.config import SearchConfig, TrainConfig
+from gdas.cnn.derive import derive_genotype
 from gdas.cnn.measure import measure_iterations
 from gdas.cnn.space import (
     ImageSpace,
     Score,
     compare_drawn_with_uniform,
-    derive_genotype,
     score_with_shared_weights,
     search_split,
 )
 from gdas.cnn.train import build_network, train_image
-from gdas.config import (
-    Bench201SearchConfig,
-    ImageSearchConfig,
-    SearchConfig,
-    TextSearchConfig,
-    TrainConfig,
-)
 from gdas.data.images import open_images
 from gdas.data.text import open_tokens
 from gdas.derive import DerivedCell
 from gdas.genotype import AnyGenotype, Genotype, RecurrentGenotype
 from gdas.metrics import count_parameters, require_finite
+from gdas.presets import ImageSearchConfig
+from gdas.rnn.config import TextSearchConfig
 from gdas.rnn.space import TextSpace
 from gdas.rnn.train import build_language_model, train_text
 from gdas.search import search

@@ -58,7 +58,7 @@ class Watch:
 
     def records(self) -> dict[str, list[Record]]:
         """By job."""
-        return {path.name: JobFolder(path).records() for path in self.out.glob("jobs/*")}
+        return {path.name: JobFolder.open(path).records() for path in self.out.glob("jobs/*")}
 
     def look(self) -> None:
         now: dict[Process, float] = {}

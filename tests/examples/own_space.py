@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from gdas.cnn.config import SearchConfig
 from gdas.cnn.space import ImageHalves
-from gdas.config import SearchConfig
 from gdas.data.arrow import Images
 from gdas.metrics import BatchLoss
 from gdas.sampler import Pick

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from gdas.config import AlphaUpdate, SearchConfig, SupernetConfig
+from gdas.cnn.config import SearchConfig, SupernetConfig
+from gdas.config import AlphaUpdate
 from gdas.data.settings import ImageData
 from gdas.search import search
 from tests.examples.own_space import OPERATIONS, ChainSpace, SqueezeAndExcite, read_folder

@@ -80,6 +80,8 @@ FORMS = {
     "the authors' names of 2020": RENAMED,
     "_asdict as JSON": json.dumps(fields(*PAIRS)),
     "_asdict as JSON, grouped, with weights": json.dumps(fields(*NESTED_WEIGHED), indent=1),
+    "_asdict of an older Python": f"OrderedDict({[*fields(*PAIRS).items()]})",
+    "_asdict of Python 3.12": f"OrderedDict({fields(*PAIRS)})",
     "a namedtuple as JSON": json.dumps(list(fields(*PAIRS).values())),
     "in a record": json.dumps({"genotype": fields(*PAIRS)}),
     "text in JSON": json.dumps({"genotype": PLAIN}),

@@ -11,15 +11,16 @@ from torch import Tensor, nn
 
 import gdas.cnn.space
 from gdas.checkpoint import State, digest
+from gdas.cnn.config import Derivation, SearchConfig
+from gdas.cnn.derive import derive_genotype
 from gdas.cnn.space import (
     ImageSpace,
     build_supernet,
     compare_drawn_with_uniform,
-    derive_genotype,
     score_with_shared_weights,
     search_split,
 )
-from gdas.config import AlphaUpdate, Derivation, SearchConfig
+from gdas.config import AlphaUpdate
 from gdas.data.arrow import Images
 from gdas.data.augment import normalise
 from gdas.errors import InputError

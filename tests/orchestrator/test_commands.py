@@ -18,6 +18,7 @@ from orchestrator.cost.ram import estimated_bytes
 from orchestrator.experiment.load import load_experiment
 from orchestrator.experiment.study import build_study
 from orchestrator.run.scheduler import Scheduler
+from orchestrator.store.failure import clear_failure, write_failure
 from tests.orchestrator.fake_study import CELL, fake_study, finish, record, select
 from tests.orchestrator.test_study import identity
 
@@ -79,7 +80,7 @@ def test_status_of_a_study_that_stopped_names_the_command_that_goes_on(
     finish(store, first)
     store.folder(second).append_record(record(1))
     store.folder(third).append_record(record(2))
-    store.folder(third).write_failure("ValueError: too bad", "")
+    write_failure(store.folder(third).place, "ValueError: too bad", "")
     assert status.main(["out"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "1 of 6 done" in lines[0] and "nobody drives it now" in lines[0]
@@ -133,16 +134,16 @@ def test_status_between_retries_says_that_a_job_waits_and_failed_only_once_it_is
 
     drive(time.time() - 10)
     folder.append_record(record(1))
-    folder.write_failure("ValueError: too bad", "the traceback")
+    write_failure(folder.place, "ValueError: too bad", "the traceback")
     assert said()[0] == ["waiting", "(failed", "1x)"], "the driver has not heard of it yet"
     scheduler.finished(job)
     words, out = said()
     assert words == ["waiting", "(failed", "1x)"]
     assert "search-frc-seed0: failed (now waiting): ValueError: too bad" in out
     store.prepare(job, {})  # as the runner does
-    folder.clear_failure()
+    clear_failure(folder.place)
     assert said()[0][0] == "running"
-    folder.write_failure("ValueError: too bad", "the traceback")
+    write_failure(folder.place, "ValueError: too bad", "the traceback")
     scheduler.finished(job)
     words, out = said()
     assert words[0] == "failed"

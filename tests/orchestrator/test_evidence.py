@@ -11,16 +11,12 @@ from typing import Any
 import pytest
 from matplotlib.image import imread
 
+from gdas.bench201.config import Bench201SearchConfig
 from gdas.bench201.genotype import Bench201Genotype
-from gdas.config import (
-    Bench201SearchConfig,
-    SearchConfig,
-    TextSearchConfig,
-    TextTrainConfig,
-    TrainConfig,
-)
+from gdas.cnn.config import SearchConfig, TrainConfig
 from gdas.data.settings import IMAGE_DATA
 from gdas.genotype import OPERATIONS, PUBLISHED
+from gdas.rnn.config import TextSearchConfig, TextTrainConfig
 from orchestrator.paper import tables as paper
 from orchestrator.paper.config import IGNORED, papers_final, papers_search, size_differences
 from orchestrator.report.health import (
@@ -321,7 +317,7 @@ def test_entropy_and_margin_of_every_edge_by_hand() -> None:
 def test_the_library_and_the_report_agree_on_entropy() -> None:
     import torch
 
-    from gdas.derive import derive_cell
+    from gdas.cnn.derive import derive_cell
 
     logits = torch.randn(EDGES, 8, generator=torch.Generator().manual_seed(0))
     history = edge_histories([record(1, logits.tolist())])["normal"]

@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from gdas.bench201.config import Bench201SearchConfig
 from gdas.bench201.genotype import ACCURACIES, all_bench201_cells, bench201_from_string
 from gdas.bench201.table import read_table
 from gdas.checkpoint import digest, newest
-from gdas.config import Bench201SearchConfig
 from gdas.data.images import open_images
 from gdas.errors import InputError
 from gdas.genotype import bench201_from_json
@@ -42,8 +42,10 @@ from orchestrator.reproduce_paper import main
 from orchestrator.run.checks import check_experiment, identity, prepare_data
 from orchestrator.run.scheduler import Scheduler
 from orchestrator.store.data import data_sets, publish
+from orchestrator.store.failure import read_failure
 from orchestrator.store.job_folder import JobFolder
 from orchestrator.store.results import Distribution, LookupResult, SearchResult, StudyFile
+from orchestrator.store.storage import open_storage
 from orchestrator.store.store import Store
 from orchestrator.work.lookup import run_lookup, uniform_cells
 from orchestrator.work.search import run_search
@@ -190,7 +192,7 @@ def test_a_lookup_before_its_search_has_ended_is_refused(
     with opened_files() as opened, pytest.raises(PermissionError, match="the table stays closed"):
         run_lookup(str(folder.path))
     assert not [path for path in opened if "nasbench201" in path]
-    assert folder.failure() is not None and folder.result() is None
+    assert read_failure(folder.place) is not None and folder.result() is None
 
 
 def test_every_cell_is_looked_up_as_the_table_has_it(ran: Ran, data: Path) -> None:
@@ -232,7 +234,7 @@ def test_a_lookup_killed_before_its_result_is_done_again_to_the_same_figures(
     lookup, search = ran.study.lookups_of("gdas")[0], ran.study.searches("gdas")[0]
     for job in (lookup, search):
         shutil.copytree(ran.store.folder(job).path, tmp_path / ran.store.folder(job).path.name)
-    folder = JobFolder(tmp_path / ran.store.folder(lookup).path.name)
+    folder = JobFolder.open(tmp_path / ran.store.folder(lookup).path.name)
     before, records = folder.result(), folder.records()
     (folder.path / "result.json").unlink()
     run_lookup(str(folder.path))
@@ -256,11 +258,11 @@ def test_a_lookup_on_an_object_store_finds_the_same(
     monkeypatch.setenv("GDAS_CACHE", str(tmp_path / "cache"))
     lookup, search = ran.study.lookups_of("gdas")[0], ran.study.searches("gdas")[0]
     store = Store(f"s3://bucket/{uuid.uuid4().hex}")
-    assert store.remote is not None
-    there, source = store.remote.under("data"), ran.store.folder(search).path
+    storage = open_storage(store.address)
+    there, source = storage.under("data"), ran.store.folder(search).path
     publish(data, there, data_sets(lookup.recipe))
     for file in [path for path in source.rglob("*") if path.is_file()]:
-        store.remote.put(file, f"jobs/{source.name}/{file.relative_to(source)}")
+        storage.put(file, f"jobs/{source.name}/{file.relative_to(source)}")
     store.refresh()
     run_lookup(store.prepare(lookup, {"data": there.address}).address)
     store.refresh()
