@@ -35,18 +35,23 @@ from orchestrator.store.mending import mend
 from orchestrator.store.results import Environment
 from orchestrator.store.storage import cache_folder, is_address, open_storage
 from orchestrator.store.store import Store
-from orchestrator.terminal.console import (
-    Console,
-    clock,
-    failure_lines,
+from orchestrator.terminal.command import (
+    add_address,
+    add_data,
+    add_experiment,
+    add_out,
+    add_yes,
+    command_parser,
     run_command,
-    saved_lines,
     say_next,
 )
+from orchestrator.terminal.console import Console
+from orchestrator.terminal.progress import failure_lines, saved_lines
+from orchestrator.terminal.words import clock
 from orchestrator.tracking.tracker import Tracker
 from orchestrator.tracking.words import where_to_look
 
-EPILOG = """experiments (experiments/*.yaml; what each needs and takes: experiments/README.md):
+MORE = """experiments (experiments/*.yaml; what each needs and takes: experiments/README.md):
   smoke        every kind of job, digits and prose, minutes on 2 cores
   laptop       the real CIFAR-10, PTB and WikiText-2, small: about an hour on 2 cores
   headline     the abstract's claim at the paper's size: GPUs, days
@@ -65,9 +70,7 @@ examples:
 key=value changes a setting by its dotted name; lists and groups as YAML: 'search.seeds=[0, 1]'.
 
 The same command again goes on where the last one stopped; Ctrl-C at any time. Beside it:
-orchestrator.status OUT, orchestrator.doctor EXPERIMENT, orchestrator.compare OUT1 OUT2.
-
-Exit code: 0 all done, 1 a job failed, 2 bad input, 130 interrupted (143 terminated)."""
+orchestrator.status OUT, orchestrator.doctor EXPERIMENT, orchestrator.compare OUT1 OUT2."""
 
 
 NEEDS = {"calibrate": "dry_run", "price": "dry_run", "gpus": "dry_run", "faster": "gpus"}
@@ -76,28 +79,17 @@ NEEDS = {"calibrate": "dry_run", "price": "dry_run", "gpus": "dry_run", "faster"
 
 def parser() -> argparse.ArgumentParser:
     """The command's options."""
-    parser = argparse.ArgumentParser(
-        prog="python -m orchestrator.reproduce_paper",
-        description="Search, select, train, and report beside the paper's numbers.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = command_parser(
+        "orchestrator.reproduce_paper",
+        "Search, select, train, and report beside the paper's numbers.",
+        MORE,
+        done="all done",
+        failed="a job failed",
     )
-    parser.add_argument(
-        "words",
-        nargs="*",
-        metavar="EXPERIMENT or key=value",
-        help="a name in experiments/ or a YAML file (default: smoke), and settings to change",
-    )
-    parser.add_argument(
-        "--out", help="output folder, or s3://BUCKET/PREFIX (default: runs/EXPERIMENT)"
-    )
-    parser.add_argument(
-        "--data",
-        default=None,
-        help="folder with the data sets, such as cifar-10-batches-py (default: data, made and "
-        "filled by download as needed), or s3://BUCKET/PREFIX",
-    )
-    parser.add_argument("--address", help="of a running Ray cluster (default: this machine)")
+    add_experiment(parser)
+    add_out(parser)
+    add_data(parser)
+    add_address(parser, None, "a private one here")
     parser.add_argument("--only", metavar="JOB,...", help="these jobs and what they need")
     parser.add_argument("--dry-run", action="store_true", help="show the jobs, start nothing")
     parser.add_argument(
@@ -127,16 +119,16 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="write the report of what OUT has by now, start nothing; also while it runs",
     )
-    parser.add_argument("--yes", action="store_true", help="do not ask before a run of days")
+    add_yes(parser, "a run of days")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    options = parser().parse_intermixed_args(arguments)
     words = sys.argv[1:] if arguments is None else list(arguments)
-    options.command = shlex.join(["python", "-m", "orchestrator.reproduce_paper", *words])
-    return run_command(lambda: _command(options))
+    found = parser()
+    found.set_defaults(command=shlex.join(["python", "-m", "orchestrator.reproduce_paper", *words]))
+    return run_command(found, _command, words)
 
 
 def _command(options: argparse.Namespace) -> int:
