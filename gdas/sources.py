@@ -273,7 +273,14 @@ _OF_IMAGES = {
     "precision": _PRECISION,
     "channels_last": _ROUNDING,
 }
-_OF_TEXT = {"task": _TASK, "seed": _SEED, "precision": _PRECISION}
+_OF_TEXT = {
+    "task": _TASK,
+    "seed": _SEED,
+    "precision": _PRECISION,
+    "data.format": "a known text or your own files",
+    "data.checksum": _CHECKSUM,
+    "data.min_count": "of your own text; known texts are taken as they are",
+}
 
 NOT_SOURCED: dict[type, dict[str, str]] = {
     SearchConfig: _OF_IMAGES

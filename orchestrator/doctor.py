@@ -26,6 +26,7 @@ from gdas.data.images import DIGIT_PHOTOS
 from gdas.data.settings import AnyImageData, PhotoData, TextData
 from gdas.data.shard_index import open_index
 from gdas.data.source import Split
+from gdas.data.text import text_counts, text_identity
 from gdas.errors import InputError, one_line
 from orchestrator.cost.estimate import estimated_seconds
 from orchestrator.cost.ram import PROCESS, estimated_bytes
@@ -253,6 +254,9 @@ def data_sets(experiment: Experiment, folder: Path) -> Iterator[Finding]:
         if isinstance(data, PhotoData):
             yield _photos(data, folder)
             continue
+        if isinstance(data, TextData) and data.format == "text":
+            yield _own_text(data, folder)
+            continue
         splits: tuple[vocabulary.Split, ...] = ("train", "test")
         if isinstance(data, TextData):
             splits = ("train", "valid", "test")
@@ -272,6 +276,18 @@ def _photos(data: PhotoData, folder: Path) -> Finding:
         return Finding("BAD", what, fix)
     counts = ", ".join(f"{shards.photos:,} {split}" for split, shards in index.splits.items())
     return Finding("ok", f"{data.name}: converted, {counts} (checksums: when a study starts)")
+
+
+def _own_text(data: TextData, folder: Path) -> Finding:
+    splits: tuple[vocabulary.Split, ...] = ("train", "valid", "test")
+    try:
+        found = {split: text_identity(data, split, folder) for split in splits}
+    except InputError as problem:
+        what, _, fix = str(problem).partition("; ")
+        return Finding("BAD", what, fix)
+    sizes = text_counts(data, found)
+    counts = ", ".join(f"{sizes.counts[split]:,} {split}" for split in splits)
+    return Finding("ok", f"{data.name}: {sizes.vocabulary:,} words; tokens: {counts}")
 
 
 def _published(name: str, files: list[tuple[Path, str]], folder: Path) -> Finding:
@@ -296,11 +312,11 @@ def _published(name: str, files: list[tuple[Path, str]], folder: Path) -> Findin
         kind = "md5" if len(expected) == 32 else "sha256"
         with path.open("rb") as file:
             found = hashlib.file_digest(file, kind).hexdigest()
-        if found != expected:
+        if found != expected and not corpora.is_published(path, expected):
             return Finding(
                 "BAD",
                 f"{path}: {kind} {found}, published {expected}",
-                "delete it to download it again, or set data.checksum=any (CIFAR)",
+                "delete it to download it again, or set data.checksum=any",
             )
     return Finding("ok", f"{name}: {len(files)} files with their published checksums")
 

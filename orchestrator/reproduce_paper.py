@@ -26,6 +26,7 @@ from orchestrator.experiment.config import Experiment
 from orchestrator.experiment.load import experiment_of
 from orchestrator.experiment.study import Study
 from orchestrator.report.report import write_report
+from orchestrator.report.view import Results
 from orchestrator.run.checks import checked_study, prepare_data
 from orchestrator.run.lease import lease
 from orchestrator.run.process import interruptible, leave, repeatedly
@@ -177,7 +178,7 @@ def _report(experiment: Experiment, study: Study, out: str) -> int:
     store = Store(out) if there else None
     if store is None or not store.study():
         raise InputError(f"{out}: no study there yet (no study.json); start it first")
-    write_report(experiment, study, store)
+    write_report(Results(experiment, study, store))
     print(f"report: {store.address_of('report/report.html')}")
     say_next(f"python -m orchestrator.status {store.address}")
     return 0
@@ -274,7 +275,7 @@ def _drive(
             console.stop()
         interrupted = interrupted or scheduler.board.open()
         # Its figures take seconds, and who interrupts waits.
-        report = None if interrupted else write_report(experiment, study, store)
+        report = None if interrupted else write_report(Results(experiment, study, store))
         if tracker is not None:
             tracker.finish(scheduler.board, 3.0 if interrupted else 300.0)
         _conclude(scheduler, report, tracker, interrupted=interrupted)

@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from gdas.cnn.config import Derivation, SearchConfig, SupernetConfig, TrainConfig
 from gdas.config import AlphaUpdate, SamplerConfig, WeightUpdate
-from gdas.data.settings import ImageData, PhotoData
+from gdas.data.settings import ImageData, PhotoData, TextData
 from gdas.presets import SEARCH_PRESETS, TEXT_SEARCH_PRESETS, image_train_preset, text_train_preset
 from gdas.rnn.config import Dropouts, TextSearchConfig, TextTrainConfig
 from gdas.settings import Interval, ranges
@@ -87,6 +87,7 @@ OTHERS: tuple[tuple[str, type], ...] = (
     ("`mlflow`", MlflowSpec),
     ("`data` of arrays (CIFAR, digits)", ImageData),
     ("`data` of photos", PhotoData),
+    ("`data` of text", TextData),
 )
 
 

@@ -16,9 +16,9 @@ GDAS_MAY_IMPORT = {
     "torchvision",
     "PIL",
     "numpy",
+    "scipy",
     "pyarrow",
     "matplotlib",
-    "scipy",
     "sklearn",
     "gdas",
 }

@@ -140,7 +140,7 @@ def _words(count: int, vocabulary: int) -> Tokens:
 
 
 def _text_search(job: Job, config: TextSearchConfig, device: torch.device) -> float:
-    of = text_of(config.data.name)
+    of = text_of(job)
     text = _words((STEPS * config.bptt + 1) * config.batch_size, of.vocabulary)
     short = dataclasses.replace(config, epochs=2, train_tokens=None, valid_tokens=None)
     row = _second(search(short, TextSpace(short, text, text, device))) / (STEPS * config.bptt)
@@ -148,7 +148,7 @@ def _text_search(job: Job, config: TextSearchConfig, device: torch.device) -> fl
 
 
 def _text_training(job: Job, config: TextTrainConfig, device: torch.device) -> float:
-    of = text_of(config.data.name)
+    of = text_of(job)
     genotype = gdas.genotype.PUBLISHED_RECURRENT["RNN_GDAS"]
     text = _words((STEPS * config.bptt + 1) * config.batch_size, of.vocabulary)
     short = dataclasses.replace(config, epochs=2, train_tokens=None)

@@ -164,7 +164,7 @@ def estimated_seconds(job: Job) -> float:
 def _text_flops(job: Job) -> float:
     """Products with W0, the step matrices and the decoder, for every token of every epoch."""
     config = job.recipe["config"]
-    n, vocabulary = config["hidden"], text_of(config["data"]["name"]).vocabulary
+    n, vocabulary = config["hidden"], text_of(job).vocabulary
     products = 8 if job.kind != "search" else 8 * 9 / 2  # one for each earlier state
     per_token = 2 * n * 2 * n + products * n * 2 * n + vocabulary * n
     passes = 2 if job.kind == "search" else 1

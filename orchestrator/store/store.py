@@ -17,9 +17,8 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from gdas.errors import InputError, one_line
 from gdas.files import write_json
@@ -30,13 +29,11 @@ from orchestrator.store.results import (
     Environment,
     JobSettings,
     Record,
-    Result,
     Selection,
     StudyFile,
 )
 from orchestrator.store.storage import Stamp, is_address
 
-R = TypeVar("R", bound=Result)
 FORMAT = "gdas-study/1"
 SETTLED_NS = 50_000_000
 LEASE = "lease.json"
@@ -266,15 +263,6 @@ class Store:
         except (FileNotFoundError, ValueError, RecursionError):
             return None
         return record if isinstance(record, dict) and record.get("id") == job.id else None
-
-    def results(self, jobs: Iterable[Job], kind: type[R]) -> list[R]:
-        """The results of those jobs that are done, in their order.
-
-        Args:
-            kind: what their kind of job leaves, for the type checker.
-        """
-        found = (self.folder(job).result(kind) for job in jobs)
-        return [result for result in found if result is not None]
 
     def lease_text(self) -> str:
         """What the lease says now, from the place itself.

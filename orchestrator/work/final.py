@@ -173,7 +173,7 @@ def _images(config: TrainConfig, genotype: Any, data: Path, device: torch.device
 
 def _text(config: TextTrainConfig, genotype: Any, data: Path, device: torch.device) -> Training:
     train, valid, test = (
-        open_tokens(config.data.name, split, data) for split in ("train", "valid", "test")
+        open_tokens(config.data, split, data) for split in ("train", "valid", "test")
     )
 
     def describe(finished: Finished) -> Described:

@@ -73,7 +73,7 @@ def _search_images(job: OpenJob, config: SearchConfig, on_record: Report) -> Sea
 
 
 def _search_text(job: OpenJob, config: TextSearchConfig, on_record: Report) -> SearchResult:
-    train, valid = (open_tokens(config.data.name, split, job.data) for split in ("train", "valid"))
+    train, valid = (open_tokens(config.data, split, job.data) for split in ("train", "valid"))
     space = TextSpace(config, train, valid, job.device)
     finished = run_to_end(job.folder, partial(search, config, space), on_record)
     # The cell of the epoch of lowest validation loss (authors' code).
@@ -167,7 +167,7 @@ def run_proxy(path: str, on_record: Report = lambda record: None) -> ProxyResult
             network = build_network(config, genotype, images.classes)
         else:
             assert isinstance(genotype, RecurrentGenotype)
-            train, valid = (open_tokens(config.data.name, s, job.data) for s in ("train", "valid"))
+            train, valid = (open_tokens(config.data, s, job.data) for s in ("train", "valid"))
             start = partial(train_text, config, genotype, train, valid, None, device=job.device)
             network = build_language_model(config, genotype, train.vocabulary)
         finished = run_to_end(job.folder, start, on_record)

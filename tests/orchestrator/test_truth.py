@@ -35,19 +35,22 @@ from orchestrator.experiment.load import load_experiment
 from orchestrator.experiment.study import Study, build_study
 from orchestrator.report.figures.truth import Row, distribution_figure, epochs_figure
 from orchestrator.report.report import write_report
+from orchestrator.report.statistics import uniform_p
 from orchestrator.report.truth import _other_images
-from orchestrator.report.verdict import uniform_p
+from orchestrator.report.view import Results
 from orchestrator.reproduce_paper import main
 from orchestrator.run.checks import check_experiment, identity, prepare_data
 from orchestrator.run.scheduler import Scheduler
 from orchestrator.store.data import data_sets, publish
 from orchestrator.store.failure import read_failure
 from orchestrator.store.job_folder import JobFolder
+from orchestrator.store.results import Distribution, LookupResult, SearchResult, StudyFile
 from orchestrator.store.storage import open_storage
 from orchestrator.store.store import Store
 from orchestrator.work.lookup import run_lookup, uniform_cells
 from orchestrator.work.search import run_search
 from tests.cloud import Server
+from tests.orchestrator.contract import assert_is, assert_job_is
 
 YAML = Path(__file__).parent.parent / "e2e" / "bench201.yaml"
 COLUMN = "cifar10_test_200"
@@ -241,6 +244,14 @@ def test_a_lookup_killed_before_its_result_is_done_again_to_the_same_figures(
     assert [r["metrics"] for r in folder.records()] == [r["metrics"] for r in records]
 
 
+def test_a_lookup_leaves_what_the_contract_says(ran: Ran) -> None:
+    lookup = ran.store.folder(ran.study.lookups_of("gdas")[0])
+    assert_job_is(lookup, LookupResult)
+    assert_is(json.loads((lookup.path / "distribution.json").read_text()), Distribution)
+    assert_job_is(ran.store.folder(ran.study.searches("gdas")[0]), SearchResult)
+    assert_is(ran.store.study(), StudyFile)
+
+
 def test_a_lookup_on_an_object_store_finds_the_same(
     ran: Ran, data: Path, aws: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -286,7 +297,7 @@ def test_cells_are_scored_with_the_weights_that_the_search_left(ran: Ran, data: 
 
 
 def test_the_report_says_where_every_seed_landed(ran: Ran) -> None:
-    path = write_report(ran.experiment, ran.study, ran.store)
+    path = write_report(Results(ran.experiment, ran.study, ran.store))
     report = (path.parent / "report.md").read_text()
     assert "The truth of NAS-Bench-201" in report
     rows = {line.split(" | ")[0].removeprefix("| "): line for line in report.splitlines()}
@@ -343,7 +354,7 @@ def test_a_search_that_is_no_better_is_called_so(ran: Ran, tmp_path: Path) -> No
                     text = (source.path / "distribution.json").read_text()
                     (folder.path / "distribution.json").write_text(text)
                 folder.write_result(result)
-        report = "\n".join(truth(ran.experiment, ran.study, store, store.out / "report"))
+        report = "\n".join(truth(Results(ran.experiment, ran.study, store)))
         assert f"**gdas {word} than uniform draws here**" in report
         assert f"**darts {word} than uniform draws here**" in report
 
@@ -371,7 +382,7 @@ def test_the_figures_put_every_seed_where_it_landed(
 
 
 def test_lookups_that_have_not_run_read_so(ran: Ran, tmp_path: Path) -> None:
-    path = write_report(ran.experiment, ran.study, Store(tmp_path))
+    path = write_report(Results(ran.experiment, ran.study, Store(tmp_path)))
     assert "not run: no lookup has ended" in (path.parent / "report.md").read_text()
 
 
@@ -486,7 +497,7 @@ def test_a_search_is_looked_up_in_the_column_of_its_own_images(
 def test_the_report_says_which_images_are_looked_up_if_they_are_others(
     ran: Ran, tmp_path: Path
 ) -> None:
-    path = write_report(ran.experiment, ran.study, ran.store)
+    path = write_report(Results(ran.experiment, ran.study, ran.store))
     text = (path.parent / "report.md").read_text()
     assert "**gdas searched on digits and is looked up on cifar10**" in text
     usual = load_experiment(str(YAML), ["bench201_search.recipe.data={name: cifar10}"])
