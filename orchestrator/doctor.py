@@ -36,15 +36,22 @@ from orchestrator.experiment.study import Job
 from orchestrator.run.checks import checked_study
 from orchestrator.store.data import described
 from orchestrator.store.storage import cache_folder, is_address, open_storage
-from orchestrator.terminal.console import clock, run_command, say_next
+from orchestrator.terminal.command import (
+    add_data,
+    add_experiment,
+    add_out,
+    command_parser,
+    run_command,
+    say_next,
+)
+from orchestrator.terminal.words import clock
 
-EPILOG = """examples:
+MORE = """examples:
   python -m orchestrator.doctor                             for the smoke experiment
   python -m orchestrator.doctor paper --data ~/data --out /scratch/paper
   python -m orchestrator.doctor laptop search.resources.cpus=1
 
-Each line begins with ok, note or BAD, and what is not ok ends with the fix. Exit code: 0 nothing is
-bad, 1 something is, 2 bad input."""
+Each line begins with ok, note or BAD, and what is not ok ends with the fix."""
 
 GIB = 2**30
 DISTRIBUTION = "gdas-reproduction"
@@ -62,32 +69,24 @@ class Finding(NamedTuple):
     fix: str = ""
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m orchestrator.doctor",
-        description="Check versions, devices, storage, MLflow, data, and what each job needs.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    parser = command_parser(
+        "orchestrator.doctor",
+        "Check versions, devices, storage, MLflow, data, and what each job needs.",
+        MORE,
+        done="nothing is bad",
+        failed="something is",
     )
-    parser.add_argument(
-        "words",
-        nargs="*",
-        metavar="EXPERIMENT or key=value",
-        help="as of orchestrator.reproduce_paper (default: smoke)",
-    )
-    parser.add_argument(
-        "--data", help="folder with the data sets, or s3://BUCKET/PREFIX (default: data)"
-    )
-    parser.add_argument(
-        "--out", help="output folder, or s3://BUCKET/PREFIX (default: runs/EXPERIMENT)"
-    )
-    return parser.parse_intermixed_args(arguments)
+    add_experiment(parser)
+    add_data(parser)
+    add_out(parser)
+    return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    options = parse(arguments)
-    return run_command(lambda: _doctor(options))
+    return run_command(parser(), _doctor, arguments)
 
 
 def _doctor(options: argparse.Namespace) -> int:

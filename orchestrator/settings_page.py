@@ -36,6 +36,7 @@ from orchestrator.experiment.config import (
 )
 from orchestrator.experiment.load import EXPERIMENTS
 from orchestrator.paper.deviations import value_of
+from orchestrator.terminal.command import command_parser, run_command
 
 HEAD = """# Experiments and settings
 
@@ -239,14 +240,22 @@ def _table(header: list[str], rows: list[list[str]]) -> str:
     return line(header) + line(["---"] * len(header)) + "".join(map(line, rows))
 
 
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    return command_parser(
+        "orchestrator.settings_page",
+        "Print experiments/README.md, made from the experiments and the settings.",
+        "example:\n  python -m orchestrator.settings_page > experiments/README.md",
+        done="printed",
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    argparse.ArgumentParser(
-        prog="python -m orchestrator.settings_page",
-        description="Print experiments/README.md, made from the experiments and the settings.",
-        epilog="example:\n  python -m orchestrator.settings_page > experiments/README.md",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    ).parse_args(arguments)
+    return run_command(parser(), _print, arguments)
+
+
+def _print(_: argparse.Namespace) -> int:
     sys.stdout.write(page())
     return 0
 

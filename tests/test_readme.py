@@ -51,8 +51,8 @@ RUN_BY = {
     "python -m orchestrator.status s3://BUCKET/runs/headline": (
         "tests/orchestrator/test_remote_commands.py::test_status_tells_what_a_folder_would"
     ),
-    "python -m orchestrator.scale paper --gpus 4,32,256": (
-        "tests/orchestrator/test_scale.py"
+    "python -m orchestrator.reproduce_paper paper --dry-run --gpus 4,32,256": (
+        "tests/orchestrator/test_clusters.py"
         "::test_the_page_of_the_repository_is_what_the_command_prints"
     ),
     "ray up cluster/aws.yaml": (
