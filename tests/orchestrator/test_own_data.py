@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from orchestrator.load_experiment import experiment_of
+from orchestrator.study import settings_of
 
 from gdas.config import SearchConfig, TextSearchConfig
 from gdas.data.settings import TextData
 from gdas.errors import InputError
 from orchestrator import doctor
-from orchestrator.load_experiment import experiment_of
-from orchestrator.study import settings_of
 
 OWN = """
 finals:
