@@ -7,10 +7,13 @@ from functools import cache, partial
 from pathlib import Path
 from typing import cast
 
+import torch
+
 import gdas.genotype
 from gdas.bench201.genotype import Bench201Genotype
 from gdas.bench201.table import read_table, table_identity, table_path
 from gdas.cnn.config import SearchConfig, TrainConfig
+from gdas.cnn.graph.search import covered, refusal
 from gdas.cnn.smallest_map import check_smallest_map
 from gdas.cnn.train import check_batches, check_training
 from gdas.data.images import DIGIT_PHOTOS, known, open_images, subset
@@ -209,6 +212,7 @@ def _check_search(search: SearchSpec, folder: Path) -> None:
         with under("recipe"):
             train_T, valid_V = check_image_search(search.recipe, count)
             check_smallest_map(search.recipe, size, train_T, valid_V)
+            _check_steps(search)
         if search.lookup is not None and search.lookup.images > valid_V:
             raise InputError(
                 f"lookup.images={search.lookup.images}: larger than D_V ({valid_V}); use {valid_V} "
@@ -231,6 +235,16 @@ def _check_search(search: SearchSpec, folder: Path) -> None:
         with under("proxy"):
             splits = ("train", "valid")
             check_text_training(search.proxy, _tokens(search.proxy.data, folder, *splits), *splits)
+
+
+def _check_steps(search: SearchSpec) -> None:
+    """A search whose steps are to be CUDA graphs is one that can."""
+    recipe = search.recipe
+    if isinstance(recipe, SearchConfig) and recipe.steps == "graph" and search.cells != "random":
+        device = torch.device(search.resources.device)
+        reason = covered(recipe, device, elsewhere=True)
+        if reason is not None:
+            raise refusal(reason)
 
 
 def _expected(final: FinalSpec, searches: dict[str, SearchSpec]) -> Genotype:
