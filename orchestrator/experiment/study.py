@@ -223,7 +223,7 @@ def _track(name: str, spec: SearchSpec, identity: DataIdentity) -> list[Job]:
             assert spec.proxy is not None
             drawn = {
                 "config": settings_of(spec.proxy),
-                "search": _for_halves(config),
+                "search": _without_steps(config),  # its halves of the data
                 "genotype": SPACES[spec.recipe.task].random(spec.recipe, seed).to_json(),
                 "data": data,
             }
@@ -246,7 +246,7 @@ def _track(name: str, spec: SearchSpec, identity: DataIdentity) -> list[Job]:
                     f"{name}-seed{seed}",
                     {
                         "config": settings_of(spec.proxy),
-                        "search": _for_halves(config),
+                        "search": _without_steps(config),
                         "data": data,
                     },
                     dataclasses.asdict(spec.proxy_resources),
@@ -273,7 +273,7 @@ def _lookups(spec: SearchSpec, track: list[Job], identity: DataIdentity) -> list
 
 def _measure(name: str, spec: MeasureSpec, identity: DataIdentity) -> Job:
     recipe = {
-        "config": settings_of(spec.recipe),
+        "config": _without_steps(spec.recipe),
         "iterations": spec.iterations,
         "data": _identities(spec.recipe, identity, "train"),
     }
@@ -333,8 +333,8 @@ def settings_of(config: AnyConfig) -> dict[str, Any]:
     return settings
 
 
-def _for_halves(config: AnySearchConfig) -> dict[str, Any]:
-    """A search's settings for what needs its halves of the data alone: however its steps run."""
+def _without_steps(config: AnySearchConfig) -> dict[str, Any]:
+    """A search's settings for a job that takes none of its steps, or always takes them eagerly."""
     return {key: value for key, value in settings_of(config).items() if key != "steps"}
 
 
