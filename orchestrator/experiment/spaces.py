@@ -44,7 +44,12 @@ class Space:
         random: a cell drawn uniformly, for a search's settings and a seed.
         what_can_be_found: the settings that say which cells a search can derive, by their key.
             Cells of searches in which these differ are cells of different spaces.
+        search, proxy, final: what runs such a search, and what prepares a proxy training and a
+            final training of its cells, named as text; None where cells are not trained.
+        search_cost, training_cost: what a step of theirs costs (`orchestrator.cost.work.Cost`),
+            named as text.
         in_the_paper: whether the paper has searches in this space.
+        in_a_table: whether the true accuracy of every cell is known, so that it can be looked up.
     """
 
     config: type[AnySearchConfig]
@@ -59,7 +64,13 @@ class Space:
     epochs_of_proxy: int | None
     random: Callable[[Any, int], AnyGenotype]
     what_can_be_found: Callable[[Any], dict[str, Any]]
+    search: str
+    proxy: str | None
+    final: str | None
+    search_cost: str
+    training_cost: str | None
     in_the_paper: bool = True
+    in_a_table: bool = False
 
 
 def _random_image_cell(config: SearchConfig, seed: int) -> AnyGenotype:
@@ -104,6 +115,11 @@ SPACES: dict[str, Space] = {
         epochs_of_proxy=100,  # DARTS, whose selection the paper follows
         random=_random_image_cell,
         what_can_be_found=_image_cells,
+        search="orchestrator.work.search:search_images",
+        proxy="orchestrator.work.proxy:train_on_images",
+        final="orchestrator.work.final:train_on_images",
+        search_cost="orchestrator.cost.images:SEARCH",
+        training_cost="orchestrator.cost.images:TRAINING",
     ),
     "text": Space(
         config=TextSearchConfig,
@@ -121,6 +137,11 @@ SPACES: dict[str, Space] = {
             "steps": config.steps,
             "exclude_none": config.exclude_none,
         },
+        search="orchestrator.work.search:search_text",
+        proxy="orchestrator.work.proxy:train_on_text",
+        final="orchestrator.work.final:train_on_text",
+        search_cost="orchestrator.cost.text:SEARCH",
+        training_cost="orchestrator.cost.text:TRAINING",
     ),
     "bench201": Space(
         config=Bench201SearchConfig,
@@ -135,6 +156,12 @@ SPACES: dict[str, Space] = {
         epochs_of_proxy=None,  # a table has what training them would give
         random=lambda _, seed: random_bench201_genotype(seed),
         what_can_be_found=lambda _: {},
+        search="orchestrator.work.search:search_bench201",
+        proxy=None,
+        final=None,
+        search_cost="orchestrator.cost.bench201:SEARCH",
+        training_cost=None,
         in_the_paper=False,
+        in_a_table=True,
     ),
 }

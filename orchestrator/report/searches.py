@@ -275,8 +275,10 @@ def _comparison(name: str, other: str, results: Results) -> list[str]:
 def _scores(name: str, task: str, results: Results) -> list[float]:
     """Proxy scores of a track's cells that are done, in the order of their seeds."""
     metric = SPACES[task].metric
-    jobs: list[Job] = [job for job in results.study.scored(name) if job.kind == "proxy"]
-    return [result["metrics"][metric] for result in results.done(jobs, ProxyResult)]
+    if results.experiment.searches[name].select_by != "proxy":
+        return []
+    scored = results.done(results.study.scored(name), ProxyResult)
+    return [result["metrics"][metric] for result in scored]
 
 
 def _test(result: FinalResult) -> float:

@@ -22,9 +22,10 @@ from gdas.data.vocabulary import Split
 from gdas.errors import InputError
 from gdas.genotype import Genotype, RecurrentGenotype
 from gdas.rnn.config import TextSearchConfig, TextTrainConfig
+from orchestrator.experiment.build import build_study
 from orchestrator.experiment.config import CellSource, Experiment, FinalSpec, SearchSpec
 from orchestrator.experiment.decode import decode_search, decode_train
-from orchestrator.experiment.study import Job, Study, build_study
+from orchestrator.experiment.study import Job, Study
 from orchestrator.paper import tables as paper
 from orchestrator.run.sizes import (
     check_image_search,
@@ -283,12 +284,12 @@ def prepare_data(study: Study, store: Store, folder: Path) -> None:
         InputError: a data set is missing or damaged.
     """
     needed: dict[tuple[bool, str, str], tuple[AnyImageData | TextData, Split]] = {}
-    for job in study:
-        if job.kind == "lookup" and not store.done(job):
+    for job in study.in_cluster:
+        if "table" in job.recipe and not store.done(job):
             read_table(table_path(TableData(), folder))
             break
-    for job in study:
-        if job.kind != "select" and not store.done(job):
+    for job in study.in_cluster:
+        if not store.done(job):
             data = _data_of(job)
             for split, content in job.recipe["data"].items():
                 # Jobs may differ in their augmentation: the content is checked once.
@@ -306,5 +307,5 @@ def prepare_data(study: Study, store: Store, folder: Path) -> None:
 
 
 def _data_of(job: Job) -> AnyImageData | TextData:
-    decode = decode_search if job.kind in ("search", "lookup", "measure") else decode_train
+    decode = decode_search if job.of.config == "search" else decode_train
     return decode(job.recipe["config"]).data

@@ -101,8 +101,8 @@ def refuse_unchecked(study: Study) -> None:
     Raises:
         InputError: a job reads a data set with checksum=any.
     """
-    for job in study:
-        if job.kind != "select" and job.recipe["config"]["data"].get("checksum") == "any":
+    for job in study.in_cluster:
+        if job.recipe["config"]["data"].get("checksum") == "any":
             raise InputError(
                 f"{job.label}: data.checksum=any is for --out and --data in folders that all "
                 "machines share; on an object store the published files only"

@@ -12,7 +12,8 @@ from rich.live import Live
 from rich.text import Text
 
 from gdas.errors import InputError
-from orchestrator.experiment.study import TITLES, Job, Study
+from orchestrator.experiment.kinds import KINDS
+from orchestrator.experiment.study import Job, Study
 from orchestrator.store.board import Board, Changes
 from orchestrator.store.failure import FAILURE, read_failure
 from orchestrator.store.job_folder import NO_SPACE
@@ -114,11 +115,11 @@ def _lines(
         only: leave out jobs in other states.
     """
     rows: list[tuple[str, ...] | str] = [HEADER]
-    for kind, title in TITLES.items():
-        jobs = [job for job in study if job.kind == kind]
+    for name, kind in KINDS.items():
+        jobs = study.of_kind(name)
         if not jobs:
             continue
-        rows.append(f"{title}: {tally(jobs, board)}")
+        rows.append(f"{kind.title}: {tally(jobs, board)}")
         for job in jobs:
             state, tried = board.states[job.id], board.failures.get(job.id, 0)
             if only is not None and state not in only:
@@ -224,7 +225,7 @@ class Console:
             return
         assert self.board is not None
         for job, state in self.changes.due(self.study, self.board):
-            if job.kind == "select":
+            if job.in_driver:
                 continue
             records = self.store.records(job)
             for i in range(min(self.shown[job.id], len(records)), len(records)):
@@ -250,7 +251,9 @@ class Console:
         text = Text("\n".join([*lines, *failures]), no_wrap=True, overflow="ellipsis")
         for state, colour in COLOURS.items():
             text.highlight_regex(rf"(?m)^  \S+ +({state}\b.*?)(?=  |$)", style=colour)
-        text.highlight_regex(rf"(?m)^({'|'.join(TITLES.values())}): .*$", style="bold")
+        text.highlight_regex(
+            rf"(?m)^({'|'.join(kind.title for kind in KINDS.values())}): .*$", style="bold"
+        )
         text.highlight_regex(r"(?m)^\S+: (failed|could not run).*$", style="red")
         return text
 

@@ -36,7 +36,7 @@ from gdas.files import write_json
 from gdas.genotype import Genotype, RecurrentGenotype
 from gdas.rnn.language_model import LanguageModel
 from gdas.rnn.train import build_language_model
-from orchestrator.cost.workload import image_side
+from orchestrator.cost.images import image_side
 from orchestrator.experiment.decode import decode_train
 from orchestrator.store.data import data_on_this_node
 from orchestrator.store.job_folder import JobFolder
