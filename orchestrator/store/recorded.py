@@ -60,24 +60,25 @@ def recorded_study(store: Store) -> Study:
     settings = found.get("settings", {})
     try:
         jobs = tuple(_job(store, entry) for entry in found["jobs"])
-        finals = _by_seed(jobs, "train", settings.get("finals", {}), final_names)
-        lookups = _by_seed(jobs, "lookup", settings.get("searches", {}), search_names)
+        study = Study(jobs, {}, {}, {}, {})
+        finals = _by_seed(study.of_kind("train"), settings.get("finals", {}), final_names)
+        lookups = _by_seed(study.of_kind("lookup"), settings.get("searches", {}), search_names)
     except (AttributeError, KeyError, TypeError, ValueError):
         raise InputError(
             f"{store.address_of('study.json')}: damaged (its jobs cannot be read); delete it, and "
             "start the study again: finished jobs are kept"
         ) from None
-    study = Study(jobs, {}, finals, {}, {}, lookups)
     return dataclasses.replace(
         study,
         selections={job.name: job.id for job in study.of_kind("select")},
+        finals=finals,
         measures={job.name: job.id for job in study.of_kind("measure")},
+        lookups=lookups,
     )
 
 
 def _by_seed(
     jobs: Sequence[Job],
-    kind: str,
     specs: dict[str, dict[str, Any]],
     names: Callable[[str, Sequence[int]], list[str]],
 ) -> dict[str, tuple[str, ...]]:
@@ -85,7 +86,7 @@ def _by_seed(
 
     Two finals that are one computation are one job, under the name of the first.
     """
-    ids = {job.name: job.id for job in jobs if job.kind == kind}
+    ids = {job.name: job.id for job in jobs}
     return {
         name: tuple(ids[seed] for seed in names(name, spec["seeds"]) if seed in ids)
         for name, spec in specs.items()

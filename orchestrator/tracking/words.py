@@ -49,7 +49,7 @@ def _seed(job: Job) -> int:
 def tags_of(job: Job, experiment: Experiment) -> dict[str, str]:
     """What a job's run is found and grouped by."""
     config = job.recipe["config"]
-    final = experiment.finals.get(variant_of(job)) if job.kind == "train" else None
+    final = experiment.finals.get(variant_of(job)) if job.of.section == "finals" else None
     row = final.row if final else None
     tags = {
         "stage": job.of.title,
