@@ -76,6 +76,9 @@ RUN_BY = {
         f"{HERE}::test_what_make_runs"
     ),
     "pip install -e .": f"{HERE}::test_what_make_runs",
+    "pip install .": (
+        "tests/test_package.py::test_an_installed_package_plans_an_experiment_from_another_folder"
+    ),
     "pip install torch torchvision --index-url https://download.pytorch.org/whl/cpu": (
         f"{HERE}::test_what_make_runs"
     ),

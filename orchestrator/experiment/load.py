@@ -10,6 +10,7 @@ import dataclasses
 import re
 import typing
 from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +30,8 @@ from orchestrator.experiment.config import Experiment, FinalSpec, MeasureSpec, S
 from orchestrator.experiment.decode import Raw, check_fields, check_keys, decode, suggestion
 from orchestrator.experiment.spaces import SPACES
 
-EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
+EXPERIMENTS = Path(str(files("orchestrator") / "experiments")).resolve()
+"""The experiments that come with the package; in a checkout, what lies in its `experiments/`."""
 
 
 def experiment_of(words: Sequence[str]) -> Experiment:
