@@ -1,9 +1,9 @@
-"""From logits to a genotype, and how decided it was (paper section 3.2, "Architecture").
+"""A cell derived from logits, and how decided they were (paper section 3.2, "Architecture").
 
-Shapes: E edges of one cell (node by node, then by source), K operations.
+How a cell is derived is a matter of its space: gdas.cnn.derive, gdas.rnn.derive,
+gdas.bench201.derive.
 
-Decision: the paper's index set counts `none`; the authors' 2019 CNN code excludes it and keeps
-distinct sources, which is the default here. Both are settings.
+Shapes: E edges of one cell, K operations.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gdas.genotype import EDGES_PER_NODE, OPERATIONS, AnyGenotype, Edge, RecurrentGenotype
+from gdas.genotype import AnyGenotype, Edge, RecurrentGenotype
 
 PARAMETER_FREE = ("none", "skip_connect", "max_pool_3x3", "avg_pool_3x3")
 """Operations on images that carry no parameters at stride 1, of all search spaces."""
@@ -37,54 +37,6 @@ class DerivedCell:
     probabilities: tuple[float, ...]
     margins: tuple[float, ...]
     entropy: float
-
-
-def edge_list(nodes: int) -> list[tuple[int, int]]:
-    """(node, source) of every search edge, in the order of the logits' rows: 14 for 4 nodes."""
-    return [(node, source) for node in range(nodes) for source in range(node + 2)]
-
-
-def derive_cell(
-    logits_EK: Tensor,
-    *,
-    nodes: int = 4,
-    exclude_none: bool = True,
-    distinct_sources: bool = True,
-) -> DerivedCell:
-    """Keep for every node its two most important edges, on each the most probable operation.
-
-    Args:
-        logits_EK: E = 2 + 3 + ... + (nodes + 1) edges by the operations, on the CPU.
-        exclude_none: leave `none` out of importance and choice (authors' code); False: the paper.
-        distinct_sources: one operation a source; False: the best (operation, source) pairs of the
-            node, which may share a source (authors' 2020 code).
-
-    Ties keep the earlier index.
-    """
-    edges = edge_list(nodes)
-    if logits_EK.shape != (len(edges), len(OPERATIONS)):
-        raise ValueError(
-            f"logits are {tuple(logits_EK.shape)}, expected {(len(edges), len(OPERATIONS))}"
-        )
-    p_EK = torch.softmax(logits_EK.detach().double(), dim=1)
-    eligible = range(1 if exclude_none else 0, len(OPERATIONS))
-    kept: list[tuple[int, int]] = []  # (edge, operation)
-    for node in range(nodes):
-        candidates: list[tuple[float, int, int]] = []  # (-probability, edge, operation)
-        for e, (of_node, _) in enumerate(edges):
-            if of_node != node:
-                continue
-            ranked = sorted((-float(p_EK[e, k]), e, k) for k in eligible)
-            candidates += ranked[:1] if distinct_sources else ranked
-        kept += [(e, k) for _, e, k in sorted(candidates)[:EDGES_PER_NODE]]
-    return DerivedCell(
-        edges=tuple((OPERATIONS[k], edges[e][1]) for e, k in kept),
-        probabilities=tuple(float(p_EK[e, k]) for e, k in kept),
-        margins=tuple(
-            float(p_EK[e, k]) - max(float(p_EK[e, j]) for j in eligible if j != k) for e, k in kept
-        ),
-        entropy=relative_entropy(p_EK),
-    )
 
 
 def relative_entropy(p_EK: Tensor) -> float:

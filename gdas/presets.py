@@ -5,20 +5,14 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from gdas.config import (
-    AlphaUpdate,
-    Bench201SearchConfig,
-    Derivation,
-    Dropouts,
-    SamplerConfig,
-    SearchConfig,
-    SupernetConfig,
-    TextSearchConfig,
-    TextTrainConfig,
-    TrainConfig,
-    WeightUpdate,
-)
+from gdas.bench201.config import Bench201SearchConfig
+from gdas.cnn.config import Derivation, SearchConfig, SupernetConfig, TrainConfig
+from gdas.config import AlphaUpdate, SamplerConfig, WeightUpdate
 from gdas.data.settings import IMAGE_DATA, PHOTO_DATA, TextData
+from gdas.rnn.config import Dropouts, TextSearchConfig, TextTrainConfig
+
+ImageSearchConfig = SearchConfig | Bench201SearchConfig
+AnySearchConfig = SearchConfig | TextSearchConfig | Bench201SearchConfig
 
 Preset = Literal["paper", "authors_2019", "authors_2020"]
 

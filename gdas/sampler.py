@@ -32,17 +32,6 @@ class Draw(NamedTuple):
     gate_EK: Tensor
 
 
-def temperature(epoch: int, epochs: int, start: float, end: float, *, reaches_end: bool) -> float:
-    """Linear temperature of a 0-based epoch (paper section 4.2).
-
-    Args:
-        reaches_end: True divides by epochs - 1 (the last epoch has `end`); False divides by epochs
-            (the authors' 2019 code, which stops one step short).
-    """
-    steps = epochs - 1 if reaches_end else epochs
-    return start - (start - end) * (epoch / steps if steps else 0.0)
-
-
 def gumbel_noise(shape: tuple[int, ...], *, generator: Generator) -> Tensor:
     """Standard Gumbel noise o = -log(-log u), u uniform on (0, 1), float32 (Eq. 6)."""
     u = torch.rand(shape, generator=generator).clamp_(TINY, 1.0 - 1e-7)

@@ -2,7 +2,7 @@
 
 Three sources disagree: the paper (CVPR 2019), the authors' code of 2019, from whose time the
 published cells are, and their re-implementation of 2020. Their values are in the presets of
-gdas.config and are not repeated here. SOURCES says of every setting whether the paper gives it;
+gdas.presets and are not repeated here. SOURCES says of every setting whether the paper gives it;
 NOT_SOURCED names those that no source has, and why. A new setting belongs in one of the two, which
 a test holds. NOT_SETTINGS are places where the sources disagree and this project has no setting.
 
@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gdas.config import SearchConfig, TextSearchConfig, TextTrainConfig, TrainConfig
+from gdas.cnn.config import SearchConfig, TrainConfig
+from gdas.rnn.config import TextSearchConfig, TextTrainConfig
 
 
 @dataclass(frozen=True)
@@ -272,7 +273,14 @@ _OF_IMAGES = {
     "precision": _PRECISION,
     "channels_last": _ROUNDING,
 }
-_OF_TEXT = {"task": _TASK, "seed": _SEED, "precision": _PRECISION}
+_OF_TEXT = {
+    "task": _TASK,
+    "seed": _SEED,
+    "precision": _PRECISION,
+    "data.format": "a known text or your own files",
+    "data.checksum": _CHECKSUM,
+    "data.min_count": "of your own text; known texts are taken as they are",
+}
 
 NOT_SOURCED: dict[type, dict[str, str]] = {
     SearchConfig: _OF_IMAGES

@@ -22,15 +22,20 @@ from typing import Any
 from gdas.errors import InputError, one_line
 from orchestrator.doctor import GIB, Finding, usable_cores, usable_memory
 from orchestrator.store.storage import is_address, open_storage
-from orchestrator.terminal.console import run_command, say_next
+from orchestrator.terminal.command import (
+    add_address,
+    add_out,
+    command_parser,
+    run_command,
+    say_next,
+)
 
-EPILOG = """examples:
+MORE = """examples:
   python -m orchestrator.nodes --address auto --out s3://BUCKET/gdas/runs
   python -m orchestrator.nodes --address 10.0.0.1:6379 --out /shared/runs
 
 A line for each machine that has joined; a cluster that starts machines when jobs wait for them has
-only its head before, so look again while a study runs. Exit code: 0 nothing is bad, 1 something is,
-2 bad input or no cluster there."""
+only its head before, so look again while a study runs."""
 
 PATIENCE_S = 90.0
 """How long a machine may take: it may import PyTorch for the first time."""
@@ -39,29 +44,30 @@ SAME = ("python", "torch", "ray", "pyarrow", "numpy", "code")
 Report = dict[str, Any]
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m orchestrator.nodes",
-        description="Check every machine of a Ray cluster from itself: code, packages, GPUs, "
-        "storage.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    parser = command_parser(
+        "orchestrator.nodes",
+        "Check every machine of a Ray cluster from itself: code, packages, GPUs, storage.",
+        MORE,
+        done="nothing is bad",
+        failed="something is",
     )
-    parser.add_argument("--address", default="auto", help="of the cluster (default: auto, here)")
-    parser.add_argument("--out", required=True, help="where results will go, on all machines")
-    return parser.parse_args(arguments)
+    add_address(parser, "auto", "auto")
+    add_out(parser, None)
+    return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    options = parse(arguments)
-    return run_command(lambda: _nodes(options.address, options.out))
+    return run_command(parser(), _nodes, arguments)
 
 
-def _nodes(address: str, out: str) -> int:
+def _nodes(options: argparse.Namespace) -> int:
     from orchestrator.nodes import report  # by its name, so that machines run code of their own
     from orchestrator.run.ray_study import on_every_node, ray_cluster
 
+    address, out = options.address, options.out
     mark = f".gdas-nodes-{uuid.uuid4().hex[:8]}"
     try:
         if not is_address(out):

@@ -16,9 +16,9 @@ GDAS_MAY_IMPORT = {
     "torchvision",
     "PIL",
     "numpy",
+    "scipy",
     "pyarrow",
     "matplotlib",
-    "scipy",
     "sklearn",
     "gdas",
 }
@@ -59,6 +59,11 @@ def test_ray_is_imported_by_the_runner_alone() -> None:
     assert users == {"ray_study.py"}
 
 
+def test_conditional_writes_alone_go_through_obstore() -> None:
+    users = {p.name for p in (ROOT / "orchestrator").rglob("*.py") if "obstore" in third_party(p)}
+    assert users == {"conditional.py"}
+
+
 FLOORS = (
     ("commands",),
     ("tracking",),
@@ -84,7 +89,7 @@ def folder_of(module: str) -> str:
 
 def test_every_folder_of_the_orchestrator_is_on_the_list() -> None:
     folders = {path.parent.name for path in (ROOT / "orchestrator").glob("*/__init__.py")}
-    assert folders - {"drill"} == set(LEVEL) - {"commands"}
+    assert folders == set(LEVEL) - {"commands"}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))

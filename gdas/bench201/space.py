@@ -11,13 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gdas.bench201.genotype import CELL_OPERATIONS, EDGES, Bench201Genotype, reaches_output
+from gdas.bench201.config import Bench201SearchConfig
+from gdas.bench201.derive import derive_bench201_genotype
+from gdas.bench201.genotype import CELL_OPERATIONS, Bench201Genotype, reaches_output
 from gdas.bench201.network import CELL_TYPE, Cell, Network, picks_of
 from gdas.checkpoint import State
-from gdas.cnn.space import ImageHalves, Score, score_picks
-from gdas.config import Bench201SearchConfig
+from gdas.cnn.halves import ImageHalves
+from gdas.cnn.smallest_map import check_smallest_map
+from gdas.cnn.space import Score, score_picks
 from gdas.data.source import ImageSource
-from gdas.derive import DerivedCell, describe, relative_entropy
+from gdas.derive import describe
 from gdas.metrics import BatchLoss
 from gdas.randomness import initial_weights
 from gdas.sampler import Pick
@@ -45,6 +48,7 @@ class Bench201Space:
         self.config = config
         self.device = device
         self.halves = ImageHalves(config, images, device)
+        check_smallest_map(config, images.size, *self.halves.sizes)
         supernet = build_bench201_supernet(config, images.classes)
         self.weights: nn.Module = self.halves.place(supernet)
         self.cell_types: Sequence[str] = supernet.cell_types
@@ -103,42 +107,6 @@ class Bench201Space:
         return describe(genotype, {CELL_TYPE: cell}, logits)
 
 
-def derive_bench201_cell(logits_EK: Tensor) -> DerivedCell:
-    """The most probable operation of every edge, `none` among them (the benchmark's code).
-
-    Ties keep the earlier index.
-
-    Raises:
-        ValueError: the logits are not 6 edges by 5 operations.
-    """
-    shape = (len(EDGES), len(CELL_OPERATIONS))
-    if logits_EK.shape != shape:
-        raise ValueError(f"logits are {tuple(logits_EK.shape)}, expected {shape}")
-    p_EK = torch.softmax(logits_EK.detach().double(), dim=1)
-    rows: list[list[float]] = p_EK.tolist()
-    kept = [row.index(max(row)) for row in rows]
-    return DerivedCell(
-        edges=tuple(
-            (CELL_OPERATIONS[k], source) for k, (_, source) in zip(kept, EDGES, strict=True)
-        ),
-        probabilities=tuple(max(row) for row in rows),
-        margins=tuple(
-            row[k] - max(p for j, p in enumerate(row) if j != k)
-            for row, k in zip(rows, kept, strict=True)
-        ),
-        entropy=relative_entropy(p_EK),
-    )
-
-
-def derive_bench201_genotype(
-    config: Bench201SearchConfig, logits: dict[str, Tensor]
-) -> tuple[Bench201Genotype, DerivedCell]:
-    """The genotype that the logits stand for, and how decided the cell is."""
-    cell = derive_bench201_cell(logits[CELL_TYPE])
-    operations = tuple(operation for operation, _ in cell.edges)
-    return Bench201Genotype(f"searched-seed{config.seed}", operations), cell
-
-
 def score_with_shared_weights(
     config: Bench201SearchConfig,
     images: ImageSource,
@@ -156,5 +124,8 @@ def score_with_shared_weights(
     space = Bench201Space(config, images, device)
     space.weights.load_state_dict(state["weights"])
     return [
-        score_picks(space.weights, space.halves, space.picks(genotype)) for genotype in genotypes
+        score_picks(
+            space.weights, space.halves, space.picks(genotype), config.recalibration_batches
+        )
+        for genotype in genotypes
     ]

@@ -150,17 +150,11 @@ def spearman(a: Sequence[float], b: Sequence[float]) -> float | None:
     """
     if len(a) != len(b) or not a:
         raise ValueError(f"{len(a)} and {len(b)} values: must be equally many, at least one")
-    ranks_a, ranks_b = (_mean_ranks(values) for values in (a, b))
-    centred_a, centred_b = ranks_a - ranks_a.mean(), ranks_b - ranks_b.mean()
-    spread = float(np.sqrt((centred_a @ centred_a) * (centred_b @ centred_b)))
-    return float(centred_a @ centred_b) / spread if spread > 0 else None
+    from scipy.stats import spearmanr  # it takes a second to import
 
-
-def _mean_ranks(values: Sequence[float]) -> NDArray[np.float64]:
-    _, group_N, counts_G = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
-    last_G = np.cumsum(counts_G)
-    ranks_N: NDArray[np.float64] = (last_G - (counts_G - 1) / 2.0)[group_N]
-    return ranks_N
+    if len(set(a)) == 1 or len(set(b)) == 1:
+        return None
+    return float(spearmanr(a, b).statistic)
 
 
 def table_path(data: TableData, folder: Path) -> Path:

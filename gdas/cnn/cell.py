@@ -14,9 +14,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from gdas.cnn.derive import edge_list
 from gdas.cnn.operations import FactorizedReduce, Style, build_operation, conv_norm
 from gdas.cnn.rearrange import concatenate
-from gdas.derive import edge_list
 from gdas.errors import InputError
 from gdas.genotype import EDGES_PER_NODE, OPERATIONS, Edge
 from gdas.sampler import Pick

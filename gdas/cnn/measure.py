@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from gdas.cnn.config import SearchConfig
 from gdas.cnn.space import ImageSpace
-from gdas.config import SearchConfig
 from gdas.data.source import ImageSource
 from gdas.search import SearchSteps
 

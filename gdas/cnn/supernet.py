@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gdas.cnn.cell import FixedReductionCell, SearchCell
+from gdas.cnn.derive import edge_list
 from gdas.cnn.layout import Macro, Stem, build_stem, cell_places
 from gdas.cnn.operations import Style, Zero
-from gdas.derive import edge_list
 from gdas.genotype import OPERATIONS
 from gdas.sampler import Pick
 

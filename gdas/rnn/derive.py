@@ -9,7 +9,10 @@ import torch
 from torch import Tensor
 
 from gdas.derive import DerivedCell, relative_entropy
-from gdas.genotype import RECURRENT_OPERATIONS, Edge
+from gdas.genotype import RECURRENT_OPERATIONS, Edge, RecurrentGenotype
+from gdas.rnn.config import TextSearchConfig
+
+CELL_TYPE = "recurrent"
 
 
 def first_edge(step: int) -> int:
@@ -54,3 +57,11 @@ def derive_recurrent(
         margins=tuple(margins),
         entropy=relative_entropy(p_EK),
     )
+
+
+def derive_recurrent_genotype(
+    config: TextSearchConfig, logits: dict[str, Tensor]
+) -> tuple[RecurrentGenotype, DerivedCell]:
+    """The genotype that the logits stand for, and how decided the cell is."""
+    cell = derive_recurrent(logits[CELL_TYPE], steps=config.steps, exclude_none=config.exclude_none)
+    return RecurrentGenotype(f"searched-seed{config.seed}", cell.edges), cell

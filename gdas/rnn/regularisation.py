@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from gdas.config import Dropouts
+from gdas.rnn.config import Dropouts
 
 
 class Masks(NamedTuple):

@@ -16,15 +16,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gdas.compute import autocast
-from gdas.config import TextSearchConfig
 from gdas.data.text import Tokens, batch_tokens, bptt_lengths
-from gdas.derive import DerivedCell, describe
-from gdas.genotype import RecurrentGenotype
+from gdas.derive import describe
 from gdas.metrics import BatchLoss
 from gdas.randomness import generator, initial_weights
-from gdas.rnn.derive import derive_recurrent
+from gdas.rnn.config import TextSearchConfig
+from gdas.rnn.derive import CELL_TYPE, derive_recurrent_genotype
 from gdas.rnn.regularisation import draw_masks, temporal_penalty
-from gdas.rnn.supernet import CELL_TYPE, RecurrentSupernet
+from gdas.rnn.supernet import RecurrentSupernet
 from gdas.sampler import Pick
 from gdas.search import Architecture
 
@@ -137,11 +136,3 @@ class TextSpace:
     def derived(self, logits: dict[str, Tensor]) -> tuple[dict[str, float], dict[str, Any]]:
         genotype, cell = derive_recurrent_genotype(self.config, logits)
         return describe(genotype, {CELL_TYPE: cell}, logits)
-
-
-def derive_recurrent_genotype(
-    config: TextSearchConfig, logits: dict[str, Tensor]
-) -> tuple[RecurrentGenotype, DerivedCell]:
-    """The genotype that the logits stand for, and how decided the cell is."""
-    cell = derive_recurrent(logits[CELL_TYPE], steps=config.steps, exclude_none=config.exclude_none)
-    return RecurrentGenotype(f"searched-seed{config.seed}", cell.edges), cell

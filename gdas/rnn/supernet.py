@@ -12,11 +12,11 @@ from torch import Generator, Tensor, nn
 
 from gdas.genotype import RECURRENT_OPERATIONS
 from gdas.rnn.cell import SearchCell
+from gdas.rnn.derive import CELL_TYPE
 from gdas.rnn.language_model import Words
 from gdas.rnn.regularisation import NO_MASKS, Masks
 from gdas.sampler import Pick
 
-CELL_TYPE = "recurrent"
 INITIAL_SPREAD = 1e-3
 
 

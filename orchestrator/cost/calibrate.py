@@ -16,24 +16,20 @@ from typing import Any
 import torch
 
 import gdas.genotype
+from gdas.bench201.config import Bench201SearchConfig
 from gdas.bench201.space import Bench201Space
 from gdas.checkpoint import Segment
+from gdas.cnn.config import SearchConfig, TrainConfig
 from gdas.cnn.space import ImageSpace
 from gdas.cnn.train import train_image
 from gdas.compute import open_device
-from gdas.config import (
-    Bench201SearchConfig,
-    ImageSearchConfig,
-    SearchConfig,
-    TextSearchConfig,
-    TextTrainConfig,
-    TrainConfig,
-)
 from gdas.data.arrow import Images
 from gdas.data.images import known, open_images
 from gdas.data.settings import AnyImageData, PhotoData
 from gdas.data.source import ImageSource
 from gdas.data.text import Tokens, batch_tokens
+from gdas.presets import ImageSearchConfig
+from gdas.rnn.config import TextSearchConfig, TextTrainConfig
 from gdas.rnn.space import TextSpace
 from gdas.rnn.train import build_language_model, evaluate, train_text
 from gdas.search import SearchSpace, search
@@ -144,7 +140,7 @@ def _words(count: int, vocabulary: int) -> Tokens:
 
 
 def _text_search(job: Job, config: TextSearchConfig, device: torch.device) -> float:
-    of = text_of(config.data.name)
+    of = text_of(job)
     text = _words((STEPS * config.bptt + 1) * config.batch_size, of.vocabulary)
     short = dataclasses.replace(config, epochs=2, train_tokens=None, valid_tokens=None)
     row = _second(search(short, TextSpace(short, text, text, device))) / (STEPS * config.bptt)
@@ -152,7 +148,7 @@ def _text_search(job: Job, config: TextSearchConfig, device: torch.device) -> fl
 
 
 def _text_training(job: Job, config: TextTrainConfig, device: torch.device) -> float:
-    of = text_of(config.data.name)
+    of = text_of(job)
     genotype = gdas.genotype.PUBLISHED_RECURRENT["RNN_GDAS"]
     text = _words((STEPS * config.bptt + 1) * config.batch_size, of.vocabulary)
     short = dataclasses.replace(config, epochs=2, train_tokens=None)

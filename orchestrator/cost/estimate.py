@@ -18,8 +18,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from gdas.config import ImageSearchConfig, TextSearchConfig, TrainConfig
+from gdas.cnn.config import TrainConfig
 from gdas.metrics import count_multiply_adds
+from gdas.presets import ImageSearchConfig
+from gdas.rnn.config import TextSearchConfig
 from orchestrator.cost.calibrate import timed_seconds
 from orchestrator.cost.workload import (
     PASSES,
@@ -104,7 +106,7 @@ def recorded_paces(store: Store) -> dict[str, float]:
     """Seconds a segment, by likeness, of the jobs in an output folder."""
     seconds: dict[str, list[float]] = {}
     for path in sorted((store.out / "jobs").iterdir()):
-        folder = JobFolder(path)
+        folder = JobFolder.open(path)
         try:
             settings = folder.settings()
             key = likeness(settings["kind"], settings["recipe"], settings["resources"])
@@ -162,7 +164,7 @@ def estimated_seconds(job: Job) -> float:
 def _text_flops(job: Job) -> float:
     """Products with W0, the step matrices and the decoder, for every token of every epoch."""
     config = job.recipe["config"]
-    n, vocabulary = config["hidden"], text_of(config["data"]["name"]).vocabulary
+    n, vocabulary = config["hidden"], text_of(job).vocabulary
     products = 8 if job.kind != "search" else 8 * 9 / 2  # one for each earlier state
     per_token = 2 * n * 2 * n + products * n * 2 * n + vocabulary * n
     passes = 2 if job.kind == "search" else 1

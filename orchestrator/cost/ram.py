@@ -15,8 +15,10 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from gdas.config import ImageSearchConfig, TextSearchConfig, TrainConfig
+from gdas.cnn.config import TrainConfig
 from gdas.metrics import count_parameters
+from gdas.presets import ImageSearchConfig
+from gdas.rnn.config import TextSearchConfig
 from orchestrator.cost.workload import (
     empty_images,
     empty_network,
@@ -62,7 +64,7 @@ def _share(job: Job, batch: int) -> int:
 def _text(job: Job) -> float:
     """Bytes of weights, of the words' scores, and of the states of every step and time."""
     config = job.recipe["config"]
-    vocabulary = text_of(config["data"]["name"]).vocabulary
+    vocabulary = text_of(job).vocabulary
     n, tokens = config["hidden"], config["bptt"] * _share(job, config["batch_size"])
     edges = 36 if job.kind == "search" else 8
     weights = vocabulary * n + (2 * n) * (2 * n) + 8 * n * 2 * n

@@ -14,19 +14,22 @@ import torch
 from torch import Tensor
 
 import gdas.genotype
+from gdas.bench201.config import Bench201SearchConfig
 from gdas.bench201.genotype import CELL_OPERATIONS, EDGES
 from gdas.bench201.network import Network as Bench201Network
 from gdas.bench201.space import build_bench201_supernet
+from gdas.cnn.config import TrainConfig
+from gdas.cnn.derive import edge_list
 from gdas.cnn.network import Network
 from gdas.cnn.space import build_supernet
 from gdas.cnn.supernet import Supernet
 from gdas.cnn.train import build_network
-from gdas.config import Bench201SearchConfig, ImageSearchConfig, TrainConfig
 from gdas.data.images import known
+from gdas.data.settings import TextData
 from gdas.data.shard_index import photos_in
-from gdas.data.text import TextSet, known_text
-from gdas.derive import edge_list
+from gdas.data.text import TextCounts, text_counts
 from gdas.genotype import OPERATIONS
+from gdas.presets import ImageSearchConfig
 from gdas.sampler import Pick
 from orchestrator.experiment.study import Job
 
@@ -58,17 +61,23 @@ def halves(job: Job) -> tuple[int, int]:
     return train, search["valid_images"] or total - train
 
 
+def text_of(job: Job) -> TextCounts:
+    """The sizes of the text that a job reads."""
+    data = TextData(**job.recipe["config"]["data"])
+    return _counted(data, tuple(sorted(job.recipe["data"].items())))
+
+
 @cache
-def text_of(name: str) -> TextSet:
-    """A known text, looked up once: counting the prose takes a moment."""
-    return known_text(name)
+def _counted(data: TextData, identities: tuple[tuple[str, str], ...]) -> TextCounts:
+    """Looked up once: counting the prose takes a moment."""
+    return text_counts(data, dict(identities))
 
 
 def training_tokens(job: Job) -> int:
     """Tokens of an epoch of a job on text."""
     config = job.recipe["config"]
     search = job.recipe.get("search", {})  # a proxy training's
-    whole = text_of(config["data"]["name"]).counts["train"]
+    whole = text_of(job).counts["train"]
     return int(config["train_tokens"] or search.get("train_tokens") or whole)
 
 

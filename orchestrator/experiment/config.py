@@ -9,7 +9,7 @@ from typing import Literal
 
 import gdas.genotype
 from gdas.bench201.genotype import Accuracy, own_accuracy
-from gdas.config import SearchConfig
+from gdas.cnn.config import SearchConfig
 from gdas.errors import InputError
 from gdas.presets import Preset
 from gdas.settings import NotNegative, OneOrMore, Positive, TwoOrMore, ZeroOrMore, settings

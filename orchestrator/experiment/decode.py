@@ -10,16 +10,12 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from gdas.config import (
-    AnySearchConfig,
-    Bench201SearchConfig,
-    SearchConfig,
-    TextSearchConfig,
-    TextTrainConfig,
-    TrainConfig,
-)
+from gdas.bench201.config import Bench201SearchConfig
+from gdas.cnn.config import SearchConfig, TrainConfig
 from gdas.data.settings import AnyImageData, ImageData, PhotoData
 from gdas.errors import InputError
+from gdas.presets import AnySearchConfig
+from gdas.rnn.config import TextSearchConfig, TextTrainConfig
 from orchestrator.experiment.spaces import SPACES
 
 Raw = dict[str, Any]

@@ -189,10 +189,17 @@ def _task(recipe: object, where: str) -> str:
     recipe = recipe if isinstance(recipe, dict) else {}
     data = recipe.get("data")
     name = data.get("name") if isinstance(data, dict) else None
-    task = recipe.get("task", "text" if name in TEXT_DATA else "image")
+    text = name in TEXT_DATA or (isinstance(data, dict) and _own_text(data))
+    task = recipe.get("task", "text" if text else "image")
     if task not in SPACES:
         raise InputError(f"{where}.task={task}: unknown{suggestion(str(task), list(SPACES))}")
     return str(task)
+
+
+def _own_text(data: Raw) -> bool:
+    name = data.get("name")
+    known = isinstance(name, str) and name in IMAGE_DATA | PHOTO_DATA
+    return data.get("format") == "text" and isinstance(name, str) and not known
 
 
 def _prefix(own: Raw, where: str) -> str:
@@ -300,7 +307,7 @@ def _recipe(stage: Literal["search", "train"], preset: Preset, own: object, wher
         raise InputError(
             f"{where}: preset {preset} has no search for {SPACES[task].cells}; use {usual}"
         )
-    if name in TEXT_DATA:
+    if name in TEXT_DATA or _own_text(data):
         if preset not in TEXT_SEARCH_PRESETS:
             raise InputError(f"{where}: preset {preset} has no recurrent half; use paper")
         if stage == "search":
@@ -318,7 +325,7 @@ def _recipe(stage: Literal["search", "train"], preset: Preset, own: object, wher
             known = [*IMAGE_DATA, *PHOTO_DATA, *TEXT_DATA]
             raise InputError(
                 f"{where}.data.name={name}: unknown data set{suggestion(name, known)} (or your "
-                "own photos: data.format=photos)"
+                "own files: data.format=photos or data.format=text)"
             )
         if data.get("format", constants["format"]) != constants["format"]:
             raise InputError(

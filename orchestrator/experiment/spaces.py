@@ -1,6 +1,6 @@
 """What the orchestrator needs to know of a search space, by the task of a search's settings. Pure.
 
-A space of your own gets an entry here, a settings class in gdas.config, a search in
+A space of your own gets an entry here, a settings class in its folder in gdas, a search in
 orchestrator.work.search, and its rough cost in orchestrator.cost.estimate.
 """
 
@@ -10,10 +10,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from gdas.bench201.config import Bench201SearchConfig
 from gdas.bench201.genotype import random_bench201_genotype
-from gdas.config import AnySearchConfig, Bench201SearchConfig, SearchConfig, TextSearchConfig
+from gdas.cnn.config import SearchConfig
 from gdas.genotype import AnyGenotype, random_genotype, random_recurrent_genotype
-from gdas.presets import BENCH201_SEARCH_PRESETS, SEARCH_PRESETS, TEXT_SEARCH_PRESETS, Preset
+from gdas.presets import (
+    BENCH201_SEARCH_PRESETS,
+    SEARCH_PRESETS,
+    TEXT_SEARCH_PRESETS,
+    AnySearchConfig,
+    Preset,
+)
+from gdas.rnn.config import TextSearchConfig
 
 SelectBy = Literal["proxy", "shared_weights"]
 

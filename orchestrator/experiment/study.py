@@ -15,9 +15,11 @@ from functools import cached_property
 from typing import Any, Literal
 
 import gdas
-from gdas.config import AnySearchConfig, TextTrainConfig, TrainConfig
+from gdas.cnn.config import TrainConfig
 from gdas.data.settings import AnyImageData, TableData, TextData
 from gdas.errors import InputError
+from gdas.presets import AnySearchConfig
+from gdas.rnn.config import TextTrainConfig
 from orchestrator.experiment.config import Experiment, FinalSpec, MeasureSpec, SearchSpec
 from orchestrator.experiment.spaces import SPACES
 
@@ -220,8 +222,8 @@ def _track(name: str, spec: SearchSpec, identity: DataIdentity) -> list[Job]:
         if spec.cells == "random":
             assert spec.proxy is not None
             drawn = {
-                "config": dataclasses.asdict(spec.proxy),
-                "search": dataclasses.asdict(config),  # its halves of the data
+                "config": settings_of(spec.proxy),
+                "search": settings_of(config),  # its halves of the data
                 "genotype": SPACES[spec.recipe.task].random(spec.recipe, seed).to_json(),
                 "data": data,
             }
@@ -232,7 +234,7 @@ def _track(name: str, spec: SearchSpec, identity: DataIdentity) -> list[Job]:
             _job(
                 "search",
                 f"{name}-seed{seed}",
-                {"config": dataclasses.asdict(config), "data": data},
+                {"config": settings_of(config), "data": data},
                 dataclasses.asdict(spec.resources),
             )
         )
@@ -243,8 +245,8 @@ def _track(name: str, spec: SearchSpec, identity: DataIdentity) -> list[Job]:
                     "proxy",
                     f"{name}-seed{seed}",
                     {
-                        "config": dataclasses.asdict(spec.proxy),
-                        "search": dataclasses.asdict(config),
+                        "config": settings_of(spec.proxy),
+                        "search": settings_of(config),
                         "data": data,
                     },
                     dataclasses.asdict(spec.proxy_resources),
@@ -271,7 +273,7 @@ def _lookups(spec: SearchSpec, track: list[Job], identity: DataIdentity) -> list
 
 def _measure(name: str, spec: MeasureSpec, identity: DataIdentity) -> Job:
     recipe = {
-        "config": dataclasses.asdict(spec.recipe),
+        "config": settings_of(spec.recipe),
         "iterations": spec.iterations,
         "data": _identities(spec.recipe, identity, "train"),
     }
@@ -306,10 +308,27 @@ def _final(
     resources = dataclasses.asdict(spec.resources)
     jobs = []
     for seed in spec.seeds:
-        config = dataclasses.asdict(dataclasses.replace(spec.recipe, seed=seed))
+        config = settings_of(dataclasses.replace(spec.recipe, seed=seed))
         label = name if len(spec.seeds) == 1 else f"{name}-seed{seed}"
         jobs.append(_job("train", label, recipe | {"config": config}, resources, *needs))
     return jobs
+
+
+def settings_of(config: AnyConfig) -> dict[str, Any]:
+    """A job's settings, as they are hashed into its id.
+
+    Those of a text's data that are as they are for a known text are left out: jobs on known texts
+    have the ids that they had before there were others.
+    """
+    settings = dataclasses.asdict(config)
+    if isinstance(config.data, TextData):
+        usual = dataclasses.asdict(TextData())
+        settings["data"] = {
+            key: value
+            for key, value in settings["data"].items()
+            if key == "name" or value != usual[key]
+        }
+    return settings
 
 
 def _identities(config: AnyConfig, identity: DataIdentity, *splits: str) -> dict[str, str]:

@@ -11,14 +11,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from gdas.config import (
-    Bench201SearchConfig,
-    SearchConfig,
-    TextSearchConfig,
-    TextTrainConfig,
-    TrainConfig,
-    differences,
-)
+from gdas.bench201.config import Bench201SearchConfig
+from gdas.cnn.config import SearchConfig, TrainConfig
+from gdas.config import differences
 from gdas.data.settings import IMAGE_DATA, PHOTO_DATA, AnyImageData, PhotoData
 from gdas.presets import (
     TEXT_SEARCH_PRESETS,
@@ -27,6 +22,7 @@ from gdas.presets import (
     image_train_preset,
     text_train_preset,
 )
+from gdas.rnn.config import TextSearchConfig, TextTrainConfig
 from gdas.sources import (
     NOT_SETTINGS,
     PRESET,

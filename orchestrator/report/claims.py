@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-from gdas.config import SearchConfig
-from orchestrator.experiment.config import Experiment
+from gdas.cnn.config import SearchConfig
 from orchestrator.experiment.spaces import SPACES
-from orchestrator.experiment.study import Job, Study
 from orchestrator.paper import tables as paper
 from orchestrator.report.markup import NOT_RUN, duration, table
-from orchestrator.report.verdict import summary
-from orchestrator.store.results import MeasureResult, SearchResult
-from orchestrator.store.store import Store
+from orchestrator.report.statistics import summary
+from orchestrator.report.view import Results
+from orchestrator.store.results import MeasureResult
 
 
-def claims(experiment: Experiment, study: Study, store: Store) -> list[str]:
-    """Acceleration and search cost; nothing where the experiment has neither."""
-    parts = [
-        *_acceleration(experiment, study, store),
-        *_epochs(experiment, study, store),
-        *_cost(experiment, study, store),
-    ]
+def claims(results: Results) -> list[str]:
+    """Acceleration and search cost; nothing if the experiment has neither."""
+    parts = [*_acceleration(results), *_epochs(results), *_cost(results)]
     return ["## What the paper's text claims\n", *parts] if parts else []
 
 
-def _acceleration(experiment: Experiment, study: Study, store: Store) -> list[str]:
-    if not experiment.measures:
+def _acceleration(results: Results) -> list[str]:
+    if not results.experiment.measures:
         return []
     rows = []
-    for name, spec in experiment.measures.items():
-        job = study.measure(name)
-        result = store.folder(job).result(MeasureResult) if job else None
+    for name, spec in results.experiment.measures.items():
+        job = results.study.measure(name)
+        result = results.result(job, MeasureResult) if job else None
         n = spec.recipe.network
         size = f"C={n.channels}, N={n.normals_per_block}, batch {spec.recipe.batch_size}"
         if result is None:
@@ -67,20 +61,19 @@ def _acceleration(experiment: Experiment, study: Study, store: Store) -> list[st
     ]
 
 
-def _epochs(experiment: Experiment, study: Study, store: Store) -> list[str]:
+def _epochs(results: Results) -> list[str]:
     """Searches without the acceleration beside those they stand against: epochs, scores, time."""
     rows = []
-    for name, spec in experiment.searches.items():
+    for name, spec in results.experiment.searches.items():
         recipe = spec.recipe
         if not isinstance(recipe, SearchConfig) or recipe.sampler.acceleration:
             continue
         for which in (name, spec.against):
             if which is None:
                 continue
-            own = experiment.searches[which].recipe
-            select = study.selection(which)
-            record = store.selection(select) if select else None
-            seconds = [r["seconds"] for r in store.results(study.searches(which), SearchResult)]
+            own = results.experiment.searches[which].recipe
+            record = results.selection(which)
+            seconds = [result["seconds"] for result in results.searches(which)]
             scores = [c["score"] for c in record["candidates"]] if record else []
             rows.append(
                 [
@@ -102,9 +95,9 @@ def _epochs(experiment: Experiment, study: Study, store: Store) -> list[str]:
     ]
 
 
-def _cost(experiment: Experiment, study: Study, store: Store) -> list[str]:
+def _cost(results: Results) -> list[str]:
     rows = []
-    for name, spec in experiment.searches.items():
+    for name, spec in results.experiment.searches.items():
         if spec.cells == "random" or not SPACES[spec.recipe.task].in_the_paper:
             continue
         if isinstance(spec.recipe, SearchConfig):
@@ -113,13 +106,12 @@ def _cost(experiment: Experiment, study: Study, store: Store) -> list[str]:
         else:
             printed = paper.find_row(3, "GDAS", ())["search_gpu_days"]
         shares = spec.resources.gpus % 1 != 0
-        jobs = study.searches(name)
-        seconds = [result["seconds"] for result in store.results(jobs, SearchResult)]
+        seconds = [result["seconds"] for result in results.searches(name)]
         if not seconds:
             ours = NOT_RUN
         elif spec.resources.device != "cuda":
             ours = "not given: CPUs, shared with other jobs"
-        elif shares or _overlapping(jobs, store):
+        elif shares or _overlapping(name, results):
             ours = "not given: the GPU was shared"
         else:
             days = sum(seconds) / len(seconds) / 86_400
@@ -136,11 +128,11 @@ def _cost(experiment: Experiment, study: Study, store: Store) -> list[str]:
     ]
 
 
-def _overlapping(jobs: list[Job], store: Store) -> bool:
-    """Whether two of these held one device at the same time, by their records."""
+def _overlapping(name: str, results: Results) -> bool:
+    """Whether two seeds of a search held one device at the same time, by their records."""
     spans: dict[str, list[tuple[float, float]]] = {}
-    for job in jobs:
-        for record in store.folder(job).records():
+    for job in results.study.searches(name):
+        for record in results.records(job):
             if "gpu" in record:
                 span = (record["started"], record["time"])
                 spans.setdefault(f"{record['host']} {record['gpu']}", []).append(span)

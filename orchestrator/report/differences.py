@@ -1,12 +1,10 @@
-"""Where this experiment is not the paper, how long it took, and with which versions."""
+"""Where this experiment is not the paper."""
 
 from __future__ import annotations
 
 from orchestrator.experiment.config import Experiment
-from orchestrator.experiment.study import TITLES, Study
 from orchestrator.paper.deviations import Deviation, deviations
-from orchestrator.report.markup import NOT_RUN, duration, table
-from orchestrator.store.store import Store
+from orchestrator.report.markup import table
 
 HEADER = ["setting", "jobs", "ours", "paper", "2019 code", "2020 code", "where", "touches"]
 
@@ -42,35 +40,3 @@ def _lines(found: list[Deviation], *, differs: bool) -> list[list[str]]:
             key = (line.key, line.ours, line.paper, line.code_2019, line.code_2020)
             jobs.setdefault((*key, line.why, line.touches), []).append(line.job)
     return [[f"`{key[0]}`", ", ".join(who), *key[1:]] for key, who in jobs.items()]
-
-
-def times(study: Study, store: Store) -> list[str]:
-    """Time in epochs of every job."""
-    rows = []
-    for job in study:
-        if job.kind == "select":
-            continue
-        records = store.folder(job).records()
-        spent = sum(record["seconds"] for record in records)
-        hosts = {record["host"] for record in records}
-        rows.append(
-            [
-                f"{TITLES[job.kind]} {job.name}",
-                str(len(records)),
-                duration(spent) if records else NOT_RUN,
-                ", ".join(sorted(hosts)),
-            ]
-        )
-    return [
-        "## Time\n",
-        table(["job", "segments", "time in them", "host"], rows),
-        "\nWall-clock time; jobs that ran side by side shared the machine, so these are not costs "
-        "of a job alone.\n",
-    ]
-
-
-def versions(store: Store) -> list[str]:
-    """Of what computed and measured."""
-    found = store.study().get("versions", {})
-    rows = [[name, str(version)] for name, version in found.items()]
-    return ["## Versions\n", table(["package", "version"], rows)]

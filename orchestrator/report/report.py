@@ -9,39 +9,39 @@ from __future__ import annotations
 from pathlib import Path
 
 from gdas.files import write_text
-from orchestrator.experiment.config import Experiment
 from orchestrator.experiment.study import Study
 from orchestrator.report.claims import claims
-from orchestrator.report.differences import differences, times, versions
+from orchestrator.report.differences import differences
 from orchestrator.report.markup import html_page
 from orchestrator.report.searches import comparisons, track
 from orchestrator.report.tables import final_trainings, papers_tables
+from orchestrator.report.times import times, versions
 from orchestrator.report.truth import truth
-from orchestrator.store.store import Store
+from orchestrator.report.view import Results
 
 
-def write_report(experiment: Experiment, study: Study, store: Store) -> Path:
+def write_report(results: Results) -> Path:
     """Write OUT/report/report.md, report.html and their figures; returns the HTML file."""
-    folder = store.out / "report"
+    experiment, folder = results.experiment, results.folder
     folder.mkdir(exist_ok=True)
     parts = [f"# {experiment.name}: GDAS (CVPR 2019), ours beside the paper's\n"]
     if experiment.note:
         parts.append(f"> {' '.join(experiment.note.split())}\n")
-    parts += _unpublished(study)
-    parts += papers_tables(experiment, study, store)
-    parts += comparisons(experiment, study, store)
-    parts += truth(experiment, study, store, folder)
-    parts += claims(experiment, study, store)
-    for name, search in experiment.searches.items():
-        parts += track(name, search, study, store, folder)
-    parts += final_trainings(experiment, study, store, folder)
+    parts += _unpublished(results.study)
+    parts += papers_tables(results)
+    parts += comparisons(results)
+    parts += truth(results)
+    parts += claims(results)
+    for name in experiment.searches:
+        parts += track(name, results)
+    parts += final_trainings(results)
     parts += differences(experiment)
-    parts += times(study, store)
-    parts += versions(store)
+    parts += times(results)
+    parts += versions(results)
     markdown = "\n".join(parts)
     write_text(folder / "report.md", markdown)
     write_text(folder / "report.html", html_page(experiment.name, markdown, folder))
-    store.publish("report")
+    results.store.publish("report")
     return folder / "report.html"
 
 

@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 import statistics
-from pathlib import Path
 
+from gdas.bench201.config import Bench201SearchConfig
 from gdas.bench201.genotype import Bench201Genotype
-from gdas.config import Bench201SearchConfig, SupernetConfig, TextSearchConfig
+from gdas.cnn.config import SupernetConfig
 from gdas.derive import parameter_free
 from gdas.genotype import Genotype, any_from_json
-from orchestrator.experiment.config import Experiment, SearchSpec
+from gdas.rnn.config import TextSearchConfig
+from orchestrator.experiment.config import SearchSpec
 from orchestrator.experiment.spaces import SPACES
-from orchestrator.experiment.study import Job, Study
+from orchestrator.experiment.study import Job
 from orchestrator.report.figures.curves import curves, draw
 from orchestrator.report.figures.probabilities import probability_figure
 from orchestrator.report.health import edge_figure, search_health
 from orchestrator.report.markup import NOT_RUN, table
-from orchestrator.report.tables import results_of
-from orchestrator.report.verdict import compare, paired_p, summary
+from orchestrator.report.statistics import compare, paired_p, summary
+from orchestrator.report.view import Results
 from orchestrator.store.results import FinalResult, GenotypeJson, ProxyResult, Record, SearchResult
-from orchestrator.store.store import Store
 
 
-def track(name: str, spec: SearchSpec, study: Study, store: Store, folder: Path) -> list[str]:
+def track(name: str, results: Results) -> list[str]:
     """One search: its seeds, curves, edges, alarms and the selected cell."""
+    spec, folder = results.experiment.searches[name], results.folder
     parts = [f"## {_title(name, spec)}\n", f"{_size(spec)}\n"]
-    parts += _seeds(name, spec, study, store)
+    parts += _seeds(name, spec, results)
     histories = {
-        f"seed {job.recipe['config']['seed']}": store.folder(job).records()
-        for job in study.searches(name)
+        f"seed {job.recipe['config']['seed']}": results.records(job)
+        for job in results.study.searches(name)
     }
     histories = {label: records for label, records in histories.items() if records}
     if histories:
@@ -49,11 +50,10 @@ def track(name: str, spec: SearchSpec, study: Study, store: Store, folder: Path)
         figure = f"edges-{name}.png"
         if edge_figure(folder / figure, histories):
             parts.append(f"\n![Entropy of every edge of {name}]({figure})\n")
-        parts += _probabilities(name, spec, study, store, folder)
+        parts += _probabilities(name, spec, results)
         parts += _alarms(spec, histories)
-    parts += _drawn_against_uniform(name, study, store)
-    select = study.selection(name)
-    record = store.selection(select) if select else None
+    parts += _drawn_against_uniform(name, results)
+    record = results.selection(name)
     if record is not None:
         figure = f"cell-{name}.svg"
         draw(record["winner"]["genotype"], folder / figure)
@@ -62,22 +62,19 @@ def track(name: str, spec: SearchSpec, study: Study, store: Store, folder: Path)
     return parts
 
 
-def _probabilities(
-    name: str, spec: SearchSpec, study: Study, store: Store, folder: Path
-) -> list[str]:
+def _probabilities(name: str, spec: SearchSpec, results: Results) -> list[str]:
     """Heat maps of the selected seed, or of the first one while nothing is selected."""
-    select = study.selection(name)
-    record = store.selection(select) if select else None
+    record = results.selection(name)
     winner = record["winner"]["seed"] if record else None
-    jobs = {job.recipe["config"]["seed"]: job for job in study.searches(name)}
+    jobs = {job.recipe["config"]["seed"]: job for job in results.study.searches(name)}
     seed = winner if winner in jobs else next(iter(jobs), None)
     parts: list[str] = []
     if seed is None:
         return parts
-    records = store.folder(jobs[seed]).records()
+    records = results.records(jobs[seed])
     for kind in ("normal", "reduce") if spec.recipe.task == "image" else ("recurrent",):
         figure = f"probabilities-{name}-{kind}.png"
-        if probability_figure(folder / figure, records, kind):
+        if probability_figure(results.folder / figure, records, kind):
             word = "reduction" if kind == "reduce" else kind
             which = f"the {word} cell's edges over the epochs, seed {seed}"
             parts.append(f"\nProbabilities of {which} (in blue: what the derived cell keeps):\n")
@@ -89,20 +86,19 @@ def _title(name: str, spec: SearchSpec) -> str:
     return f"Search {name}" if spec.cells == "searched" else f"Random cells {name}"
 
 
-def _seeds(name: str, spec: SearchSpec, study: Study, store: Store) -> list[str]:
+def _seeds(name: str, spec: SearchSpec, results: Results) -> list[str]:
     """A line a seed, and the spread of their scores."""
-    select = study.selection(name)
-    record = store.selection(select) if select else None
+    record = results.selection(name)
     scores = {c["seed"]: c["score"] for c in record["candidates"]} if record else {}
     winner = record["winner"]["seed"] if record else None
     metric = SPACES[spec.recipe.task].metric
     images, searched = spec.recipe.task != "text", spec.cells == "searched"
     rows = []
-    for job in study.scored(name):
+    for job in results.study.scored(name):
         seed = job.recipe.get("search", job.recipe["config"])["seed"]
         score = f"{scores[seed]:.2f}" if seed in scores else NOT_RUN
         selected = "**selected**" if seed == winner else ""
-        cell = _of_cell(job, study, store, images=images)
+        cell = _of_cell(job, results, images=images)
         rows.append([str(seed), score, *cell, selected])
     header = [
         "seed",
@@ -130,14 +126,14 @@ def _seeds(name: str, spec: SearchSpec, study: Study, store: Store) -> list[str]
     return parts
 
 
-def _of_cell(job: Job, study: Study, store: Store, *, images: bool) -> list[str]:
+def _of_cell(job: Job, results: Results, *, images: bool) -> list[str]:
     """Score or epoch, entropy and margin of one seed's cell; a random one has none of them."""
-    search = study.search_of(job)
+    search = results.study.search_of(job)
     if search is None:
-        drawn = store.folder(job).result(ProxyResult)
+        drawn = results.result(job, ProxyResult)
         also = NOT_RUN if drawn is None else _free(drawn["genotype"]) if images else ""
         return [also, "", ""]
-    cell = store.folder(search).result(SearchResult)
+    cell = results.result(search, SearchResult)
     if cell is None:
         return [NOT_RUN, "", ""]
     if images:
@@ -172,13 +168,13 @@ def _alarms(spec: SearchSpec, histories: dict[str, list[Record]]) -> list[str]:
     return ["\n", *lines]
 
 
-def _drawn_against_uniform(name: str, study: Study, store: Store) -> list[str]:
+def _drawn_against_uniform(name: str, results: Results) -> list[str]:
     """Cells drawn from the final logits beside uniform ones, by the same shared weights."""
-    gains: list[float] = []
-    for job in study.searches(name):
-        result = store.folder(job).result(SearchResult)
-        pairs = result.get("drawn_against_uniform", []) if result else []
-        gains += [drawn - uniform for drawn, uniform in pairs]
+    gains = [
+        drawn - uniform
+        for result in results.searches(name)
+        for drawn, uniform in result.get("drawn_against_uniform", [])
+    ]
     if not gains:
         return []
     s, p = summary(gains), paired_p(gains)
@@ -215,14 +211,15 @@ def _size(spec: SearchSpec) -> str:
     return f"{cell}; {size}, batch {r.batch_size}, alpha rate {r.alpha.lr:g}."
 
 
-def comparisons(experiment: Experiment, study: Study, store: Store) -> list[str]:
+def comparisons(results: Results) -> list[str]:
     """Searched cells against random ones, and searches against others, where there are both."""
     random: list[str] = []
     others: list[str] = []
+    experiment = results.experiment
     for name, spec in experiment.searches.items():
         if spec.against is not None:
             drawn = experiment.searches[spec.against].cells == "random"
-            part = _comparison(name, spec.against, experiment, study, store)
+            part = _comparison(name, spec.against, results)
             (random if drawn else others).extend(part)
     parts: list[str] = []
     if random:
@@ -232,12 +229,11 @@ def comparisons(experiment: Experiment, study: Study, store: Store) -> list[str]
     return parts
 
 
-def _comparison(
-    name: str, other: str, experiment: Experiment, study: Study, store: Store
-) -> list[str]:
+def _comparison(name: str, other: str, results: Results) -> list[str]:
+    experiment = results.experiment
     task = experiment.searches[name].recipe.task
     metric, best = SPACES[task].metric, SPACES[task].best
-    ours, theirs = (_scores(which, task, study, store) for which in (name, other))
+    ours, theirs = (_scores(which, task, results) for which in (name, other))
     drawn = experiment.searches[other].cells == "random"
     names = ("search", "random cells") if drawn else (name, other)
     found = compare(ours, theirs, "higher" if best == "highest" else "lower", names)
@@ -257,7 +253,7 @@ def _comparison(
             (final, result)
             for final, spec in experiment.finals.items()
             if spec.cell.searched == which
-            for result in results_of(final, study, store)
+            for result in results.finals(final)
         ]
         for which in (name, other)
     }
@@ -276,11 +272,11 @@ def _comparison(
     return parts
 
 
-def _scores(name: str, task: str, study: Study, store: Store) -> list[float]:
+def _scores(name: str, task: str, results: Results) -> list[float]:
     """Proxy scores of a track's cells that are done, in the order of their seeds."""
     metric = SPACES[task].metric
-    jobs: list[Job] = [job for job in study.scored(name) if job.kind == "proxy"]
-    return [result["metrics"][metric] for result in store.results(jobs, ProxyResult)]
+    jobs: list[Job] = [job for job in results.study.scored(name) if job.kind == "proxy"]
+    return [result["metrics"][metric] for result in results.done(jobs, ProxyResult)]
 
 
 def _test(result: FinalResult) -> float:

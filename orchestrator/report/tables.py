@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
-from gdas.config import TextTrainConfig
+from gdas.rnn.config import TextTrainConfig
 from orchestrator.experiment.config import Experiment, FinalSpec
-from orchestrator.experiment.study import Study
 from orchestrator.paper import tables as paper
+from orchestrator.paper.config import papers_final, papers_search, size_differences
 from orchestrator.report.figures.curves import curves
 from orchestrator.report.markup import NOT_RUN, duration, table
+from orchestrator.report.statistics import summary
 from orchestrator.report.verdict import (
     DIGITS,
     VERDICT_RULE,
-    papers_final,
-    papers_search,
-    size_differences,
-    summary,
     verdict,
 )
+from orchestrator.report.view import Results
 from orchestrator.store.results import FinalResult, Provenance
-from orchestrator.store.store import Store
 
 CHECKED_ON_TEST = (
     "The last epoch decides; for language models, the weights of the best validation epoch do. "
@@ -31,8 +27,9 @@ CHECKED_ON_TEST = (
 )
 
 
-def papers_tables(experiment: Experiment, study: Study, store: Store) -> list[str]:
+def papers_tables(results: Results) -> list[str]:
     """All tables that a final of this experiment stands beside, then the verdicts."""
+    experiment = results.experiment
     parts = ["## The paper's tables and ours\n"]
     verdicts: list[list[str]] = []
     for number in paper.MEASURES:
@@ -42,10 +39,10 @@ def papers_tables(experiment: Experiment, study: Study, store: Store) -> list[st
             if spec.row is not None and spec.row.table == number
         }
         if finals:
-            parts += _table(number, finals, experiment, study, store, verdicts)
+            parts += _table(number, finals, results, verdicts)
     others = {name: spec for name, spec in experiment.finals.items() if spec.row is None}
     if others:
-        parts += ["### Not in the paper\n", _others(others, study, store)]
+        parts += ["### Not in the paper\n", _others(others, results)]
     if len(parts) == 1:
         parts.append("No final of this experiment stands in one of the paper's tables.\n")
     else:
@@ -59,9 +56,7 @@ def papers_tables(experiment: Experiment, study: Study, store: Store) -> list[st
 def _table(
     number: int,
     finals: dict[str, FinalSpec],
-    experiment: Experiment,
-    study: Study,
-    store: Store,
+    results: Results,
     verdicts: list[list[str]],
 ) -> list[str]:
     measures = paper.MEASURES[number]
@@ -77,7 +72,7 @@ def _table(
             if spec.row is not None and spec.row.method == name
         }
         for final, spec in beside.items():
-            rows.append(_ours(final, spec, row, experiment, study, store, verdicts))
+            rows.append(_ours(final, spec, row, results, verdicts))
         if not beside and (why := paper.not_run(number, row)):
             rows.append(
                 [f"**ours**: {why}", *[NOT_RUN] * len(measures), *[NOT_RUN] * len(counted), "ours"]
@@ -95,45 +90,38 @@ def _ours(
     name: str,
     spec: FinalSpec,
     row: paper.Row,
-    experiment: Experiment,
-    study: Study,
-    store: Store,
+    results: Results,
     verdicts: list[list[str]],
 ) -> list[str]:
     """Our line under the paper's; its verdicts are added to `verdicts`."""
     assert spec.row is not None
     number = spec.row.table
-    results = results_of(name, study, store)
-    reason = study.left_out.get(name)
+    runs = results.finals(name)
+    reason = results.study.left_out.get(name)
     cells = []
     for column, measure in paper.MEASURES[number].items():
         if column not in spec.row.columns:
             cells.append("")
             continue
         other = spec.recipe.data.name != measure.data
-        cells.append(_figure(measure, results) if results else NOT_RUN)
-        if other and results:
+        cells.append(_figure(measure, runs) if runs else NOT_RUN)
+        if other and runs:
             cells[-1] += f" on {spec.recipe.data.name}"
         if (theirs := row.get(column)) is not None:
             found = verdict(
-                [last(measure, result) for result in results],
+                [last(measure, run) for run in runs],
                 float(theirs),
                 "lower",
-                size_differences=_not_the_papers(spec, experiment, row),
+                size_differences=_not_the_papers(spec, results.experiment, row),
                 digits=DIGITS[number],
             )
             why = reason or found.why
             words = [f"final {name}", measure.title, _printed(theirs, number), found.word, why]
             verdicts.append([*words, size_of(spec)])
     for column in paper.COUNTED[number]:
-        cells.append(COUNTED[column](results[0]) if results else NOT_RUN)
-    source = _provenance(results[0]["provenance"]) if results else reason or _cell(spec)
+        cells.append(COUNTED[column](runs[0]) if runs else NOT_RUN)
+    source = _provenance(runs[0]["provenance"]) if runs else reason or _cell(spec)
     return [f"**ours**: {name} ({source})", *cells, "ours"]
-
-
-def results_of(name: str, study: Study, store: Store) -> list[FinalResult]:
-    """Results of a final's runs that are done."""
-    return store.results(study.final(name), FinalResult)
 
 
 def last(measure: paper.Measure, result: FinalResult) -> float:
@@ -151,13 +139,13 @@ COUNTED: dict[str, Callable[[FinalResult], str]] = {
 """Our figure in each of the columns that are counted."""
 
 
-def _figure(measure: paper.Measure, results: list[FinalResult]) -> str:
-    ours = summary([last(measure, result) for result in results])
+def _figure(measure: paper.Measure, runs: list[FinalResult]) -> str:
+    ours = summary([last(measure, run) for run in runs])
     text = f"{ours.mean:.2f}" if ours.sd is None else f"{ours.mean:.2f} ± {ours.sd:.2f}"
     if ours.n > 1:
         text += f" (n = {ours.n})"
     if measure.unit == "%":
-        best = [(100 - r["best"][measure.metric], r["best"]["epoch"]) for r in results]
+        best = [(100 - r["best"][measure.metric], r["best"]["epoch"]) for r in runs]
         shown = ", ".join(f"{figure:.2f} in epoch {epoch}" for figure, epoch in best)
         text += f" [{shown}: selected on test]"
     return text
@@ -184,16 +172,16 @@ def _printed(value: object, number: int | None = None) -> str:
     return str(value)
 
 
-def _others(finals: dict[str, FinalSpec], study: Study, store: Store) -> str:
+def _others(finals: dict[str, FinalSpec], results: Results) -> str:
     rows = []
     for name, spec in finals.items():
-        results = results_of(name, study, store)
-        source = _provenance(results[0]["provenance"]) if results else _cell(spec)
+        runs = results.finals(name)
+        source = _provenance(runs[0]["provenance"]) if runs else _cell(spec)
         rows.append(
             [
                 f"{name} ({source})",
-                ", ".join(outcome(result) for result in results) or NOT_RUN,
-                COUNTED["params_m"](results[0]) if results else NOT_RUN,
+                ", ".join(map(outcome, runs)) or NOT_RUN,
+                COUNTED["params_m"](runs[0]) if runs else NOT_RUN,
                 size_of(spec),
             ]
         )
@@ -241,17 +229,18 @@ def _provenance(provenance: Provenance) -> str:
             return f"{source} {provenance['genotype']['name']}"
 
 
-def final_trainings(experiment: Experiment, study: Study, store: Store, folder: Path) -> list[str]:
+def final_trainings(results: Results) -> list[str]:
     """Every final training: its cell, cost and curves."""
-    if not experiment.finals:
+    finals, study = results.experiment.finals, results.study
+    if not finals:
         return []
     parts = ["## Final trainings\n"]
     rows = []
-    for name, spec in experiment.finals.items():
-        results = results_of(name, study, store)
-        if not results:
+    for name, spec in finals.items():
+        runs = results.finals(name)
+        if not runs:
             rows.append([name, study.left_out.get(name, _cell(spec)), NOT_RUN, "", "", ""])
-        for result in results:
+        for result in runs:
             adds = result.get("multiply_adds")
             rows.append(
                 [
@@ -277,12 +266,12 @@ def final_trainings(experiment: Experiment, study: Study, store: Store, folder: 
         ),
     ):
         histories = {
-            job.name: store.folder(job).records()
-            for name, spec in experiment.finals.items()
+            job.name: results.records(job)
+            for name, spec in finals.items()
             for job in study.final(name)
             if spec.recipe.task == task
         }
         if any(histories.values()):
-            curves(folder / figure, histories, panels)
+            curves(results.folder / figure, histories, panels)
             parts.append(f"\n![Curves of the final trainings on {task}s]({figure})\n")
     return parts

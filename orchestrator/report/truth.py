@@ -11,20 +11,18 @@ import json
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from gdas.bench201.genotype import IMAGES_OF, Accuracy, all_bench201_cells, reaches_output
 from gdas.bench201.network import picks_of
 from gdas.config import differences
-from orchestrator.experiment.config import Experiment, SearchSpec
-from orchestrator.experiment.study import Study
+from orchestrator.experiment.config import SearchSpec
+from orchestrator.experiment.study import Job
 from orchestrator.report.figures.truth import Row, distribution_figure, epochs_figure
 from orchestrator.report.markup import NOT_RUN, duration, table
-from orchestrator.report.verdict import LEVEL, permutation_p, summary, uniform_p
-from orchestrator.store.job_folder import JobFolder
+from orchestrator.report.statistics import LEVEL, permutation_p, summary, uniform_p
+from orchestrator.report.view import Results
 from orchestrator.store.results import Distribution, LookupResult, Record, Standing
-from orchestrator.store.store import Store
 
 RELAXATIONS = {
     "hard": "hard draws, as GDAS",
@@ -51,28 +49,26 @@ class Method:
         return [float(standing[key]) for standing in self.standings.values()]
 
 
-def truth(experiment: Experiment, study: Study, store: Store, folder: Path) -> list[str]:
+def truth(results: Results) -> list[str]:
     """All searches that are looked up; nothing where there is none."""
-    specs = {name: s for name, s in experiment.searches.items() if s.lookup is not None}
+    specs = {name: s for name, s in results.experiment.searches.items() if s.lookup is not None}
     if not specs:
         return []
     parts = ["## Do the searches find good cells? The truth of NAS-Bench-201\n"]
     for column in dict.fromkeys(s.lookup.accuracy for s in specs.values() if s.lookup):
         of_column = {n: s for n, s in specs.items() if s.lookup and s.lookup.accuracy == column}
-        parts += _column(column, of_column, study, store, folder)
-    parts += _no_path(specs, study, store)
+        parts += _column(column, of_column, results)
+    parts += _no_path(specs, results)
     return parts
 
 
-def _column(
-    column: Accuracy, specs: dict[str, SearchSpec], study: Study, store: Store, folder: Path
-) -> list[str]:
-    folders = {name: [store.folder(job) for job in study.lookups_of(name)] for name in specs}
-    found = {name: _results(of_name) for name, of_name in folders.items()}
+def _column(column: Accuracy, specs: dict[str, SearchSpec], results: Results) -> list[str]:
+    jobs = {name: results.study.lookups_of(name) for name in specs}
+    found = {name: results.done(of_name, LookupResult) for name, of_name in jobs.items()}
     parts = [f"\n### True accuracy: {column}\n"]
     if not any(found.values()):
         return [*parts, f"{NOT_RUN}: no lookup has ended.\n"]
-    every = _distribution(folders)
+    every = _distribution(jobs, results)
     methods = _methods(specs, found)
     total, worst_first = sum(every["cells"]), every["cells"]
     mean = sum(a * c for a, c in zip(every["accuracies"], worst_first, strict=True)) / total
@@ -89,17 +85,17 @@ def _column(
     parts += [f"\n{sentence}\n" for sentence in _sentences(methods, found, worst_first)]
     figure = f"truth-{column}.png"
     rows = [_row(method, worst_first) for method in methods]
-    distribution_figure(folder / figure, every, rows, column)
+    distribution_figure(results.folder / figure, every, rows, column)
     parts.append(f"\n![All cells, and where each seed landed]({figure})\n")
     parts += _correlations(specs, found)
     figure = f"truth-epochs-{column}.png"
     percentiles = {
-        name: [[epoch["percentile"] for epoch in r["epochs"]] for r in results]
-        for name, results in found.items()
-        if results
+        name: [[epoch["percentile"] for epoch in r["epochs"]] for r in seeds]
+        for name, seeds in found.items()
+        if seeds
     }
     held = {name: spec.recipe.alpha.warmup_epochs for name, spec in specs.items()}
-    epochs_figure(folder / figure, percentiles, held)
+    epochs_figure(results.folder / figure, percentiles, held)
     parts += [
         "\n### The derived cell's true standing over the epochs\n",
         "What would have been derived after each epoch, looked up after the search.\n",
@@ -108,15 +104,11 @@ def _column(
     return parts
 
 
-def _results(folders: list[JobFolder]) -> list[LookupResult]:
-    found = (folder.result(LookupResult) for folder in folders)
-    return [result for result in found if result is not None]
-
-
-def _distribution(folders: dict[str, list[JobFolder]]) -> Distribution:
+def _distribution(jobs: dict[str, list[Job]], results: Results) -> Distribution:
     """The table's column, as the first lookup that is done left it."""
-    done = (f for of_name in folders.values() for f in of_name if f.result() is not None)
-    found: Distribution = json.loads((next(done).path / "distribution.json").read_text())
+    folders = (results.store.folder(job) for of_name in jobs.values() for job in of_name)
+    done = next(folder for folder in folders if folder.result() is not None)
+    found: Distribution = json.loads((done.path / "distribution.json").read_text())
     return found
 
 
@@ -276,11 +268,11 @@ def _correlations(specs: dict[str, SearchSpec], found: dict[str, list[LookupResu
     ]
 
 
-def _no_path(specs: dict[str, SearchSpec], study: Study, store: Store) -> list[str]:
+def _no_path(specs: dict[str, SearchSpec], results: Results) -> list[str]:
     """Draws in which no path reaches the output."""
     rows = []
     for name in specs:
-        records = [r for job in study.searches(name) for r in store.folder(job).records()]
+        records = [r for job in results.study.searches(name) for r in results.records(job)]
         counts = [_share(records, half) for half in ("train", "valid")]
         if records:
             rows.append([name, *counts])

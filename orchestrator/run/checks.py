@@ -10,17 +10,18 @@ from typing import cast
 import gdas.genotype
 from gdas.bench201.genotype import Bench201Genotype
 from gdas.bench201.table import read_table, table_identity, table_path
+from gdas.cnn.config import SearchConfig, TrainConfig
 from gdas.cnn.smallest_map import check_smallest_map
 from gdas.cnn.train import check_batches, check_training
-from gdas.config import SearchConfig, TextSearchConfig, TextTrainConfig, TrainConfig
 from gdas.data.images import DIGIT_PHOTOS, known, open_images, subset
 from gdas.data.images import identity as image_identity
 from gdas.data.settings import AnyImageData, PhotoData, TableData, TextData
 from gdas.data.shard_index import open_index, photos_in
-from gdas.data.text import known_text, open_tokens
+from gdas.data.text import open_tokens, text_counts, text_identity
 from gdas.data.vocabulary import Split
 from gdas.errors import InputError
 from gdas.genotype import Genotype, RecurrentGenotype
+from gdas.rnn.config import TextSearchConfig, TextTrainConfig
 from orchestrator.experiment.config import CellSource, Experiment, FinalSpec, SearchSpec
 from orchestrator.experiment.decode import decode_search, decode_train
 from orchestrator.experiment.study import Job, Study, build_study
@@ -46,7 +47,7 @@ def identity(folder: Path, data: AnyImageData | TextData | TableData, split: str
     if isinstance(data, TableData):
         return table_identity(data, folder)
     if isinstance(data, TextData):
-        return known_text(data.name).identity(cast(Split, split))
+        return text_identity(data, cast(Split, split), folder)
     return image_identity(data, "train" if split == "train" else "test", folder)
 
 
@@ -180,9 +181,10 @@ def _training_images(data: AnyImageData, folder: Path) -> tuple[int, int]:
     return images.counts["train"], images.size
 
 
-def _tokens(data: TextData) -> Mapping[str, int]:
-    """Tokens of every split of a text."""
-    return {str(split): count for split, count in known_text(data.name).counts.items()}
+def _tokens(data: TextData, folder: Path, *splits: str) -> Mapping[str, int]:
+    """Tokens of these splits of a text, by what their content is."""
+    sizes = text_counts(data, {split: identity(folder, data, split) for split in splits})
+    return {str(split): count for split, count in sizes.counts.items()}
 
 
 def _at_hand(final: FinalSpec, folder: Path) -> bool:
@@ -224,10 +226,11 @@ def _check_search(search: SearchSpec, folder: Path) -> None:
                 check_batches(search.proxy, train_T, workers=1)
         return
     with under("recipe"):
-        check_text_search(search.recipe, _tokens(search.recipe.data))
+        check_text_search(search.recipe, _tokens(search.recipe.data, folder, "train", "valid"))
     if search.select_by == "proxy" and isinstance(search.proxy, TextTrainConfig):
         with under("proxy"):
-            check_text_training(search.proxy, _tokens(search.proxy.data), "train", "valid")
+            splits = ("train", "valid")
+            check_text_training(search.proxy, _tokens(search.proxy.data, folder, *splits), *splits)
 
 
 def _expected(final: FinalSpec, searches: dict[str, SearchSpec]) -> Genotype:
@@ -272,7 +275,8 @@ def _check_final(
             "columns of a batch; give it fewer, or raise recipe.batch_size"
         )
     with under("recipe"):
-        check_text_training(final.recipe, _tokens(final.recipe.data), "train", "valid", "test")
+        splits = ("train", "valid", "test")
+        check_text_training(final.recipe, _tokens(final.recipe.data, folder, *splits), *splits)
 
 
 def prepare_data(study: Study, store: Store, folder: Path) -> None:
@@ -299,7 +303,7 @@ def prepare_data(study: Study, store: Store, folder: Path) -> None:
         make_digit_photos(folder)
     for _, (data, split) in sorted(needed.items(), key=lambda item: item[0]):
         if isinstance(data, TextData):
-            open_tokens(data.name, split, folder, verify=True)
+            open_tokens(data, split, folder, verify=True)
         else:
             open_images(data, "train" if split == "train" else "test", folder, verify=True)
 

@@ -1,4 +1,12 @@
-"""One driver at a time for an output folder."""
+"""One driver at a time for an output folder.
+
+`OUT/lease.json` names the driver and is written again every few seconds. In a folder, a lock on it
+is freed by the system when the driver dies; its heartbeat is for machines that do not share locks.
+On an object store every write is a compare-and-swap (`store.conditional`): a lease can be taken
+only as the version that was read, so of drivers that want it at once one gets it, and a driver that
+was slow, asleep or cut off learns with its next heartbeat that it was replaced and ends, instead of
+writing over its successor.
+"""
 
 from __future__ import annotations
 
@@ -9,82 +17,176 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, TextIO
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
 
-from gdas.errors import InputError
+from gdas.errors import InputError, one_line
 from orchestrator.run.process import repeatedly
-from orchestrator.run.remote_lease import hold
+from orchestrator.store.conditional import Changed, ConditionalObject, Version, conditional_object
+from orchestrator.store.storage import is_address, open_storage
 from orchestrator.store.store import DEAD_AFTER_S, LEASE, Store
 
 HEARTBEAT_S = 5.0
+REMOTE_HEARTBEAT_S = 10.0
 LEASE_BYTES = 512
+FREE = b"{}"
+"""What an object store's lease says once its driver has ended."""
+TRIES = 10  # that others write between every reading and writing is no accident
 
 
 @contextmanager
 def lease(store: Store) -> Iterator[None]:
     """Hold the output folder: one driver at a time.
 
-    A lock on lease.json, freed by the system when the holder dies, and a heartbeat in it for
-    hosts that do not share locks.
-
     Raises:
-        InputError: another living process holds it; names host and process.
+        InputError: another living process holds it (the error names host and process), or the
+            object store does not answer.
     """
-    if store.remote is not None:
-        with hold(store.remote, _lease_lost):
-            store.refresh(manifests=True)
+    if not is_address(store.address):
+        with _held_folder(store.out):
             yield
         return
-    path = store.out / LEASE
+    there = conditional_object(open_storage(store.address), LEASE)
+    with held_object(there, store.address, _lost):
+        store.refresh(manifests=True)
+        yield
+
+
+@contextmanager
+def _held_folder(out: Path) -> Iterator[None]:
+    path = out / LEASE
     path.touch()
-    file = path.open("r+")
-    try:
+    with path.open("r+b") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             locked = True
         except OSError:
             locked = False
-        holder = _holder(file)
+        holder = _holder(file.read(LEASE_BYTES))
         elsewhere = holder.get("host", socket.gethostname()) != socket.gethostname()
-        beating = time.time() - holder.get("heartbeat", 0) < DEAD_AFTER_S
-        if not locked or (elsewhere and beating):
-            raise InputError(
-                f"--out {store.out}: driven by another living process "
-                f"({holder.get('pid', 'unknown')} on {holder.get('host', 'an unknown host')}); "
-                "wait for it, stop it, or name another folder"
-            )
+        if not locked or (elsewhere and _beating(holder)):
+            raise _driven(str(out), holder, "wait for it, stop it, or name another folder")
 
-        def write() -> None:
-            holder = {"host": socket.gethostname(), "pid": os.getpid(), "heartbeat": time.time()}
-            try:
-                # Over what is there, so that a full disk leaves the heartbeat before it at worst.
-                os.pwrite(file.fileno(), json.dumps(holder).ljust(LEASE_BYTES).encode(), 0)
-            except OSError:
-                return  # a full disk must not stop the study
+        def beat() -> None:
+            # Over what is there, so that a full disk leaves the heartbeat before it at worst.
+            with suppress(OSError):  # a full disk must not stop the study
+                os.pwrite(file.fileno(), _me().ljust(LEASE_BYTES), 0)
 
-        write()
+        beat()
         try:
-            with repeatedly(write, HEARTBEAT_S, "lease"):
+            with repeatedly(beat, HEARTBEAT_S, "lease"):
                 yield
         finally:
             file.truncate(0)
+
+
+@contextmanager
+def held_object(there: ConditionalObject, address: str, lost: Callable[[], None]) -> Iterator[None]:
+    """Hold a lease that is an object.
+
+    Args:
+        address: of the output folder, for the error.
+        lost: called once, in the background, if another driver took it.
+
+    Raises:
+        InputError: another living driver holds it, or the store does not answer.
+    """
+    token = uuid.uuid4().hex
+    try:
+        mine: Version | None = _taken(there, address, token)
+    except OSError as error:
+        text = one_line(error, 200)
+        raise InputError(f"--out {address}: cannot be written to ({text})") from None
+
+    def beat() -> None:
+        nonlocal mine
+        if mine is None:
+            return
+        with suppress(OSError):  # a store that is away must not stop the study
+            mine = _replaced(there, _me(token), mine, token)
+            if mine is None:
+                lost()
+
+    try:
+        with repeatedly(beat, REMOTE_HEARTBEAT_S, "lease"):
+            yield
     finally:
-        file.close()
+        if mine is not None:
+            with suppress(OSError):  # it runs out by itself
+                _replaced(there, FREE, mine, token)
 
 
-def _lease_lost() -> None:
+def _taken(there: ConditionalObject, address: str, token: str) -> Version:
+    """Take the lease, unless a living driver holds it; returns the version that was written."""
+    for _ in range(TRIES):
+        found = there.read()
+        holder = _holder(found[0]) if found else {}
+        if holder.get("token") != token and _beating(holder):
+            age = max(time.time() - holder["heartbeat"], 0)
+            advice = f"its heartbeat is {age:.0f} s old; wait {DEAD_AFTER_S:.0f} s if it is dead"
+            raise _driven(address, holder, f"{advice}, stop it, or name another folder")
+        with suppress(Changed):  # by one who was quicker: who is it?
+            mine = there.write(_me(token), found[1] if found else None)
+            return _tried(there, address, token, mine)
+    raise _driven(address, {}, "several want it at this moment; try again")
+
+
+def _tried(there: ConditionalObject, address: str, token: str, mine: Version) -> Version:
+    """Ask for what must be refused: some stores take any write, whatever its condition."""
+    with suppress(Changed):
+        mine = there.write(_me(token), None)
+        print(
+            f"note: {address}: this store ignores conditional writes, so two commands that start "
+            "at one moment may both go on; start one at a time, or use a newer store",
+            file=sys.stderr,
+        )
+    return mine
+
+
+def _replaced(
+    there: ConditionalObject, content: bytes, mine: Version, token: str
+) -> Version | None:
+    """Write over one's own version; None if it is another's by now."""
+    with suppress(Changed):
+        return there.write(content, mine)
+    # The answer to an earlier write may have been lost: then what is there is one's own.
+    found = there.read()
+    if found is not None and _holder(found[0]).get("token") != token:
+        return None
+    with suppress(Changed):
+        return there.write(content, found[1] if found else None)
+    return None
+
+
+def _lost() -> None:
     print("another driver has taken this study over; this one ends", file=sys.stderr, flush=True)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _holder(file: TextIO) -> dict[str, Any]:
-    """Who wrote the lease; nothing where it is empty or damaged."""
+def _me(token: str | None = None) -> bytes:
+    """What a lease of this process says now."""
+    me = {"host": socket.gethostname(), "pid": os.getpid(), "heartbeat": time.time()}
+    return json.dumps(me if token is None else me | {"token": token}).encode()
+
+
+def _holder(content: bytes) -> dict[str, Any]:
+    """Who wrote the lease; nothing if it is empty or damaged."""
     try:
-        holder = json.loads(file.read(LEASE_BYTES) or "{}")
+        holder = json.loads(content or b"{}")
     except (ValueError, RecursionError):
         return {}
     if not isinstance(holder, dict) or type(holder.get("heartbeat", 0)) not in (int, float):
         return {}
     return holder
+
+
+def _beating(holder: dict[str, Any]) -> bool:
+    return bool(time.time() - holder.get("heartbeat", 0) < DEAD_AFTER_S)
+
+
+def _driven(out: str, holder: dict[str, Any], advice: str) -> InputError:
+    who = f"{holder.get('pid', 'unknown')} on {holder.get('host', 'an unknown host')}"
+    return InputError(f"--out {out}: driven by another living process ({who}); {advice}")

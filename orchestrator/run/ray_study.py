@@ -50,6 +50,12 @@ from ray.tune.search import Searcher  # noqa: E402
 from gdas.errors import InputError, one_line  # noqa: E402
 from orchestrator.experiment.study import Job, Study  # noqa: E402
 from orchestrator.run.scheduler import WITHOUT_A_WORD, ClusterLost, Scheduler, missing  # noqa: E402
+from orchestrator.store.failure import (  # noqa: E402
+    Failure,
+    clear_failure,
+    read_failure,
+    write_failure,
+)
 from orchestrator.store.job_folder import NO_SPACE, JobFolder  # noqa: E402
 from orchestrator.store.results import Environment  # noqa: E402
 from orchestrator.store.store import Store, selection_records  # noqa: E402
@@ -90,7 +96,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Tune has no other way to
                 return None if running else Searcher.FINISHED
             try:
                 folder = self.scheduler.store.prepare(job, self.environment)
-                folder.clear_failure()
+                clear_failure(folder.place)
             except OSError as error:  # a raise here would end the whole experiment
                 self.scheduler.failed(job, describe(error))
                 continue
@@ -117,7 +123,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Tune has no other way to
         before = self.nodes_of_trial.pop(trial_id)
         lost = error and bool(before - living_nodes())
         if error and not lost and trial_id in self.unreachable:
-            lost = _lost_a_node(before, self.scheduler.store.folder(job).failure())
+            lost = _lost_a_node(before, read_failure(self.scheduler.store.folder(job).place))
         self.scheduler.finished(job, node_lost=lost)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -288,12 +294,12 @@ def _launch_training(config: dict[str, Any]) -> None:
         ).fit()
     except Exception as error:
         folder.refresh()
-        said = folder.failure()
+        said = read_failure(folder.place)
         with suppress(OSError):
             if _lost_a_node(nodes, said):
-                folder.write_failure("a worker's machine was lost", str(error), "node")
+                write_failure(folder.place, "a worker's machine was lost", str(error), "node")
             elif said is None:  # a worker that died left no word
-                folder.write_failure(_of_a_worker(error), str(error), "process")
+                write_failure(folder.place, _of_a_worker(error), str(error), "process")
         raise
     folder.refresh()
     result = folder.result()
@@ -301,14 +307,14 @@ def _launch_training(config: dict[str, Any]) -> None:
     tune.report(result["metrics"])
 
 
-def _lost_a_node(before: set[str], said: str | None) -> bool:
+def _lost_a_node(before: set[str], said: Failure | None) -> bool:
     """Whether a machine is why a training failed. Its partners notice a lost one within a second,
     as a broken connection; Ray only when it misses its health checks."""
     if len(before) < 2:
         return False  # the only one is this one
     end = time.monotonic() + NOTICED_AFTER_S
     while not before - living_nodes():
-        if (said and not said.startswith(BROKEN)) or time.monotonic() > end:
+        if (said and not said.error.startswith(BROKEN)) or time.monotonic() > end:
             return False
         time.sleep(0.5)
     return True

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from orchestrator.experiment.study import Alike, Job, Study
 from orchestrator.store.board import Board
+from orchestrator.store.failure import note_failure, read_failure
 from orchestrator.store.store import Store
 from orchestrator.work.select import select
 
@@ -128,16 +129,17 @@ class Scheduler:
 
     def _failed(self, job: Job, node_lost: bool) -> None:
         folder, board = self.store.folder(job), self.board
-        cause = folder.failure_cause() or ("node" if node_lost else "process")
+        failure = read_failure(folder.place)
+        cause = failure.cause if failure else "node" if node_lost else "process"
         heard = board.notes.pop(job.id, None)  # what Ray knew of a process that left no word
         silent = "its machine was lost" if cause == "node" else heard or WITHOUT_A_WORD
-        why = folder.failure() or silent
+        why = failure.error if failure else silent
         went_on = len(folder.records()) > self.begun_at.get(job.id, 0)
         counts = cause in ("own", "input") or (cause == "process" and not went_on)
         board.failures[job.id] = board.failures.get(job.id, 0) + 1
         self.used[job.id] = self.used.get(job.id, 0) + counts
         again = cause != "input" and self.used[job.id] <= self.retries
-        folder.note_failure(why, cause, board.failures[job.id], again=again)
+        note_failure(folder.place, why, cause, board.failures[job.id], again=again)
         if again:
             board.states[job.id] = "waiting"
             then = "tried again from its newest checkpoint"

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from gdas.cnn.space import check_halves, search_split
-from gdas.config import ImageSearchConfig, TextSearchConfig, TextTrainConfig
+from gdas.cnn.halves import check_halves, search_split
 from gdas.errors import InputError
+from gdas.presets import ImageSearchConfig
+from gdas.rnn.config import TextSearchConfig, TextTrainConfig
 
 FEWEST_TOKENS = 2
 """Of a column of a batch of text: a word and the one that is to be predicted."""

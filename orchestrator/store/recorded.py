@@ -19,6 +19,7 @@ from gdas.errors import InputError
 from orchestrator.experiment.config import Experiment
 from orchestrator.experiment.study import Job, Kind, Study
 from orchestrator.store.board import Board
+from orchestrator.store.failure import FAILURE, read_failure
 from orchestrator.store.results import JobEntry
 from orchestrator.store.storage import is_address
 from orchestrator.store.store import DEAD_AFTER_S, Store
@@ -56,8 +57,8 @@ def recorded_study(store: Store) -> Study:
         jobs = tuple(_job(store, entry) for entry in found["jobs"])
     except (KeyError, TypeError, ValueError):
         raise InputError(
-            f"{store.place('study.json')}: damaged (its jobs cannot be read); delete it, and start "
-            "the study again: finished jobs are kept"
+            f"{store.address_of('study.json')}: damaged (its jobs cannot be read); delete it, and "
+            "start the study again: finished jobs are kept"
         ) from None
     finals: dict[str, tuple[str, ...]] = {
         job.name: (job.id,) for job in jobs if job.kind == "train"
@@ -94,8 +95,8 @@ def recorded_experiment(store: Store) -> Experiment:
         return TypeAdapter(Experiment).validate_json(settings)
     except (KeyError, ValidationError):
         raise InputError(
-            f"{store.place('study.json')}: its settings are not ones that this version knows; run "
-            "the study's command again: finished jobs are kept"
+            f"{store.address_of('study.json')}: its settings are not ones that this version knows; "
+            "run the study's command again: finished jobs are kept"
         ) from None
 
 
@@ -141,10 +142,9 @@ def recorded_board(store: Store, study: Study, *, driven: bool) -> Board:
             states[job.id] = "blocked"
         elif job.kind == "select":
             states[job.id] = "waiting"
-        elif (error := folder.failure()) is not None and _is_last(folder.path, driven, began):
-            failures[job.id], given_up = folder.failed_times()
-            states[job.id] = "failed" if given_up or not driven else "waiting"
-            notes[job.id] = error
+        elif (failure := read_failure(folder.place)) and _is_last(folder.path, driven, began):
+            failures[job.id], notes[job.id] = failure.times, failure.error
+            states[job.id] = "failed" if failure.given_up or not driven else "waiting"
         elif driven and started_at(store, job) >= began:
             states[job.id] = "running"
         else:
@@ -160,7 +160,7 @@ def _is_last(folder: Path, driven: bool, began: float) -> bool:
     """
     records = folder / "records.jsonl"
     try:
-        failed = (folder / "failure.json").stat().st_mtime
+        failed = (folder / FAILURE).stat().st_mtime
     except OSError:  # just now handed out again
         return False
     after = not records.exists() or failed >= records.stat().st_mtime

@@ -52,6 +52,7 @@ class Details(TypedDict, total=False):
     genotype: GenotypeJson  # what its logits derive
     logits: dict[str, list[list[float]]]  # by cell type: a row an edge, a number an operation
     margins: dict[str, list[float]]
+    probabilities: dict[str, list[float]]
     best_epoch: int  # of a training on text
     restarts: int
 
@@ -203,7 +204,7 @@ class Selection(TypedDict):
     time: float
 
 
-class Failure(TypedDict):
+class FailureFile(TypedDict):
     """A job's last error; the driver adds how often it failed and whether it tries again."""
 
     error: str

@@ -5,7 +5,7 @@
 
 A job is done when its result.json is there. Pure: no Ray, no MLflow, no PyTorch.
 
-On an object store (`storage`), the same layout: `Store.out` is then a copy of its small files on
+On an object store (`place`), the same layout: `Store.out` is then a copy of its small files on
 the driver's node, kept up by `Store.refresh`, and a job works in a folder of its own node that it
 copies up segment by segment.
 """
@@ -17,25 +17,23 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from gdas.errors import InputError, one_line
 from gdas.files import write_json
 from orchestrator.experiment.study import Job, Study
 from orchestrator.store.job_folder import COMMITS, SMALL, JobFolder, Tail
+from orchestrator.store.place import open_place
 from orchestrator.store.results import (
     Environment,
     JobSettings,
     Record,
-    Result,
     Selection,
     StudyFile,
 )
-from orchestrator.store.storage import Stamp, cache_folder, is_address, open_storage, work_folder
+from orchestrator.store.storage import Stamp, is_address
 
-R = TypeVar("R", bound=Result)
 FORMAT = "gdas-study/1"
 SETTLED_NS = 50_000_000
 LEASE = "lease.json"
@@ -51,6 +49,7 @@ class Store:
         out: a folder, made where it is missing, or the address of one on an object store.
 
     Attributes:
+        place: where the folder is.
         out: the folder; of one on an object store the copy of its small files.
         address: the same for people, and for other nodes.
 
@@ -59,14 +58,11 @@ class Store:
     """
 
     def __init__(self, out: Path | str) -> None:
-        self.remote = open_storage(str(out)) if is_address(out) else None
-        self.stamps: dict[str, Stamp] = {}
-        self.refreshing = threading.Lock()
+        self.place = open_place(out if is_address(out) else Path(out).resolve())
         self.listed: tuple[int, dict[str, Path]] = (-1, {})  # job folders by id; when jobs/ changed
         self.tails: dict[Path, Tail] = {}
         self.reading = threading.Lock()
-        self.out = work_folder() if self.remote else Path(out).resolve()
-        self.address = str(out) if self.remote else str(self.out)
+        self.out, self.address = self.place.path, self.place.address
         try:
             (self.out / "jobs").mkdir(parents=True, exist_ok=True)
             (self.out / "selections").mkdir(exist_ok=True)
@@ -92,13 +88,7 @@ class Store:
 
         They are made from the job folders and can be made again.
         """
-        if self.remote is None:
-            return self.out
-        folder = (
-            cache_folder() / "mlflow" / "".join(c if c.isalnum() else "-" for c in self.address)
-        )
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        return self.place.kept_here("mlflow")
 
     def refresh(self, *, manifests: bool = False, patience: float | None = None) -> None:
         """Bring the copy of an object store's small files up to date; a folder needs none.
@@ -109,23 +99,7 @@ class Store:
         Raises:
             OSError: the store does not answer.
         """
-        if self.remote is None:
-            return
-        with self.refreshing:
-            there = {
-                name: stamp
-                for name, stamp in self.remote.listing(patience=patience).items()
-                if _kept(name, manifests)
-            }
-            changed = [name for name, stamp in there.items() if self.stamps.get(name) != stamp]
-            for name in set(self.stamps) - set(there):
-                if manifests or not name.endswith("manifest.json"):
-                    (self.out / name).unlink(missing_ok=True)
-                    del self.stamps[name]
-            self.remote.fetch_all(changed, self.out)
-            for name in changed:  # what happened first is told by their times
-                os.utime(self.out / name, ns=(there[name][1], there[name][1]))
-            self.stamps.update({name: there[name] for name in changed})
+        self.place.pull(lambda name: _kept(name, manifests), patience=patience)
 
     def refresh_quietly(self) -> None:
         """The same in the background: a store that is away is asked again next time."""
@@ -136,47 +110,34 @@ class Store:
 
     def fetch_report(self) -> None:
         """Copy the report of an object store's study, which a refresh leaves where it is."""
-        if self.remote is not None:
-            there = self.remote.under("report")
-            there.fetch_all(list(there.listing()), self.out / "report")
+        self.place.under("report").pull()
 
     def job_files(self) -> dict[str, dict[str, Stamp]]:
         """Every job folder by its name, whosever it is, and its files by theirs."""
-        found: dict[str, dict[str, Stamp]] = {}
-        if self.remote is not None:
-            for name, stamp in sorted(self.remote.under("jobs").listing().items()):
-                folder, _, inside = name.partition("/")
+        here = (self.out / "jobs").iterdir()
+        found: dict[str, dict[str, Stamp]] = {
+            path.name: {} for path in here if path.is_dir() and not path.is_symlink()
+        }
+        for name, stamp in self.place.under("jobs").listing().items():
+            folder, _, inside = name.partition("/")
+            if inside:
                 found.setdefault(folder, {})[inside] = stamp
-            return found
-        for path in sorted((self.out / "jobs").iterdir()):
-            if path.is_dir() and not path.is_symlink():
-                files = found.setdefault(path.name, {})
-                for file in path.rglob("*"):
-                    if file.is_file():
-                        status = file.stat()
-                        files[str(file.relative_to(path))] = status.st_size, status.st_mtime_ns
-        return found
+        return dict(sorted(found.items()))
 
     def remove_job(self, name: str) -> None:
         """Remove a job folder, what commits first: a half-removed one has nothing that counts."""
-        if self.remote is not None:
-            there = self.remote.under(f"jobs/{name}")
-            for file in sorted(there.listing(), key=lambda file: not file.endswith(COMMITS)):
-                there.remove(file)
-        shutil.rmtree(self.out / "jobs" / name, ignore_errors=self.remote is not None)
+        there = self.place.under(f"jobs/{name}")
+        for file in sorted(there.listing(), key=lambda file: not file.endswith(COMMITS)):
+            there.remove(file)
+        shutil.rmtree(there.path, ignore_errors=True)
 
     def publish(self, name: str) -> None:
         """A file, or all of a folder, that this process wrote in `out` counts from here on."""
-        if self.remote is None:
-            return
-        path = self.out / name
-        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-            if file.is_file():
-                self.remote.put(file, file.relative_to(self.out).as_posix())
+        self.place.publish(name)
 
-    def place(self, name: str) -> str:
+    def address_of(self, name: str) -> str:
         """Where a file is, for people, wherever they are."""
-        return self.remote.under(name).address if self.remote else str(self.out / name)
+        return self.place.address_of(name)
 
     def study(self) -> StudyFile:
         """study.json, or nothing where there is none yet."""
@@ -209,9 +170,8 @@ class Store:
 
     def folder(self, job: Job) -> JobFolder:
         """The job's folder, whether it exists or not; found by its id, whatever its name was."""
-        return self._job(
-            self._existing().get(job.id) or self.out / "jobs" / f"{job.label}-{job.id}"
-        )
+        existing = self._existing().get(job.id)
+        return self._job(existing.name if existing else f"{job.label}-{job.id}")
 
     def _existing(self) -> dict[str, Path]:
         """The job folders by id, listed again only when one came or went.
@@ -232,8 +192,8 @@ class Store:
             return listed
         return self.listed[1]
 
-    def _job(self, path: Path) -> JobFolder:
-        return JobFolder(path, self.remote and self.remote.under(f"jobs/{path.name}"))
+    def _job(self, name: str) -> JobFolder:
+        return JobFolder(self.place.under(f"jobs/{name}"))
 
     def records(self, job: Job) -> list[Record]:
         """The records so far, as `JobFolder.records`, reading only what is new since the last call.
@@ -247,7 +207,7 @@ class Store:
     def other_versions(self, job: Job) -> list[JobFolder]:
         """Folders of jobs of the same kind and name but other settings."""
         return [
-            self._job(path)
+            self._job(path.name)
             for path in sorted(self._existing().values())
             if path.name.startswith(f"{job.label}-")
             and path.name != f"{job.label}-{job.id}"
@@ -287,7 +247,7 @@ class Store:
     @property
     def selections_address(self) -> str:
         """Where the selection records are, on any node."""
-        return self.remote.under("selections").address if self.remote else f"{self.out}/selections"
+        return self.address_of("selections")
 
     def selection_is_whole(self, job: Job) -> bool:
         """Whether the selection's file can be read, for whatever settings it was written."""
@@ -304,24 +264,13 @@ class Store:
             return None
         return record if isinstance(record, dict) and record.get("id") == job.id else None
 
-    def results(self, jobs: Iterable[Job], kind: type[R]) -> list[R]:
-        """The results of those jobs that are done, in their order.
-
-        Args:
-            kind: what their kind of job leaves, for the type checker.
-        """
-        found = (self.folder(job).result(kind) for job in jobs)
-        return [result for result in found if result is not None]
-
     def lease_text(self) -> str:
         """What the lease says now, from the place itself.
 
         Raises:
             OSError: there is none, or the store does not answer.
         """
-        if self.remote is not None:
-            return self.remote.read(LEASE, patience=0.0).decode(errors="replace")
-        return (self.out / LEASE).read_text(errors="replace")
+        return self.place.read(LEASE, patience=0.0).decode(errors="replace")
 
     def done(self, job: Job) -> bool:
         if job.kind == "select":
@@ -341,8 +290,6 @@ def _kept(name: str, manifests: bool) -> bool:
 
 def selection_records(address: str) -> Path:
     """A folder with the study's selection records, on this node."""
-    if not is_address(address):
-        return Path(address)
-    storage, folder = open_storage(address), work_folder()
-    storage.fetch_all([name for name in storage.listing() if "/" not in name], folder)
-    return folder
+    place = open_place(address)
+    place.pull(lambda name: "/" not in name)
+    return place.path

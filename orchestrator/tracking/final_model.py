@@ -25,13 +25,13 @@ from torch.nn import functional as F
 
 import gdas.genotype
 from gdas.bench201.genotype import Bench201Genotype
+from gdas.cnn.config import TrainConfig
 from gdas.cnn.network import Network
 from gdas.cnn.train import build_network
-from gdas.config import TrainConfig
 from gdas.data.augment import normalise
 from gdas.data.images import known
 from gdas.data.shard_index import open_index
-from gdas.data.text import batch_tokens, known_text
+from gdas.data.text import batch_tokens, text_counts
 from gdas.files import write_json
 from gdas.genotype import Genotype, RecurrentGenotype
 from gdas.rnn.language_model import LanguageModel
@@ -85,7 +85,7 @@ def _outputs(settings: JobSettings) -> int:
     """Classes or words."""
     config = decode_train(settings["recipe"]["config"])
     if not isinstance(config, TrainConfig):
-        return known_text(config.data.name).vocabulary
+        return text_counts(config.data, settings["recipe"]["data"]).vocabulary
     if config.data.format == "photos":
         return len(open_index(config.data, data_on_this_node(settings)).classes)
     return known(config.data.name).classes

@@ -25,7 +25,9 @@ from gdas.checkpoint import Checkpoint, Segment, State, newest, save
 from gdas.compute import open_device
 from gdas.errors import InputError, one_line
 from orchestrator.store.data import data_on_this_node
-from orchestrator.store.job_folder import NO_SPACE, JobFolder, TakenOver
+from orchestrator.store.failure import write_failure
+from orchestrator.store.job_folder import NO_SPACE, JobFolder
+from orchestrator.store.place import TakenOver
 from orchestrator.store.results import Cause, Details, JobSettings, Record
 
 
@@ -92,8 +94,7 @@ def newest_checkpoint(folder: JobFolder) -> Checkpoint | None:
     """The newest whole checkpoint of a job; damaged ones are passed over and named."""
     position = None
     while True:
-        if folder.remote is not None:
-            position = folder.fetch_checkpoint(below=position)
+        position = folder.fetch_checkpoint(below=position)
         checkpoint, damaged = newest(folder.checkpoints)
         for line in damaged:
             print(line, file=sys.stderr)
@@ -130,7 +131,7 @@ def failure_recorded(folder: JobFolder) -> Iterator[None]:
         # On a full disk there is no room for a word; the error itself tells Ray.
         with suppress(OSError):
             cause: Cause = "input" if isinstance(error, InputError) else "own"
-            folder.write_failure(describe(error), traceback.format_exc(), cause)
+            write_failure(folder.place, describe(error), traceback.format_exc(), cause)
         raise
 
 

@@ -14,14 +14,15 @@ from typing import Any, NotRequired, TypedDict
 import torch
 
 import gdas.genotype
+from gdas.cnn.config import TrainConfig
 from gdas.cnn.train import build_network, train_image
-from gdas.config import TextTrainConfig, TrainConfig
 from gdas.data.images import open_images, subset
 from gdas.data.text import open_tokens
 from gdas.distributed import workers
 from gdas.files import write_json
 from gdas.genotype import Genotype
 from gdas.metrics import count_multiply_adds, count_parameters
+from gdas.rnn.config import TextTrainConfig
 from gdas.rnn.train import build_language_model, train_text
 from orchestrator.experiment.decode import decode_train
 from orchestrator.store.job_folder import JobFolder
@@ -172,7 +173,7 @@ def _images(config: TrainConfig, genotype: Any, data: Path, device: torch.device
 
 def _text(config: TextTrainConfig, genotype: Any, data: Path, device: torch.device) -> Training:
     train, valid, test = (
-        open_tokens(config.data.name, split, data) for split in ("train", "valid", "test")
+        open_tokens(config.data, split, data) for split in ("train", "valid", "test")
     )
 
     def describe(finished: Finished) -> Described:

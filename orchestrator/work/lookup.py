@@ -19,6 +19,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from gdas.bench201.config import Bench201SearchConfig
 from gdas.bench201.genotype import (
     CELLS,
     Accuracy,
@@ -31,7 +32,6 @@ from gdas.bench201.network import picks_of
 from gdas.bench201.space import score_with_shared_weights
 from gdas.bench201.table import Table, read_table, table_path
 from gdas.checkpoint import newest
-from gdas.config import Bench201SearchConfig
 from gdas.data.images import open_images
 from gdas.data.settings import TableData
 from gdas.files import write_text
@@ -181,12 +181,11 @@ def scored_cells(
     A cell that no path leads through gives every image the same scores; it is not run, and counts
     as no better than a guess among the classes.
     """
-    if search.remote is not None:
-        search.fetch_checkpoint()
+    search.fetch_checkpoint()
     checkpoint, damaged = newest(search.checkpoints)
     if checkpoint is None or damaged:
         raise RuntimeError(
-            f"{search.place('checkpoints')}: no whole checkpoint of the search is left"
+            f"{search.place.address_of('checkpoints')}: no whole checkpoint of the search is left"
         )
     images = open_images(config.data, "train", data)
     cells = uniform_cells(config.seed, "uniform cells", spec.cells)

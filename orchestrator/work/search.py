@@ -13,31 +13,24 @@ from typing import Any
 import torch
 
 import gdas.genotype
+from gdas.bench201.config import Bench201SearchConfig
+from gdas.bench201.derive import derive_bench201_genotype
 from gdas.bench201.network import CELL_TYPE
-from gdas.bench201.space import Bench201Space, derive_bench201_genotype
+from gdas.bench201.space import Bench201Space
 from gdas.bench201.space import score_with_shared_weights as score_bench201_cells
+from gdas.cnn.config import SearchConfig, TrainConfig
+from gdas.cnn.derive import derive_genotype
+from gdas.cnn.halves import search_split
 from gdas.cnn.measure import measure_iterations
-from gdas.cnn.space import (
-    ImageSpace,
-    Score,
-    compare_drawn_with_uniform,
-    derive_genotype,
-    score_with_shared_weights,
-    search_split,
-)
+from gdas.cnn.space import ImageSpace, Score, compare_drawn_with_uniform, score_with_shared_weights
 from gdas.cnn.train import build_network, train_image
-from gdas.config import (
-    Bench201SearchConfig,
-    ImageSearchConfig,
-    SearchConfig,
-    TextSearchConfig,
-    TrainConfig,
-)
 from gdas.data.images import open_images
 from gdas.data.text import open_tokens
 from gdas.derive import DerivedCell
 from gdas.genotype import AnyGenotype, Genotype, RecurrentGenotype
 from gdas.metrics import count_parameters, require_finite
+from gdas.presets import ImageSearchConfig
+from gdas.rnn.config import TextSearchConfig
 from gdas.rnn.space import TextSpace
 from gdas.rnn.train import build_language_model, train_text
 from gdas.search import search
@@ -75,7 +68,7 @@ def _search_images(job: OpenJob, config: SearchConfig, on_record: Report) -> Sea
 
 
 def _search_text(job: OpenJob, config: TextSearchConfig, on_record: Report) -> SearchResult:
-    train, valid = (open_tokens(config.data.name, split, job.data) for split in ("train", "valid"))
+    train, valid = (open_tokens(config.data, split, job.data) for split in ("train", "valid"))
     space = TextSpace(config, train, valid, job.device)
     finished = run_to_end(job.folder, partial(search, config, space), on_record)
     # The cell of the epoch of lowest validation loss (authors' code).
@@ -169,7 +162,7 @@ def run_proxy(path: str, on_record: Report = lambda record: None) -> ProxyResult
             network = build_network(config, genotype, images.classes)
         else:
             assert isinstance(genotype, RecurrentGenotype)
-            train, valid = (open_tokens(config.data.name, s, job.data) for s in ("train", "valid"))
+            train, valid = (open_tokens(config.data, s, job.data) for s in ("train", "valid"))
             start = partial(train_text, config, genotype, train, valid, None, device=job.device)
             network = build_language_model(config, genotype, train.vocabulary)
         finished = run_to_end(job.folder, start, on_record)

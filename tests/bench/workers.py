@@ -19,8 +19,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from gdas.cnn.config import TrainConfig
 from gdas.cnn.train import train_image
-from gdas.config import TrainConfig
 from gdas.data.settings import IMAGE_DATA
 from gdas.genotype import PUBLISHED
 from tests.bench.search_step import CPU, random_images

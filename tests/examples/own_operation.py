@@ -12,10 +12,11 @@ from pathlib import Path
 
 import torch
 
+from gdas.cnn.config import SearchConfig, SupernetConfig
+from gdas.cnn.derive import derive_cell, edge_list
 from gdas.cnn.network import Network
 from gdas.cnn.space import build_supernet
-from gdas.config import SearchConfig, SupernetConfig
-from gdas.derive import derive_cell, edge_list, parameter_free
+from gdas.derive import parameter_free
 from gdas.drawing.draw import draw
 from gdas.genotype import OPERATIONS, Genotype, from_json, random_genotype
 from gdas.metrics import count_multiply_adds

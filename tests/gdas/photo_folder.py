@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gdas.checkpoint import Segment, State
+from gdas.cnn.config import TrainConfig
 from gdas.cnn.train import train_image
-from gdas.config import TrainConfig
 from gdas.data.images import open_images
 from gdas.data.settings import PhotoData
 from gdas.data.shard_index import ShardIndex

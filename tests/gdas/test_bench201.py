@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gdas.bench201.config import Bench201SearchConfig
+from gdas.bench201.derive import derive_bench201_cell, derive_bench201_genotype
 from gdas.bench201.genotype import (
     ACCURACIES,
     CELL_OPERATIONS,
@@ -31,17 +33,11 @@ from gdas.bench201.genotype import (
     reaches_output,
 )
 from gdas.bench201.network import EVERYTHING, Cell, Network, ResidualBlock, picks_of
-from gdas.bench201.space import (
-    Bench201Space,
-    build_bench201_supernet,
-    derive_bench201_cell,
-    derive_bench201_genotype,
-    score_with_shared_weights,
-)
+from gdas.bench201.space import Bench201Space, build_bench201_supernet, score_with_shared_weights
 from gdas.bench201.table import Table, read_table, spearman, table_path
 from gdas.checkpoint import Segment, State, digest
-from gdas.cnn.space import search_split
-from gdas.config import AlphaUpdate, Bench201SearchConfig, SamplerConfig, WeightUpdate
+from gdas.cnn.halves import search_split
+from gdas.config import AlphaUpdate, SamplerConfig, WeightUpdate
 from gdas.data.arrow import Images
 from gdas.data.augment import normalise
 from gdas.data.settings import IMAGE_DATA, TableData

@@ -18,6 +18,7 @@ from gdas.cnn.cell import (
     drop_path,
     sum_of,
 )
+from gdas.cnn.derive import edge_list
 from gdas.cnn.layout import cell_places
 from gdas.cnn.network import Network, check_auxiliary_input, draw_drop_path
 from gdas.cnn.operations import FactorizedReduce, Style, build_operation
@@ -25,7 +26,6 @@ from gdas.cnn.space import ImageSpace
 from gdas.cnn.supernet import Supernet
 from gdas.config import SamplerConfig, WeightUpdate
 from gdas.data.arrow import Images
-from gdas.derive import edge_list
 from gdas.errors import InputError
 from gdas.genotype import DERIVED_OPERATIONS, OPERATIONS, PUBLISHED, Genotype, random_genotype
 from gdas.sampler import Pick

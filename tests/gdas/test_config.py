@@ -8,16 +8,9 @@ from typing import Any
 
 import pytest
 
-from gdas.config import (
-    AlphaUpdate,
-    Bench201SearchConfig,
-    SamplerConfig,
-    SearchConfig,
-    SupernetConfig,
-    TrainConfig,
-    WeightUpdate,
-    differences,
-)
+from gdas.bench201.config import Bench201SearchConfig
+from gdas.cnn.config import SearchConfig, SupernetConfig, TrainConfig
+from gdas.config import AlphaUpdate, SamplerConfig, WeightUpdate, differences
 from gdas.data.settings import IMAGE_DATA, ImageData
 from gdas.errors import InputError
 from gdas.presets import SEARCH_PRESETS, TRAIN_PRESETS

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from gdas.bench201.genotype import CELL_OPERATIONS
 from gdas.bench201.network import build_cell_operation
+from gdas.cnn.derive import derive_cell, edge_list
 from gdas.cnn.operations import Style, build_operation
-from gdas.derive import PARAMETER_FREE, derive_cell, edge_list, parameter_free
+from gdas.derive import PARAMETER_FREE, parameter_free
 from gdas.genotype import DERIVED_OPERATIONS, OPERATIONS, Edge
 
 NONE, MAX, AVG, SKIP, SEP3, SEP5, DIL3, DIL5 = range(8)
@@ -115,7 +116,7 @@ def test_probabilities_and_margins_are_of_the_softmax_over_all_operations() -> N
 def test_margins_are_to_the_next_best_of_all_operations_however_many_there_are(
     count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gdas.derive.OPERATIONS", (*OPERATIONS, "ninth")[:count])
+    monkeypatch.setattr("gdas.cnn.derive.OPERATIONS", (*OPERATIONS, "ninth")[:count])
     a_EK = torch.zeros(2, count)
     a_EK[:, count - 2], a_EK[:, count - 1] = 2.0, 1.0
     cell = derive_cell(a_EK, nodes=1)

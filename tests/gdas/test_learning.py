@@ -14,8 +14,9 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from gdas.config import AlphaUpdate, SamplerConfig, SearchConfig, WeightUpdate
-from gdas.derive import derive_cell
+from gdas.cnn.config import SearchConfig
+from gdas.cnn.derive import derive_cell
+from gdas.config import AlphaUpdate, SamplerConfig, WeightUpdate
 from gdas.genotype import OPERATIONS
 from gdas.metrics import BatchLoss, correct_top_k
 from gdas.randomness import generator, initial_weights

@@ -17,8 +17,9 @@ from torch import Tensor
 
 import gdas.checkpoint
 from gdas.checkpoint import MANIFEST, STATE, Segment, digest, newest, save
+from gdas.cnn.config import TrainConfig
 from gdas.cnn.train import learning_rate, train_image
-from gdas.config import AlphaUpdate, SamplerConfig, TrainConfig, WeightUpdate
+from gdas.config import AlphaUpdate, SamplerConfig, WeightUpdate
 from gdas.data.arrow import Images
 from gdas.data.settings import IMAGE_DATA
 from gdas.errors import InputError

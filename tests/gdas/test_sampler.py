@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 import gdas.sampler
 from gdas.config import SamplerConfig
-from gdas.sampler import draw_operations, gumbel_noise, mix_operations, temperature
+from gdas.sampler import draw_operations, gumbel_noise, mix_operations
+from gdas.schedule import temperature
 from gdas.search import draw_architecture
 
 TAUS = [10.0, 1.0, 0.1]

@@ -23,10 +23,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from gdas.cnn.space import ImageSpace
-from gdas.config import Dropouts, TextSearchConfig
 from gdas.data.images import open_images
 from gdas.data.text import Tokens
 from gdas.metrics import EpochSums
+from gdas.rnn.config import Dropouts, TextSearchConfig
 from gdas.rnn.space import TextSpace
 from gdas.search import SearchSteps
 from tests.gdas.tiny import search_config
@@ -132,7 +132,7 @@ RUNS = {
 def test_a_w_step_waits_nowhere_and_an_alpha_step_once(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("gdas.cnn.space", "gdas.rnn.space"):  # autocast knows no meta device
+    for module in ("gdas.cnn.halves", "gdas.rnn.space"):  # autocast knows no meta device
         monkeypatch.setattr(f"{module}.autocast", lambda device, precision: nullcontext())
     run = RUNS[kind]()
     sums = EpochSums()

@@ -10,16 +10,9 @@ from typing import Any, Literal
 import torch
 
 from gdas.checkpoint import Checkpoint, Segment, State, digest, newest, save
+from gdas.cnn.config import Derivation, SearchConfig, SupernetConfig, TrainConfig
 from gdas.cnn.space import ImageSpace
-from gdas.config import (
-    AlphaUpdate,
-    Derivation,
-    SamplerConfig,
-    SearchConfig,
-    SupernetConfig,
-    TrainConfig,
-    WeightUpdate,
-)
+from gdas.config import AlphaUpdate, SamplerConfig, WeightUpdate
 from gdas.data.arrow import Images
 from gdas.data.settings import IMAGE_DATA
 from gdas.search import search

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 import gdas.cnn.train
 from gdas.checkpoint import Segment, State, digest, save
-from gdas.config import TrainConfig
+from gdas.cnn.config import TrainConfig
 from gdas.data.arrow import Images
 from gdas.data.augment import Moves
 from gdas.data.images import open_images

@@ -13,12 +13,14 @@ from gdas.cnn.cell import FixedReductionCell, SearchCell
 from gdas.cnn.network import Network, draw_drop_path
 from gdas.cnn.operations import Style, build_operation
 from gdas.cnn.supernet import Supernet
-from gdas.config import Dropouts, SamplerConfig
+from gdas.config import SamplerConfig
 from gdas.genotype import PUBLISHED, PUBLISHED_RECURRENT
 from gdas.randomness import generator, initial_weights
+from gdas.rnn.config import Dropouts
+from gdas.rnn.derive import CELL_TYPE
 from gdas.rnn.language_model import LanguageModel
 from gdas.rnn.regularisation import draw_masks, temporal_penalty
-from gdas.rnn.supernet import CELL_TYPE, RecurrentSupernet
+from gdas.rnn.supernet import RecurrentSupernet
 from gdas.search import draw_architecture
 from tests.gpu.setup import CLASSES, TAU
 from tests.gpu.sizes import Sizes

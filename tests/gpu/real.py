@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
+from gdas.cnn.config import SearchConfig, SupernetConfig
 from gdas.cnn.space import ImageSpace, score_with_shared_weights
-from gdas.config import SearchConfig, SupernetConfig
 from gdas.data.arrow import Images
 from gdas.search import SearchSteps, search
 from tests.gpu.carry import carried

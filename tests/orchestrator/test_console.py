@@ -10,15 +10,11 @@ from rich.console import Console as Terminal
 
 from orchestrator.experiment.study import Study
 from orchestrator.store.board import Board
+from orchestrator.store.failure import write_failure
 from orchestrator.store.store import Store
-from orchestrator.terminal.console import (
-    Console,
-    columns,
-    failure_lines,
-    overview,
-    progress,
-    saved_lines,
-)
+from orchestrator.terminal.console import Console
+from orchestrator.terminal.progress import failure_lines, overview, progress, saved_lines
+from orchestrator.terminal.words import columns
 from tests.orchestrator.fake_study import fake_study, finish, record
 
 
@@ -29,7 +25,7 @@ def running(tmp_path: Path) -> tuple[Study, Store, Board]:
     first, second, third, *_ = study.jobs
     finish(store, first)
     store.folder(second).append_record(record(1))
-    store.folder(second).write_failure("ValueError: first try", "the traceback")
+    write_failure(store.folder(second).place, "ValueError: first try", "the traceback")
     board = Board({job.id: "waiting" for job in study})
     board.states |= {first.id: "done", second.id: "running", third.id: "failed"}
     board.failures |= {second.id: 1, third.id: 3}

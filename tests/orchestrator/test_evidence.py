@@ -11,18 +11,14 @@ from typing import Any
 import pytest
 from matplotlib.image import imread
 
+from gdas.bench201.config import Bench201SearchConfig
 from gdas.bench201.genotype import Bench201Genotype
-from gdas.config import (
-    Bench201SearchConfig,
-    SearchConfig,
-    TextSearchConfig,
-    TextTrainConfig,
-    TrainConfig,
-)
+from gdas.cnn.config import SearchConfig, TrainConfig
 from gdas.data.settings import IMAGE_DATA
 from gdas.genotype import OPERATIONS, PUBLISHED
+from gdas.rnn.config import TextSearchConfig, TextTrainConfig
 from orchestrator.paper import tables as paper
-from orchestrator.report import verdict as evidence
+from orchestrator.paper.config import IGNORED, papers_final, papers_search, size_differences
 from orchestrator.report.health import (
     alarms,
     edge_figure,
@@ -30,38 +26,26 @@ from orchestrator.report.health import (
     parameter_free_counts,
     search_health,
 )
-from orchestrator.report.verdict import (
-    VERDICT_RULE,
+from orchestrator.report.statistics import (
+    RANDOM_SPLITS,
     compare,
     paired_p,
-    papers_final,
-    papers_search,
     permutation_p,
-    size_differences,
     summary,
-    t_quantile,
-    verdict,
 )
+from orchestrator.report.verdict import DIGITS, VERDICT_RULE, verdict
 
 # Summaries
 
 
 @pytest.mark.parametrize(
-    ("p", "df", "expected"),
-    [  # printed tables of Student's t; that with df 2.7: scipy 1.17
-        (0.975, 1, 12.706205),
-        (0.975, 2, 4.302653),
-        (0.975, 3, 3.182446),
-        (0.975, 9, 2.262157),
-        (0.975, 30, 2.042272),
-        (0.975, 1000, 1.962339),
-        (0.95, 4, 2.131847),
-        (0.975, 2.7, 3.392148),
-        (0.5, 5, 0.0),
-    ],
+    ("df", "quantile"),  # printed tables of Student's t, 0.975
+    [(2, 4.302653), (3, 3.182446), (9, 2.262157), (30, 2.042272), (1000, 1.962339)],
 )
-def test_student_quantiles(p: float, df: float, expected: float) -> None:
-    assert t_quantile(p, df) == pytest.approx(expected, abs=2e-6)
+def test_an_interval_is_students(df: int, quantile: float) -> None:
+    s = summary([float(i % 7) for i in range(df + 1)])
+    assert s.sd is not None and s.high is not None
+    assert s.high - s.mean == pytest.approx(quantile * s.sd / (df + 1) ** 0.5, rel=1e-6)
 
 
 def test_an_interval_needs_three_values() -> None:
@@ -129,12 +113,12 @@ def test_many_values_are_drawn_and_close_to_the_exact_p(monkeypatch: pytest.Monk
     a, b = [draw.gauss(0.5, 1) for _ in range(6)], [draw.gauss(0, 1) for _ in range(6)]
     gains = [x - y for x, y in zip(a, b, strict=True)]
     exact, exact_paired = permutation_p(a, b, "higher"), paired_p(gains)
-    monkeypatch.setattr(evidence, "MOST_SPLITS", 10)
+    monkeypatch.setattr("orchestrator.report.statistics.MOST_SPLITS", 10)
     # 4 standard errors of 20,000 draws are 0.014.
     assert permutation_p(a, b, "higher") == pytest.approx(exact, abs=0.014)
     assert paired_p(gains) == pytest.approx(exact_paired, abs=0.014)
     assert permutation_p(a, b, "higher") == permutation_p(a, b, "higher")
-    assert permutation_p([9.0] * 6, [1.0] * 6, "higher") >= 1 / (evidence.RANDOM_SPLITS + 1)
+    assert permutation_p([9.0] * 6, [1.0] * 6, "higher") >= 1 / (RANDOM_SPLITS + 1)
 
 
 def test_a_test_without_values_is_refused() -> None:
@@ -177,7 +161,7 @@ def test_a_search_that_is_better_is_called_so() -> None:
 def test_welchs_interval_by_hand() -> None:
     # Variances 1 and 4, n = 3: standard error sqrt(5 / 3), df 25 / (1 / 2 + 16 / 2) = 2.941.
     c = compare([11.0, 12.0, 13.0], [8.0, 10.0, 12.0], "higher")
-    half = t_quantile(0.975, 25 / 8.5) * (5 / 3) ** 0.5
+    half = 3.2187586 * (5 / 3) ** 0.5  # the 0.975 quantile
     assert (c.low, c.high) == (pytest.approx(2 - half), pytest.approx(2 + half))
 
 
@@ -242,7 +226,7 @@ def test_digits_are_those_that_the_paper_prints() -> None:
         for row in paper.tables()[table]["rows"]:
             for column in measures:
                 if row.get(column) is not None:
-                    assert round(row[column], evidence.DIGITS[table]) == row[column]
+                    assert round(row[column], DIGITS[table]) == row[column]
 
 
 def test_another_recipe_than_the_papers_is_never_a_reproduction() -> None:
@@ -273,7 +257,7 @@ def test_size_differences_are_all_but_those_that_mean_nothing() -> None:
         for kind in (TrainConfig, SearchConfig, TextTrainConfig)
         for f in dataclasses.fields(kind)
     }
-    assert set(evidence.IGNORED) - names <= {"segments_per_epoch"}, "a key that is no setting"
+    assert set(IGNORED) - names <= {"segments_per_epoch"}, "a key that is no setting"
 
 
 def test_the_papers_recipes() -> None:
@@ -333,7 +317,7 @@ def test_entropy_and_margin_of_every_edge_by_hand() -> None:
 def test_the_library_and_the_report_agree_on_entropy() -> None:
     import torch
 
-    from gdas.derive import derive_cell
+    from gdas.cnn.derive import derive_cell
 
     logits = torch.randn(EDGES, 8, generator=torch.Generator().manual_seed(0))
     history = edge_histories([record(1, logits.tolist())])["normal"]

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from gdas.config import SearchConfig, TextSearchConfig, TextTrainConfig, TrainConfig, differences
+from gdas.cnn.config import SearchConfig, TrainConfig
+from gdas.config import differences
 from gdas.data.settings import PHOTO_DATA, ImageData, PhotoData
 from gdas.data.shard_index import Shard, ShardIndex, Shards
 from gdas.errors import InputError
 from gdas.presets import SEARCH_PRESETS
+from gdas.rnn.config import TextSearchConfig, TextTrainConfig
 from orchestrator.cost.estimate import estimated_seconds
 from orchestrator.experiment.config import Experiment
 from orchestrator.experiment.load import EXPERIMENTS, load_experiment

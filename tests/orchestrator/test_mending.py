@@ -95,6 +95,6 @@ def test_other_errors_keep_their_names() -> None:
 
 
 def test_an_error_on_a_full_disk_is_not_hidden_by_the_note_of_it(tmp_path: Path) -> None:
-    folder = JobFolder(tmp_path / "missing")  # nothing can be written there
+    folder = JobFolder.open(tmp_path / "missing")  # nothing can be written there
     with pytest.raises(FloatingPointError, match="epoch 3"), failure_recorded(folder):
         raise FloatingPointError("epoch 3")

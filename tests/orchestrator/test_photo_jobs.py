@@ -12,10 +12,12 @@ from orchestrator.cost.plan import standing
 from orchestrator.experiment.load import load_experiment
 from orchestrator.experiment.study import build_study
 from orchestrator.run.checks import check_experiment, fixed_cells, identity, prepare_data
+from orchestrator.store.results import FinalResult, Provenance, ProxyResult, SearchResult
 from orchestrator.store.store import Store
-from orchestrator.work.final import settle_provenance, train_worker
+from orchestrator.work.final import require_provenance, settle_provenance, train_worker
 from orchestrator.work.search import run_proxy, run_search
 from tests.gdas.photo_folder import DATA, convert_tiny, make_folder
+from tests.orchestrator.contract import assert_is, assert_job_is
 
 YAML = """
 search:
@@ -69,6 +71,10 @@ def test_jobs_on_photos_run_from_settings_to_results(tmp_path: Path) -> None:
     assert result["best"]["test/top5"] == result["metrics"]["test/top5"]
     assert result["train_images"] == len(open_images(DATA, "train", data)) == 35
     assert [record["position"] for record in final.records()] == [1, 2]
+    results = {"search": SearchResult, "proxy": ProxyResult, "train": FinalResult}
+    for kind, written in results.items():
+        assert_job_is(folders[kind], written)
+    assert_is(require_provenance(final), Provenance)
     job = next(job for job in study if job.kind == "train")
     (final.path / "result.json").unlink()
     assert standing(job, store) == "goes on after epoch 1"

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
-from gdas.config import Derivation, SearchConfig, SupernetConfig, TextSearchConfig
+from gdas.cnn.config import Derivation, SearchConfig, SupernetConfig
 from gdas.errors import InputError
 from gdas.genotype import Genotype, RecurrentGenotype
 from gdas.presets import SEARCH_PRESETS
+from gdas.rnn.config import TextSearchConfig
 from orchestrator.experiment.config import Experiment
 from orchestrator.experiment.load import load_experiment
 from orchestrator.experiment.spaces import SPACES

@@ -14,6 +14,7 @@ import pytest
 import orchestrator.run.checks
 from orchestrator import cell, compare, doctor, jobs, reproduce_paper, send_runs, status
 from orchestrator.experiment.study import Study
+from orchestrator.store.failure import write_failure
 from orchestrator.store.recorded import open_recorded
 from orchestrator.store.storage import open_storage
 from orchestrator.store.store import Store
@@ -40,7 +41,7 @@ def begun(out: str, *overrides: str) -> tuple[Study, Store]:
     store.folder(second).append_record(record(1))
     store.folder(third).append_record(record(2))
     time.sleep(1.1)  # an object store's clock may tick in seconds
-    store.folder(third).write_failure("ValueError: too bad", "")
+    write_failure(store.folder(third).place, "ValueError: too bad", "")
     return study, store
 
 
@@ -88,20 +89,20 @@ def test_old_job_folders_are_listed_and_removed(
         orchestrator.run.checks, "identity", lambda folder, data, split: identity(data, split)
     )
     before, _ = begun(out, "searches.frc.recipe.epochs=2")
-    study, store = begun(out)
+    study, _ = begun(out)
     gone = [f"{job.label}-{job.id}" for job in before if job.kind != "select"]
     assert jobs.main(["list", out]) == 0
     said = capsys.readouterr().out
     assert f"{out}: 10 job folders, 5 of them old" in said
     assert all(name in said for name in gone) and " 0 B" not in said
     holder = {"host": os.uname().nodename, "pid": os.getpid(), "heartbeat": time.time()}
-    assert store.remote is not None
-    store.remote.write("lease.json", json.dumps(holder).encode())
+    storage = open_storage(out)
+    storage.write("lease.json", json.dumps(holder).encode())
     assert jobs.main(["remove", out, "--yes"]) == 2
     assert "driven by process" in capsys.readouterr().err
-    store.remote.write("lease.json", b"{}")
+    storage.write("lease.json", b"{}")
     assert jobs.main(["remove", out, "--yes"]) == 0
-    left = {name.split("/")[0] for name in store.remote.under("jobs").listing()}
+    left = {name.split("/")[0] for name in storage.under("jobs").listing()}
     assert left == {f"{job.label}-{job.id}" for job in study if job.kind != "select"}
     assert open_recorded(out)[0].done(study.jobs[0]), "what is needed is whole"
 

@@ -10,8 +10,11 @@ from gdas.genotype import PUBLISHED
 from orchestrator.experiment.load import load_experiment
 from orchestrator.experiment.study import build_study
 from orchestrator.report.report import write_report
+from orchestrator.report.view import Results
+from orchestrator.store.results import Selection
 from orchestrator.store.store import Store
 from orchestrator.work.select import select
+from tests.orchestrator.contract import assert_is
 from tests.orchestrator.test_study import identity
 
 YAML = """
@@ -50,9 +53,9 @@ def report_of(folder: Path, scores: dict[str, float], data: Any = identity) -> s
                 }
             )
         else:
-            select(study, job, store)
+            assert_is(select(study, job, store), Selection)
     store.write_study(study, {}, {})
-    return write_report(experiment, study, store).with_suffix(".md").read_text()
+    return write_report(Results(experiment, study, store)).with_suffix(".md").read_text()
 
 
 SCORES = {"plain": 50.0, "slow": 40.0, "drawn": 45.0}

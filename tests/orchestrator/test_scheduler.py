@@ -11,6 +11,7 @@ import pytest
 from gdas.genotype import PUBLISHED
 from orchestrator.experiment.study import Job
 from orchestrator.run.scheduler import Scheduler, missing
+from orchestrator.store.failure import write_failure
 from orchestrator.store.store import Store
 from tests.orchestrator.test_study import study as image_study
 
@@ -52,7 +53,7 @@ class Cluster:
         self.scheduler.finished(self.job(label))
 
     def fail(self, label: str) -> None:
-        self.store.folder(self.job(label)).write_failure("RuntimeError: no", "")
+        write_failure(self.store.folder(self.job(label)).place, "RuntimeError: no", "")
         self.scheduler.finished(self.job(label))
 
     def state(self, label: str) -> str:
@@ -177,7 +178,7 @@ def test_a_broken_connection_to_a_lost_machine_is_not_the_jobs_own_error(tmp_pat
     cluster = Cluster(tmp_path)
     cluster.start()
     job = cluster.job("search-gdas-frc-seed0")
-    cluster.store.folder(job).write_failure("a worker's machine was lost", "", "node")
+    write_failure(cluster.store.folder(job).place, "a worker's machine was lost", "", "node")
     cluster.scheduler.finished(job)
     assert cluster.state(job.label) == "waiting"
 

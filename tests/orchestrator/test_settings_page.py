@@ -6,7 +6,9 @@ import dataclasses
 import re
 from pathlib import Path
 
-from gdas.config import SearchConfig, TextTrainConfig, WeightUpdate
+from gdas.cnn.config import SearchConfig
+from gdas.config import WeightUpdate
+from gdas.rnn.config import TextTrainConfig
 from orchestrator.experiment.config import FinalSpec, TrialResources
 from orchestrator.experiment.load import EXPERIMENTS
 from orchestrator.settings_page import alternatives, comments, intervals, page

@@ -14,8 +14,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gdas.cnn.config import TrainConfig
 from gdas.cnn.train import FEWEST_IMAGES, check_batches
-from gdas.config import TrainConfig
 from gdas.data.text import batch_tokens, known_text
 from gdas.errors import InputError
 from orchestrator import reproduce_paper

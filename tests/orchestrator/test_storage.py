@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 import uuid
@@ -14,16 +13,16 @@ import pytest
 import torch
 from pyarrow.fs import LocalFileSystem
 
-import orchestrator.run.remote_lease
-import orchestrator.store.job_folder
+import orchestrator.store.place
 import orchestrator.store.storage
 from gdas.checkpoint import Segment, State
 from gdas.errors import InputError
 from orchestrator.experiment.load import load_experiment
 from orchestrator.experiment.study import build_study
-from orchestrator.run.lease import lease
 from orchestrator.store.data import data_on_this_node, node_folder, publish
-from orchestrator.store.job_folder import JobFolder, TakenOver
+from orchestrator.store.failure import read_failure, write_failure
+from orchestrator.store.job_folder import JobFolder
+from orchestrator.store.place import ObjectFolder, TakenOver
 from orchestrator.store.storage import Storage, is_address, join, open_storage
 from orchestrator.store.store import Store
 from orchestrator.work.body import Finished, newest_checkpoint, run_to_end
@@ -37,7 +36,6 @@ SEGMENTS = 4
 def out(aws: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A fresh address; this node's own folders are the test's."""
     monkeypatch.setenv("GDAS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(orchestrator.run.remote_lease, "PAUSE_S", 0.2)
     return f"s3://bucket/{uuid.uuid4().hex}"
 
 
@@ -77,9 +75,10 @@ class Faulty:
 def job(address: str, **faults: Any) -> tuple[JobFolder, Faulty]:
     """A start of the job on a node of its own."""
     folder = JobFolder.open(address)
-    assert folder.remote is not None
-    files = Faulty(folder.remote.files, **faults)
-    return JobFolder(folder.path, Storage(files, folder.remote.root, address)), files
+    assert isinstance(folder.place, ObjectFolder)
+    whole = folder.place.storage
+    files = Faulty(whole.files, **faults)
+    return JobFolder(ObjectFolder(Storage(files, whole.root, address), folder.path)), files
 
 
 def run(address: str, **faults: Any) -> tuple[Finished, int]:
@@ -120,7 +119,7 @@ def test_a_job_killed_between_any_two_calls_goes_on_to_the_same_bits(
         def opened(address: str) -> Storage:
             return Storage(Objects(), f"{tmp_path}/{address.removeprefix('objects://')}", address)
 
-        monkeypatch.setattr(orchestrator.store.job_folder, "open_storage", opened)
+        monkeypatch.setattr(orchestrator.store.place, "open_storage", opened)
     undisturbed, calls = run(join(out, "jobs/undisturbed"))
     assert calls > 4 * SEGMENTS
     for last in range(calls):
@@ -204,14 +203,15 @@ def test_the_driver_sees_what_jobs_leave_and_keeps_no_more_than_that(out: str) -
     assert folder.address.startswith(f"{out}/jobs/")
     on_its_node = JobFolder.open(folder.address)
     assert on_its_node.settings()["id"] == first.id
-    on_its_node.write_failure("ValueError: no", "")
+    write_failure(on_its_node.place, "ValueError: no", "")
     store.refresh()
-    assert store.folder(first).failure() == "ValueError: no"
+    failure = read_failure(store.folder(first).place)
+    assert failure is not None and failure.error == "ValueError: no"
     finished = run_to_end(on_its_node, counting)
     on_its_node.write_result({"digest": finished.digest})
     assert not store.done(first)
     store.refresh()
-    assert store.done(first) and store.folder(first).failure() is None
+    assert store.done(first) and read_failure(store.folder(first).place) is None
     assert len(store.folder(first).records()) == SEGMENTS
     again = Store(out)
     assert again.study()["key"] == store.study()["key"] and again.done(first)
@@ -224,65 +224,6 @@ def test_a_store_that_does_not_answer_is_named_at_once(out: str) -> None:
     with pytest.raises(InputError, match=r"s3://nowhere/x.*does not answer"):
         Store("s3://nowhere/x?endpoint_override=127.0.0.1:9&scheme=http&region=x")
     assert time.monotonic() - began < 30
-
-
-def test_a_second_driver_is_refused_and_a_dead_ones_lease_runs_out(out: str) -> None:
-    store = Store(out)
-    with (
-        lease(store),
-        pytest.raises(InputError, match="another living process"),
-        lease(Store(out)),
-    ):
-        pass
-    with lease(Store(out)):
-        assert store.remote is not None
-        holder = json.loads(store.remote.read("lease.json"))
-        assert holder["token"]
-    old = {"host": "elsewhere", "pid": 7, "heartbeat": time.time() - 50, "token": "t"}
-    store.remote.write("lease.json", json.dumps(old).encode())
-    with pytest.raises(InputError, match="7 on elsewhere"), lease(store):
-        pass
-    store.remote.write("lease.json", json.dumps(old | {"heartbeat": 0}).encode())
-    with lease(store):
-        pass
-
-
-def test_of_two_drivers_that_start_at_once_one_gets_the_lease(out: str) -> None:
-    storages = [open_storage(out) for _ in range(2)]
-    got: list[str] = []
-    both_looked = threading.Barrier(2)
-
-    class Together(Faulty):
-        def __getattr__(self, name: str) -> Any:
-            if name == "open_output_stream" and self.calls == 1:
-                both_looked.wait()
-            return super().__getattr__(name)
-
-    def drive(storage: Storage) -> None:
-        slow = Storage(Together(storage.files), storage.root, storage.address)
-        try:
-            with orchestrator.run.remote_lease.hold(slow, lambda: None):
-                got.append("lease")
-                time.sleep(0.5)
-        except InputError:
-            got.append("refused")
-
-    threads = [threading.Thread(target=drive, args=(storage,)) for storage in storages]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(got) == ["lease", "refused"]
-
-
-def test_a_driver_whose_lease_was_taken_is_told(out: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(orchestrator.run.remote_lease, "HEARTBEAT_S", 0.1)
-    storage, lost = open_storage(out), threading.Event()
-    with orchestrator.run.remote_lease.hold(storage, lost.set):
-        strange = {"token": "other", "heartbeat": time.time()}
-        storage.write("lease.json", json.dumps(strange).encode())
-        assert lost.wait(5)
-    assert json.loads(storage.read("lease.json"))["token"] == "other", "the new holder keeps it"
 
 
 def test_data_are_fetched_once_a_node(out: str, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from gdas.errors import InputError
 from orchestrator.experiment.load import load_experiment
 from orchestrator.experiment.study import build_study
 from orchestrator.run.lease import lease
+from orchestrator.store.failure import read_failure, write_failure
 from orchestrator.store.job_folder import JobFolder
 from orchestrator.store.results import Record
 from orchestrator.store.store import Store
@@ -22,7 +23,7 @@ from tests.orchestrator.test_study import identity
 
 
 def test_a_torn_last_record_is_left_out(tmp_path: Path) -> None:
-    folder = JobFolder(tmp_path)
+    folder = JobFolder.open(tmp_path)
     record = {"position": 1, "of": 2, "metrics": {"loss": 0.5}, "time": 9.0, "seconds": 1.0}
     folder.append_record(record)
     with (tmp_path / "records.jsonl").open("a") as file:
@@ -31,7 +32,7 @@ def test_a_torn_last_record_is_left_out(tmp_path: Path) -> None:
 
 
 def test_a_torn_result_is_no_result(tmp_path: Path) -> None:
-    folder = JobFolder(tmp_path)
+    folder = JobFolder.open(tmp_path)
     assert folder.result() is None
     folder.write_result({"digest": "x"})
     assert folder.result() == {"digest": "x"}
@@ -40,11 +41,12 @@ def test_a_torn_result_is_no_result(tmp_path: Path) -> None:
 
 
 def test_a_result_clears_an_earlier_failure(tmp_path: Path) -> None:
-    folder = JobFolder(tmp_path)
-    folder.write_failure("ValueError: no", "trace")
-    assert folder.failure() == "ValueError: no"
+    folder = JobFolder.open(tmp_path)
+    write_failure(folder.place, "ValueError: no", "trace")
+    failure = read_failure(folder.place)
+    assert failure is not None and failure.error == "ValueError: no"
     folder.write_result({})
-    assert folder.failure() is None
+    assert read_failure(folder.place) is None
 
 
 def test_an_incompatible_output_folder_is_refused(tmp_path: Path) -> None:

@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from gdas.bench201.config import Bench201SearchConfig
 from gdas.bench201.genotype import ACCURACIES, all_bench201_cells, bench201_from_string
 from gdas.bench201.table import read_table
 from gdas.checkpoint import digest, newest
-from gdas.config import Bench201SearchConfig
 from gdas.data.images import open_images
 from gdas.errors import InputError
 from gdas.genotype import bench201_from_json
@@ -35,17 +35,22 @@ from orchestrator.experiment.load import load_experiment
 from orchestrator.experiment.study import Study, build_study
 from orchestrator.report.figures.truth import Row, distribution_figure, epochs_figure
 from orchestrator.report.report import write_report
+from orchestrator.report.statistics import uniform_p
 from orchestrator.report.truth import _other_images
-from orchestrator.report.verdict import uniform_p
+from orchestrator.report.view import Results
 from orchestrator.reproduce_paper import main
 from orchestrator.run.checks import check_experiment, identity, prepare_data
 from orchestrator.run.scheduler import Scheduler
 from orchestrator.store.data import data_sets, publish
+from orchestrator.store.failure import read_failure
 from orchestrator.store.job_folder import JobFolder
+from orchestrator.store.results import Distribution, LookupResult, SearchResult, StudyFile
+from orchestrator.store.storage import open_storage
 from orchestrator.store.store import Store
 from orchestrator.work.lookup import run_lookup, uniform_cells
 from orchestrator.work.search import run_search
 from tests.cloud import Server
+from tests.orchestrator.contract import assert_is, assert_job_is
 
 YAML = Path(__file__).parent.parent / "e2e" / "bench201.yaml"
 COLUMN = "cifar10_test_200"
@@ -187,7 +192,7 @@ def test_a_lookup_before_its_search_has_ended_is_refused(
     with opened_files() as opened, pytest.raises(PermissionError, match="the table stays closed"):
         run_lookup(str(folder.path))
     assert not [path for path in opened if "nasbench201" in path]
-    assert folder.failure() is not None and folder.result() is None
+    assert read_failure(folder.place) is not None and folder.result() is None
 
 
 def test_every_cell_is_looked_up_as_the_table_has_it(ran: Ran, data: Path) -> None:
@@ -229,7 +234,7 @@ def test_a_lookup_killed_before_its_result_is_done_again_to_the_same_figures(
     lookup, search = ran.study.lookups_of("gdas")[0], ran.study.searches("gdas")[0]
     for job in (lookup, search):
         shutil.copytree(ran.store.folder(job).path, tmp_path / ran.store.folder(job).path.name)
-    folder = JobFolder(tmp_path / ran.store.folder(lookup).path.name)
+    folder = JobFolder.open(tmp_path / ran.store.folder(lookup).path.name)
     before, records = folder.result(), folder.records()
     (folder.path / "result.json").unlink()
     run_lookup(str(folder.path))
@@ -239,17 +244,25 @@ def test_a_lookup_killed_before_its_result_is_done_again_to_the_same_figures(
     assert [r["metrics"] for r in folder.records()] == [r["metrics"] for r in records]
 
 
+def test_a_lookup_leaves_what_the_contract_says(ran: Ran) -> None:
+    lookup = ran.store.folder(ran.study.lookups_of("gdas")[0])
+    assert_job_is(lookup, LookupResult)
+    assert_is(json.loads((lookup.path / "distribution.json").read_text()), Distribution)
+    assert_job_is(ran.store.folder(ran.study.searches("gdas")[0]), SearchResult)
+    assert_is(ran.store.study(), StudyFile)
+
+
 def test_a_lookup_on_an_object_store_finds_the_same(
     ran: Ran, data: Path, aws: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GDAS_CACHE", str(tmp_path / "cache"))
     lookup, search = ran.study.lookups_of("gdas")[0], ran.study.searches("gdas")[0]
     store = Store(f"s3://bucket/{uuid.uuid4().hex}")
-    assert store.remote is not None
-    there, source = store.remote.under("data"), ran.store.folder(search).path
+    storage = open_storage(store.address)
+    there, source = storage.under("data"), ran.store.folder(search).path
     publish(data, there, data_sets(lookup.recipe))
     for file in [path for path in source.rglob("*") if path.is_file()]:
-        store.remote.put(file, f"jobs/{source.name}/{file.relative_to(source)}")
+        storage.put(file, f"jobs/{source.name}/{file.relative_to(source)}")
     store.refresh()
     run_lookup(store.prepare(lookup, {"data": there.address}).address)
     store.refresh()
@@ -284,7 +297,7 @@ def test_cells_are_scored_with_the_weights_that_the_search_left(ran: Ran, data: 
 
 
 def test_the_report_says_where_every_seed_landed(ran: Ran) -> None:
-    path = write_report(ran.experiment, ran.study, ran.store)
+    path = write_report(Results(ran.experiment, ran.study, ran.store))
     report = (path.parent / "report.md").read_text()
     assert "The truth of NAS-Bench-201" in report
     rows = {line.split(" | ")[0].removeprefix("| "): line for line in report.splitlines()}
@@ -341,7 +354,7 @@ def test_a_search_that_is_no_better_is_called_so(ran: Ran, tmp_path: Path) -> No
                     text = (source.path / "distribution.json").read_text()
                     (folder.path / "distribution.json").write_text(text)
                 folder.write_result(result)
-        report = "\n".join(truth(ran.experiment, ran.study, store, store.out / "report"))
+        report = "\n".join(truth(Results(ran.experiment, ran.study, store)))
         assert f"**gdas {word} than uniform draws here**" in report
         assert f"**darts {word} than uniform draws here**" in report
 
@@ -369,7 +382,7 @@ def test_the_figures_put_every_seed_where_it_landed(
 
 
 def test_lookups_that_have_not_run_read_so(ran: Ran, tmp_path: Path) -> None:
-    path = write_report(ran.experiment, ran.study, Store(tmp_path))
+    path = write_report(Results(ran.experiment, ran.study, Store(tmp_path)))
     assert "not run: no lookup has ended" in (path.parent / "report.md").read_text()
 
 
@@ -484,7 +497,7 @@ def test_a_search_is_looked_up_in_the_column_of_its_own_images(
 def test_the_report_says_which_images_are_looked_up_if_they_are_others(
     ran: Ran, tmp_path: Path
 ) -> None:
-    path = write_report(ran.experiment, ran.study, ran.store)
+    path = write_report(Results(ran.experiment, ran.study, ran.store))
     text = (path.parent / "report.md").read_text()
     assert "**gdas searched on digits and is looked up on cifar10**" in text
     usual = load_experiment(str(YAML), ["bench201_search.recipe.data={name: cifar10}"])

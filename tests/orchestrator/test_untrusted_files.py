@@ -16,6 +16,7 @@ from orchestrator.experiment.config import Experiment
 from orchestrator.experiment.load import EXPERIMENTS, load_experiment
 from orchestrator.experiment.study import build_study
 from orchestrator.run.lease import lease
+from orchestrator.store.failure import read_failure
 from orchestrator.store.job_folder import JobFolder
 from orchestrator.store.store import Store
 from tests.harm import files, harmed, no_code_runs, read_harmed, tries
@@ -106,7 +107,7 @@ RECORD = {
 
 
 def test_harmed_records_are_read_up_to_the_harm(folder: Path) -> None:
-    job = JobFolder(folder / "job")
+    job = JobFolder.open(folder / "job")
     job.path.mkdir()
     records = [RECORD | {"position": position} for position in (1, 2, 3)]
     job.rewrite_records(records)
@@ -143,23 +144,19 @@ def test_harmed_records_are_read_up_to_the_harm(folder: Path) -> None:
 def test_a_line_that_is_no_record_ends_the_records(tmp_path: Path, line: str) -> None:
     whole = json.dumps(RECORD)
     (tmp_path / "records.jsonl").write_text(f"{whole}\n{line}\n{whole}\n")
-    assert JobFolder(tmp_path).records() == [RECORD]
+    assert JobFolder.open(tmp_path).records() == [RECORD]
 
 
 READERS: dict[str, Callable[[Store, Any], object]] = {
     "study.json": lambda store, job: Store(store.out),
     "selections/smoke.json": lambda store, job: store.selection(job),
-    "jobs/search-a-0/result.json": lambda store, job: JobFolder(
+    "jobs/search-a-0/result.json": lambda store, job: JobFolder.open(
         store.out / "jobs/search-a-0"
     ).result(),
-    "jobs/search-a-0/failure.json": lambda store, job: _failure(
-        JobFolder(store.out / "jobs/search-a-0")
+    "jobs/search-a-0/failure.json": lambda store, job: read_failure(
+        store.place.under("jobs/search-a-0")
     ),
 }
-
-
-def _failure(folder: JobFolder) -> object:
-    return folder.failure(), folder.failure_cause(), folder.failed_times()
 
 
 @pytest.mark.parametrize("name", READERS)

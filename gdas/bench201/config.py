@@ -1,0 +1,45 @@
+"""Settings of searches in the space of NAS-Bench-201."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Literal
+
+from gdas.config import AlphaUpdate, Precision, SamplerConfig, WeightUpdate, check_alpha
+from gdas.data.settings import IMAGE_DATA, ImageData
+from gdas.settings import OneOrMore, TwoOrMore, settings
+
+
+@settings
+class Bench201SearchConfig:
+    """One search in the space of NAS-Bench-201 (Dong & Yang, ICLR 2020).
+
+    The GDAS paper knows nothing of this space: the defaults are those of the authors' 2020 code
+    for the benchmark.
+    """
+
+    task: Literal["bench201"] = "bench201"
+    data: ImageData = IMAGE_DATA["cifar10"]
+    seed: int = 0
+    epochs: OneOrMore = 250  # 240 in one of the code's settings files
+    batch_size: TwoOrMore = 64  # global
+    train_images: TwoOrMore | None = None  # size of D_T; None: half of the training images
+    valid_images: TwoOrMore | None = None  # size of D_V
+    split_seed: int | None = 0  # one split for all seeds, as the code's fixed file
+    order: Literal["weights_first", "alpha_first"] = "weights_first"
+    channels: OneOrMore = 16  # C; doubled after the first and the second stage
+    normals_per_block: OneOrMore = 5  # N, cells of each of the three stages
+    weights: WeightUpdate = field(
+        default_factory=lambda: WeightUpdate(weight_decay=5e-4, nesterov=True, clip_scope="all")
+    )
+    alpha: AlphaUpdate = field(default_factory=lambda: AlphaUpdate(images="replacement"))
+    sampler: SamplerConfig = field(
+        default_factory=lambda: SamplerConfig(tau_end=0.1, scope="cell_type")
+    )
+    # Scoring cells with the shared weights: batches of D_T that refill batch norm.
+    recalibration_batches: OneOrMore = 20
+    precision: Precision = "float32"
+    channels_last: bool = True  # memory layout; faster on CPUs and with tensor cores
+
+    def __post_init__(self) -> None:
+        check_alpha(self.alpha, self.sampler, self.epochs)

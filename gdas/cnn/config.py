@@ -1,0 +1,151 @@
+"""Settings of searches for image cells and of trainings on images."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Annotated, Literal
+
+from gdas.config import (
+    AlphaUpdate,
+    Precision,
+    SamplerConfig,
+    WeightUpdate,
+    check_alpha,
+    check_descent,
+)
+from gdas.data.settings import IMAGE_DATA, AnyImageData
+from gdas.settings import (
+    BelowOne,
+    Interval,
+    NotNegative,
+    OneOrMore,
+    Positive,
+    TwoOrMore,
+    ZeroOrMore,
+    require,
+    settings,
+)
+
+
+def _check_even(channels: int, stem: str) -> None:
+    """The ImageNet stem has C / 2 channels and its first cell halves in two parts."""
+    require(
+        stem == "cifar" or channels % 2 == 0,
+        f"channels={channels}: the ImageNet stem needs an even number",
+    )
+
+
+# Read by pydantic: which of the two kinds of image data the settings are.
+_BY_FORMAT = {"discriminator": "format"}
+
+
+@settings
+class SupernetConfig:
+    """The network that is searched (paper sections 3.1, 3.3 and 4.2)."""
+
+    channels: OneOrMore = 16  # C, section 4.2
+    normals_per_block: OneOrMore = 2  # N, section 4.2
+    nodes: OneOrMore = 4  # B, section 4.2
+    reduction: Literal["searched", "fixed"] = "searched"  # fixed: FRC, section 3.3
+    stem: Literal["cifar", "imagenet"] = "cifar"
+    macro: Literal["3n+2", "3n"] = "3n+2"  # Fig. 2; 3n with BN-ReLU: 2020 code
+    pooling_norm: bool = True  # paper silent; 2019 code
+    bias_without_affine: bool = False  # 2020 code only
+    wiring: Literal["figure", "2019"] = "figure"  # Fig. 3; the 2019 search code differs
+    fixed_affine: bool = True  # 2019 code; 2020 not
+
+    def __post_init__(self) -> None:
+        if self.reduction == "fixed":
+            require(
+                self.channels % 4 == 0,
+                f"channels={self.channels}: the fixed reduction cell (FRC) needs channels "
+                "divisible by 4",
+            )
+            require(
+                self.nodes == 4,
+                f"nodes={self.nodes}: the fixed reduction cell (FRC) has four branches, so "
+                "nodes must be 4",
+            )
+        _check_even(self.channels, self.stem)
+
+
+@settings
+class Derivation:
+    """From logits to a genotype (section 3.2)."""
+
+    exclude_none: bool = True  # paper: eligible; both codes exclude it
+    distinct_sources: bool = True  # 2020 code: two operations may share a source
+
+
+@settings
+class SearchConfig:
+    """One search: Algorithm 1 with one seed."""
+
+    task: Literal["image"] = "image"
+    data: AnyImageData = field(default=IMAGE_DATA["cifar10"], metadata=_BY_FORMAT)
+    seed: int = 0
+    epochs: OneOrMore = 240  # section 4.2
+    batch_size: TwoOrMore = 128  # global; paper silent; 2019 scripts
+    train_images: TwoOrMore | None = None  # size of D_T; None: half of the training images
+    valid_images: TwoOrMore | None = None  # size of D_V
+    split_seed: int | None = None  # None: the run's seed (2019); a number: one split for all seeds
+    order: Literal["weights_first", "alpha_first"] = "weights_first"  # Algorithm 1; 2019 alpha
+    network: SupernetConfig = field(default_factory=SupernetConfig)
+    weights: WeightUpdate = field(default_factory=WeightUpdate)
+    alpha: AlphaUpdate = field(default_factory=AlphaUpdate)
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    derivation: Derivation = field(default_factory=Derivation)
+    # Scoring the derived cell with the shared weights: batches of D_T that refill batch norm.
+    recalibration_batches: OneOrMore = 20
+    # After the search, cells drawn from the final logits beside as many drawn uniformly, all with
+    # the shared weights, on so many images of D_V. Costs a forward pass of each image for each.
+    compared_cells: ZeroOrMore = 8
+    compared_images: TwoOrMore = 1000
+    precision: Precision = "float32"
+    channels_last: bool = True  # memory layout; faster on CPUs and with tensor cores
+    compile: bool = False  # torch.compile, every operation by itself; does not pay on CPUs
+
+    def __post_init__(self) -> None:
+        check_alpha(self.alpha, self.sampler, self.epochs)
+
+
+@settings
+class TrainConfig:
+    """One training of a genotype's network on images (section 4.2; spec of the 2019 code)."""
+
+    task: Literal["image"] = "image"
+    data: AnyImageData = field(default=IMAGE_DATA["cifar10"], metadata=_BY_FORMAT)
+    seed: int = 0
+    epochs: OneOrMore = 600
+    batch_size: TwoOrMore = 96  # global; not in the paper for CIFAR; 2019 config
+    train_images: TwoOrMore | None = None  # None: all of the training images
+    channels: OneOrMore = 36
+    normals_per_block: OneOrMore = 6
+    stem: Literal["cifar", "imagenet"] = "cifar"
+    macro: Literal["3n+2", "3n"] = "3n+2"
+    pooling_norm: bool = True
+    lr: Positive = 0.025
+    schedule: Literal["cosine", "exponential"] = "cosine"  # per epoch
+    lr_min: NotNegative = 0.0  # cosine: paper; 2019 released code 1e-4
+    lr_decay: Annotated[float, Interval(gt=0, le=1)] = 0.97  # exponential, per epoch: ImageNet
+    warmup_epochs: ZeroOrMore = 0
+    momentum: BelowOne = 0.9
+    nesterov: bool = False
+    weight_decay: NotNegative = 3e-4
+    clip: Positive = 5.0
+    auxiliary_weight: NotNegative = 0.4  # 0: no auxiliary head
+    drop_path: BelowOne = 0.2  # grows linearly from 0: drop_path * epoch / epochs
+    label_smoothing: BelowOne = 0.0
+    evaluate_every: OneOrMore = 1  # epochs; the last is always evaluated
+    segments_per_epoch: OneOrMore = 1  # checkpoints an epoch; the weights do not depend on it
+    precision: Precision = "float32"
+    channels_last: bool = True  # memory layout; faster on CPUs and with tensor cores
+    compile: bool = False  # torch.compile
+
+    def __post_init__(self) -> None:
+        _check_even(self.channels, self.stem)
+        check_descent(self.lr, self.lr_min, self.momentum, nesterov=self.nesterov)
+        require(
+            self.warmup_epochs < self.epochs,
+            f"warmup_epochs={self.warmup_epochs}: must be less than epochs ({self.epochs})",
+        )

@@ -1,0 +1,93 @@
+"""Settings of searches for recurrent cells and of trainings of language models."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Literal
+
+from gdas.config import AlphaUpdate, Precision, SamplerConfig, WeightUpdate, check_alpha
+from gdas.data.settings import TextData
+from gdas.settings import (
+    BelowOne,
+    NotNegative,
+    OneOrMore,
+    Positive,
+    TwoOrMore,
+    ZeroOrMore,
+    require,
+    settings,
+)
+
+
+@settings
+class Dropouts:
+    """Drop probabilities of the language model (authors' code, PTB)."""
+
+    output: BelowOne = 0.75  # locked, on the cell's outputs
+    hidden: BelowOne = 0.25  # h mask in the cell
+    input: BelowOne = 0.75  # x mask in the cell
+    embedded: BelowOne = 0.2  # locked, on the embedded words
+    word: BelowOne = 0.1  # whole rows of the embedding
+
+
+@settings
+class TextSearchConfig:
+    """One search for a recurrent cell (section 4.3)."""
+
+    task: Literal["text"] = "text"
+    data: TextData = field(default_factory=TextData)
+    seed: int = 0
+    epochs: OneOrMore = 200  # section 4.3
+    batch_size: TwoOrMore = 128  # section 4.3; 2019 code 256
+    bptt: TwoOrMore = 35  # with probability 0.95, else half of it
+    train_tokens: int | None = None  # the first ones; None: all
+    valid_tokens: int | None = None
+    hidden: OneOrMore = 300  # = embedding size
+    steps: OneOrMore = 8  # after the input state: the paper's B = 9 counts that
+    dropouts: Dropouts = field(default_factory=lambda: Dropouts(word=0.0))
+    temporal: NotNegative = 1e-3  # regularisation of consecutive outputs, W loss only
+    order: Literal["weights_first", "alpha_first"] = "weights_first"  # Algorithm 1; 2019 alpha
+    # Paper: "Adam" with rate 20, which diverges; 2019 code: SGD with 20, constant.
+    weights: WeightUpdate = field(
+        default_factory=lambda: WeightUpdate(
+            lr=20.0, lr_min=20.0, momentum=0.0, weight_decay=5e-7, clip=0.25
+        )
+    )
+    alpha: AlphaUpdate = field(default_factory=lambda: AlphaUpdate(lr=3e-3, betas=(0.9, 0.999)))
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    exclude_none: bool = True  # paper: eligible, as in the 2019 code
+    precision: Precision = "float32"
+
+    def __post_init__(self) -> None:
+        check_alpha(self.alpha, self.sampler, self.epochs)
+        require(
+            self.sampler.scope != "data_sample",
+            "sampler.scope=data_sample: a recurrent cell has one draw a batch",
+        )
+
+
+@settings
+class TextTrainConfig:
+    """One training of a language model (section 4.3; the 2019 code where it is silent)."""
+
+    task: Literal["text"] = "text"
+    data: TextData = field(default_factory=TextData)
+    seed: int = 0
+    epochs: OneOrMore = 2000  # PTB; WikiText-2: 3000
+    batch_size: OneOrMore = 64  # global
+    evaluation_batch_size: OneOrMore = 10
+    test_batch_size: OneOrMore = 1
+    bptt: TwoOrMore = 35  # mean with probability 0.95, else half of it; then normal with sd 5
+    train_tokens: int | None = None  # the first ones; None: all
+    hidden: OneOrMore = 850  # = embedding size; WikiText-2: 700
+    dropouts: Dropouts = field(default_factory=Dropouts)  # WikiText-2: hidden 0.15
+    temporal: NotNegative = 1e-3
+    lr: Positive = 20.0
+    weight_decay: NotNegative = 8e-7  # WikiText-2: 5e-7
+    clip: Positive = 0.25
+    # When SGD becomes averaged SGD. all: after 5 epochs, once the validation loss exceeds the
+    # best of all earlier epochs (2019 code). non_monotonic: the best of all but the last 5 (AWD).
+    averaging: Literal["all", "non_monotonic"] = "all"
+    restarts: ZeroOrMore = 3  # times a NaN may send the run back to its best epoch
+    precision: Precision = "float32"
+    compile: bool = False  # torch.compile

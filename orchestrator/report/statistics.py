@@ -1,0 +1,239 @@
+"""Means with intervals, and whether one set of values is better than another. Pure.
+
+Searched and random cells are compared by an exact permutation test, which assumes no distribution;
+with few cells it cannot give a small p, and the comparison then says so.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain, combinations, product
+from random import Random
+from typing import Literal
+
+import numpy as np
+from scipy.special import stdtrit
+
+Better = Literal["higher", "lower"]
+
+LEVEL = 0.05
+"""A p below this is taken as evidence; intervals cover 1 - LEVEL."""
+
+FEWEST_FOR_INTERVAL = 3
+"""With two values a Student interval is 18 standard deviations wide: it would say nothing."""
+
+MOST_SPLITS = 200_000
+"""Permutation tests go through all splits up to here (10 against 10 cells are 184,756)."""
+
+RANDOM_SPLITS = 20_000
+"""Beyond that they draw this many, from a fixed seed: a p of 0.05 is then known to 0.0015."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Values of one kind.
+
+    Attributes:
+        sd: standard deviation (n - 1); None for one value.
+        low, high: 95 % Student interval of the mean; None for fewer than three values.
+    """
+
+    n: int
+    mean: float
+    sd: float | None
+    low: float | None
+    high: float | None
+
+    @property
+    def text(self) -> str:
+        if self.n < FEWEST_FOR_INTERVAL:
+            return f"{self.mean:.2f} (n = {self.n}: n too small for an interval)"
+        return (
+            f"{self.mean:.2f} ± {self.sd:.2f} (n = {self.n}, 95 % interval "
+            f"{self.low:.2f} to {self.high:.2f})"
+        )
+
+
+def summary(values: Sequence[float]) -> Summary:
+    """Mean, standard deviation and, from three values on, the 95 % interval of the mean.
+
+    Raises:
+        ValueError: no values, or one that is not finite.
+    """
+    if not values or not all(math.isfinite(v) for v in values):
+        raise ValueError(f"values={list(values)}: one or more finite numbers are needed")
+    n, mean = len(values), statistics.fmean(values)
+    sd = statistics.stdev(values) if n > 1 else None
+    if sd is None or n < FEWEST_FOR_INTERVAL:
+        return Summary(n, mean, sd, None, None)
+    half = float(stdtrit(n - 1, 1 - LEVEL / 2)) * sd / math.sqrt(n)
+    return Summary(n, mean, sd, mean - half, mean + half)
+
+
+def permutation_p(a: Sequence[float], b: Sequence[float], better: Better) -> float:
+    """One-sided p: how often chance alone makes `a` this much better than `b`, by their means.
+
+    The share of all ways to split the values into groups of these sizes whose difference of means
+    is at least the one found; ties count. Exact up to MOST_SPLITS splits.
+    """
+    if not a or not b:
+        raise ValueError("a permutation test needs values on both sides")
+    values = upwards([*a, *b], better)
+    n, total = len(a), len(values)
+    splits: Iterable[Sequence[int]]
+    if math.comb(total, n) <= MOST_SPLITS:
+        splits = combinations(range(total), n)
+    else:
+        draw = Random(0)
+        drawn = (draw.sample(range(total), n) for _ in range(RANDOM_SPLITS))
+        splits = chain([range(n)], drawn)  # the split found is one of them, so p is never 0
+    # All splits have one total, so the sum of one group orders them as the difference of means.
+    return _share_at_least(values, (math.fsum(values[i] for i in split) for split in splits), n)
+
+
+def paired_p(gains: Sequence[float]) -> float:
+    """One-sided p of paired differences (positive: better), by flipping their signs.
+
+    The share of all ways to give them signs whose sum is at least the one found; ties count.
+    """
+    if not gains:
+        raise ValueError("a paired test needs at least one difference")
+    n = len(gains)
+    signs: Iterable[Sequence[int]]
+    if 2**n <= MOST_SPLITS:
+        signs = product((1, -1), repeat=n)
+    else:
+        draw = Random(0)
+        signs = chain([(1,) * n], (draw.choices((1, -1), k=n) for _ in range(RANDOM_SPLITS)))
+    sums = (math.fsum(s * d for s, d in zip(row, gains, strict=True)) for row in signs)
+    return _share_at_least(gains, sums, n)
+
+
+def uniform_p(cells: Sequence[int], percentiles: Sequence[float]) -> float:
+    """One-sided p: how often as many uniformly drawn cells have a mean percentile this high.
+
+    Exact: the distribution of the sum of percentiles of independent, uniform draws from all cells,
+    ties included, by convolution.
+
+    Args:
+        cells: how many cells have each accuracy, worst accuracy first.
+        percentiles: of the cells found; percent of cells that are worse, half of equal ones
+            counted.
+    """
+    if not percentiles:
+        raise ValueError("a test against uniform draws needs at least one cell")
+    counts = np.asarray(cells)
+    total, n = int(counts.sum()), len(percentiles)
+    places = 2 * np.cumsum(counts) - counts  # worse and not better cells together, 0 to 2 total
+    chance = np.zeros(2 * total + 1)
+    chance[places] = counts / total
+    size = 1 << (2 * total * n).bit_length()
+    of_sum = np.fft.irfft(np.fft.rfft(chance, size) ** n, size)
+    found = sum(round(p / 100 * 2 * total) for p in percentiles)
+    return float(min(1.0, max(0.0, of_sum[found : 2 * total * n + 1].sum())))
+
+
+def upwards(values: Sequence[float], better: Better) -> list[float]:
+    """The values, turned round if lower is better, so that a higher one is better."""
+    return [v if better == "higher" else -v for v in values]
+
+
+def _share_at_least(values: Sequence[float], sums: Iterable[float], first: int) -> float:
+    """Share of sums that reach that of the `first` values; sums 1e-9 of the values apart tie."""
+    found = math.fsum(values[:first]) - 1e-9 * math.fsum(map(abs, values))
+    reached = [s >= found for s in sums]
+    return sum(reached) / len(reached)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Searched against random cells.
+
+    Attributes:
+        searched, random: of each side; None where it was not run.
+        difference: by how much the searched cells' mean is better; negative where it is worse.
+        low, high: 95 % Welch interval of it; None with fewer than three values on a side.
+        p: of the one-sided permutation test.
+        smallest_p: the least p that so many cells can give.
+        sentence: what this shows, in plain words.
+    """
+
+    searched: Summary | None
+    random: Summary | None
+    difference: float | None
+    low: float | None
+    high: float | None
+    p: float | None
+    smallest_p: float | None
+    sentence: str
+
+
+def compare(
+    searched: Sequence[float],
+    random: Sequence[float],
+    better: Better,
+    names: tuple[str, str] = ("search", "random cells"),
+) -> Comparison:
+    """Compare the results of searched cells with those of random cells.
+
+    Args:
+        searched, random: one value a cell. Repeated trainings of one cell are averaged first:
+            they tell of the training's noise, not of the search.
+    """
+    a = summary(searched) if searched else None
+    b = summary(random) if random else None
+    if a is None or b is None:
+        missing = " and ".join(n for n, side in (("searched", a), ("random", b)) if side is None)
+        sentence = f"not run: there are no results of {missing} cells."
+        return Comparison(a, b, None, None, None, None, None, sentence)
+    difference = a.mean - b.mean if better == "higher" else b.mean - a.mean
+    low, high = _welch(searched, random, better)
+    p = permutation_p(searched, random, better)
+    smallest = 1 / math.comb(a.n + b.n, a.n)
+    sentence = _sentence(a, b, difference, p, smallest, names)
+    return Comparison(a, b, difference, low, high, p, smallest, sentence)
+
+
+def _welch(
+    searched: Sequence[float], random: Sequence[float], better: Better
+) -> tuple[float | None, float | None]:
+    """The 95 % Welch interval of by how much the searched cells' mean is better."""
+    from scipy.stats import ttest_ind  # it takes a second to import
+
+    if min(len(searched), len(random)) < FEWEST_FOR_INTERVAL:
+        return None, None
+    ours, theirs = upwards(searched, better), upwards(random, better)
+    if len(set(ours)) == len(set(theirs)) == 1:
+        return ours[0] - theirs[0], ours[0] - theirs[0]
+    low, high = ttest_ind(ours, theirs, equal_var=False).confidence_interval(1 - LEVEL)
+    return float(low), float(high)
+
+
+def _sentence(
+    a: Summary,
+    b: Summary,
+    difference: float,
+    p: float,
+    smallest: float,
+    names: tuple[str, str],
+) -> str:
+    one, other = names
+    means = f"mean {a.mean:.2f} (n = {a.n}) against {b.mean:.2f} (n = {b.n})"
+    few = (
+        f"n too small: with {a.n} and {b.n} cells no p below {LEVEL} is possible (the smallest is "
+        f"{smallest:.3f})"
+    )
+    if difference <= 0:
+        also = f"; {few}" if smallest >= LEVEL else f", p = {p:.3f}"
+        return f"{one} is not better than {other} here: {means}{also}."
+    if smallest >= LEVEL:
+        return f"{few}; {means}, better by {difference:.2f}, p = {p:.3f}."
+    if p >= LEVEL:
+        return (
+            f"{one} is not better than {other} here: {means}, better by {difference:.2f}, "
+            f"no more than chance alone gives (p = {p:.3f})."
+        )
+    return f"{one} is better than {other} here: {means}, better by {difference:.2f}, p = {p:.3f}."

@@ -1,0 +1,39 @@
+"""How long every job took, and with which versions."""
+
+from __future__ import annotations
+
+from orchestrator.experiment.study import TITLES
+from orchestrator.report.markup import NOT_RUN, duration, table
+from orchestrator.report.view import Results
+
+
+def times(results: Results) -> list[str]:
+    """Time in epochs of every job."""
+    rows = []
+    for job in results.study:
+        if job.kind == "select":
+            continue
+        records = results.records(job)
+        spent = sum(record["seconds"] for record in records)
+        hosts = {record["host"] for record in records}
+        rows.append(
+            [
+                f"{TITLES[job.kind]} {job.name}",
+                str(len(records)),
+                duration(spent) if records else NOT_RUN,
+                ", ".join(sorted(hosts)),
+            ]
+        )
+    return [
+        "## Time\n",
+        table(["job", "segments", "time in them", "host"], rows),
+        "\nWall-clock time; jobs that ran side by side shared the machine, so these are not costs "
+        "of a job alone.\n",
+    ]
+
+
+def versions(results: Results) -> list[str]:
+    """The versions of what computed and measured."""
+    found = results.store.study().get("versions", {})
+    rows = [[name, str(version)] for name, version in found.items()]
+    return ["## Versions\n", table(["package", "version"], rows)]
