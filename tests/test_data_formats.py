@@ -1,4 +1,4 @@
-"""experiments/formats.md on images and text: its examples are read by the real command."""
+"""experiments/formats.md: its images and texts are read, by the real command."""
 
 from __future__ import annotations
 
@@ -13,16 +13,22 @@ import pytest
 import torch
 import yaml
 
+from gdas.cnn.train import train_image
+from gdas.data.images import open_images
 from gdas.data.layouts import EXTENSIONS
+from gdas.data.settings import PhotoData
 from gdas.data.shards import main as convert
+from gdas.data.source import Split
+from gdas.genotype import PUBLISHED
 from orchestrator import reproduce_paper
 from tests.gdas.photo_folder import encode, scene
+from tests.gdas.tiny import CPU, train_config
 from tests.test_formats import section
 
-PAGE = section("Images") + section("Text")
-LABELS, KAGGLE = re.findall(r"^```csv\n(.*?)^```", PAGE, re.M | re.S)
-ROWS = dict(re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", PAGE, re.M))
-CLASS_OF = {"1": "cat", "2": "dog", "3": "cat", "4": "dog"}
+IMAGES, TEXT = section("Images"), section("Text")
+LABELS, KAGGLE = re.findall(r"^```csv\n(.*?)^```", IMAGES, re.M | re.S)
+ROWS = dict(re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", IMAGES, re.M))
+SPLITS: tuple[Split, ...] = ("train", "test")
 ANNOTATIONS = "3.jpg\tcat\t0\t0\t9\t9\n4.jpg\tdog\t0\t0\t9\t9\n"
 
 
@@ -101,26 +107,34 @@ def test_every_layout_of_the_page_is_converted_and_planned(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     lay_out(Path("SOURCE"), ROWS[layout])
-    (command,) = re.findall(r"^python -m gdas.data.shards (.*)$", PAGE, re.M)
+    (command,) = re.findall(r"^python -m gdas.data.shards (.*)$", IMAGES, re.M)
     assert convert(command.split()) == 0
     assert "2 classes; 2 in train (0 damaged left out), 2 in val" in capsys.readouterr().err
-    (data,) = re.findall(r"^data: (\{name: NAME.*)$", PAGE, re.M)
+    (data,) = re.findall(r"^data: (\{name: NAME.*)$", IMAGES, re.M)
     read = yaml.safe_load(data) | {"size": 32, "resize": 36}
     settings = "channels: 4, normals_per_block: 1, batch_size: 2, stem: cifar, auxiliary_weight: 0"
     own = experiment(Path("own.yaml"), read, settings)
     assert reproduce_paper.main([own, "--data", "DATA", "--out", "OUT", "--dry-run"]) == 0
     assert "train-own" in capsys.readouterr().out
+    photos = PhotoData(name="NAME", classes=2, size=32, resize=36)
+    config = train_config(data=photos, epochs=1, batch_size=2, auxiliary_weight=0.0)
+    train, test = (open_images(photos, split, Path("DATA")) for split in SPLITS)
+    rows = torch.arange(2)
+    (segment,) = train_image(
+        config, PUBLISHED["GDAS_F1"], train, rows, test, rows, evaluated_on="test", device=CPU
+    )
+    assert 0 <= segment.metrics["test/top1"] <= 100
 
 
 def test_the_text_of_the_page_is_planned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    files, words = re.findall(r"^```text\n(.*?)^```", section("Text"), re.M | re.S)
+    files, words = re.findall(r"^```text\n(.*?)^```", TEXT, re.M | re.S)
     for file in files.split():
         Path(file).parent.mkdir(parents=True, exist_ok=True)
         Path(file).write_text(words * 40)
-    (data,) = re.findall(r"^data: (\{name: mine.*)$", PAGE, re.M)
+    (data,) = re.findall(r"^data: (\{name: mine.*)$", TEXT, re.M)
     settings = "hidden: 8, batch_size: 4"
     own = experiment(Path("own.yaml"), yaml.safe_load(data), settings)
     Path(own).write_text(Path(own).read_text().replace("GDAS_F1", "RNN_GDAS"))
@@ -134,7 +148,7 @@ def test_the_text_of_the_page_is_planned(
 
 
 def python_that_has(word: str) -> str:
-    return next(c for c in re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S) if word in c)
+    return next(c for c in re.findall(r"^```python\n(.*?)^```", IMAGES, re.M | re.S) if word in c)
 
 
 def test_the_arrays_of_the_page_are_taken() -> None:
@@ -157,5 +171,5 @@ def test_the_table_of_the_page_is_a_table(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_the_page_names_every_ending_and_split() -> None:
-    listed = re.search(r"endings `([^`]+)`", PAGE)
+    listed = re.search(r"endings `([^`]+)`", IMAGES)
     assert listed and set(listed[1].split()) == set(EXTENSIONS)

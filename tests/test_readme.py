@@ -176,6 +176,7 @@ def test_cells(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str])
         "show": "node 3  =  ",
         "draw": "drawn: cell.svg",
         "count": "496,734,952",
+        "convert": "Genotype(normal=[",
     }
     assert expected[rest[0]] in out
     if rest[0] == "draw":

@@ -20,14 +20,9 @@ from gdas.bench201.space import Bench201Space
 from gdas.bench201.space import score_with_shared_weights as score_bench201_cells
 from gdas.cnn.config import SearchConfig, TrainConfig
 from gdas.cnn.derive import derive_genotype
+from gdas.cnn.halves import search_split
 from gdas.cnn.measure import measure_iterations
-from gdas.cnn.space import (
-    ImageSpace,
-    Score,
-    compare_drawn_with_uniform,
-    score_with_shared_weights,
-    search_split,
-)
+from gdas.cnn.space import ImageSpace, Score, compare_drawn_with_uniform, score_with_shared_weights
 from gdas.cnn.train import build_network, train_image
 from gdas.data.images import open_images
 from gdas.data.text import open_tokens

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from gdas.cnn.config import SearchConfig
-from gdas.cnn.space import ImageHalves
+from gdas.cnn.halves import ImageHalves
 from gdas.data.augment import Moves
 from gdas.randomness import generator
 from gdas.sampler import gumbel_noise
