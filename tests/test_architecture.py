@@ -20,6 +20,7 @@ GDAS_MAY_IMPORT = {
     "pyarrow",
     "matplotlib",
     "sklearn",
+    "triton",
     "gdas",
 }
 
@@ -47,6 +48,11 @@ def test_the_algorithm_stands_alone(path: Path) -> None:
 def test_matplotlib_is_for_drawing_only() -> None:
     users = {p.name for p in (ROOT / "gdas").rglob("*.py") if "matplotlib" in third_party(p)}
     assert users == {"draw.py"}
+
+
+def test_triton_is_for_the_static_graph_only() -> None:
+    users = {p.parent.name for p in (ROOT / "gdas").rglob("*.py") if "triton" in third_party(p)}
+    assert users == {"graph"}
 
 
 def test_mlflow_is_imported_where_runs_and_models_are_logged_alone() -> None:
