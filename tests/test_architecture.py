@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +27,7 @@ GDAS_MAY_IMPORT = {
     "pyarrow",
     "matplotlib",
     "sklearn",
+    "triton",
     "gdas",
 }
 
@@ -41,14 +44,19 @@ def imports(path: Path) -> Iterator[str]:
 
 
 def third_party(path: Path) -> set[str]:
-    import sys
-
     return {name.partition(".")[0] for name in imports(path)} - set(sys.stdlib_module_names)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "gdas").rglob("*.py")), ids=lambda p: p.name)
 def test_the_algorithm_stands_alone(path: Path) -> None:
     assert third_party(path) <= GDAS_MAY_IMPORT
+
+
+def test_triton_is_imported_by_the_graphs_kernels_alone() -> None:
+    users = {p.parent.name for p in (ROOT / "gdas").rglob("*.py") if "triton" in third_party(p)}
+    assert users == {"graph"}
+    code = "import sys; sys.modules['triton'] = None; import gdas.cnn.graph.search, gdas.search"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
 def test_matplotlib_is_for_drawing_only() -> None:
