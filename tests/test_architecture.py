@@ -45,6 +45,13 @@ def test_the_algorithm_stands_alone(path: Path) -> None:
     assert third_party(path) <= GDAS_MAY_IMPORT
 
 
+def test_triton_is_imported_by_the_graphs_kernels_alone() -> None:
+    users = {p.parent.name for p in (ROOT / "gdas").rglob("*.py") if "triton" in third_party(p)}
+    assert users == {"graph"}
+    code = "import sys; sys.modules['triton'] = None; import gdas.cnn.graph.search, gdas.search"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
 def test_matplotlib_is_for_drawing_only() -> None:
     users = {p.name for p in (ROOT / "gdas").rglob("*.py") if "matplotlib" in third_party(p)}
     assert users == {"draw.py"}
