@@ -270,7 +270,7 @@ def inner_gradient(
         weight = weights + depthwise_place(begin, operation, True, C)
         out = depthwise_gradient_tile(
             between, edge * P, weight, shares + ((E + edge) * T_WIDE + tile) * 25 * C,
-            positive(term), operation, image, row, column, live, H, W, 1, 1, c, C, WEIGHTS,
+            positive(term), operation, image, row, column, live, H, W, 0, 1, c, C, False, WEIGHTS,
             BLOCK_P, BLOCK_C,
         )  # fmt: skip
         out = tl.where(term > 0, out, 0.0)
@@ -282,23 +282,27 @@ def inner_gradient(
 
 @triton.jit
 def pool_gradient_tile(
-    gradient, taken, begin, operation, image, row, column, live, height, width, stride, c,
+    gradient, taken, begin, operation, image, row, column, live, height, width, half, c,
     C: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """A pool's gradient at a tile of inputs, from the outputs that read them (or took them)."""
     total = tl.zeros([BLOCK_P, BLOCK_C], tl.float32)
-    for tap in tl.static_range(9):
-        y = row - (tap // 3 - 1)
-        z = column - (tap % 3 - 1)
-        inside = live & (y >= 0) & (z >= 0) & (y % stride == 0) & (z % stride == 0)
-        y = y // stride
-        z = z // stride
-        inside = inside & (y < height) & (z < width)
-        mask = inside[:, None] & (c < C)[None, :]
-        at = (begin + (image * height + y) * width + z)[:, None] * C + c[None, :]
-        value = tl.load(gradient + at, mask=mask, other=0.0).to(tl.float32)
-        which = tl.load(taken + at, mask=mask, other=-1).to(tl.int32)
-        total += tl.where((operation == AVG_POOL) | (which == tap), value, 0.0)
+    for down in tl.static_range(3):
+        y = row - (down - 1)
+        in_rows = live & (y >= 0) & ((y & half) == 0)
+        y = y >> half
+        in_rows = in_rows & (y < height)
+        line = begin + (image * height + y) * width
+        for right in tl.static_range(3):
+            z = column - (right - 1)
+            inside = in_rows & (z >= 0) & ((z & half) == 0)
+            z = z >> half
+            mask = (inside & (z < width))[:, None] & (c < C)[None, :]
+            at = (line + z)[:, None] * C + c[None, :]
+            value = tl.load(gradient + at, mask=mask, other=0.0).to(tl.float32)
+            which = tl.load(taken + at, mask=mask, other=-1).to(tl.int32)
+            read = (operation == AVG_POOL) | (which == down * 3 + right)
+            total += tl.where(read, value, 0.0)
     return total
 
 
@@ -319,9 +323,11 @@ def source_gradient(
     source = tl.load(sources + edge)
     large = source < 2
     pixels = tl.where(large, Q, P)
-    if (operation >= MAX_POOL) & (tile * BLOCK_P < pixels):
+    # The first that writes the gradient of an input; whoever comes later adds to it.
+    fresh = large & (node == NODES - 1)
+    if ((operation >= MAX_POOL) | fresh) & (tile * BLOCK_P < pixels):
         begin, step = place_of_state(source, Q, NODES)
-        stride = tl.where(large, STRIDE, 1)
+        half = tl.where(large, STRIDE - 1, 0)
         c = tl.arange(0, BLOCK_C)
         channel = c < C
         pixel = tile * BLOCK_P + tl.arange(0, BLOCK_P)
@@ -337,28 +343,27 @@ def source_gradient(
             weight = weights + tl.load(offsets + edge * OPERATIONS + operation)
             out = depthwise_gradient_tile(
                 between, edge * P, weight, shares + ((slot * E + edge) * T_WIDE + tile) * 25 * C,
-                positive(x), operation, image, row, column, live, H, W, stride, dilation, c,
-                C, WEIGHTS, BLOCK_P, BLOCK_C,
+                positive(x), operation, image, row, column, live, H, W, half, dilation, c,
+                C, STRIDE == 2, WEIGHTS, BLOCK_P, BLOCK_C,
             )  # fmt: skip
             out = tl.where(x > 0, out, 0.0)
         if (operation == MAX_POOL) | (operation == AVG_POOL):
             out = pool_gradient_tile(
-                between, taken, edge * P, operation, image, row, column, live, H, W, stride, c,
+                between, taken, edge * P, operation, image, row, column, live, H, W, half, c,
                 C, BLOCK_P, BLOCK_C,
             )  # fmt: skip
         if operation == SKIP:
-            if stride == 1:
-                place, apart = place_of_state(node + 2, Q, NODES)
-                read = gradients + (place + pixel * apart)[:, None] * C + c[None, :]
-                out = tl.load(read, mask=mask, other=0.0).to(tl.float32)
+            if half == 0:
+                of_node, apart = place_of_state(node + 2, Q, NODES)
+                from_node = gradients + (of_node + pixel * apart)[:, None] * C + c[None, :]
+                out = tl.load(from_node, mask=mask, other=0.0).to(tl.float32)
             else:
-                half = ((edge * P + (image * H + row // 2) * W + column // 2)[:, None] * C) + c[
-                    None, :
-                ]
+                place = edge * P + (image * H + row // 2) * W + column // 2
+                read = place[:, None] * C + c[None, :]
                 even = (row % 2 == 0) & (column % 2 == 0)
                 odd = (row % 2 == 1) & (column % 2 == 1)
-                of_even = tl.load(between + half, mask=mask & even[:, None], other=0.0)
-                of_odd = tl.load(inner + half, mask=mask & odd[:, None], other=0.0)
+                of_even = tl.load(between + read, mask=mask & even[:, None], other=0.0)
+                of_odd = tl.load(inner + read, mask=mask & odd[:, None], other=0.0)
                 out = tl.where(x > 0, of_even.to(tl.float32) + of_odd.to(tl.float32), 0.0)
-        before = tl.load(gradients + at, mask=mask, other=0.0).to(tl.float32)
+        before = tl.load(gradients + at, mask=mask & (fresh == 0), other=0.0).to(tl.float32)
         tl.store(gradients + at, before + out, mask=mask)

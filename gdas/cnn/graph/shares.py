@@ -49,9 +49,7 @@ def weight_gradients(
             inside = element < area * C
             if tl.program_id(0) * BLOCK < area * C:
                 total = sum_of_shares(shares, element, 25 * C, count, BLOCK, BLOCK_T)
-                # The shares are tap by tap, the weight channel by channel.
-                to = gradients + begin + second + (element % C) * area + element // C
-                tl.store(to, total, mask=inside)
+                tl.store(gradients + begin + second + element, total, mask=inside)
 
 
 @triton.jit
