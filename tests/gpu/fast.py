@@ -1,8 +1,7 @@
 """Fast: how long the steps take, beside the plain baseline and in every setting for cards.
 
 Every line is of one step: a W step and an alpha step in a search. The settings' defaults are
-float32 without TensorFloat32 in products (and with it in convolutions, PyTorch's default), images
-channels-last, cuDNN's deterministic algorithms.
+float32 without TensorFloat32, images channels-last, cuDNN's deterministic algorithms.
 """
 
 from __future__ import annotations
@@ -226,7 +225,6 @@ def _settings(of: Findings, device: torch.device, sizes: Sizes) -> Figures:
     settings: dict[str, Callable[[], Any]] = {
         "as it is": nullcontext,
         "TensorFloat32": lambda: tf32(True),
-        "no TensorFloat32": lambda: tf32(False),
         "deterministic algorithms alone": _deterministic_algorithms,
         "cuDNN may choose any algorithm": lambda: _cudnn(deterministic=False, benchmark=False),
         "cuDNN tries all algorithms": lambda: _cudnn(deterministic=False, benchmark=True),
