@@ -16,7 +16,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-from typing import Literal, NamedTuple, cast
+from typing import Literal, cast
 
 import torch
 from packaging.requirements import Requirement
@@ -44,7 +44,7 @@ from orchestrator.terminal.command import (
     run_command,
     say_next,
 )
-from orchestrator.terminal.words import clock
+from orchestrator.terminal.words import Finding, clock
 
 MORE = """examples:
   python -m orchestrator.doctor                             for the smoke experiment
@@ -55,18 +55,6 @@ Each line begins with ok, note or BAD, and what is not ok ends with the fix."""
 
 GIB = 2**30
 DISTRIBUTION = "gdas-reproduction"
-
-
-class Finding(NamedTuple):
-    """One line.
-
-    Attributes:
-        fix: what to do; "" where all is well.
-    """
-
-    level: Literal["ok", "note", "BAD"]
-    what: str
-    fix: str = ""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -103,8 +91,7 @@ def _doctor(options: argparse.Namespace) -> int:
         print(title)
         for finding in findings:
             bad += finding.level == "BAD"
-            fix = f" -> {finding.fix}" if finding.fix else ""
-            print(f"  {finding.level:4}  {finding.what}{fix}", flush=True)
+            print(f"  {finding.line()}", flush=True)
     words = " ".join([*options.words, *(f"--data {options.data}" for _ in [0] if options.data)])
     command = f"python -m orchestrator.reproduce_paper {words or experiment.name}"
     if options.out:
