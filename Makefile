@@ -33,7 +33,7 @@ reproduce: install
 	$(PY) -m orchestrator.reproduce_paper $(EXPERIMENT)
 
 drill: install
-	$(PY) -m orchestrator.drill $(DRILL)
+	$(PY) -m tests.drill $(DRILL)
 
 test: install
 	$(PY) -m pytest -m "not slow"

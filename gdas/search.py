@@ -15,15 +15,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from gdas.checkpoint import Segment, State
-from gdas.config import SamplerConfig
+from gdas.config import AlphaUpdate, SamplerConfig, WeightUpdate
 from gdas.metrics import BatchLoss, EpochSums, require_finite
-from gdas.presets import AnySearchConfig
 from gdas.randomness import generator
 from gdas.sampler import Draw, Pick, draw_operations, mix_operations
 from gdas.schedule import cosine, temperature
@@ -47,6 +46,35 @@ class Architecture(NamedTuple):
     gates: list[Tensor | None] | None
     samples: list[Tensor | None] | None = None
     drawn: list[list[int]] | None = None
+
+
+class SearchSettings(Protocol):
+    """What Algorithm 1 reads of a search's settings, and nothing else.
+
+    The settings of this package's spaces have it, and so may a class of your own.
+
+    Attributes:
+        seed: of every random stream.
+        epochs: of the whole search.
+        batch_size: most images or columns of text in a step.
+        order: which of a step's two updates comes first.
+        weights, alpha, sampler: the optimisers of W and of the logits, and the draws.
+    """
+
+    @property
+    def seed(self) -> int: ...
+    @property
+    def epochs(self) -> int: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def order(self) -> Literal["weights_first", "alpha_first"]: ...
+    @property
+    def weights(self) -> WeightUpdate: ...
+    @property
+    def alpha(self) -> AlphaUpdate: ...
+    @property
+    def sampler(self) -> SamplerConfig: ...
 
 
 class SearchSpace(Protocol):
@@ -180,7 +208,7 @@ def _picks(draw: Draw, config: SamplerConfig) -> list[Pick]:
 class SearchSteps:
     """The two steps of Algorithm 1, and all that they change, which is checkpointed."""
 
-    def __init__(self, config: AnySearchConfig, space: SearchSpace) -> None:
+    def __init__(self, config: SearchSettings, space: SearchSpace) -> None:
         self.config = config
         self.space = space
         self.parameters = list(space.weights.parameters())
@@ -295,7 +323,7 @@ class SearchSteps:
 
 
 def search(
-    config: AnySearchConfig,
+    config: SearchSettings,
     space: SearchSpace,
     *,
     checkpoint: State | None = None,
@@ -305,7 +333,7 @@ def search(
     Source: paper Algorithm 1, section 4.2; settings in gdas.config and the folder of the space.
 
     Args:
-        config: the search's settings.
+        config: a SearchConfig, a TextSearchConfig, a Bench201SearchConfig, or one of your own.
         space: an ImageSpace, TextSpace or Bench201Space, or one of your own.
         checkpoint: the state of a segment, to go on after it.
 

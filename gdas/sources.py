@@ -261,7 +261,7 @@ _CHECKSUM = "any: other files than the published ones; they have a name of their
 _SEED = "names the run; results are reported by seed"
 _ROUNDING = "where and how it is computed; only rounding differs"
 _COMPARED = "our own comparison after the search; the search does not depend on it"
-_PRECISION = "arithmetic of this machine; no source names one"
+_PRECISION = "no source names one; float32 is never TensorFloat32"
 
 _OF_IMAGES = {
     "task": _TASK,
@@ -273,7 +273,14 @@ _OF_IMAGES = {
     "precision": _PRECISION,
     "channels_last": _ROUNDING,
 }
-_OF_TEXT = {"task": _TASK, "seed": _SEED, "precision": _PRECISION}
+_OF_TEXT = {
+    "task": _TASK,
+    "seed": _SEED,
+    "precision": _PRECISION,
+    "data.format": "a known text or your own files",
+    "data.checksum": _CHECKSUM,
+    "data.min_count": "of your own text; known texts are taken as they are",
+}
 
 NOT_SOURCED: dict[type, dict[str, str]] = {
     SearchConfig: _OF_IMAGES

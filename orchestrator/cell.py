@@ -36,7 +36,8 @@ from gdas.metrics import count_multiply_adds, count_parameters
 from gdas.rnn.language_model import LanguageModel
 from orchestrator.store.recorded import open_recorded
 from orchestrator.store.storage import is_address
-from orchestrator.terminal.console import columns, run_command, say_next
+from orchestrator.terminal.command import command_parser, run_command, say_next
+from orchestrator.terminal.words import columns
 
 FIXED = "fixed-reduction"
 FORMATS = (".svg", ".png", ".pdf")
@@ -52,7 +53,7 @@ def _names(names: Sequence[str], indent: str) -> str:
 CONVERSIONS = {".json": "gdas", ".txt": "darts"}
 """The form that a file of such an ending is written in."""
 
-EPILOG = f"""CELL is one of
+MORE = f"""CELL is one of
   a published name     {_names([*PUBLISHED, *PUBLISHED_RECURRENT], " " * 23)}
   a genotype file      cell.json: ours, or what other projects write: the text Genotype(normal=...)
                        of DARTS and its followers, such as a line of a log; its fields as a
@@ -77,13 +78,14 @@ Multiply-adds count convolutions and linear layers, parameters leave out the aux
 the authors count, so the figures stand beside the paper's."""
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m orchestrator.cell",
-        description="Show a cell's edges, draw it, count its network's parameters and "
-        "multiply-adds, or convert\nit from and to the text of other projects.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    parser = command_parser(
+        "orchestrator.cell",
+        "Show a cell's edges, draw it, count its network's parameters and multiply-adds, or "
+        "convert it from and to the text of other projects.",
+        MORE,
+        done="done",
     )
     parser.add_argument("what", choices=("show", "draw", "count", "convert"))
     parser.add_argument("cell", metavar="CELL", help="see below")
@@ -112,13 +114,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     count.add_argument("--classes", type=int, help="default: 10; ImageNet 1000")
     count.add_argument("--hidden", type=int, default=850, help="recurrent cells (default: 850)")
     count.add_argument("--vocabulary", type=int, default=10_000, help="recurrent (default: 10000)")
-    return parser.parse_args(arguments)
+    return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    options = parse(arguments)
-    return run_command(lambda: COMMANDS[options.what](options))
+    return run_command(parser(), lambda options: COMMANDS[options.what](options), arguments)
 
 
 def find_cell(named: str) -> AnyGenotype:

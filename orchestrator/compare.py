@@ -16,9 +16,11 @@ from orchestrator.experiment.study import Job, Study, flat
 from orchestrator.store.recorded import open_recorded
 from orchestrator.store.results import Result, Trained
 from orchestrator.store.store import Store
-from orchestrator.terminal.console import SHOWN, clock, columns, run_command, say_next
+from orchestrator.terminal.command import add_study, command_parser, run_command, say_next
+from orchestrator.terminal.progress import SHOWN
+from orchestrator.terminal.words import clock, columns
 
-EPILOG = """examples:
+MORE = """examples:
   python -m orchestrator.compare runs/smoke runs/longer
   python -m orchestrator.compare runs/*                 all of them
 
@@ -29,26 +31,25 @@ WIDEST = 44
 ABSENT, OPEN = "-", "not done"
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m orchestrator.compare",
-        description="What differs between studies, in their settings and in their results.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    parser = command_parser(
+        "orchestrator.compare",
+        "What differs between studies, in their settings and in their results.",
+        MORE,
+        done="whatever differs",
     )
-    parser.add_argument(
-        "outs", nargs="+", metavar="OUT", help="output folders or addresses, 2 or more"
-    )
-    return parser.parse_args(arguments)
+    add_study(parser, several=True)
+    return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    options = parse(arguments)
-    return run_command(lambda: _compare(options.outs))
+    return run_command(parser(), _compare, arguments)
 
 
-def _compare(outs: list[str]) -> int:
+def _compare(options: argparse.Namespace) -> int:
+    outs: list[str] = options.outs
     if len(outs) < 2:
         raise InputError(f"{outs[0]}: one study; name another to compare it with")
     opened = [open_recorded(out) for out in outs]

@@ -16,7 +16,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-from typing import Literal, NamedTuple, cast
+from typing import Literal, cast
 
 import torch
 from packaging.requirements import Requirement
@@ -26,6 +26,7 @@ from gdas.data.images import DIGIT_PHOTOS
 from gdas.data.settings import AnyImageData, PhotoData, TextData
 from gdas.data.shard_index import open_index
 from gdas.data.source import Split
+from gdas.data.text import text_counts, text_identity
 from gdas.errors import InputError, one_line
 from orchestrator.cost.estimate import PROCESS, estimated_bytes, estimated_seconds
 from orchestrator.experiment.config import Experiment
@@ -34,58 +35,45 @@ from orchestrator.experiment.study import Job
 from orchestrator.run.checks import checked_study
 from orchestrator.store.data import described
 from orchestrator.store.storage import cache_folder, is_address, open_storage
-from orchestrator.terminal.console import clock, run_command, say_next
+from orchestrator.terminal.command import (
+    add_data,
+    add_experiment,
+    add_out,
+    command_parser,
+    run_command,
+    say_next,
+)
+from orchestrator.terminal.words import Finding, clock
 
-EPILOG = """examples:
+MORE = """examples:
   python -m orchestrator.doctor                             for the smoke experiment
   python -m orchestrator.doctor paper --data ~/data --out /scratch/paper
   python -m orchestrator.doctor laptop search.resources.cpus=1
 
-Each line begins with ok, note or BAD, and what is not ok ends with the fix. Exit code: 0 nothing is
-bad, 1 something is, 2 bad input."""
+Each line begins with ok, note or BAD, and what is not ok ends with the fix."""
 
 GIB = 2**30
 DISTRIBUTION = "gdas-reproduction"
 
 
-class Finding(NamedTuple):
-    """One line.
-
-    Attributes:
-        fix: what to do; "" where all is well.
-    """
-
-    level: Literal["ok", "note", "BAD"]
-    what: str
-    fix: str = ""
-
-
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m orchestrator.doctor",
-        description="Check versions, devices, storage, MLflow, data, and what each job needs.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    parser = command_parser(
+        "orchestrator.doctor",
+        "Check versions, devices, storage, MLflow, data, and what each job needs.",
+        MORE,
+        done="nothing is bad",
+        failed="something is",
     )
-    parser.add_argument(
-        "words",
-        nargs="*",
-        metavar="EXPERIMENT or key=value",
-        help="as of orchestrator.reproduce_paper (default: smoke)",
-    )
-    parser.add_argument(
-        "--data", help="folder with the data sets, or s3://BUCKET/PREFIX (default: data)"
-    )
-    parser.add_argument(
-        "--out", help="output folder, or s3://BUCKET/PREFIX (default: runs/EXPERIMENT)"
-    )
-    return parser.parse_intermixed_args(arguments)
+    add_experiment(parser)
+    add_data(parser)
+    add_out(parser)
+    return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    options = parse(arguments)
-    return run_command(lambda: _doctor(options))
+    return run_command(parser(), _doctor, arguments)
 
 
 def _doctor(options: argparse.Namespace) -> int:
@@ -102,8 +90,7 @@ def _doctor(options: argparse.Namespace) -> int:
         print(title)
         for finding in findings:
             bad += finding.level == "BAD"
-            fix = f" -> {finding.fix}" if finding.fix else ""
-            print(f"  {finding.level:4}  {finding.what}{fix}", flush=True)
+            print(f"  {finding.line()}", flush=True)
     words = " ".join([*options.words, *(f"--data {options.data}" for _ in [0] if options.data)])
     command = f"python -m orchestrator.reproduce_paper {words or experiment.name}"
     if options.out:
@@ -253,6 +240,9 @@ def data_sets(experiment: Experiment, folder: Path) -> Iterator[Finding]:
         if isinstance(data, PhotoData):
             yield _photos(data, folder)
             continue
+        if isinstance(data, TextData) and data.format == "text":
+            yield _own_text(data, folder)
+            continue
         splits: tuple[vocabulary.Split, ...] = ("train", "test")
         if isinstance(data, TextData):
             splits = ("train", "valid", "test")
@@ -272,6 +262,18 @@ def _photos(data: PhotoData, folder: Path) -> Finding:
         return Finding("BAD", what, fix)
     counts = ", ".join(f"{shards.photos:,} {split}" for split, shards in index.splits.items())
     return Finding("ok", f"{data.name}: converted, {counts} (checksums: when a study starts)")
+
+
+def _own_text(data: TextData, folder: Path) -> Finding:
+    splits: tuple[vocabulary.Split, ...] = ("train", "valid", "test")
+    try:
+        found = {split: text_identity(data, split, folder) for split in splits}
+    except InputError as problem:
+        what, _, fix = str(problem).partition("; ")
+        return Finding("BAD", what, fix)
+    sizes = text_counts(data, found)
+    counts = ", ".join(f"{sizes.counts[split]:,} {split}" for split in splits)
+    return Finding("ok", f"{data.name}: {sizes.vocabulary:,} words; tokens: {counts}")
 
 
 def _published(name: str, files: list[tuple[Path, str]], folder: Path) -> Finding:
@@ -296,11 +298,11 @@ def _published(name: str, files: list[tuple[Path, str]], folder: Path) -> Findin
         kind = "md5" if len(expected) == 32 else "sha256"
         with path.open("rb") as file:
             found = hashlib.file_digest(file, kind).hexdigest()
-        if found != expected:
+        if found != expected and not corpora.is_published(path, expected):
             return Finding(
                 "BAD",
                 f"{path}: {kind} {found}, published {expected}",
-                "delete it to download it again, or set data.checksum=any (CIFAR)",
+                "delete it to download it again, or set data.checksum=any",
             )
     return Finding("ok", f"{name}: {len(files)} files with their published checksums")
 

@@ -23,9 +23,16 @@ from orchestrator.store.job_folder import JobFolder
 from orchestrator.store.recorded import driver, open_recorded
 from orchestrator.store.storage import Stamp, is_address
 from orchestrator.store.store import Store
-from orchestrator.terminal.console import columns, run_command, say_next
+from orchestrator.terminal.command import (
+    add_study,
+    add_yes,
+    command_parser,
+    run_command,
+    say_next,
+)
+from orchestrator.terminal.words import columns
 
-EPILOG = """examples:
+MORE = """examples:
   python -m orchestrator.jobs list runs/smoke           what is there, and what is old
   python -m orchestrator.jobs remove runs/smoke         asks, then removes the old folders
   python -m orchestrator.jobs remove runs/smoke --yes   does not ask
@@ -44,26 +51,27 @@ class Old:
     written: float  # when last, in seconds since the epoch
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m orchestrator.jobs",
-        description="Job folders of a study that its present settings do not need.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    parser = command_parser(
+        "orchestrator.jobs",
+        "Job folders of a study that its present settings do not need.",
+        MORE,
+        done="done",
     )
     parser.add_argument("what", choices=("list", "remove"), help="list them, or remove them")
-    parser.add_argument("out", metavar="OUT", help="a study's output folder, or its address")
-    parser.add_argument("--yes", action="store_true", help="remove without asking")
-    return parser.parse_args(arguments)
+    add_study(parser)
+    add_yes(parser, "folders are removed")
+    return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    options = parse(arguments)
-    return run_command(lambda: _jobs(options.what, options.out, yes=options.yes))
+    return run_command(parser(), _jobs, arguments)
 
 
-def _jobs(what: str, out: str, *, yes: bool) -> int:
+def _jobs(options: argparse.Namespace) -> int:
+    out: str = options.out
     store, study = open_recorded(out)
     there = store.job_files()
     old = old_folders(store, study, there)
@@ -77,7 +85,7 @@ def _jobs(what: str, out: str, *, yes: bool) -> int:
     ]
     print("\n".join(columns([("old folder", "state", "size", "last written"), *rows])))
     freed = _size(sum(folder.bytes for folder in old))
-    if what == "list":
+    if options.what == "list":
         say_next(f"python -m orchestrator.jobs remove {out}   (frees {freed})")
         return 0
     if (holder := driver(store)) is not None:
@@ -85,7 +93,7 @@ def _jobs(what: str, out: str, *, yes: bool) -> int:
             f"{out}: driven by process {holder.pid} on {holder.host}; wait for it, or stop it, "
             "before folders are removed"
         )
-    if not yes:
+    if not options.yes:
         if not sys.stdin.isatty():
             raise InputError("nothing is removed without a word: add --yes")
         if input(f"Remove these {len(old)} folders ({freed})? [y/N] ").strip().lower() not in (

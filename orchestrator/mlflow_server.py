@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator.store.storage import Storage, open_storage
-from orchestrator.terminal.console import run_command
+from orchestrator.terminal.command import command_parser, run_command
 
 DATABASE = "mlflow.db"
 EVERY_S = 300.0
@@ -29,7 +29,7 @@ ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
 
-EPILOG = """examples:
+MORE = """examples:
   python -m orchestrator.mlflow_server --folder /var/lib/mlflow --backup s3://BUCKET/mlflow
 
 A new machine begins from the newest copy. Studies find it with
@@ -104,23 +104,30 @@ def _back_up_or_say(folder: Path, backup: Storage) -> None:
         print(f"MLflow's database was not copied to {backup.address} ({problem})", file=sys.stderr)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m orchestrator.mlflow_server",
-        description="An MLflow server on this machine whose database is copied to an object store.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    parser = command_parser(
+        "orchestrator.mlflow_server",
+        "An MLflow server on this machine whose database is copied to an object store.",
+        MORE,
+        done="the server ended well",
+        failed="or more: what the server ended with",
     )
     parser.add_argument("--folder", type=Path, required=True, help="for its database")
     parser.add_argument(
         "--backup", required=True, help="s3://BUCKET/PREFIX, for copies and artifacts"
     )
     parser.add_argument("--port", type=int, default=5000, help="on 127.0.0.1 (default: 5000)")
-    options = parser.parse_args(arguments)
-    return run_command(
-        lambda: serve(options.folder, open_storage(options.backup, option="--backup"), options.port)
-    )
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    return run_command(parser(), _serve, arguments)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    return serve(options.folder, open_storage(options.backup, option="--backup"), options.port)
 
 
 if __name__ == "__main__":

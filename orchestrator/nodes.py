@@ -20,17 +20,23 @@ from pathlib import Path
 from typing import Any
 
 from gdas.errors import InputError, one_line
-from orchestrator.doctor import GIB, Finding, usable_cores, usable_memory
+from orchestrator.doctor import GIB, usable_cores, usable_memory
 from orchestrator.store.storage import is_address, open_storage
-from orchestrator.terminal.console import run_command, say_next
+from orchestrator.terminal.command import (
+    add_address,
+    add_out,
+    command_parser,
+    run_command,
+    say_next,
+)
+from orchestrator.terminal.words import Finding
 
-EPILOG = """examples:
+MORE = """examples:
   python -m orchestrator.nodes --address auto --out s3://BUCKET/gdas/runs
   python -m orchestrator.nodes --address 10.0.0.1:6379 --out /shared/runs
 
 A line for each machine that has joined; a cluster that starts machines when jobs wait for them has
-only its head before, so look again while a study runs. Exit code: 0 nothing is bad, 1 something is,
-2 bad input or no cluster there."""
+only its head before, so look again while a study runs."""
 
 PATIENCE_S = 90.0
 """How long a machine may take: it may import PyTorch for the first time."""
@@ -39,29 +45,30 @@ SAME = ("python", "torch", "ray", "pyarrow", "numpy", "code")
 Report = dict[str, Any]
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m orchestrator.nodes",
-        description="Check every machine of a Ray cluster from itself: code, packages, GPUs, "
-        "storage.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    parser = command_parser(
+        "orchestrator.nodes",
+        "Check every machine of a Ray cluster from itself: code, packages, GPUs, storage.",
+        MORE,
+        done="nothing is bad",
+        failed="something is",
     )
-    parser.add_argument("--address", default="auto", help="of the cluster (default: auto, here)")
-    parser.add_argument("--out", required=True, help="where results will go, on all machines")
-    return parser.parse_args(arguments)
+    add_address(parser, "auto", "auto")
+    add_out(parser, None)
+    return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    options = parse(arguments)
-    return run_command(lambda: _nodes(options.address, options.out))
+    return run_command(parser(), _nodes, arguments)
 
 
-def _nodes(address: str, out: str) -> int:
+def _nodes(options: argparse.Namespace) -> int:
     from orchestrator.nodes import report  # by its name, so that machines run code of their own
     from orchestrator.run.machines import on_every_node, ray_cluster
 
+    address, out = options.address, options.out
     mark = f".gdas-nodes-{uuid.uuid4().hex[:8]}"
     try:
         if not is_address(out):
@@ -79,8 +86,7 @@ def _nodes(address: str, out: str) -> int:
     for node, answer in answers:
         found = finding(node, answer, here)
         bad += found.level == "BAD"
-        fix = f" -> {found.fix}" if found.fix else ""
-        print(f"{found.level:4}  {found.what}{fix}", flush=True)
+        print(found.line(), flush=True)
     gpus = sum(node["Resources"].get("GPU", 0) for node, _ in answers)
     cpus = sum(node["Resources"].get("CPU", 0) for node, _ in answers)
     print(f"{len(answers)} machines, {cpus:g} CPUs and {gpus:g} GPUs for jobs; {bad} bad")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import re
 import shlex
 import sys
 import time
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from gdas.data.settings import TableData
 from gdas.errors import InputError, one_line
+from orchestrator.cost.clusters import print_clusters, whole_study
 from orchestrator.cost.estimate import Estimator
 from orchestrator.cost.plan import confirm, print_plan, say_standings
 from orchestrator.experiment.config import Experiment
@@ -34,18 +36,23 @@ from orchestrator.store.mending import mend
 from orchestrator.store.results import Environment
 from orchestrator.store.storage import cache_folder, is_address, open_storage
 from orchestrator.store.store import Store
-from orchestrator.terminal.console import (
-    Console,
-    clock,
-    failure_lines,
+from orchestrator.terminal.command import (
+    add_address,
+    add_data,
+    add_experiment,
+    add_out,
+    add_yes,
+    command_parser,
     run_command,
-    saved_lines,
     say_next,
 )
+from orchestrator.terminal.console import Console
+from orchestrator.terminal.progress import failure_lines, saved_lines
+from orchestrator.terminal.words import clock
 from orchestrator.tracking.tracker import Tracker
 from orchestrator.tracking.words import where_to_look
 
-EPILOG = """experiments (experiments/*.yaml; what each needs and takes: experiments/README.md):
+MORE = """experiments (experiments/*.yaml; what each needs and takes: experiments/README.md):
   smoke        every kind of job, digits and prose, minutes on 2 cores
   laptop       the real CIFAR-10, PTB and WikiText-2, small: about an hour on 2 cores
   headline     the abstract's claim at the paper's size: GPUs, days
@@ -56,6 +63,7 @@ examples:
   python -m orchestrator.reproduce_paper                       the smoke experiment
   python -m orchestrator.reproduce_paper laptop --data DIR     small, on the real CIFAR-10
   python -m orchestrator.reproduce_paper headline --dry-run    what the abstract's claim takes
+  python -m orchestrator.reproduce_paper paper --dry-run --gpus 4,32,256    on such clusters
   python -m orchestrator.reproduce_paper smoke search.recipe.epochs=4 --out runs/longer
   python -m orchestrator.reproduce_paper smoke --only search-gdas-frc
   python -m orchestrator.reproduce_paper smoke --report        of what there is by now
@@ -63,35 +71,26 @@ examples:
 key=value changes a setting by its dotted name; lists and groups as YAML: 'search.seeds=[0, 1]'.
 
 The same command again goes on where the last one stopped; Ctrl-C at any time. Beside it:
-orchestrator.status OUT, orchestrator.doctor EXPERIMENT, orchestrator.compare OUT1 OUT2.
+orchestrator.status OUT, orchestrator.doctor EXPERIMENT, orchestrator.compare OUT1 OUT2."""
 
-Exit code: 0 all done, 1 a job failed, 2 bad input, 130 interrupted (143 terminated)."""
+
+NEEDS = {"calibrate": "dry_run", "price": "dry_run", "gpus": "dry_run", "faster": "gpus"}
+"""Options, and the ones without which they do nothing."""
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's options."""
-    parser = argparse.ArgumentParser(
-        prog="python -m orchestrator.reproduce_paper",
-        description="Search, select, train, and report beside the paper's numbers.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = command_parser(
+        "orchestrator.reproduce_paper",
+        "Search, select, train, and report beside the paper's numbers.",
+        MORE,
+        done="all done",
+        failed="a job failed",
     )
-    parser.add_argument(
-        "words",
-        nargs="*",
-        metavar="EXPERIMENT or key=value",
-        help="a name in experiments/ or a YAML file (default: smoke), and settings to change",
-    )
-    parser.add_argument(
-        "--out", help="output folder, or s3://BUCKET/PREFIX (default: runs/EXPERIMENT)"
-    )
-    parser.add_argument(
-        "--data",
-        default=None,
-        help="folder with the data sets, such as cifar-10-batches-py (default: data, made and "
-        "filled by download as needed), or s3://BUCKET/PREFIX",
-    )
-    parser.add_argument("--address", help="of a running Ray cluster (default: this machine)")
+    add_experiment(parser)
+    add_out(parser)
+    add_data(parser)
+    add_address(parser, None, "a private one here")
     parser.add_argument("--only", metavar="JOB,...", help="these jobs and what they need")
     parser.add_argument("--dry-run", action="store_true", help="show the jobs, start nothing")
     parser.add_argument(
@@ -106,40 +105,71 @@ def parser() -> argparse.ArgumentParser:
         help="with --dry-run: what a device-hour costs (of a GPU, or of a core without GPUs)",
     )
     parser.add_argument(
+        "--gpus",
+        metavar="N,...",
+        help="with --dry-run: what clusters of so many GPUs would do with it, such as 4,32,256",
+    )
+    parser.add_argument(
+        "--faster",
+        type=float,
+        metavar="X",
+        help="with --gpus: guesses are for GPUs X times as fast as a V100 (default: 1)",
+    )
+    parser.add_argument(
         "--report",
         action="store_true",
         help="write the report of what OUT has by now, start nothing; also while it runs",
     )
-    parser.add_argument("--yes", action="store_true", help="do not ask before a run of days")
+    add_yes(parser, "a run of days")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    options = parser().parse_intermixed_args(arguments)
     words = sys.argv[1:] if arguments is None else list(arguments)
-    options.command = shlex.join(["python", "-m", "orchestrator.reproduce_paper", *words])
-    return run_command(lambda: _command(options))
+    found = parser()
+    found.set_defaults(command=shlex.join(["python", "-m", "orchestrator.reproduce_paper", *words]))
+    return run_command(found, _command, words)
 
 
 def _command(options: argparse.Namespace) -> int:
+    _refuse_lone_options(options)
     experiment = experiment_of(options.words)
     data = _data_folder(options, experiment)
-    study = _study(experiment, options.only, data)
+    study = _study(experiment, options, data)
     out = options.out or f"runs/{experiment.name}"
     if is_address(out) or is_address(options.data or ""):
         refuse_unchecked(study)
     if options.dry_run:
-        found = Store(out) if is_address(out) or Path(out).exists() else None
-        estimator = Estimator(found, data if options.calibrate else None)
-        print_plan(study, found, estimator, options.price)
-        say_next(options.command.replace(" --dry-run", ""))
-        return 0
+        return _plan(study, out, data, options)
     if options.report:
         return _report(experiment, study, out)
     store = Store(out)
     with lease(store):
         return _drive(experiment, study, store, data, options)
+
+
+def _refuse_lone_options(options: argparse.Namespace) -> None:
+    """Options that would do nothing without another one."""
+    for name, other in NEEDS.items():
+        given = vars(options)
+        if given[name] not in (None, False) and not given[other]:
+            wanted = f"--{other.replace('_', '-')}"
+            raise InputError(f"--{name}: goes with {wanted}; add it, or leave --{name} out")
+
+
+def _plan(study: Study, out: str, data: Path, options: argparse.Namespace) -> int:
+    """Say what would be done and how long that takes, here or on clusters of some sizes."""
+    found = Store(out) if is_address(out) or Path(out).exists() else None
+    estimator = Estimator(found, data if options.calibrate else None)
+    if options.gpus:
+        faster = 1.0 if options.faster is None else options.faster
+        print_clusters(study, estimator, options.gpus, faster=faster, price=options.price)
+        say_next(re.sub(r" --(gpus|faster)[ =]\S+", "", options.command))
+    else:
+        print_plan(study, found, estimator, options.price)
+        say_next(options.command.replace(" --dry-run", ""))
+    return 0
 
 
 def _report(experiment: Experiment, study: Study, out: str) -> int:
@@ -181,12 +211,13 @@ def _data_sets(experiment: Experiment) -> list[str]:
     return sorted({recipe.data.name for recipe in recipes if recipe is not None} | tables)
 
 
-def _study(experiment: Experiment, only: str | None, data: Path) -> Study:
-    study = checked_study(experiment, data)
-    if only is None:
+def _study(experiment: Experiment, options: argparse.Namespace, data: Path) -> Study:
+    """The jobs that were asked for; to plan clusters, whatever data are at hand."""
+    study = whole_study(experiment, data) if options.gpus else checked_study(experiment, data)
+    if options.only is None:
         return study
     try:
-        return study.only(only.split(","))
+        return study.only(options.only.split(","))
     except KeyError as missing:
         labels = ", ".join(job.label for job in study)
         raise InputError(f"--only {missing.args[0]}: no such job; there are {labels}") from None

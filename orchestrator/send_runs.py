@@ -13,44 +13,44 @@ from collections.abc import Sequence
 
 from gdas.errors import InputError
 from orchestrator.store.recorded import driver, open_recorded, recorded_board, recorded_experiment
-from orchestrator.terminal.console import run_command, say_next
+from orchestrator.terminal.command import add_study, command_parser, run_command, say_next
 from orchestrator.tracking.tracker import Tracker
 from orchestrator.tracking.words import where_to_look
 
 PATIENCE_S = 3600.0
 
-EPILOG = """examples:
+MORE = """examples:
   mlflow server --host 127.0.0.1 --port 5000
   python -m orchestrator.send_runs runs/smoke --to http://127.0.0.1:5000
   python -m orchestrator.send_runs runs/smoke --to sqlite:////shared/mlflow.db
 
 Runs, metrics with their times, artifacts, the report and the registered models. Sending again
 adds nothing: it sends what the study has done since. The study itself goes on at the server with
-mlflow.tracking_uri=URI behind its command.
-
-Exit code: 0 all was sent, 1 not all, 2 no study there, it runs now, or nothing answers at URI."""
+mlflow.tracking_uri=URI behind its command."""
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m orchestrator.send_runs",
-        description="Send a study's runs to another MLflow, as its records have them.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    parser = command_parser(
+        "orchestrator.send_runs",
+        "Send a study's runs to another MLflow, as its records have them.",
+        MORE,
+        done="all was sent",
+        failed="not all",
     )
-    parser.add_argument("out", metavar="OUT", help="a study's output folder, or its address")
+    add_study(parser)
     parser.add_argument("--to", required=True, metavar="URI", help="of the MLflow to send them to")
     parser.add_argument("--experiment", help="its name there (default: as in the study)")
-    return parser.parse_args(arguments)
+    return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    options = parse(arguments)
-    return run_command(lambda: _send(options.out, options.to, options.experiment))
+    return run_command(parser(), _send, arguments)
 
 
-def _send(out: str, uri: str, name: str | None) -> int:
+def _send(options: argparse.Namespace) -> int:
+    out, uri, name = options.out, options.to, options.experiment
     if not uri.startswith(("http://", "https://", "sqlite:///")):
         raise InputError(f"--to {uri}: must begin with http://, https:// or sqlite:///")
     store, study = open_recorded(out)

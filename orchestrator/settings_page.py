@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from gdas.cnn.config import Derivation, SearchConfig, SupernetConfig, TrainConfig
 from gdas.config import AlphaUpdate, SamplerConfig, WeightUpdate
-from gdas.data.settings import ImageData, PhotoData
+from gdas.data.settings import ImageData, PhotoData, TextData
 from gdas.presets import SEARCH_PRESETS, TEXT_SEARCH_PRESETS, image_train_preset, text_train_preset
 from gdas.rnn.config import Dropouts, TextSearchConfig, TextTrainConfig
 from gdas.settings import Interval, ranges
@@ -36,6 +36,7 @@ from orchestrator.experiment.config import (
 )
 from orchestrator.experiment.load import EXPERIMENTS
 from orchestrator.paper.deviations import value_of
+from orchestrator.terminal.command import command_parser, run_command
 
 HEAD = """# Experiments and settings
 
@@ -86,6 +87,7 @@ OTHERS: tuple[tuple[str, type], ...] = (
     ("`mlflow`", MlflowSpec),
     ("`data` of arrays (CIFAR, digits)", ImageData),
     ("`data` of photos", PhotoData),
+    ("`data` of text", TextData),
 )
 
 
@@ -238,14 +240,22 @@ def _table(header: list[str], rows: list[list[str]]) -> str:
     return line(header) + line(["---"] * len(header)) + "".join(map(line, rows))
 
 
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    return command_parser(
+        "orchestrator.settings_page",
+        "Print experiments/README.md, made from the experiments and the settings.",
+        "example:\n  python -m orchestrator.settings_page > experiments/README.md",
+        done="printed",
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    argparse.ArgumentParser(
-        prog="python -m orchestrator.settings_page",
-        description="Print experiments/README.md, made from the experiments and the settings.",
-        epilog="example:\n  python -m orchestrator.settings_page > experiments/README.md",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    ).parse_args(arguments)
+    return run_command(parser(), _print, arguments)
+
+
+def _print(_: argparse.Namespace) -> int:
     sys.stdout.write(page())
     return 0
 

@@ -15,45 +15,38 @@ from orchestrator.experiment.study import Job, Study
 from orchestrator.store.recorded import driver, open_recorded, recorded_board, started_at
 from orchestrator.store.storage import is_address
 from orchestrator.store.store import Store
-from orchestrator.terminal.console import (
-    failure_lines,
-    job_progress,
-    overview,
-    run_command,
-    say_next,
-    tally,
-)
+from orchestrator.terminal.command import add_study, command_parser, run_command, say_next
+from orchestrator.terminal.progress import failure_lines, job_progress, overview, tally
 
-EPILOG = """examples:
+MORE = """examples:
   python -m orchestrator.status runs/smoke                where every job stands, once
   watch -n 5 python -m orchestrator.status runs/smoke     the same, every 5 seconds
   python -m orchestrator.status s3://BUCKET/runs/paper    of a study on a cluster, from anywhere
 
 states: waiting (not begun), running, done, stopped (begun; the same command goes on from its last
-epoch), failed (its error is shown), blocked (needs a job that failed).
-
-Exit code: 0, whatever the jobs did; 2 there is no study in the folder."""
+epoch), failed (its error is shown), blocked (needs a job that failed)."""
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m orchestrator.status",
-        description="Where every job of a study stands, from its records alone: state, epoch, "
-        "metric, elapsed, left, last error and its log file.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    parser = command_parser(
+        "orchestrator.status",
+        "Where every job of a study stands, from its records alone: state, epoch, metric, elapsed, "
+        "left, last error and its log file.",
+        MORE,
+        done="whatever the jobs did",
     )
-    parser.add_argument("out", metavar="OUT", help="a study's output folder, or its address")
-    return parser.parse_args(arguments)
+    add_study(parser)
+    return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    options = parse(arguments)
-    return run_command(lambda: _status(options.out))
+    return run_command(parser(), _status, arguments)
 
 
-def _status(out: str) -> int:
+def _status(options: argparse.Namespace) -> int:
+    out: str = options.out
     store, study = open_recorded(out)
     holder = driver(store)
     board = recorded_board(store, study, driven=holder is not None)

@@ -24,6 +24,7 @@ GDAS_MAY_IMPORT = {
     "pyarrow",
     "matplotlib",
     "sklearn",
+    "triton",
     "gdas",
 }
 
@@ -48,9 +49,21 @@ def test_the_algorithm_stands_alone(path: Path) -> None:
     assert third_party(path) <= GDAS_MAY_IMPORT
 
 
+def test_triton_is_imported_by_the_graphs_kernels_alone() -> None:
+    users = {p.parent.name for p in (ROOT / "gdas").rglob("*.py") if "triton" in third_party(p)}
+    assert users == {"graph"}
+    code = "import sys; sys.modules['triton'] = None; import gdas.cnn.graph.search, gdas.search"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
 def test_matplotlib_is_for_drawing_only() -> None:
     users = {p.name for p in (ROOT / "gdas").rglob("*.py") if "matplotlib" in third_party(p)}
     assert users == {"draw.py"}
+
+
+def test_triton_is_for_the_static_graph_only() -> None:
+    users = {p.parent.name for p in (ROOT / "gdas").rglob("*.py") if "triton" in third_party(p)}
+    assert users == {"graph"}
 
 
 def test_mlflow_is_imported_where_runs_and_models_are_logged_alone() -> None:
@@ -93,7 +106,7 @@ def folder_of(module: str) -> str:
 
 def test_every_folder_of_the_orchestrator_is_on_the_list() -> None:
     folders = {path.parent.name for path in (ROOT / "orchestrator").glob("*/__init__.py")}
-    assert folders - {"drill"} == set(LEVEL) - {"commands"}
+    assert folders == set(LEVEL) - {"commands"}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
@@ -193,7 +206,6 @@ STILL_LONG = {
     "gdas/data/shards.py: main",
     "gdas/genotype.py",
     "gdas/rnn/train.py: train_text",
-    "orchestrator/drill/faults.py",
 }
 
 

@@ -38,7 +38,7 @@ RUN_BY = {
         "tests/orchestrator/test_send_runs.py"
         "::test_runs_sent_to_another_mlflow_are_equal_and_sending_twice_doubles_nothing"
     ),
-    "python -m orchestrator.drill": f"{PAGES}::test_the_drill_of_one_fault",
+    "python -m tests.drill": f"{PAGES}::test_the_drill_of_one_fault",
     # Not on a real cluster: on several nodes of this machine, and a store that moto plays.
     "python -m orchestrator.reproduce_paper headline --address auto --out "
     "s3://BUCKET/runs/headline --yes": (
@@ -51,8 +51,8 @@ RUN_BY = {
     "python -m orchestrator.status s3://BUCKET/runs/headline": (
         "tests/orchestrator/test_remote_commands.py::test_status_tells_what_a_folder_would"
     ),
-    "python -m orchestrator.scale paper --gpus 4,32,256": (
-        "tests/orchestrator/test_scale.py"
+    "python -m orchestrator.reproduce_paper paper --dry-run --gpus 4,32,256": (
+        "tests/orchestrator/test_clusters.py"
         "::test_the_page_of_the_repository_is_what_the_command_prints"
     ),
     "ray up cluster/aws.yaml": (
@@ -76,6 +76,9 @@ RUN_BY = {
         f"{HERE}::test_what_make_runs"
     ),
     "pip install -e .": f"{HERE}::test_what_make_runs",
+    "pip install .": (
+        "tests/test_package.py::test_an_installed_package_plans_an_experiment_from_another_folder"
+    ),
     "pip install torch torchvision --index-url https://download.pytorch.org/whl/cpu": (
         f"{HERE}::test_what_make_runs"
     ),
@@ -173,6 +176,7 @@ def test_cells(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str])
         "show": "node 3  =  ",
         "draw": "drawn: cell.svg",
         "count": "496,734,952",
+        "convert": "Genotype(normal=[",
     }
     assert expected[rest[0]] in out
     if rest[0] == "draw":
@@ -202,7 +206,7 @@ def test_what_make_runs() -> None:
         "test-all": f"{python} pytest",
         "check": f"{python} mypy",
         "bench": f"{python} tests.bench",
-        "drill": f"{python} orchestrator.drill",
+        "drill": f"{python} tests.drill",
     }.items():
         lines = made(target).splitlines()
         assert any(found.startswith(line) for found in lines), target

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from gdas.bench201.genotype import CELL_OPERATIONS, EDGES, NODES, Bench201Genotype
 from gdas.cnn.cell import on_rows, sum_of
+from gdas.cnn.pooling import AveragePool
 from gdas.sampler import Pick
 
 CELL_TYPE = "cell"
@@ -60,7 +61,7 @@ def build_cell_operation(name: str, channels: int, *, affine: bool) -> nn.Module
         case "nor_conv_3x3":
             return relu_conv_norm(channels, channels, 3, affine=affine)
         case "avg_pool_3x3":
-            return nn.AvgPool2d(3, 1, 1, count_include_pad=False)
+            return AveragePool(1)
     raise ValueError(f"no module for operation {name!r}")
 
 

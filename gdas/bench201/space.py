@@ -16,7 +16,9 @@ from gdas.bench201.derive import derive_bench201_genotype
 from gdas.bench201.genotype import CELL_OPERATIONS, Bench201Genotype, reaches_output
 from gdas.bench201.network import CELL_TYPE, Cell, Network, picks_of
 from gdas.checkpoint import State
-from gdas.cnn.space import ImageHalves, Score, score_picks
+from gdas.cnn.halves import ImageHalves
+from gdas.cnn.smallest_map import check_smallest_map
+from gdas.cnn.space import Score, score_picks
 from gdas.data.source import ImageSource
 from gdas.derive import describe
 from gdas.metrics import BatchLoss
@@ -46,6 +48,7 @@ class Bench201Space:
         self.config = config
         self.device = device
         self.halves = ImageHalves(config, images, device)
+        check_smallest_map(config, images.size, *self.halves.sizes)
         supernet = build_bench201_supernet(config, images.classes)
         self.weights: nn.Module = self.halves.place(supernet)
         self.cell_types: Sequence[str] = supernet.cell_types
@@ -121,5 +124,8 @@ def score_with_shared_weights(
     space = Bench201Space(config, images, device)
     space.weights.load_state_dict(state["weights"])
     return [
-        score_picks(space.weights, space.halves, space.picks(genotype)) for genotype in genotypes
+        score_picks(
+            space.weights, space.halves, space.picks(genotype), config.recalibration_batches
+        )
+        for genotype in genotypes
     ]

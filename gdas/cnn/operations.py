@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gdas.cnn.pooling import AveragePool
 from gdas.cnn.rearrange import alternate_pixels, depthwise
 
 
@@ -57,7 +58,7 @@ class Pool(nn.Module):
         if kind == "max":
             self.pool = nn.MaxPool2d(3, stride, 1)
         else:
-            self.pool = nn.AvgPool2d(3, stride, 1, count_include_pad=False)
+            self.pool = AveragePool(stride)
         self.norm = nn.BatchNorm2d(channels, affine=False) if style.pooling_norm else nn.Identity()
 
     def forward(self, x_BCHW: Tensor) -> Tensor:

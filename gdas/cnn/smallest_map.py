@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from gdas.cnn.config import SearchConfig
+from gdas.cnn.halves import ImageSearchSettings
 from gdas.errors import InputError
-from gdas.presets import ImageSearchConfig
 
 
-def smallest_map(config: ImageSearchConfig, size: int) -> int:
+def smallest_map(config: ImageSearchSettings, size: int) -> int:
     """Side of the last cells' maps, in pixels, for images of `size` x `size`.
 
     Two reductions halve the maps, and the ImageNet stem three times before them; odd sides round
@@ -19,7 +19,7 @@ def smallest_map(config: ImageSearchConfig, size: int) -> int:
     return size
 
 
-def check_smallest_map(config: ImageSearchConfig, size: int, train: int, valid: int) -> None:
+def check_smallest_map(config: ImageSearchSettings, size: int, train: int, valid: int) -> None:
     """Refuse a search in which batch norm would get a single value a channel.
 
     Args:

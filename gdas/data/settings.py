@@ -18,6 +18,7 @@ from gdas.settings import (
     settings,
 )
 
+_FOLDER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 Checksum = Literal["published", "any"]
 """any: read files whose checksum is not the published one."""
 
@@ -70,7 +71,7 @@ class PhotoData:
 
     def __post_init__(self) -> None:
         require(
-            re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", self.name) is not None,
+            _FOLDER_NAME.fullmatch(self.name) is not None,
             f"name={self.name!r}: must be a plain folder name",
         )
         require(self.resize >= self.size, f"resize={self.resize}: must be size or more")
@@ -138,9 +139,36 @@ PHOTO_DATA = {
 
 @settings
 class TextData:
-    """A text data set, by name: ptb, wikitext2, or prose (Python's own manual)."""
+    """A text data set, by name: ptb, wikitext2, prose (Python's own manual), or your own folder."""
 
     name: str = "ptb"
+    # text: train, valid and test files of your own in the folder `name` under the data folder.
+    format: Literal["known", "text"] = "known"
+    # any: read files of PTB or WikiText-2 whose content is not the published one.
+    checksum: Checksum = "published"
+    # Own text: rarer words of training become <unk>; None: 1 where training has <unk>, else 2.
+    min_count: OneOrMore | None = None
+
+    def __post_init__(self) -> None:
+        own = self.format == "text"
+        require(
+            not own or _FOLDER_NAME.fullmatch(self.name) is not None,
+            f"name={self.name!r}: must be a plain folder name, such as mine",
+        )
+        require(
+            not own or self.name not in TEXT_DATA,
+            f"format=text: {self.name} is a known text; leave format out (checksum=any reads files "
+            "of other content), or call your own folder otherwise",
+        )
+        require(
+            self.checksum == "published" or self.name in ("ptb", "wikitext2"),
+            f"checksum=any: is for ptb and wikitext2; {self.name} has no published checksum",
+        )
+        require(
+            own or self.min_count is None,
+            f"min_count={self.min_count}: is for your own text (format=text); known texts are "
+            "taken as they are",
+        )
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,13 @@ from gdas.data.photo_places import Photo, PhotoReader
 from gdas.data.shard_index import PHOTOS, shard_path
 from gdas.data.source import Split
 from gdas.errors import InputError
+from gdas.files import write_json
 
 LONGEST = 100
 """Sides of a photo, the longer by the shorter, at most: it is resized by its shorter side."""
+ONE_COLOUR = 16
+"""Levels of 256 within which all pixels of a photo of one colour lie: what is compressed has noise,
+and 12 bits in a file of 16 become fifteen levels of black."""
 SCHEMA = pa.schema([("image", pa.binary()), ("label", pa.int32()), ("name", pa.string())])
 
 
@@ -94,10 +98,23 @@ def kept(part: Part) -> Written | None:
         about = json.loads(metadata.metadata[b"gdas"])
         if about["plan"] != part.plan:
             return None
-        damaged, flat = about["damaged"], about.get("one_colour", [])
-        return Written(metadata.num_rows, list(map(str, damaged)), list(map(str, flat)))
+        damaged = list(map(str, about["damaged"]))
+        return Written(metadata.num_rows, damaged, _one_colour(part.path))
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
         return None
+
+
+def side_file(path: Path) -> Path:
+    """Where the photos of one colour of a shard are listed, if it has any: not in the shard, whose
+    bytes enter the ids of jobs."""
+    return path.with_name(f"{path.name}.one-colour.json")
+
+
+def _one_colour(path: Path) -> list[str]:
+    try:
+        return list(map(str, json.loads(side_file(path).read_text(encoding="utf-8"))))
+    except (OSError, ValueError, TypeError):
+        return []
 
 
 def write_part(
@@ -146,10 +163,11 @@ def write_part(
             if group:
                 writer.write_table(_table(group))
             about = {"plan": part.plan, "damaged": damaged}
-            if flat:  # where there are none, the bytes are those of shards that do not know the key
-                about["one_colour"] = flat
             writer.add_key_value_metadata({"gdas": json.dumps(about)})
         with writing(part.path):
+            side_file(part.path).unlink(missing_ok=True)
+            if flat:
+                write_json(side_file(part.path), flat)
             with beside.open("rb") as whole:
                 os.fsync(whole.fileno())
             beside.replace(part.path)
@@ -168,8 +186,8 @@ def _read(reader: PhotoReader, photo: Photo) -> Looked:
     shorter, longer = sorted(pixels_CHW.shape[1:])
     if longer > LONGEST * shorter:
         return Looked(None, f"its sides are {shorter} and {longer}: more than {LONGEST} times")
-    first_C = pixels_CHW[:, :1, :1]
-    return Looked(encoded, one_colour=bool((pixels_CHW == first_C).all()))
+    span_C = pixels_CHW.amax((1, 2)).int() - pixels_CHW.amin((1, 2)).int()
+    return Looked(encoded, one_colour=bool((span_C < ONE_COLOUR).all()))
 
 
 def _table(group: Iterable[tuple[bytes, Photo]]) -> pa.Table:

@@ -27,16 +27,24 @@ from pathlib import Path
 import torch
 
 from gdas.data.layouts import LAYOUTS, Found, find_photos, say_left_out
-from gdas.data.photo_places import Photo, PhotoReader, Row
+from gdas.data.photo_places import WINDOW_BYTES, Photo, PhotoReader, Row
 from gdas.data.shard_index import FOLDERS, INDEX, PHOTOS, Shard, ShardIndex, Shards, read_index
-from gdas.data.shard_writing import digest_of, kept, parts_of, too_many, write_part, writing
+from gdas.data.shard_writing import (
+    digest_of,
+    kept,
+    parts_of,
+    side_file,
+    too_many,
+    write_part,
+    writing,
+)
 from gdas.data.source import Split
 from gdas.errors import InputError
 from gdas.files import sha256_of, write_json
 from gdas.randomness import generator
 
 BLOCKS = 16
-"""Row groups of a table that are shuffled together; each is read once."""
+"""Row groups of a table that are shuffled together, fewer if they are large; each is read once."""
 
 
 def shuffled(found: Found) -> list[Photo]:
@@ -52,12 +60,16 @@ def shuffled(found: Found) -> list[Photo]:
     for photo in photos:
         assert isinstance(photo.place, Row)
         groups.setdefault((photo.place.path, photo.place.group), []).append(photo)
-    order = torch.randperm(len(groups), generator=draw)
     listed = list(groups.values())
-    mixed: list[Photo] = []
-    for some in order.split(BLOCKS):
-        window = [photo for i in some.tolist() for photo in listed[i]]
-        mixed += [window[i] for i in torch.randperm(len(window), generator=draw).tolist()]
+    mixed, window, blocks, size = list[Photo](), list[Photo](), 0, 0
+    order = torch.randperm(len(listed), generator=draw).tolist()
+    for i, group in enumerate(order):
+        window += listed[group]
+        blocks += 1
+        size += listed[group][0].bytes  # that of its row group
+        if blocks == BLOCKS or size >= WINDOW_BYTES or i + 1 == len(order):
+            mixed += [window[j] for j in torch.randperm(len(window), generator=draw).tolist()]
+            window, blocks, size = [], 0, 0
     return mixed
 
 
@@ -174,7 +186,8 @@ def _finished(target: Path, plan: str) -> ShardIndex | None:
 
 def _remove_others(target: Path, index: ShardIndex) -> None:
     """What a conversion that was given up left behind."""
-    ours = {shard.path for shards in index.splits.values() for shard in shards.shards}
+    paths = [shard.path for shards in index.splits.values() for shard in shards.shards]
+    ours = {*paths, *map(side_file, paths)}
     for folder in FOLDERS.values():
         for path in (target / folder).glob("*.parquet*"):
             if path not in ours:
@@ -276,7 +289,7 @@ def summary(index: ShardIndex, found: Found) -> str:
     )
     parts = [f"{len(index.classes)} classes", counts]
     if flat := [name for shards in index.splits.values() for name in shards.one_colour]:
-        parts.append(f"{len(flat)} of one colour, such as {flat[0]}")
+        parts.append(f"{len(flat)} of almost one colour, such as {flat[0]}")
     if left_out := say_left_out(found.left_out):
         parts.append(f"left out: {left_out}")
     return "; ".join(parts)

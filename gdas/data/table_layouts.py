@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gdas.data.arrow import UNREADABLE
 from gdas.data.layouts import Found, class_names, unknown_class
 from gdas.data.photo_places import Photo, Row, arrow_batches
 from gdas.data.source import Split
@@ -94,6 +95,8 @@ def _read(path: Path, source: Path, known: Columns | None) -> tuple[Columns, lis
                 ]
         else:
             batches = arrow_batches(str(path))
+            for batch in batches:
+                batch.validate(full=True)  # offsets of a damaged file may lie anywhere
             if not batches:
                 return known or Columns("", "", ()), []
             columns = _columns(batches[0].schema, path)
@@ -108,9 +111,9 @@ def _read(path: Path, source: Path, known: Columns | None) -> tuple[Columns, lis
         return columns, list(_entries(path, source, columns.photo, groups))
     except OSError as error:
         raise InputError(f"{path}: cannot read ({error.strerror or one_line(error)})") from None
-    except (pa.ArrowException, KeyError, ValueError, IndexError, TypeError) as error:
-        if isinstance(error, InputError):
-            raise
+    except InputError:
+        raise
+    except UNREADABLE as error:
         raise InputError(f"{path}: damaged ({one_line(error, 200)}); fetch it again") from None
 
 

@@ -68,7 +68,7 @@ def members(path: Path, inside: Span | None = None) -> Iterator[Member]:
             if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
                 raise tarfile.ReadError(f"no member and no end at byte {end}")
     except OSError as error:
-        raise InputError(f"{where}: cannot read ({error.strerror or error})") from None
+        raise InputError(f"{where}: cannot read ({error.strerror or one_line(error)})") from None
     except (tarfile.TarError, ValueError, EOFError, OverflowError) as error:
         raise InputError(
             f"{where}: not a whole, uncompressed tar ({one_line(error, 200)}); fetch it again, or "

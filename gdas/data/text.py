@@ -9,9 +9,10 @@ Shapes: N tokens of a split, T time steps, B columns of a batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
@@ -20,8 +21,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gdas.data.arrow import convert_once, mapped, read_split, write_split
-from gdas.data.corpora import CORPORA, corpus_identity, read_corpus
+from gdas.data.corpora import CORPORA, corpus_identity, find_file, is_published, read_corpus
+from gdas.data.own_text import OwnText, counts_in, own_text
 from gdas.data.prose import prose, prose_identity
+from gdas.data.settings import TEXT_DATA, TextData
 from gdas.data.vocabulary import Lines, Split, count_tokens, encode, vocabulary_of
 from gdas.errors import InputError
 from gdas.randomness import generator
@@ -94,31 +97,87 @@ def known_text(name: str) -> TextSet:
             lambda split: corpus_identity(name, split),
             lambda folder, split: read_corpus(name, folder, split),
         )
-    raise InputError(f"data.name={name}: unknown text; known are {', '.join(CORPORA)}, prose")
+    raise InputError(
+        f"data.name={name}: unknown text; known are {', '.join(TEXT_DATA)} (or your own files: "
+        "data.format=text)"
+    )
 
 
-def open_tokens(name: str, split: Split, folder: Path, *, verify: bool = False) -> Tokens:
+def text_identity(data: str | TextData, split: Split, folder: Path) -> str:
+    """What a split's content is; it enters the id of every job that reads the split.
+
+    Of own text, and of unpublished files, it is known by their content.
+
+    Raises:
+        InputError: it depends on files that are not there, or are no text.
+    """
+    data = TextData(name=data) if isinstance(data, str) else data
+    own = _own(data, split, folder)
+    return known_text(data.name).identity(split) if own is None else own.identity(split)
+
+
+class TextCounts(NamedTuple):
+    """Sizes of a text: words of its vocabulary, tokens of a split."""
+
+    vocabulary: int
+    counts: dict[Split, int]
+
+
+def text_counts(data: TextData, identities: Mapping[Any, str]) -> TextCounts:
+    """The sizes of a text without opening it, from the identities of its splits."""
+    read = {split: counts_in(identity) for split, identity in identities.items()}
+    own = {cast(Split, split): found for split, found in read.items() if found is not None}
+    counts: dict[Split, int] = {} if data.format == "text" else dict(known_text(data.name).counts)
+    counts |= {split: tokens for split, (tokens, _) in own.items()}
+    words = [vocabulary for _, vocabulary in own.values()]
+    return TextCounts(words[0] if words else known_text(data.name).vocabulary, counts)
+
+
+def _own(data: TextData, split: Split, folder: Path) -> OwnText | None:
+    """The text as files of its own content; None where training and `split` are the published."""
+    if data.format == "text":
+        return own_text(folder / data.name, data.min_count)
+    if data.checksum == "published" or data.name not in CORPORA:
+        return None
+    needed: tuple[Split, ...] = ("train", split)
+    files = {s: find_file(data.name, s, folder) for s in needed}
+    if not all(path.is_file() for path in files.values()):
+        return None  # nothing of other content is there: the published files are downloaded
+    if all(is_published(path, CORPORA[data.name].sha256[s]) for s, path in files.items()):
+        return None
+    return OwnText(files)
+
+
+def open_tokens(
+    data: str | TextData, split: Split, folder: Path, *, verify: bool = False
+) -> Tokens:
     """Memory-map a split, converting it first where that has not been done.
 
     Converting reads the training split too, for its vocabulary, and no other.
 
     Args:
+        data: the settings, or the name of a known text.
         folder: where data sets lie; `folder`/arrow holds the converted files.
         verify: compare the whole content with its checksum.
 
     Raises:
         InputError: the source is missing and cannot be downloaded, or damaged.
     """
-    data = known_text(name)
+    data = TextData(name=data) if isinstance(data, str) else data
+    own, name = _own(data, split, folder), data.name
     path = folder / "arrow" / f"{name}-{split}.arrow"
-    identity = data.identity(split)
+    identity = known_text(name).identity(split) if own is None else own.identity(split)
 
     def convert() -> None:
-        train = data.read(folder, "train")
-        ids = vocabulary_of(train)
-        lines = train if split == "train" else data.read(folder, split)
-        encoded = encode(lines, ids, f"{name}, {split} split")
-        write_tokens(path, encoded, vocabulary=len(ids), identity=identity)
+        if own is not None:
+            encoded, words = own.encode(split), len(own.ids())
+        else:
+            known = known_text(name)
+            train = known.read(folder, "train")
+            ids = vocabulary_of(train)
+            lines = train if split == "train" else known.read(folder, split)
+            encoded, words = encode(lines, ids, f"{name}, {split} split"), len(ids)
+        write_tokens(path, encoded, vocabulary=words, identity=identity)
 
     convert_once(path, identity, convert)
     return read_tokens(path, identity=identity, verify=verify)

@@ -14,7 +14,7 @@ from orchestrator.cost.estimate import Estimate, Estimator, estimated_seconds
 from orchestrator.experiment.study import Job, Study, flat
 from orchestrator.run.scheduler import head_that_fits
 from orchestrator.store.store import Store
-from orchestrator.terminal.console import clock
+from orchestrator.terminal.words import clock
 
 DAY_S = 86_400.0
 COMMAND_S = 25.0

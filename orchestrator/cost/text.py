@@ -15,7 +15,8 @@ from typing import cast
 
 import torch
 
-from gdas.data.text import TextSet, Tokens, batch_tokens, known_text
+from gdas.data.settings import TextData
+from gdas.data.text import TextCounts, Tokens, batch_tokens, text_counts
 from gdas.data.vocabulary import Split
 from gdas.genotype import PUBLISHED_RECURRENT, RECURRENT_OPERATIONS
 from gdas.rnn.config import TextSearchConfig, TextTrainConfig
@@ -31,16 +32,22 @@ STANDING_IN = PUBLISHED_RECURRENT["RNN_GDAS"]
 GPU_FLOPS = (3e12, 3e12)
 
 
+def _text(job: Job) -> TextCounts:
+    """The sizes of the text that a job reads."""
+    data = TextData(**job.recipe["config"]["data"])
+    return _counted(data, tuple(sorted(job.recipe["data"].items())))
+
+
 @cache
-def _text(name: str) -> TextSet:
-    """A known text, looked up once: counting the prose takes a moment."""
-    return known_text(name)
+def _counted(data: TextData, identities: tuple[tuple[str, str], ...]) -> TextCounts:
+    """Looked up once: counting the prose takes a moment."""
+    return text_counts(data, dict(identities))
 
 
 def examples(job: Job, split: str) -> int:
     """Tokens of a split that the job reads."""
     config = job.recipe["config"]
-    whole = _text(config["data"]["name"]).counts[cast(Split, split)]
+    whole = _text(job).counts[cast(Split, split)]
     if split != "train":
         return whole
     search = job.recipe.get("search", {})  # a proxy training's
@@ -59,7 +66,7 @@ def _cell_size(job: Job) -> tuple[int, int]:
 def _flops(job: Job, work: Work, passes: int) -> float:
     """Of so many passes, each a forward and a backward one, for every token of every epoch."""
     config = job.recipe["config"]
-    n, vocabulary = config["hidden"], _text(config["data"]["name"]).vocabulary
+    n, vocabulary = config["hidden"], _text(job).vocabulary
     _, edges = _cell_size(job)
     per_token = 2 * n * 2 * n + edges * n * 2 * n + vocabulary * n
     return float(work.examples * work.epochs * per_token * FLOPS * PASSES * passes)
@@ -68,7 +75,7 @@ def _flops(job: Job, work: Work, passes: int) -> float:
 def _bytes(job: Job, work: Work) -> float:
     """Of weights, of the words' scores, and of the states of every step and time."""
     config = job.recipe["config"]
-    vocabulary = _text(config["data"]["name"]).vocabulary
+    vocabulary = _text(job).vocabulary
     n, tokens = config["hidden"], config["bptt"] * -(-config["batch_size"] // job.workers)
     steps, edges = _cell_size(job)
     weights = vocabulary * n + (2 * n) * (2 * n) + steps * n * 2 * n
@@ -84,7 +91,7 @@ def _words(count: int, vocabulary: int) -> Tokens:
 def _search_seconds(job: Job, work: Work, data: Path, device: torch.device) -> float:
     config = decode_search(job.recipe["config"])
     assert isinstance(config, TextSearchConfig)
-    vocabulary = _text(config.data.name).vocabulary
+    vocabulary = _text(job).vocabulary
     text = _words((TIMED_STEPS * config.bptt + 1) * config.batch_size, vocabulary)
     short = dataclasses.replace(config, epochs=2, train_tokens=None, valid_tokens=None)
     row = timed(search(short, TextSpace(short, text, text, device))) / (TIMED_STEPS * config.bptt)
@@ -94,7 +101,7 @@ def _search_seconds(job: Job, work: Work, data: Path, device: torch.device) -> f
 def _training_seconds(job: Job, work: Work, data: Path, device: torch.device) -> float:
     config = decode_train(job.recipe["config"])
     assert isinstance(config, TextTrainConfig)
-    vocabulary = _text(config.data.name).vocabulary
+    vocabulary = _text(job).vocabulary
     text = _words((TIMED_STEPS * config.bptt + 1) * config.batch_size, vocabulary)
     short = dataclasses.replace(config, epochs=2, train_tokens=None)
     row = timed(train_text(short, STANDING_IN, text, None, None, device=device))

@@ -76,8 +76,8 @@ def _track(name: str, spec: SearchSpec, identity: DataIdentity) -> tuple[list[Jo
         if spec.cells == "random":
             assert spec.proxy is not None
             drawn = {
-                "config": dataclasses.asdict(spec.proxy),
-                "search": dataclasses.asdict(config),  # its halves of the data
+                "config": settings_of(spec.proxy),
+                "search": settings_of(config),  # its halves of the data
                 "genotype": SPACES[spec.recipe.task].random(spec.recipe, seed).to_json(),
                 "data": data,
             }
@@ -88,7 +88,7 @@ def _track(name: str, spec: SearchSpec, identity: DataIdentity) -> tuple[list[Jo
             make_job(
                 "search",
                 f"{name}-seed{seed}",
-                {"config": dataclasses.asdict(config), "data": data},
+                {"config": settings_of(config), "data": data},
                 dataclasses.asdict(spec.resources),
             )
         )
@@ -99,8 +99,8 @@ def _track(name: str, spec: SearchSpec, identity: DataIdentity) -> tuple[list[Jo
                     "proxy",
                     f"{name}-seed{seed}",
                     {
-                        "config": dataclasses.asdict(spec.proxy),
-                        "search": dataclasses.asdict(config),
+                        "config": settings_of(spec.proxy),
+                        "search": settings_of(config),
                         "data": data,
                     },
                     dataclasses.asdict(spec.proxy_resources),
@@ -125,7 +125,7 @@ def _lookups(spec: SearchSpec, searches: list[Job], identity: DataIdentity) -> l
 
 def _measure(name: str, spec: MeasureSpec, identity: DataIdentity) -> Job:
     recipe = {
-        "config": dataclasses.asdict(spec.recipe),
+        "config": settings_of(spec.recipe),
         "iterations": spec.iterations,
         "data": _identities(spec.recipe, identity, "train"),
     }
@@ -160,7 +160,7 @@ def _final(
     resources = dataclasses.asdict(spec.resources)
     jobs = []
     for seed, label in zip(spec.seeds, final_names(name, spec.seeds), strict=True):
-        config = dataclasses.asdict(dataclasses.replace(spec.recipe, seed=seed))
+        config = settings_of(dataclasses.replace(spec.recipe, seed=seed))
         jobs.append(make_job("train", label, recipe | {"config": config}, resources, *needs))
     return jobs
 
@@ -177,6 +177,23 @@ def final_names(name: str, seeds: Sequence[int]) -> list[str]:
 
 def _identities(config: AnyConfig, identity: DataIdentity, *splits: str) -> dict[str, str]:
     return {split: identity(config.data, split) for split in splits}
+
+
+def settings_of(config: AnyConfig) -> dict[str, Any]:
+    """A job's settings, as they are hashed into its id.
+
+    Those of a text's data that are as they are for a known text are left out: jobs on known texts
+    have the ids that they had before there were others.
+    """
+    settings = dataclasses.asdict(config)
+    if isinstance(config.data, TextData):
+        usual = dataclasses.asdict(TextData())
+        settings["data"] = {
+            key: value
+            for key, value in settings["data"].items()
+            if key == "name" or value != usual[key]
+        }
+    return settings
 
 
 def make_job(

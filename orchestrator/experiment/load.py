@@ -10,6 +10,7 @@ import dataclasses
 import re
 import typing
 from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +29,8 @@ from orchestrator.experiment.config import Experiment, FinalSpec, MeasureSpec, S
 from orchestrator.experiment.decode import Raw, check_fields, check_keys, decode, suggestion
 from orchestrator.experiment.spaces import SPACES
 
-EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
+EXPERIMENTS = Path(str(files("orchestrator") / "experiments")).resolve()
+"""The experiments that come with the package; in a checkout, what lies in its `experiments/`."""
 
 
 def experiment_of(words: Sequence[str]) -> Experiment:
@@ -188,10 +190,17 @@ def _task(recipe: object, where: str) -> str:
     recipe = recipe if isinstance(recipe, dict) else {}
     data = recipe.get("data")
     name = data.get("name") if isinstance(data, dict) else None
-    task = recipe.get("task", "text" if name in TEXT_DATA else "image")
+    text = name in TEXT_DATA or (isinstance(data, dict) and _own_text(data))
+    task = recipe.get("task", "text" if text else "image")
     if task not in SPACES:
         raise InputError(f"{where}.task={task}: unknown{suggestion(str(task), list(SPACES))}")
     return str(task)
+
+
+def _own_text(data: Raw) -> bool:
+    name = data.get("name")
+    known = isinstance(name, str) and name in IMAGE_DATA | PHOTO_DATA
+    return data.get("format") == "text" and isinstance(name, str) and not known
 
 
 def _prefix(own: Raw, where: str) -> str:
@@ -299,7 +308,7 @@ def _recipe(stage: Literal["search", "train"], preset: Preset, own: object, wher
         raise InputError(
             f"{where}: preset {preset} has no search for {SPACES[task].cells}; use {usual}"
         )
-    if name in TEXT_DATA:
+    if name in TEXT_DATA or _own_text(data):
         if preset not in TEXT_SEARCH_PRESETS:
             raise InputError(f"{where}: preset {preset} has no recurrent half; use paper")
         if stage == "search":
@@ -317,7 +326,7 @@ def _recipe(stage: Literal["search", "train"], preset: Preset, own: object, wher
             known = [*IMAGE_DATA, *PHOTO_DATA, *TEXT_DATA]
             raise InputError(
                 f"{where}.data.name={name}: unknown data set{suggestion(name, known)} (or your "
-                "own photos: data.format=photos)"
+                "own files: data.format=photos or data.format=text)"
             )
         if data.get("format", constants["format"]) != constants["format"]:
             raise InputError(

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import cast
 
 from gdas.data.settings import TextData
-from gdas.data.text import known_text
+from gdas.data.text import text_counts, text_identity
+from gdas.data.vocabulary import Split
 from gdas.errors import InputError
 from gdas.genotype import RecurrentGenotype, random_recurrent_genotype
 from gdas.rnn.config import TextSearchConfig, TextTrainConfig
@@ -19,10 +20,10 @@ def check_search(search: SearchSpec, folder: Path) -> None:
     """Raise InputError unless a search on text, and its proxy trainings, can be."""
     recipe, proxy = cast(TextSearchConfig, search.recipe), cast(TextTrainConfig, search.proxy)
     with under("recipe"):
-        check_text_search(recipe, _tokens(recipe.data))
+        check_text_search(recipe, _tokens(recipe.data, folder, "train", "valid"))
     if search.select_by == "proxy":
         with under("proxy"):
-            check_text_training(proxy, _tokens(proxy.data), "train", "valid")
+            _check_training(proxy, folder, "train", "valid")
 
 
 def check_final(
@@ -39,7 +40,7 @@ def check_final(
             "columns of a batch; give it fewer, or raise recipe.batch_size"
         )
     with under("recipe"):
-        check_text_training(recipe, _tokens(recipe.data), "train", "valid", "test")
+        _check_training(recipe, folder, "train", "valid", "test")
 
 
 def final_cell(source: CellSource, where: str) -> RecurrentGenotype:
@@ -55,6 +56,11 @@ def final_cell(source: CellSource, where: str) -> RecurrentGenotype:
     )
 
 
-def _tokens(data: TextData) -> Mapping[str, int]:
-    """Tokens of every split of a text."""
-    return {str(split): count for split, count in known_text(data.name).counts.items()}
+def _check_training(recipe: TextTrainConfig, folder: Path, *splits: str) -> None:
+    check_text_training(recipe, _tokens(recipe.data, folder, *splits), *splits)
+
+
+def _tokens(data: TextData, folder: Path, *splits: str) -> Mapping[str, int]:
+    """Tokens of these splits of a text, by what their content is."""
+    found = {split: text_identity(data, cast(Split, split), folder) for split in splits}
+    return {str(split): count for split, count in text_counts(data, found).counts.items()}

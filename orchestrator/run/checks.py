@@ -13,7 +13,7 @@ from gdas.cnn.smallest_map import check_smallest_map
 from gdas.data.images import DIGIT_PHOTOS, open_images
 from gdas.data.images import identity as image_identity
 from gdas.data.settings import AnyImageData, PhotoData, TableData, TextData
-from gdas.data.text import known_text, open_tokens
+from gdas.data.text import open_tokens, text_identity
 from gdas.data.vocabulary import Split
 from gdas.errors import InputError
 from gdas.genotype import Genotype, RecurrentGenotype
@@ -44,7 +44,7 @@ def identity(folder: Path, data: AnyImageData | TextData | TableData, split: str
     if isinstance(data, TableData):
         return table_identity(data, folder)
     if isinstance(data, TextData):
-        return known_text(data.name).identity(cast(Split, split))
+        return text_identity(data, cast(Split, split), folder)
     return image_identity(data, "train" if split == "train" else "test", folder)
 
 
@@ -193,7 +193,7 @@ def prepare_data(study: Study, store: Store, folder: Path) -> None:
         make_digit_photos(folder)
     for _, (data, split) in sorted(needed.items(), key=lambda item: item[0]):
         if isinstance(data, TextData):
-            open_tokens(data.name, split, folder, verify=True)
+            open_tokens(data, split, folder, verify=True)
         else:
             open_images(data, "train" if split == "train" else "test", folder, verify=True)
 

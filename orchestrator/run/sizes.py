@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from gdas.cnn.space import check_halves, search_split
+from gdas.cnn.halves import check_halves, search_split
 from gdas.errors import InputError
 from gdas.presets import ImageSearchConfig
 from gdas.rnn.config import TextSearchConfig, TextTrainConfig

@@ -99,13 +99,15 @@ def refuse_unchecked(study: Study) -> None:
     """Files of unknown content are known by their bytes, which nodes of an object store have not.
 
     Raises:
-        InputError: a job reads a data set with checksum=any.
+        InputError: a job reads a data set with checksum=any, or own text.
     """
     for job in study.in_cluster:
-        if job.recipe["config"]["data"].get("checksum") == "any":
+        data = job.recipe["config"]["data"]
+        if data.get("checksum") == "any" or data.get("format") == "text":
+            key = "checksum=any" if data.get("checksum") == "any" else "format=text"
             raise InputError(
-                f"{job.label}: data.checksum=any is for --out and --data in folders that all "
-                "machines share; on an object store the published files only"
+                f"{job.label}: data.{key} is for --out and --data in folders that all machines "
+                "share; on an object store use the published files, or name a shared folder"
             )
 
 

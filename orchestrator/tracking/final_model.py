@@ -31,7 +31,7 @@ from gdas.cnn.train import build_network
 from gdas.data.augment import normalise
 from gdas.data.images import known
 from gdas.data.shard_index import open_index
-from gdas.data.text import batch_tokens, known_text
+from gdas.data.text import batch_tokens, text_counts
 from gdas.files import write_json
 from gdas.rnn.config import TextTrainConfig
 from gdas.rnn.language_model import LanguageModel
@@ -166,7 +166,9 @@ def _two_images(config: dict[str, Any]) -> NDArray[Any]:
 
 
 def _words(settings: JobSettings) -> int:
-    return known_text(settings["recipe"]["config"]["data"]["name"]).vocabulary
+    config = decode_train(settings["recipe"]["config"])
+    assert isinstance(config, TextTrainConfig)
+    return text_counts(config.data, settings["recipe"]["data"]).vocabulary
 
 
 def _entropies(network: nn.Module, config: TextTrainConfig, ids_N: Tensor) -> Tensor:

@@ -187,7 +187,7 @@ def train_on_text(
 ) -> Training:
     """A recurrent cell's language model."""
     train, valid, test = (
-        open_tokens(config.data.name, split, data) for split in ("train", "valid", "test")
+        open_tokens(config.data, split, data) for split in ("train", "valid", "test")
     )
 
     def describe(finished: Finished) -> Described:

@@ -10,7 +10,7 @@ from functools import partial
 from torch import nn
 
 from gdas.cnn.config import SearchConfig, TrainConfig
-from gdas.cnn.space import search_split
+from gdas.cnn.halves import search_split
 from gdas.cnn.train import build_network, train_image
 from gdas.data.images import open_images
 from gdas.data.text import open_tokens
@@ -75,6 +75,6 @@ def train_on_images(job: OpenJob, config: TrainConfig, genotype: Genotype) -> Tr
 
 def train_on_text(job: OpenJob, config: TextTrainConfig, genotype: RecurrentGenotype) -> Training:
     """On the training text, scored on the validation text."""
-    train, valid = (open_tokens(config.data.name, s, job.data) for s in ("train", "valid"))
+    train, valid = (open_tokens(config.data, s, job.data) for s in ("train", "valid"))
     start = partial(train_text, config, genotype, train, valid, None, device=job.device)
     return start, build_language_model(config, genotype, train.vocabulary)

@@ -60,7 +60,7 @@ def search_images(job: OpenJob, config: SearchConfig, on_record: Report) -> Sear
 
 def search_text(job: OpenJob, config: TextSearchConfig, on_record: Report) -> SearchResult:
     """A search for recurrent cells."""
-    train, valid = (open_tokens(config.data.name, split, job.data) for split in ("train", "valid"))
+    train, valid = (open_tokens(config.data, split, job.data) for split in ("train", "valid"))
     space = TextSpace(config, train, valid, job.device)
     finished = run_to_end(job.folder, partial(search, config, space), on_record)
     # The cell of the epoch of lowest validation loss (authors' code).

@@ -7,24 +7,26 @@
   CPU time of everything that is no trial (driver, console, tracking, Ray), as a share of a core.
 - memory: proportional set size of everything that is no trial, while trials run.
 
-Linux only (/proc).
+Linux only (shared memory is counted as Linux does).
 """
 
 from __future__ import annotations
 
 import itertools
-import os
 import statistics
 import tempfile
 import time
 from collections import defaultdict
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from orchestrator.drill.processes import Process, Running, start
+import psutil
+
 from orchestrator.store.job_folder import JobFolder
 from orchestrator.store.results import Record
 from tests.bench.timing import Size
+from tests.e2e.driving import Running, launch, title
 
 STUDY = Path(__file__).with_name("orchestration.yaml")
 CORES = 2
@@ -41,9 +43,8 @@ STARTED = {
 LAST_PART = "the trial's process, its imports, the networks"
 POLL_S = 0.1
 TRIAL = "trial"
-Taken = tuple[float, dict[Process, float]]
+Taken = tuple[float, dict[psutil.Process, float]]
 """A time, and the CPU seconds that every process had taken by then."""
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Watch:
@@ -52,30 +53,26 @@ class Watch:
     def __init__(self, running: Running, out: Path) -> None:
         self.running = running
         self.out = out
-        self.roles: dict[Process, str] = {}
-        self.cpu: dict[Process, float] = {}  # seconds
-        self.memory: list[dict[Process, float]] = []  # MiB at every look while trials run
+        self.roles: dict[psutil.Process, str] = {}
+        self.cpu: dict[psutil.Process, float] = {}  # seconds
+        self.memory: list[dict[psutil.Process, float]] = []  # MiB at every look while trials run
 
     def records(self) -> dict[str, list[Record]]:
         """By job."""
         return {path.name: JobFolder.open(path).records() for path in self.out.glob("jobs/*")}
 
     def look(self) -> None:
-        now: dict[Process, float] = {}
+        now: dict[psutil.Process, float] = {}
         for member in self.running.family():
-            self.roles[member] = _role(member.title(), member.pid == self.running.pid)
-            try:
-                fields = Path(f"/proc/{member.pid}/stat").read_text().rpartition(")")[2].split()
-                shares = Path(f"/proc/{member.pid}/smaps_rollup").read_text().splitlines()
-            except OSError:  # it has ended meanwhile
-                continue
-            self.cpu[member] = (int(fields[11]) + int(fields[12])) / TICKS
-            pss = next((line for line in shares if line.startswith("Pss:")), "Pss: 0 kB")
-            now[member] = int(pss.split()[1]) / 2**10
+            self.roles[member] = _role(title(member), member.pid == self.running.pid)
+            with suppress(psutil.Error):  # it may have ended meanwhile
+                taken = member.cpu_times()
+                self.cpu[member] = taken.user + taken.system
+                now[member] = member.memory_full_info().pss / 2**20
         if any(self.records().values()):
             self.memory.append(now)
 
-    def by_role(self, values: dict[Process, float]) -> dict[str, float]:
+    def by_role(self, values: dict[psutil.Process, float]) -> dict[str, float]:
         """Sums of what is no trial's; a process that ever was a trial counts as one."""
         trials = {record["pid"] for records in self.records().values() for record in records}
         out: dict[str, float] = defaultdict(float)
@@ -117,11 +114,11 @@ def _measured(size: Size, folder: Path) -> dict[str, Any]:
     words.append(f"search.recipe.epochs={size['epochs']}")
     words += [f"search.recipe.{half}_images={size['images']}" for half in ("train", "valid")]
     began = time.time()
-    running = start(folder / "log", words, {})
+    running = launch(folder / "log", words, {"RAY_AUTH_MODE": "disabled"})
     seen: dict[str, float] = {}
     watch = Watch(running, out)
     first: Taken | None = None  # after one epoch
-    while running.process.poll() is None:
+    while not running.ended():
         text = running.output()
         for part, sign in STARTED.items():
             if sign in text:

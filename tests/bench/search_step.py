@@ -194,11 +194,9 @@ def _train_contenders(
 
 def training_step(config: TrainConfig, network: Any, images: Images) -> Step:
     """The library's step on either network."""
-    optimizer = torch.optim.SGD(
-        network.parameters(), lr=0.025, momentum=0.9, weight_decay=config.weight_decay
-    )
-    team = gdas.distributed.workers()
-    batches = torch.arange(len(images)).split(config.batch_size)
+    rows_T = torch.arange(len(images))
+    run = gdas.cnn.train._Run(config, network, images, rows_T, gdas.distributed.workers())
+    batches = rows_T.split(config.batch_size)
 
     def step(index: int) -> object:
         rows_B = batches[index % len(batches)]
@@ -209,16 +207,6 @@ def training_step(config: TrainConfig, network: Any, images: Images) -> Step:
         keep_DB = draw_drop_path(
             network, len(rows_B), 0.1, generator(config.seed, "drop path", index)
         )
-        return gdas.cnn.train._step(
-            config,
-            network,
-            network,
-            optimizer,
-            wanted,
-            images.take(wanted),
-            keep_DB,
-            len(rows_B),
-            team,
-        )
+        return run.step(wanted, images.take(wanted), keep_DB, len(rows_B))
 
     return step

@@ -108,7 +108,14 @@ def test_a_study_that_loses_nodes_and_its_store_ends_with_the_undisturbed_ones_d
     out = f"s3://bucket/{uuid.uuid4().hex}"
     storage = open_storage(out)
     process = driving.start(
-        Path(out), data_folder, "--address", nodes.address, "--out", out, "retries=0", *ONE_A_NODE
+        tmp_path / "none",
+        data_folder,
+        "--address",
+        nodes.address,
+        "--out",
+        out,
+        "retries=0",
+        *ONE_A_NODE,
     )
     try:
         # Any search that is not at its end yet.
@@ -128,7 +135,7 @@ def test_a_study_that_loses_nodes_and_its_store_ends_with_the_undisturbed_ones_d
         nodes.add()
         code, output = driving.finish(process, timeout=400)
     finally:
-        process.kill()
+        process.end()
     assert code == 0, output
     assert output.count("no retry of its own") >= 2, output
     assert digests(storage) == driving.digests(undisturbed)

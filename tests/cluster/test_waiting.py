@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,6 @@ def test_a_job_whose_only_machine_left_waits_without_hanging_the_study(
     from ray.cluster_utils import Cluster
 
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    said: list[str] = []
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     try:
         wide = cluster.add_node(num_cpus=2)
@@ -29,22 +27,21 @@ def test_a_job_whose_only_machine_left_waits_without_hanging_the_study(
         process = driving.start(
             tmp_path, data_folder, "--address", str(cluster.address), "retries=0", *WIDE
         )
-        threading.Thread(target=lambda: said.extend(process.stdout or []), daemon=True).start()
         driving.wait_for_search_records(tmp_path, 1)
         cluster.remove_node(wide, allow_graceful=False)  # one search, and the final's only room
         driving.wait_for(
-            lambda: any(
-                "train-frc-digits: waits, needs 2 CPUs and the cluster has 1 now" in line
-                for line in said
+            lambda: (
+                "train-frc-digits: waits, needs 2 CPUs and the cluster has 1 now"
+                in process.output()
             ),
             "the final to wait",
             timeout=240,
         )
         results = list(tmp_path.glob("jobs/search-*/result.json"))
-        assert len(results) == 2 and process.poll() is None, "".join(said)
+        assert len(results) == 2 and not process.ended(), process.output()
         cluster.add_node(num_cpus=2)
-        assert process.wait(timeout=240) == 0, "".join(said)
+        assert process.wait(timeout=240) == 0, process.output()
     finally:
-        process.kill()
+        process.end()
         cluster.shutdown()
-    assert any(line.startswith("all done") for line in said)
+    assert "\nall done" in process.output()

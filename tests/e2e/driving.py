@@ -1,4 +1,9 @@
-"""Start the command line as a user would, watch its output folder, and kill things."""
+"""Start the command line as a user would, watch its output folder, and harm it.
+
+What the end-to-end tests and the fault drill (`tests.drill`) share. Nothing is found by its name
+alone: a process is a driver that was started here, a descendant of it, or one whose number a record
+on disk holds.
+"""
 
 from __future__ import annotations
 
@@ -6,39 +11,204 @@ import json
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.drill.processes import descendants
-
-__all__ = ["descendants"]
+import psutil
 
 TINY = Path(__file__).with_name("tiny.yaml")
 COMMAND = [sys.executable, "-m", "orchestrator.reproduce_paper"]
+ENDS_WITHIN_S = 900.0
+
+Point = tuple[str, str, int, int, float]
+"""Job, key, step, milliseconds, value."""
 
 
-def start(out: Path, data: Path, *words: str) -> subprocess.Popen[str]:
-    """The command in a process group of its own."""
-    return subprocess.Popen(
-        [*COMMAND, str(TINY), "--out", str(out), "--data", str(data), *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+# Processes
 
 
-def finish(process: subprocess.Popen[str], timeout: float = 600) -> tuple[int, str]:
-    output, _ = process.communicate(timeout=timeout)
-    return process.returncode, output
+def process(pid: int) -> psutil.Process | None:
+    """A living process, told apart from a later one of the same number by its start."""
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid)
+    return None
+
+
+def family_of(pid: int) -> list[psutil.Process]:
+    """A process, all that it started, and what those started; nothing if it is gone."""
+    with suppress(psutil.NoSuchProcess):
+        root = psutil.Process(pid)
+        return [root, *root.children(recursive=True)]
+    return []
+
+
+def alive(member: psutil.Process) -> bool:
+    """Whether it still runs; one that ended and was not waited for does not."""
+    try:
+        return member.is_running() and member.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def title(member: psutil.Process) -> str:
+    """Its command line, or nothing if it is gone."""
+    try:
+        return " ".join(member.cmdline()).strip()
+    except psutil.Error:
+        return ""
+
+
+def end(members: list[psutil.Process]) -> None:
+    """SIGKILL those that are still there."""
+    for member in members:
+        with suppress(psutil.NoSuchProcess):
+            member.kill()
+
+
+# The command
+
+
+@dataclass
+class Running:
+    """A command that was started.
+
+    Attributes:
+        log: what it prints.
+        before: bytes in the log when it was started.
+    """
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    before: int
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def output(self) -> str:
+        return self.log.read_bytes()[self.before :].decode(errors="replace")
+
+    def ended(self) -> bool:
+        return self.process.poll() is not None
+
+    def family(self) -> list[psutil.Process]:
+        """The driver and all that it started."""
+        return family_of(self.pid)
+
+    def end(self) -> None:
+        """SIGKILL all of its family that still runs."""
+        if not self.ended():
+            end(self.family())
+            self.process.wait()
+
+    def wait(self, timeout: float = ENDS_WITHIN_S) -> int:
+        """Its exit code.
+
+        Raises:
+            TimeoutError: it still ran; it and its family are killed.
+        """
+        try:
+            return self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.end()
+            raise TimeoutError(f"the command had not ended after {timeout:g} s") from None
+
+
+def launch(log: Path, arguments: list[str], environment: Mapping[str, str] = {}) -> Running:
+    """Start the command in a process group of its own, as a shell does.
+
+    Args:
+        log: what it prints is added there.
+        environment: what differs from this process's.
+    """
+    before = log.stat().st_size if log.exists() else 0
+    with log.open("ab") as file:
+        started = subprocess.Popen(
+            [*COMMAND, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            process_group=0,
+            env={**os.environ, **environment},
+        )
+    return Running(started, log, before)
+
+
+def start(out: Path, data: Path, *words: str, experiment: Path = TINY) -> Running:
+    """The command on the tiny study, or another; its log lies beside the output folder."""
+    log = out.with_name(f"{out.name}.log")
+    return launch(log, [str(experiment), "--out", str(out), "--data", str(data), *words])
+
+
+def finish(running: Running, timeout: float = 600) -> tuple[int, str]:
+    """Its exit code and what it printed."""
+    return running.wait(timeout), running.output()
 
 
 def run(out: Path, data: Path, *words: str) -> tuple[int, str]:
     return finish(start(out, data, *words))
+
+
+def kill(running: Running) -> None:
+    """SIGKILL the driver alone; Ray's processes notice and end."""
+    os.kill(running.pid, signal.SIGKILL)
+    running.process.wait(60)
+    time.sleep(3)
+
+
+def wait_for(
+    condition: Callable[[], bool],
+    what: str,
+    running: Running | None = None,
+    *,
+    timeout: float = ENDS_WITHIN_S,
+) -> None:
+    """Until `condition` holds.
+
+    Raises:
+        TimeoutError: it never did.
+        RuntimeError: the command that should bring it about ended first.
+    """
+    last = time.monotonic() + timeout
+    while not condition():
+        if running is not None and running.ended() and not condition():
+            tail = "\n".join(running.output().splitlines()[-15:])
+            raise RuntimeError(f"the command ended before {what}:\n{tail}")
+        if time.monotonic() > last:
+            raise TimeoutError(f"waited {timeout:g} s for {what}")
+        time.sleep(0.02)
+
+
+def wait_for_records(out: Path, label: str, count: int) -> None:
+    wait_for(
+        lambda: label in folders(out) and len(records(folders(out)[label])) >= count,
+        f"{count} records of {label}",
+        timeout=180,
+    )
+
+
+def wait_for_search_records(out: Path, count: int) -> None:
+    """Until the searches have left `count` records between them."""
+
+    def left() -> int:
+        return sum(
+            len(records(path))
+            for label, path in folders(out).items()
+            if label.startswith("search-")
+        )
+
+    wait_for(lambda: left() >= count, f"{count} records of the searches", timeout=180)
+
+
+# The output folder, read without the code that wrote it
 
 
 def folders(out: Path) -> dict[str, Path]:
@@ -63,40 +233,6 @@ def digests(out: Path) -> dict[str, str]:
     return {label: result(path)["digest"] for label, path in folders(out).items()}
 
 
-def wait_for(condition: Callable[[], bool], what: str, timeout: float = 180) -> None:
-    end = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < end, f"waited {timeout} s for {what}"
-        time.sleep(0.05)
-
-
-def wait_for_records(out: Path, label: str, count: int) -> None:
-    wait_for(
-        lambda: label in folders(out) and len(records(folders(out)[label])) >= count,
-        f"{count} records of {label}",
-    )
-
-
-def wait_for_search_records(out: Path, count: int) -> None:
-    """Until the searches have left `count` records between them."""
-
-    def left() -> int:
-        return sum(
-            len(records(path))
-            for label, path in folders(out).items()
-            if label.startswith("search-")
-        )
-
-    wait_for(lambda: left() >= count, f"{count} records of the searches")
-
-
-def kill(process: subprocess.Popen[str]) -> None:
-    """SIGKILL the driver alone; Ray's processes notice and end."""
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate(timeout=60)
-    time.sleep(3)
-
-
 def two_with_records(out: Path) -> tuple[Path, Path]:
     """The job folders with the most records; one and the same where only one has any."""
     found = sorted(folders(out).values(), key=lambda path: -len(records(path)))
@@ -104,7 +240,33 @@ def two_with_records(out: Path) -> tuple[Path, Path]:
 
 
 def newest_checkpoint(folder: Path) -> Path:
+    """The folder of a job's newest committed checkpoint."""
     return max(folder.glob("checkpoints/*/manifest.json")).parent
+
+
+def points(database: Path) -> Counter[Point]:
+    """Every metric point of every living run of a job, as often as MLflow has it."""
+    with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
+        rows = connection.execute(
+            "select t.value, m.key, m.step, m.timestamp, m.value from metrics m "
+            "join tags t on t.run_uuid = m.run_uuid and t.key = 'job' "
+            "join runs r on r.run_uuid = m.run_uuid where r.lifecycle_stage = 'active'"
+        ).fetchall()
+    return Counter((job, key, step, when, value) for job, key, step, when, value in rows)
+
+
+def expected_points(out: Path) -> Counter[Point]:
+    """What the records say that MLflow must have."""
+    found: Counter[Point] = Counter()
+    for path in folders(out).values():
+        for record in records(path):
+            values = record["metrics"] | {"seconds": record["seconds"]}
+            when, job = int(record["time"] * 1000), path.name.rpartition("-")[2]
+            found.update((job, key, record["position"], when, v) for key, v in values.items())
+    return found
+
+
+# Harm
 
 
 def flip_a_bit(path: Path, rng: random.Random) -> None:
@@ -113,7 +275,11 @@ def flip_a_bit(path: Path, rng: random.Random) -> None:
     path.write_bytes(content)
 
 
-def tear_the_last_line(path: Path, rng: random.Random) -> None:
+def cut_short(path: Path, rng: random.Random) -> None:
     content = path.read_bytes()
-    last = content.rindex(b"\n", 0, -1) + 1 if content.count(b"\n") > 1 else 0
-    path.write_bytes(content[: rng.randint(last + 1, len(content) - 2)])
+    path.write_bytes(content[: rng.randrange(len(content))])
+
+
+def tear_the_last_line(path: Path, rng: random.Random) -> None:
+    *whole, last = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(whole) + last[: rng.randint(1, len(last) - 2)])

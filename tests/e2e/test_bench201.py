@@ -80,25 +80,17 @@ def test_killed_in_a_search_and_in_a_lookup_the_same_command_ends_with_the_same_
     ]
     rng = random.Random(os.getpid())
 
-    def start() -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [*driving.COMMAND, str(YAML), *settings, "--out", str(out), "--data", str(data)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+    def start() -> driving.Running:
+        return driving.start(out, data, *settings, experiment=YAML)
 
     def lookups() -> list[Path]:
         return [path for label, path in driving.folders(out).items() if label.startswith("lookup")]
 
-    def power_lost(process: subprocess.Popen[str]) -> None:
-        family = driving.descendants(process.pid)
-        os.kill(process.pid, 9)
-        for one in family:
-            one.kill()
-        process.communicate(timeout=60)
-        driving.wait_for(lambda: not any(p.alive() for p in family), "all processes to be gone", 30)
+    def power_lost(process: driving.Running) -> None:
+        family = process.family()
+        process.end()
+        gone = "all processes to be gone"
+        driving.wait_for(lambda: not any(map(driving.alive, family)), gone, timeout=30)
 
     process = start()
     driving.wait_for_search_records(out, rng.randint(1, EPOCHS))  # of three times as many

@@ -328,11 +328,11 @@ def test_the_report_is_printed_whole(home: Path, tmp_path: Path) -> None:
 def test_the_drill_of_one_fault(tmp_path: Path) -> None:
     words = ["--seed", "3", "--only", "driver-killed", "--faults", "1", "--out", str(tmp_path)]
     done = subprocess.run(
-        [sys.executable, "-m", "orchestrator.drill", *words],
+        [sys.executable, "-m", "tests.drill", *words],
         capture_output=True,
         text=True,
         timeout=1800,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "| 1 | driver-killed |" in done.stdout and "| equal |" in done.stdout
-    assert done.stdout.splitlines()[-1].startswith("next: python -m orchestrator.drill --seed 4")
+    assert done.stdout.splitlines()[-1].startswith("next: python -m tests.drill --seed 4")

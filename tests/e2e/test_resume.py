@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from tests.e2e import driving
-from tests.e2e.test_study import expected_points, points
 
 
 def test_a_study_struck_by_four_faults_ends_with_the_same_digests(
@@ -32,13 +31,14 @@ def test_a_study_struck_by_four_faults_ends_with_the_same_digests(
     process = driving.start(tmp_path, data_folder)
     driving.wait_for_records(tmp_path, "train-frc-digits", rng.randint(1, 2))
     time.sleep(rng.uniform(0, 0.3))
-    family = driving.descendants(process.pid)
+    family = process.family()
     os.kill(process.pid, signal.SIGTERM)
     # How soon is timed by a slow test and by the drill, which have the machine to themselves.
     code, output = driving.finish(process, timeout=60)
     assert code == 143, output
     assert "same command" in output
-    driving.wait_for(lambda: not any(p.alive() for p in family), "all processes to be gone", 30)
+    gone = "all processes to be gone"
+    driving.wait_for(lambda: not any(map(driving.alive, family)), gone, timeout=30)
     finished = {
         label: path.stat().st_mtime_ns
         for label, folder in driving.folders(tmp_path).items()
@@ -49,7 +49,8 @@ def test_a_study_struck_by_four_faults_ends_with_the_same_digests(
     assert driving.digests(tmp_path) == driving.digests(undisturbed)
     for label, when in finished.items():
         assert (driving.folders(tmp_path)[label] / "result.json").stat().st_mtime_ns == when
-    assert points(tmp_path) == expected_points(tmp_path), "no doubled and no missing point"
+    sent = driving.points(tmp_path / "mlflow.db")
+    assert sent == driving.expected_points(tmp_path), "no doubled and no missing point"
     for path in driving.folders(tmp_path).values():
         positions = [record["position"] for record in driving.records(path)]
         assert positions == list(range(1, len(positions) + 1))

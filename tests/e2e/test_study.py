@@ -56,36 +56,8 @@ def test_the_report_has_our_number_beside_the_papers(undisturbed: Path) -> None:
     assert 'src="http' not in html and ".png" not in html, "self-contained"
 
 
-def points(out: Path) -> dict[str, set[tuple[str, int, float]]]:
-    """Every metric point in MLflow, by the run's job id, read from its database."""
-    with sqlite3.connect(out / "mlflow.db") as database:
-        rows = database.execute(
-            "select t.value, m.key, m.step, m.value from metrics m "
-            "join tags t on t.run_uuid = m.run_uuid and t.key = 'job' "
-            # A run whose history was given up is deleted, and another has its place.
-            "join runs r on r.run_uuid = m.run_uuid where r.lifecycle_stage = 'active'"
-        ).fetchall()
-    found: dict[str, set[tuple[str, int, float]]] = {}
-    for job, key, step, value in rows:
-        point = (key, step, value)
-        assert point not in found.setdefault(job, set()), f"doubled point {point} of {job}"
-        found[job].add(point)
-    return found
-
-
-def expected_points(out: Path) -> dict[str, set[tuple[str, int, float]]]:
-    expected = {}
-    for path in driving.folders(out).values():
-        expected[path.name.rpartition("-")[2]] = {
-            (key, record["position"], value)
-            for record in driving.records(path)
-            for key, value in (record["metrics"] | {"seconds": record["seconds"]}).items()
-        }
-    return expected
-
-
 def test_mlflow_has_every_record_once_under_one_parent(undisturbed: Path) -> None:
-    assert points(undisturbed) == expected_points(undisturbed)
+    assert driving.points(undisturbed / "mlflow.db") == driving.expected_points(undisturbed)
     with sqlite3.connect(undisturbed / "mlflow.db") as database:
         statuses = database.execute("select status from runs").fetchall()
         parents = database.execute(
@@ -105,7 +77,7 @@ def test_the_same_command_again_does_nothing_twice(undisturbed: Path, data_folde
     assert output.count(": done") == 6, output
     assert {path: path.stat().st_mtime_ns for path in (undisturbed / "jobs").rglob("*")} == before
     assert set((undisturbed / "ray").iterdir()) == sessions, "Ray was not even started"
-    assert points(undisturbed) == expected_points(undisturbed)
+    assert driving.points(undisturbed / "mlflow.db") == driving.expected_points(undisturbed)
 
 
 def test_a_search_without_ray_ends_with_the_same_digest(undisturbed: Path, tmp_path: Path) -> None:

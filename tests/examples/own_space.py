@@ -9,22 +9,49 @@ Shapes: B batch, C channels, H and W height and width, E edges, K operations.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from gdas.cnn.config import SearchConfig
-from gdas.cnn.space import ImageHalves
+from gdas.cnn.halves import ImageHalves
+from gdas.config import AlphaUpdate, Precision, SamplerConfig, WeightUpdate
 from gdas.data.arrow import Images
+from gdas.data.settings import ImageData
 from gdas.metrics import BatchLoss
 from gdas.sampler import Pick
 from gdas.search import Architecture
+from gdas.settings import OneOrMore, TwoOrMore, settings
 
 OPERATIONS = ("skip", "conv_3x3", "squeeze_and_excite")
+
+
+@settings
+class ChainConfig:
+    """One search: what the chain needs, what the halves of the pictures and Algorithm 1 read.
+
+    It has the fields of gdas.cnn.halves.ImageSearchSettings; a value out of range is refused.
+    """
+
+    edges: OneOrMore = 3
+    channels: OneOrMore = 4
+    data: ImageData
+    train_images: TwoOrMore | None = None
+    valid_images: TwoOrMore | None = None
+    split_seed: int | None = None
+    precision: Precision = "float32"
+    channels_last: bool = True
+    seed: int = 0
+    epochs: OneOrMore = 3
+    batch_size: TwoOrMore = 8
+    order: Literal["weights_first", "alpha_first"] = "weights_first"
+    weights: WeightUpdate = field(default_factory=WeightUpdate)
+    alpha: AlphaUpdate = field(default_factory=lambda: AlphaUpdate(lr=0.05))
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
 
 
 def read_folder(folder: Path, size: int) -> Images:
@@ -50,7 +77,8 @@ class SqueezeAndExcite(nn.Module):
         )
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        return x_BCHW * self.weigh(x_BCHW)
+        weighed_BCHW: Tensor = x_BCHW * self.weigh(x_BCHW)
+        return weighed_BCHW
 
 
 class Chain(nn.Module):
@@ -93,11 +121,11 @@ class ChainSpace:
 
     cell_types: Sequence[str] = ("chain",)
 
-    def __init__(self, config: SearchConfig, images: Images, *, edges: int) -> None:
+    def __init__(self, config: ChainConfig, images: Images) -> None:
         self.device = torch.device("cpu")
         self.halves = ImageHalves(config, images, self.device)
-        self.edges = edges
-        chain = Chain(config.network.channels, edges, images.classes)
+        self.edges = config.edges
+        chain = Chain(config.channels, config.edges, images.classes)
         self.weights: nn.Module = self.halves.place(chain)
 
     def steps(self, epoch: int) -> int:

@@ -21,6 +21,7 @@ import pytest
 import torch
 
 import gdas
+import gdas.cnn.halves
 import gdas.cnn.space
 import gdas.cnn.train
 from gdas.cnn.train import train_image
@@ -80,7 +81,8 @@ def test_draws_are_what_they_were() -> None:
 def float64(monkeypatch: pytest.MonkeyPatch) -> None:
     """Images and weights of searches and trainings are float64."""
     for module, names in (
-        (gdas.cnn.space, ("augment", "build_supernet")),
+        (gdas.cnn.halves, ("augment",)),
+        (gdas.cnn.space, ("build_supernet",)),
         (gdas.cnn.train, ("augment", "normalise", "build_network")),
     ):
         for name in names:

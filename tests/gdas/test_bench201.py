@@ -36,7 +36,7 @@ from gdas.bench201.network import EVERYTHING, Cell, Network, ResidualBlock, pick
 from gdas.bench201.space import Bench201Space, build_bench201_supernet, score_with_shared_weights
 from gdas.bench201.table import Table, read_table, spearman, table_path
 from gdas.checkpoint import Segment, State, digest
-from gdas.cnn.space import search_split
+from gdas.cnn.halves import search_split
 from gdas.config import AlphaUpdate, SamplerConfig, WeightUpdate
 from gdas.data.arrow import Images
 from gdas.data.augment import normalise

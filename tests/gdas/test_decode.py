@@ -18,6 +18,7 @@ from PIL import Image
 
 import gdas.data.decode
 import gdas.data.photos
+import gdas.data.shard_writing
 from gdas.data.decode import decode
 from gdas.data.images import open_images
 from gdas.data.source import Wanted
@@ -160,6 +161,35 @@ def test_an_animation_with_a_still_ending_is_trained_on_by_its_first_frame(tmp_p
     assert convert_tiny(source, tmp_path / DATA.name).splits["train"].photos == 36
     photos = open_images(DATA, "train", tmp_path)
     assert photos.take(Wanted(torch.arange(36), None)).pixels_BCHW.shape == (36, 3, 32, 32)
+
+
+def test_pictures_of_one_colour_are_named_whatever_their_noise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = make_folder(tmp_path / "source", train=2)
+    draw = np.random.default_rng(0)
+    dim = draw.integers(0, 4096, (40, 40)).astype(np.uint16)  # 12 bits of 16: almost black
+    noise = draw.integers(120, 126, (40, 40, 3)).astype(np.uint8)
+    (source / "train" / "bee" / "dim.tif").write_bytes(saved(image(dim), "TIFF"))
+    (source / "val" / "cat" / "noise.jpg").write_bytes(saved(image(noise), "JPEG"))
+    reads: list[str] = []
+    look = gdas.data.shard_writing._read
+
+    def interrupting(reader: Any, photo: Any) -> Any:
+        reads.append(photo.name)
+        if len(reads) == 25:
+            raise KeyboardInterrupt
+        return look(reader, photo)
+
+    # The names survive an interruption and a lost index.
+    monkeypatch.setattr(gdas.data.shard_writing, "_read", interrupting)
+    with pytest.raises(KeyboardInterrupt):
+        convert_tiny(source, tmp_path / DATA.name)
+    for _ in range(2):
+        (tmp_path / DATA.name / "index.json").unlink(missing_ok=True)
+        splits = convert_tiny(source, tmp_path / DATA.name).splits
+        assert "train/bee/dim.tif" in splits["train"].one_colour
+        assert "val/cat/noise.jpg" in splits["test"].one_colour
 
 
 def test_photos_much_longer_than_high_are_damaged_at_conversion(tmp_path: Path) -> None:

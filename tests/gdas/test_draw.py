@@ -76,6 +76,16 @@ def test_inputs_are_left_nodes_in_order_and_the_output_right(name: str) -> None:
         assert begin[0] < end[0], "an edge goes right"
 
 
+def test_only_concatenated_nodes_lead_to_the_output(tmp_path: Path) -> None:
+    cell = PUBLISHED["PDARTS"]
+    some = Genotype("some", cell.normal, cell.reduce, normal_concat=(5, 2))
+    draw(some, tmp_path / "some.svg")
+    text = (tmp_path / "some.svg").read_text()
+    for kind, nodes in (("normal", {2, 5}), ("reduce", {2, 3, 4, 5})):
+        drawn = {node for node in range(2, 6) if f'id="{kind}-{node}-to-6-output"' in text}
+        assert drawn == nodes
+
+
 @pytest.mark.parametrize("name", [name for name in CELLS if name.split()[0] in PUBLISHED])
 def test_edges_of_a_published_cell_do_not_run_along_one_another(name: str) -> None:
     layout = lay_out_cell(CELLS[name])

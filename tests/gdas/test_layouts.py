@@ -17,8 +17,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import gdas.data.photo_places
 from gdas.data.layouts import Found, find_photos
-from gdas.data.photo_places import PhotoReader
+from gdas.data.photo_places import PhotoReader, Row
 from gdas.data.shards import convert, main
 from gdas.errors import InputError
 from tests.gdas.photo_folder import encode
@@ -268,11 +269,19 @@ def test_imagenet_becomes_the_same_shards_from_folders_kaggle_and_its_tars(tmp_p
     assert len(found) == 1
 
 
-def test_rows_of_a_table_become_the_same_shards_by_any_number_of_workers(tmp_path: Path) -> None:
+def test_rows_of_a_table_become_the_same_shards_by_any_number_of_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = gdas.data.photo_places._images
     root = source(tmp_path, "Parquet")
     first = convert(root, tmp_path / "a", shard_rows=5, group_rows=2)
+    read: list[Row] = []
+    monkeypatch.setattr(
+        gdas.data.photo_places, "_images", lambda place: read.append(place) or images(place)
+    )
     second = convert(root, tmp_path / "b", shard_rows=5, group_rows=2, workers=3)
     assert first.identity("train") == second.identity("train")
+    assert len(read) == 7, "every row group once: twice three of training, one of validation"
 
 
 def test_what_is_left_out_is_counted_by_kind(
@@ -294,7 +303,7 @@ def test_what_is_left_out_is_counted_by_kind(
     assert main([str(root), str(target), "--damaged-limit", "1"]) == 0
     last = capsys.readouterr().err.splitlines()[-1]
     assert "13 in train (0 damaged left out), 6 in val (1 damaged left out)" in last
-    assert f"1 of one colour, such as train/{CLASSES[0]}/flat.png" in last
+    assert f"1 of almost one colour, such as train/{CLASSES[0]}/flat.png" in last
     for part in (
         "1 .jfif",
         "1 files without an ending",
@@ -507,6 +516,35 @@ def test_a_tar_with_any_byte_changed_or_cut_off_is_read_whole_or_refused(
     assert all(len(reader.read(photo)) == photo.bytes for photo in found.photos["train"])
     if len(harmed) < len(small_tar):  # only what closes the tar may be missing
         assert len(found.photos["train"]) == 2
+
+
+@pytest.mark.parametrize("kind", ["Parquet", "Arrow"])
+def test_a_table_with_any_byte_changed_or_cut_off_is_read_or_refused(
+    kind: str, tmp_path: Path
+) -> None:
+    root = source(tmp_path, kind)
+    path = next(p for p in sorted(root.rglob("*train*/*.arrow" if kind == "Arrow" else "*train*")))
+    path = path if path.is_file() else next(path.glob("*.arrow"))
+    whole = path.read_bytes()
+
+    @settings(max_examples=50, deadline=None)
+    @given(st.integers(0, len(whole) - 1), st.integers(1, 255), st.booleans())
+    def harmed(place: int, change: int, cut: bool) -> None:
+        content = bytearray(whole)
+        if cut:
+            del content[place:]
+        else:
+            content[place] ^= change
+        path.unlink()  # the mapping of the one before stays whole
+        path.write_bytes(bytes(content))
+        reader = PhotoReader()
+        try:
+            for photo in find_photos(root).photos["train"]:
+                assert isinstance(reader.read(photo), bytes)
+        except InputError as problem:
+            assert "\n" not in str(problem)
+
+    harmed()
 
 
 @settings(

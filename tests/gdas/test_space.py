@@ -9,16 +9,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import gdas.cnn.halves
 import gdas.cnn.space
 from gdas.checkpoint import State, digest
 from gdas.cnn.config import Derivation, SearchConfig
 from gdas.cnn.derive import derive_genotype
+from gdas.cnn.halves import search_split
 from gdas.cnn.space import (
     ImageSpace,
     build_supernet,
     compare_drawn_with_uniform,
     score_with_shared_weights,
-    search_split,
 )
 from gdas.config import AlphaUpdate
 from gdas.data.arrow import Images
@@ -47,13 +48,13 @@ def indices(images_BCHW: Tensor) -> list[int]:
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     """The images of every step of a search, W and alpha in turn."""
     noted: list[list[int]] = []
-    augment = gdas.cnn.space.augment
+    augment = gdas.cnn.halves.augment
 
     def watching(images_BCHW: Tensor, *args: Any) -> Tensor:
         noted.append(indices(images_BCHW))
         return augment(images_BCHW, *args)
 
-    monkeypatch.setattr(gdas.cnn.space, "augment", watching)
+    monkeypatch.setattr(gdas.cnn.halves, "augment", watching)
     return noted
 
 
@@ -179,7 +180,7 @@ def test_a_score_recalibrates_on_one_half_and_scores_the_other(
         noted.append(indices(images_BCHW))
         return normalise(images_BCHW, *args)
 
-    monkeypatch.setattr(gdas.cnn.space, "normalise", watching)
+    monkeypatch.setattr(gdas.cnn.halves, "normalise", watching)
     config = search_config("fixed", recalibration_batches=1, valid_images=50)
     score_with_shared_weights(config, tagged(small_digits), state, CPU)
     train_T, valid_V = search_split(config, len(small_digits))
@@ -228,8 +229,8 @@ def test_memory_layout_does_not_change_a_search(
     small_digits: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In float64: rounding differs between layouts, and a ReLU near zero makes much of it."""
-    augment, build = gdas.cnn.space.augment, build_supernet
-    monkeypatch.setattr(gdas.cnn.space, "augment", lambda *args: augment(*args).double())
+    augment, build = gdas.cnn.halves.augment, build_supernet
+    monkeypatch.setattr(gdas.cnn.halves, "augment", lambda *args: augment(*args).double())
     monkeypatch.setattr(gdas.cnn.space, "build_supernet", lambda *args: build(*args).double())
     plain, last = (
         next(run_search(search_config("fixed", channels_last=layout), small_digits))

@@ -132,7 +132,7 @@ RUNS = {
 def test_a_w_step_waits_nowhere_and_an_alpha_step_once(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("gdas.cnn.space", "gdas.rnn.space"):  # autocast knows no meta device
+    for module in ("gdas.cnn.halves", "gdas.rnn.space"):  # autocast knows no meta device
         monkeypatch.setattr(f"{module}.autocast", lambda device, precision: nullcontext())
     run = RUNS[kind]()
     sums = EpochSums()

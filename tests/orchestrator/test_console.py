@@ -12,14 +12,9 @@ from orchestrator.experiment.study import Study
 from orchestrator.store.board import Board
 from orchestrator.store.failure import write_failure
 from orchestrator.store.store import Store
-from orchestrator.terminal.console import (
-    Console,
-    columns,
-    failure_lines,
-    overview,
-    progress,
-    saved_lines,
-)
+from orchestrator.terminal.console import Console
+from orchestrator.terminal.progress import failure_lines, overview, progress, saved_lines
+from orchestrator.terminal.words import columns
 from tests.orchestrator.fake_study import fake_study, finish, record
 
 

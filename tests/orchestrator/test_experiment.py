@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from functools import partial
 from pathlib import Path
 
@@ -294,3 +295,25 @@ def test_a_bad_file_is_refused(tmp_path: Path, content: str, message: str) -> No
 def test_an_unknown_experiment_gets_a_suggestion() -> None:
     with pytest.raises(InputError, match="did you mean smoke"):
         load_experiment("smok", [])
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("zzz", []),
+        ("smoke", ["zzz.a=1"]),
+        ("smoke", ["search.zzz=1"]),
+        ("smoke", ["search.preset=zzz"]),
+        ("smoke", ["search.recipe.task=zzz"]),
+        ("smoke", ["search.recipe.data.name=qqq"]),
+        ("smoke", ["finals.own.cell.published=QQQ"]),
+        ("smoke", ["finals.own.cell.searched=qqqq"]),
+    ],
+)
+def test_a_refusal_lists_the_known_names_once(name: str, words: list[str]) -> None:
+    with pytest.raises(InputError) as refused:
+        load_experiment(name, words)
+    said = str(refused.value)
+    assert said.count("known are ") == 1 and "\n" not in said
+    listed = re.findall(r"[\w-]+(?=[,;]|$| \()", said.partition("known are ")[2].split("; ")[0])
+    assert len(listed) == len(set(listed)) > 2

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from gdas.errors import InputError
-from orchestrator.drill.scene import expected_points, points
 from orchestrator.experiment.build import build_study
 from orchestrator.experiment.load import load_experiment
 from orchestrator.experiment.study import Study
@@ -19,6 +18,7 @@ from orchestrator.store.job_folder import JobFolder
 from orchestrator.store.results import Record
 from orchestrator.store.store import Store
 from orchestrator.tracking.tracker import Tracker
+from tests.e2e.driving import expected_points, points
 from tests.orchestrator.test_study import identity
 
 

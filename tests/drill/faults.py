@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -15,8 +16,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from orchestrator.drill.processes import Process, Running, process, wait_for
-from orchestrator.drill.scene import Scene, Struck, strike
+import psutil
+
+from tests.drill.scene import Scene, Struck, strike
+from tests.e2e import driving
+from tests.e2e.driving import Running, alive, process, title, wait_for
 
 Fault = Callable[[Scene], Struck]
 
@@ -89,7 +93,7 @@ def _first_due(
     scene: Scene, running: Running, due: dict[tuple[str, bool], tuple[int, float]], began: float
 ) -> str | None:
     """Wait for a job of the command that is due; None once the command has ended."""
-    while running.process.poll() is None:
+    while not running.ended():
         for label, since in scene.running_since(began).items():
             records, seconds = due.get((label, _late(scene, label)), (10**9, 0.0))
             if len(scene.records(label)) >= records and time.time() - since >= seconds:
@@ -114,17 +118,16 @@ def three_times(scene: Scene) -> Struck:
     return struck
 
 
-def by_themselves_or_not(scene: Scene, struck: Struck, family: list[Process]) -> None:
+def by_themselves_or_not(scene: Scene, struck: Struck, family: list[psutil.Process]) -> None:
     """Jobs must end by themselves within seconds; Ray's own agents may linger and are ended."""
-    titles = {member: member.title() for member in family}
-    jobs = [m for m, title in titles.items() if title.startswith("ray::") and "Agent" not in title]
+    titles = {member: title(member) for member in family}
+    jobs = [m for m, line in titles.items() if line.startswith("ray::") and "Agent" not in line]
     end = time.monotonic() + 30
-    while any(member.alive() for member in jobs) and time.monotonic() < end:
+    while any(map(alive, jobs)) and time.monotonic() < end:
         time.sleep(0.1)
-    if left := [titles[member] for member in jobs if member.alive()]:
+    if left := [titles[member] for member in jobs if alive(member)]:
         struck.wrong.append(f"30 s after the driver's death still there: {', '.join(left)}")
-    for member in family:
-        member.kill()
+    driving.end(family)
 
 
 def trial_killed(scene: Scene) -> Struck:
@@ -163,7 +166,7 @@ def _final_process_killed(scene: Scene, role: str) -> Struck:
     found = [
         member
         for member in running.family()
-        if member.title().startswith(role) and member.pid not in recorded
+        if title(member).startswith(role) and member.pid not in recorded
     ]
     return _killed_within(scene, running, label, found[0] if found else None)
 
@@ -173,9 +176,8 @@ def raylet_killed(scene: Scene) -> Struck:
     running = scene.start()
     label = scene.draw_moment(running, scene.labels())
     struck = strike(scene, f"inside a segment of {label} ({scene.standing()})")
-    raylets = [m for m in running.family() if m.title().partition(" ")[0].endswith("/raylet")]
-    for raylet in raylets:
-        raylet.kill()
+    raylets = [m for m in running.family() if title(m).partition(" ")[0].endswith("/raylet")]
+    driving.end(raylets)
     if not raylets:
         struck.wrong.append("the process was not found")
         kill_driver(scene, running, "")
@@ -186,14 +188,16 @@ def raylet_killed(scene: Scene) -> Struck:
     return struck
 
 
-def _killed_within(scene: Scene, running: Running, label: str, victim: Process | None) -> Struck:
+def _killed_within(
+    scene: Scene, running: Running, label: str, victim: psutil.Process | None
+) -> Struck:
     """Kill one process of a command that goes on and must end well."""
     struck = strike(scene, f"inside a segment of {label} ({scene.standing()})", [label])
-    if victim is None or not victim.alive():
+    if victim is None or not alive(victim):
         struck.wrong.append("the process was not found")
         kill_driver(scene, running, "")
         return struck
-    victim.kill()
+    driving.end([victim])
     _must_end(running, struck, 0)
     if f"{label}: failed" not in running.output():
         struck.wrong.append("the output does not say that the job failed")
@@ -232,10 +236,9 @@ def _stopped(scene: Scene, running: Running, number: signal.Signals, expected: i
     if took > INTERRUPT_S:
         struck.wrong.append(f"ended after {took:.1f} s, not {INTERRUPT_S:g}")
     time.sleep(1)
-    if left := [member.title() for member in family if member.alive()]:
+    if left := [title(member) for member in family if alive(member)]:
         struck.wrong.append(f"left running: {', '.join(left)}")
-        for member in family:
-            member.kill()
+        driving.end(family)
     if "same command" not in running.output():
         struck.wrong.append("the output does not say how to go on")
     return struck
@@ -246,43 +249,29 @@ def torn_record(scene: Scene) -> Struck:
     running = scene.start()
     label = scene.draw_moment(running, scene.labels(), least=1)
     struck = kill_driver(scene, running, f"last record of {label} torn")
-    path = scene.jobs()[label].path / "records.jsonl"
-    lines = path.read_bytes().splitlines(keepends=True)
-    lines[-1] = lines[-1][: scene.rng.randint(1, len(lines[-1]) - 2)]
-    path.write_bytes(b"".join(lines))
+    driving.tear_the_last_line(scene.jobs()[label].path / "records.jsonl", scene.rng)
     return struck
 
 
 def truncated_checkpoint(scene: Scene) -> Struck:
     """The driver is killed and a job's newest checkpoint is cut short."""
-    return _damaged_checkpoint(scene, "truncated")
+    return _damaged_checkpoint(scene, "truncated", driving.cut_short)
 
 
 def flipped_checkpoint(scene: Scene) -> Struck:
     """The driver is killed and one bit of a job's newest checkpoint is flipped."""
-    return _damaged_checkpoint(scene, "flipped")
+    return _damaged_checkpoint(scene, "flipped", driving.flip_a_bit)
 
 
-def _damaged_checkpoint(scene: Scene, how: str) -> Struck:
+def _damaged_checkpoint(
+    scene: Scene, how: str, harm: Callable[[Path, random.Random], None]
+) -> Struck:
     running = scene.start()
     label = scene.draw_moment(running, scene.labels(), least=2)
     file = scene.rng.choice(["state.pt", "manifest.json"])
     struck = kill_driver(scene, running, f"newest {file} of {label} {how}")
-    path = newest_checkpoint(scene, label) / file
-    content = bytearray(path.read_bytes())
-    at = scene.rng.randrange(len(content))
-    if how == "truncated":
-        del content[at:]
-    else:
-        content[at] ^= 1 << scene.rng.randrange(8)
-    path.write_bytes(content)
+    harm(driving.newest_checkpoint(scene.jobs()[label].path) / file, scene.rng)
     return struck
-
-
-def newest_checkpoint(scene: Scene, label: str) -> Path:
-    """The folder of a job's newest committed checkpoint."""
-    found = sorted(scene.jobs()[label].checkpoints.glob("*/manifest.json"))
-    return found[-1].parent
 
 
 def writing_checkpoint(scene: Scene) -> Struck:
@@ -290,7 +279,7 @@ def writing_checkpoint(scene: Scene) -> Struck:
     running = scene.start()
     label = scene.draw_moment(running, scene.labels(), least=1)
     struck = kill_driver(scene, running, f"a checkpoint of {label} half-written")
-    newest = newest_checkpoint(scene, label)
+    newest = driving.newest_checkpoint(scene.jobs()[label].path)
     half = newest.parent / f"{int(newest.name) + 1:06d}"
     half.mkdir(exist_ok=True)
     content = (newest / "state.pt").read_bytes()

@@ -5,25 +5,21 @@ from __future__ import annotations
 import json
 import random
 import re
-import sqlite3
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from orchestrator.drill.processes import Running, start, wait_for
 from orchestrator.store.job_folder import JobFolder
 from orchestrator.store.results import Record
+from tests.e2e.driving import Running, expected_points, folders, launch, points, wait_for
 
 MEASURED = ("measure-",)
 """Jobs whose results are times: no two runs have the same."""
 SHOWN = 4
-
-Point = tuple[str, str, int, int, float]
-"""Job, key, step, milliseconds, value."""
+QUIET = {"RAY_AUTH_MODE": "disabled"}
 
 
 @dataclass
@@ -65,17 +61,14 @@ class Scene:
     def start(self, *words: str) -> Running:
         arguments = [self.experiment, "--out", str(self.out), "--data", str(self.data)]
         log = self.folder / "commands.log"
-        running = start(log, [*arguments, *self.words, *words], self.environment)
+        running = launch(log, [*arguments, *self.words, *words], QUIET | self.environment)
         self.started.append(running)
         return running
 
     def end(self) -> None:
         """End every command that still runs, all that it started, and what must close."""
         for running in self.started:
-            if running.process.poll() is None:
-                for member in running.family():
-                    member.kill()
-                running.process.wait()
+            running.end()
         for close in self.closing:
             close()
 
@@ -201,8 +194,7 @@ class Struck:
 
 def jobs_in(out: Path) -> dict[str, JobFolder]:
     """The job folders of an output folder, by label."""
-    found = sorted(out.glob("jobs/*"))
-    return {path.name.rpartition("-")[0]: JobFolder.open(path) for path in found}
+    return {label: JobFolder.open(path) for label, path in folders(out).items()}
 
 
 def strike(scene: Scene, moment: str, labels: list[str] | None = None) -> Struck:
@@ -253,28 +245,6 @@ def recovery(scene: Scene, struck: Struck) -> float | None:
         if record["time"] > struck.time
     ]
     return min(times) - struck.time if times else None
-
-
-def points(database: Path) -> Counter[Point]:
-    """Every metric point of every living run of a job, as often as MLflow has it."""
-    with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
-        rows = connection.execute(
-            "select t.value, m.key, m.step, m.timestamp, m.value from metrics m "
-            "join tags t on t.run_uuid = m.run_uuid and t.key = 'job' "
-            "join runs r on r.run_uuid = m.run_uuid where r.lifecycle_stage = 'active'"
-        ).fetchall()
-    return Counter((job, key, step, when, value) for job, key, step, when, value in rows)
-
-
-def expected_points(out: Path) -> Counter[Point]:
-    """What the records say that MLflow must have."""
-    found: Counter[Point] = Counter()
-    for path in out.glob("jobs/*"):
-        for record in JobFolder.open(path).records():
-            values = record["metrics"] | {"seconds": record["seconds"]}
-            when, job = int(record["time"] * 1000), path.name.rpartition("-")[2]
-            found.update((job, key, record["position"], when, v) for key, v in values.items())
-    return found
 
 
 def differences(scene: Scene, undisturbed: Path) -> list[str]:

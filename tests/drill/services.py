@@ -10,10 +10,10 @@ import time
 import urllib.error
 import urllib.request
 
-from orchestrator.drill.faults import INTERRUPT_S
-from orchestrator.drill.processes import Process, descendants, process, wait_for
-from orchestrator.drill.scene import Scene, Struck, strike
 from orchestrator.mlflow_server import ENVIRONMENT, server_command
+from tests.drill.faults import INTERRUPT_S
+from tests.drill.scene import Scene, Struck, strike
+from tests.e2e.driving import end, family_of, wait_for
 
 
 class TrackingServer:
@@ -48,23 +48,18 @@ class TrackingServer:
         except (urllib.error.URLError, OSError):
             return False
 
-    def _family(self) -> list[Process]:
-        assert self.server is not None
-        own = process(self.server.pid)
-        return [*([own] if own else []), *descendants(self.server.pid)]
-
     def kill(self) -> None:
         if self.server is None:
             return
-        for member in self._family():
-            member.kill()
+        end(family_of(self.server.pid))
         self.server.wait()
         self.server = None
 
     def hang(self, hung: bool) -> None:
         """Make it accept connections and answer none, or go on."""
-        for member in self._family():
-            os.kill(member.pid, signal.SIGSTOP if hung else signal.SIGCONT)
+        assert self.server is not None
+        for member in family_of(self.server.pid):
+            member.suspend() if hung else member.resume()
         if not hung:
             wait_for(self._answers, "the tracking server")
 

@@ -17,10 +17,10 @@ from typing import Any
 
 from gdas.errors import InputError
 from gdas.files import write_json
-from orchestrator.drill import faults, services
-from orchestrator.drill.faults import Fault
-from orchestrator.drill.scene import Scene, Struck, differences, lost, recovery
-from orchestrator.terminal.console import run_command, say_next
+from orchestrator.terminal.command import command_parser, run_command, say_next
+from tests.drill import faults, services
+from tests.drill.faults import Fault
+from tests.drill.scene import Scene, Struck, differences, lost, recovery
 
 Row = dict[str, Any]
 
@@ -53,13 +53,13 @@ KINDS: dict[str, Fault] = {
 }
 
 
-EPILOG = f"""examples:
-  python -m orchestrator.drill                                    20 faults
-  python -m orchestrator.drill --seed 7 --faults 40               the same moments again
-  python -m orchestrator.drill --only driver-killed,disk-full --faults 2
-  python -m orchestrator.drill --experiment drill-all --only every-job-killed --faults 1
+MORE = f"""examples:
+  python -m tests.drill                                    20 faults
+  python -m tests.drill --seed 7 --faults 40               the same moments again
+  python -m tests.drill --only driver-killed,disk-full --faults 2
+  python -m tests.drill --experiment drill-all --only every-job-killed --faults 1
                                                                   every kind of training loop
-  python -m orchestrator.drill --experiment smoke --only three-times --faults 1
+  python -m tests.drill --experiment smoke --only three-times --faults 1
 
 The study runs once undisturbed; then again for each fault: it is struck at a moment that the seed
 draws, the same command is given again, and all that it leaves must be equal. The drill's own
@@ -70,9 +70,7 @@ kinds:
     textwrap.fill(
         ", ".join(KINDS), 96, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
     )
-}
-
-Exit code: 0 all equal, 1 a difference, 2 bad input."""
+}"""
 
 
 def draw(seed: int, count: int, kinds: list[str]) -> list[str]:
@@ -188,12 +186,14 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m orchestrator.drill",
-        description="Strike a small study with faults; does it end with the same bits?",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    parser = command_parser(
+        "tests.drill",
+        "Strike a small study with faults; does it end with the same bits?",
+        MORE,
+        done="all equal",
+        failed="a difference",
     )
     parser.add_argument("--seed", type=int, help="of kinds and moments (default: drawn, printed)")
     parser.add_argument("--faults", type=int, default=20, help="how many (default: 20)")
@@ -202,15 +202,18 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--experiment", default="drill", metavar="NAME", help="what is struck (default: drill)"
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("runs/drill"), help="output folder (default: runs/drill)"
+        "--out",
+        type=Path,
+        metavar="DIR",
+        default=Path("runs/drill"),
+        help="output folder (default: runs/drill)",
     )
-    return parser.parse_args(arguments)
+    return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the drill; returns the exit code."""
-    options = parse(arguments)
-    return run_command(lambda: _drill(options))
+    return run_command(parser(), _drill, arguments)
 
 
 def _drill(options: argparse.Namespace) -> int:
@@ -246,7 +249,7 @@ def _drill(options: argparse.Namespace) -> int:
         say_next(f"python -m orchestrator.compare {whole} {kept / 'out'}")
     else:
         which = "" if experiment == "drill" else f" --experiment {experiment}"
-        say_next(f"python -m orchestrator.drill{which} --seed {seed + 1} --out {out}")
+        say_next(f"python -m tests.drill{which} --seed {seed + 1} --out {out}")
     return 1 if different else 0
 
 

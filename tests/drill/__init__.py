@@ -1,6 +1,6 @@
 """The fault drill: a small study struck by faults, again and again; does it end with the same bits?
 
-    python -m orchestrator.drill [--seed N] [--faults N] [--only KIND,...]
+    python -m tests.drill [--seed N] [--faults N] [--only KIND,...]
            [--experiment NAME] [--out DIR]
 
 A program around the command line, not a part of it: it starts the command as a user would, strikes

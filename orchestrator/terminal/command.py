@@ -1,0 +1,138 @@
+"""What all commands share: how they are described, their options, their end, their exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+
+from gdas.errors import InputError
+from orchestrator.store.job_folder import NO_SPACE
+
+WIDTH = 100
+"""Of a help text's lines."""
+
+
+def command_parser(
+    module: str, description: str, more: str, *, done: str, failed: str | None = None
+) -> argparse.ArgumentParser:
+    """A command's parser, with `--help` that teaches.
+
+    Args:
+        module: what `python -m` runs.
+        more: examples, and what else is to be known.
+        done: what exit code 0 means.
+        failed: what exit code 1 means, if there is one.
+    """
+    one = f", 1 {failed}" if failed else ""
+    codes = f"Exit code: 0 {done}{one}, 2 bad input, 130 interrupted, 143 terminated."
+    return argparse.ArgumentParser(
+        prog=f"python -m {module}",
+        description=textwrap.fill(description, WIDTH),
+        epilog=f"{more.strip()}\n\n{textwrap.fill(codes, WIDTH)}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def add_experiment(parser: argparse.ArgumentParser) -> None:
+    """`words`: an experiment, and settings to change."""
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="EXPERIMENT or key=value",
+        help="a name in experiments/ or a YAML file (default: smoke), and settings to change",
+    )
+
+
+def add_study(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+    """`out`: a study that was started before, or `outs`: two or more."""
+    if several:
+        text = "the studies' output folders, or their addresses, 2 or more"
+        parser.add_argument("outs", nargs="+", metavar="OUT", help=text)
+    else:
+        text = "the study's output folder, or its address"
+        parser.add_argument("out", metavar="OUT", help=text)
+
+
+def add_out(parser: argparse.ArgumentParser, default: str | None = "runs/EXPERIMENT") -> None:
+    """`--out`; with no default it must be given."""
+    text = "output folder, or s3://BUCKET/PREFIX"
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        required=default is None,
+        help=text if default is None else f"{text} (default: {default})",
+    )
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """`--data`."""
+    parser.add_argument(
+        "--data",
+        metavar="DIR",
+        help="folder with the data sets, such as cifar-10-batches-py (default: data, made and "
+        "filled by download as needed), or s3://BUCKET/PREFIX",
+    )
+
+
+def add_address(parser: argparse.ArgumentParser, default: str | None, meaning: str) -> None:
+    """`--address`.
+
+    Args:
+        meaning: of the default.
+    """
+    parser.add_argument(
+        "--address",
+        default=default,
+        help=f"of a running Ray cluster, auto for the one of this machine (default: {meaning})",
+    )
+
+
+def add_yes(parser: argparse.ArgumentParser, before: str) -> None:
+    """`--yes`."""
+    parser.add_argument("--yes", action="store_true", help=f"do not ask before {before}")
+
+
+def run_command(
+    parser: argparse.ArgumentParser,
+    body: Callable[[argparse.Namespace], int],
+    arguments: Sequence[str] | None,
+) -> int:
+    """Run a command's body on its options; returns its exit code.
+
+    Args:
+        arguments: None: those of the process.
+
+    Raises:
+        SystemExit: 2, the options are not the parser's; 0 after `--help`.
+    """
+    options = parser.parse_intermixed_args(arguments)
+    try:
+        return body(options)
+    except InputError as problem:
+        error(str(problem))
+        return 2
+    except KeyboardInterrupt:
+        error("interrupted")
+        return 130
+    except BrokenPipeError:  # such as `... | head`
+        sys.stderr.close()
+        return 141
+    except OSError as problem:
+        if problem.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f"{problem.filename}: " if problem.filename else ""
+        error(f"{where}{NO_SPACE}; nothing that was written is harmed, run the same command again")
+        return 1
+
+
+def error(message: str) -> None:
+    """The one way to fail: a line on standard error."""
+    print(f"error: {message}", file=sys.stderr, flush=True)
+
+
+def say_next(command: str) -> None:
+    """The last line of every command: what is useful now."""
+    print(f"next: {command}", flush=True)

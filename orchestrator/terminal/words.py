@@ -1,0 +1,38 @@
+"""Times, tables and findings as text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+
+def clock(seconds: float) -> str:
+    """1:02 or 3:04:05."""
+    minutes, s = divmod(round(seconds), 60)
+    hours, m = divmod(minutes, 60)
+    return f"{hours}:{m:02}:{s:02}" if hours else f"{m}:{s:02}"
+
+
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows as lines of text, every column as wide as its widest cell."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
+class Finding(NamedTuple):
+    """What a command that checks something found.
+
+    Attributes:
+        fix: what to do; "" where all is well.
+    """
+
+    level: Literal["ok", "note", "BAD"]
+    what: str
+    fix: str = ""
+
+    def line(self) -> str:
+        """The finding and its fix."""
+        return f"{self.level:4}  {self.what}{f' -> {self.fix}' if self.fix else ''}"
