@@ -125,7 +125,7 @@ class SearchSpec:
         if self.select_by not in space.select_by:
             ways = " or ".join(space.select_by)
             raise InputError(f"select_by={self.select_by}: {space.cells} are selected by {ways}")
-        if self.lookup is not None and self.recipe.task != "bench201":
+        if self.lookup is not None and not space.in_a_table:
             raise InputError(
                 "lookup: only cells of NAS-Bench-201 are in a table; leave it out, or set "
                 "recipe.task=bench201"

@@ -24,8 +24,8 @@ from gdas.genotype import PUBLISHED, PUBLISHED_RECURRENT
 from gdas.rnn.config import TextSearchConfig
 from gdas.rnn.language_model import LanguageModel
 from gdas.rnn.supernet import RecurrentSupernet
+from orchestrator.experiment.build import build_study
 from orchestrator.experiment.load import EXPERIMENTS, load_experiment
-from orchestrator.experiment.study import build_study
 from orchestrator.run.checks import fixed_cells
 from tests.readme import commands, words
 

@@ -27,12 +27,12 @@ from gdas.data.images import open_images
 from gdas.errors import InputError
 from gdas.genotype import bench201_from_json
 from orchestrator.compare import results
-from orchestrator.cost.estimate import estimated_seconds
+from orchestrator.cost.estimate import PROCESS, estimated_bytes, estimated_seconds
 from orchestrator.cost.plan import standing
-from orchestrator.cost.ram import PROCESS, estimated_bytes
+from orchestrator.experiment.build import build_study
 from orchestrator.experiment.config import Experiment
 from orchestrator.experiment.load import load_experiment
-from orchestrator.experiment.study import Study, build_study
+from orchestrator.experiment.study import Study
 from orchestrator.report.figures.truth import Row, distribution_figure, epochs_figure
 from orchestrator.report.report import write_report
 from orchestrator.report.statistics import uniform_p
