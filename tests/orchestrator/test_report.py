@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from gdas.data.settings import AnyImageData, TableData, TextData
-from gdas.genotype import PUBLISHED
 from orchestrator.experiment.build import DataIdentity, build_study
 from orchestrator.experiment.load import load_experiment
 from orchestrator.report.report import write_report
