@@ -1,6 +1,6 @@
 """Genotypes as other projects write them: read as the JSON value of this project's own files.
 
-What is read, all of it checked afterwards as a file of our own is (gdas.genotype.any_from_json):
+What is read, all of it checked afterwards as a file of our own is (gdas.cnn.genotype.any_from_json):
 
 - `Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=range(2, 6), reduce=...)`, which DARTS
   and its followers print in their logs and keep in their `genotypes.py`; a recurrent cell's

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from gdas.cnn.derive import edge_list
+from gdas.cnn.genotype import EDGES_PER_NODE, OPERATIONS, Edge
 from gdas.cnn.operations import FactorizedReduce, Style, build_operation, conv_norm
 from gdas.cnn.rearrange import concatenate
 from gdas.errors import InputError
-from gdas.genotype import EDGES_PER_NODE, OPERATIONS, Edge
 from gdas.sampler import Pick
 
 NONE = OPERATIONS.index("none")

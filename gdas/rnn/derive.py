@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gdas.cnn.genotype import RECURRENT_OPERATIONS, Edge, RecurrentGenotype
 from gdas.derive import DerivedCell, relative_entropy
-from gdas.genotype import RECURRENT_OPERATIONS, Edge, RecurrentGenotype
 from gdas.rnn.config import TextSearchConfig
 
 CELL_TYPE = "recurrent"

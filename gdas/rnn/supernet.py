@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor, nn
 
-from gdas.genotype import RECURRENT_OPERATIONS
+from gdas.cnn.genotype import RECURRENT_OPERATIONS
 from gdas.rnn.cell import SearchCell
 from gdas.rnn.derive import CELL_TYPE
 from gdas.rnn.language_model import Words

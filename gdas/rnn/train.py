@@ -25,11 +25,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gdas.checkpoint import Segment, State
+from gdas.cnn.genotype import RecurrentGenotype
 from gdas.compute import autocast
 from gdas.data.text import Tokens, batch_tokens, bptt_lengths
 from gdas.distributed import Workers, workers
 from gdas.errors import InputError
-from gdas.genotype import RecurrentGenotype
 from gdas.metrics import BatchLoss, EpochSums, diverged, require_finite
 from gdas.randomness import generator, initial_weights
 from gdas.rnn.config import TextTrainConfig

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-import gdas.genotype
+import gdas.cnn.genotype
 from gdas.bench201.config import Bench201SearchConfig
 from gdas.bench201.space import Bench201Space
 from gdas.checkpoint import Segment
@@ -113,7 +113,7 @@ def _image_training(job: Job, config: TrainConfig, data: Path, device: torch.dev
     )
     images = _images(config.data, data, STEPS * batch)
     rows = torch.arange(STEPS * batch)
-    genotype = gdas.genotype.PUBLISHED["GDAS_F1" if _fixed(job) else "GDAS_V1"]
+    genotype = gdas.cnn.genotype.PUBLISHED["GDAS_F1" if _fixed(job) else "GDAS_V1"]
     segments = train_image(
         short, genotype, images, rows, images, rows[:batch], evaluated_on="valid", device=device
     )
@@ -149,7 +149,7 @@ def _text_search(job: Job, config: TextSearchConfig, device: torch.device) -> fl
 
 def _text_training(job: Job, config: TextTrainConfig, device: torch.device) -> float:
     of = text_of(job)
-    genotype = gdas.genotype.PUBLISHED_RECURRENT["RNN_GDAS"]
+    genotype = gdas.cnn.genotype.PUBLISHED_RECURRENT["RNN_GDAS"]
     text = _words((STEPS * config.bptt + 1) * config.batch_size, of.vocabulary)
     short = dataclasses.replace(config, epochs=2, train_tokens=None)
     row = _second(train_text(short, genotype, text, None, None, device=device))

@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import gdas.genotype
+import gdas.cnn.genotype
 from gdas.bench201.config import Bench201SearchConfig
 from gdas.bench201.genotype import CELL_OPERATIONS, EDGES
 from gdas.bench201.network import Network as Bench201Network
 from gdas.bench201.space import build_bench201_supernet
 from gdas.cnn.config import TrainConfig
 from gdas.cnn.derive import edge_list
+from gdas.cnn.genotype import OPERATIONS
 from gdas.cnn.network import Network
 from gdas.cnn.space import build_supernet
 from gdas.cnn.supernet import Supernet
@@ -28,7 +29,6 @@ from gdas.data.images import known
 from gdas.data.settings import TextData
 from gdas.data.shard_index import photos_in
 from gdas.data.text import TextCounts, text_counts
-from gdas.genotype import OPERATIONS
 from gdas.presets import ImageSearchConfig
 from gdas.sampler import Pick
 from orchestrator.experiment.study import Job
@@ -96,7 +96,7 @@ def empty_network(config: TrainConfig) -> Network:
     """
     plain = dataclasses.replace(config, auxiliary_weight=0.0)
     with torch.device("meta"):
-        return build_network(plain, gdas.genotype.PUBLISHED["GDAS_V1"], CLASSES)
+        return build_network(plain, gdas.cnn.genotype.PUBLISHED["GDAS_V1"], CLASSES)
 
 
 def empty_images(count: int, side: int) -> Tensor:

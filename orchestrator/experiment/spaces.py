@@ -13,7 +13,7 @@ from typing import Any, Literal
 from gdas.bench201.config import Bench201SearchConfig
 from gdas.bench201.genotype import random_bench201_genotype
 from gdas.cnn.config import SearchConfig
-from gdas.genotype import AnyGenotype, random_genotype, random_recurrent_genotype
+from gdas.cnn.genotype import AnyGenotype, random_genotype, random_recurrent_genotype
 from gdas.presets import (
     BENCH201_SEARCH_PRESETS,
     SEARCH_PRESETS,

@@ -7,10 +7,11 @@ from functools import cache, partial
 from pathlib import Path
 from typing import cast
 
-import gdas.genotype
+import gdas.cnn.genotype
 from gdas.bench201.genotype import Bench201Genotype
 from gdas.bench201.table import read_table, table_identity, table_path
 from gdas.cnn.config import SearchConfig, TrainConfig
+from gdas.cnn.genotype import Genotype, RecurrentGenotype
 from gdas.cnn.smallest_map import check_smallest_map
 from gdas.cnn.train import check_batches, check_training
 from gdas.data.images import DIGIT_PHOTOS, known, open_images, subset
@@ -20,7 +21,6 @@ from gdas.data.shard_index import open_index, photos_in
 from gdas.data.text import open_tokens, text_counts, text_identity
 from gdas.data.vocabulary import Split
 from gdas.errors import InputError
-from gdas.genotype import Genotype, RecurrentGenotype
 from gdas.rnn.config import TextSearchConfig, TextTrainConfig
 from orchestrator.experiment.config import CellSource, Experiment, FinalSpec, SearchSpec
 from orchestrator.experiment.decode import decode_search, decode_train
@@ -67,7 +67,7 @@ def fixed_cells(experiment: Experiment) -> dict[str, AnyGenotype]:
 def _cell(source: CellSource, task: str, where: str) -> AnyGenotype:
     cell: AnyGenotype
     if source.file is not None:
-        loaded = gdas.genotype.load(source.file)
+        loaded = gdas.cnn.genotype.load(source.file)
         if isinstance(loaded, Bench201Genotype):
             raise InputError(
                 f"{where}.cell.file={source.file}: is a NAS-Bench-201 cell; finals train "
@@ -75,7 +75,9 @@ def _cell(source: CellSource, task: str, where: str) -> AnyGenotype:
             )
         cell = loaded
     elif source.published is not None:
-        cell = (gdas.genotype.PUBLISHED | gdas.genotype.PUBLISHED_RECURRENT)[source.published]
+        cell = (gdas.cnn.genotype.PUBLISHED | gdas.cnn.genotype.PUBLISHED_RECURRENT)[
+            source.published
+        ]
     else:
         cell = _drawn(source, task, where)
     if isinstance(cell, RecurrentGenotype) != (task == "text"):
@@ -99,10 +101,10 @@ def _drawn(source: CellSource, task: str, where: str) -> AnyGenotype:
         )
     seed, exclude_none = source.random or 0, source.exclude_none is not False
     if task == "text":
-        return gdas.genotype.random_recurrent_genotype(
+        return gdas.cnn.genotype.random_recurrent_genotype(
             seed, steps=source.steps or 8, exclude_none=exclude_none
         )
-    return gdas.genotype.random_genotype(
+    return gdas.cnn.genotype.random_genotype(
         seed,
         nodes=source.nodes or 4,
         fixed_reduction=source.fixed_reduction,
@@ -164,7 +166,7 @@ def _standing_in(search: SearchSpec) -> Genotype:
     """A published cell that is built like those the search will find."""
     assert isinstance(search.recipe, SearchConfig)
     fixed = search.recipe.network.reduction == "fixed"
-    return gdas.genotype.PUBLISHED["GDAS_F1" if fixed else "GDAS_V1"]
+    return gdas.cnn.genotype.PUBLISHED["GDAS_F1" if fixed else "GDAS_V1"]
 
 
 def _training_images(data: AnyImageData, folder: Path) -> tuple[int, int]:
@@ -239,7 +241,7 @@ def _expected(final: FinalSpec, searches: dict[str, SearchSpec]) -> Genotype:
         return _standing_in(searches["searched"])
     assert final.cell.combined is not None
     fixed = final.cell.combined.reduce == "fixed"
-    return gdas.genotype.PUBLISHED["GDAS_GF" if fixed else "GDAS_V1"]
+    return gdas.cnn.genotype.PUBLISHED["GDAS_GF" if fixed else "GDAS_V1"]
 
 
 def _check_final(

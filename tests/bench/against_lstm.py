@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 
 import gdas.rnn.train
+from gdas.cnn.genotype import PUBLISHED_RECURRENT, RecurrentGenotype
 from gdas.data.text import open_tokens
-from gdas.genotype import PUBLISHED_RECURRENT, RecurrentGenotype
 from gdas.metrics import count_parameters
 from gdas.presets import text_train_preset
 from gdas.randomness import initial_weights

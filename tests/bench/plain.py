@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gdas.cnn.derive import edge_list
+from gdas.cnn.genotype import OPERATIONS, Edge, Genotype
 from gdas.cnn.layout import Stem as StemName
 from gdas.cnn.layout import cell_places
-from gdas.genotype import OPERATIONS, Edge, Genotype
 from gdas.sampler import Pick
 
 

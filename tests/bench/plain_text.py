@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from gdas.genotype import RECURRENT_OPERATIONS
+from gdas.cnn.genotype import RECURRENT_OPERATIONS
 from gdas.rnn.cell import DerivedCell, SearchCell
 from gdas.sampler import Pick
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Generator
 
-from gdas.genotype import PUBLISHED_RECURRENT
+from gdas.cnn.genotype import PUBLISHED_RECURRENT
 from gdas.rnn.cell import DerivedCell, SearchCell
 from tests.bench.operation_times import group_seconds, top_operations
 from tests.bench.plain_text import PlainDerivedCell, PlainSearchCell

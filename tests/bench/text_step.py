@@ -16,10 +16,10 @@ from itertools import count, islice
 import torch
 
 import gdas.rnn.train
+from gdas.cnn.genotype import PUBLISHED_RECURRENT
 from gdas.config import AlphaUpdate
 from gdas.data.text import Tokens, batch_tokens, bptt_lengths
 from gdas.distributed import workers
-from gdas.genotype import PUBLISHED_RECURRENT
 from gdas.rnn.config import TextSearchConfig, TextTrainConfig
 from gdas.rnn.space import TextSpace
 from gdas.search import SearchSteps

@@ -12,9 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gdas.bench201.genotype import bench201_cell
-from gdas.cnn.network import Network, draw_drop_path
-from gdas.errors import InputError
-from gdas.genotype import (
+from gdas.cnn.genotype import (
     PUBLISHED,
     PUBLISHED_RECURRENT,
     Genotype,
@@ -24,6 +22,8 @@ from gdas.genotype import (
     random_recurrent_genotype,
     read,
 )
+from gdas.cnn.network import Network, draw_drop_path
+from gdas.errors import InputError
 from gdas.genotype_text import SMALLEST, darts_text
 from gdas.metrics import count_parameters
 from tests.harm import harmed, read_harmed, tries

@@ -13,19 +13,19 @@ import torch
 from torch import Tensor, nn
 
 from gdas.checkpoint import Segment, State, digest, load, save
+from gdas.cnn.genotype import (
+    PUBLISHED_RECURRENT,
+    RECURRENT_OPERATIONS,
+    RecurrentGenotype,
+    random_recurrent_genotype,
+)
+from gdas.cnn.genotype import load as load_genotype
 from gdas.config import AlphaUpdate, SamplerConfig, WeightUpdate
 from gdas.data.text import Tokens, batch_tokens, bptt_lengths
 from gdas.distributed import Workers
 from gdas.drawing.draw import draw_recurrent
 from gdas.errors import InputError
 from gdas.files import write_json
-from gdas.genotype import (
-    PUBLISHED_RECURRENT,
-    RECURRENT_OPERATIONS,
-    RecurrentGenotype,
-    random_recurrent_genotype,
-)
-from gdas.genotype import load as load_genotype
 from gdas.metrics import count_parameters
 from gdas.randomness import generator
 from gdas.rnn.cell import DerivedCell, SearchCell

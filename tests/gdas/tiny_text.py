@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from gdas.checkpoint import Segment, State
+from gdas.cnn.genotype import random_recurrent_genotype
 from gdas.data.text import Tokens
-from gdas.genotype import random_recurrent_genotype
 from gdas.randomness import generator
 from gdas.rnn.config import Dropouts, TextTrainConfig
 from gdas.rnn.train import train_text

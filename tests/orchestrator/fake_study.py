@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from gdas.genotype import PUBLISHED
+from gdas.cnn.genotype import PUBLISHED
 from orchestrator.experiment.config import Experiment
 from orchestrator.experiment.load import load_experiment
 from orchestrator.experiment.study import Job, Study, build_study

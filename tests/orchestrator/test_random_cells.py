@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from gdas.cnn.config import Derivation, SearchConfig, SupernetConfig
+from gdas.cnn.genotype import Genotype, RecurrentGenotype
 from gdas.errors import InputError
-from gdas.genotype import Genotype, RecurrentGenotype
 from gdas.presets import SEARCH_PRESETS
 from gdas.rnn.config import TextSearchConfig
 from orchestrator.experiment.config import Experiment

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from gdas.cnn.genotype import PUBLISHED
 from gdas.data.settings import AnyImageData, TextData
-from gdas.genotype import PUBLISHED
 from orchestrator.experiment.load import load_experiment
 from orchestrator.experiment.study import build_study
 from orchestrator.report.report import write_report

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gdas.genotype import PUBLISHED
+from gdas.cnn.genotype import PUBLISHED
 from orchestrator.experiment.study import Job
 from orchestrator.run.scheduler import Scheduler, missing
 from orchestrator.store.failure import write_failure

@@ -23,9 +23,9 @@ from gdas.bench201.config import Bench201SearchConfig
 from gdas.bench201.genotype import ACCURACIES, all_bench201_cells, bench201_from_string
 from gdas.bench201.table import read_table
 from gdas.checkpoint import digest, newest
+from gdas.cnn.genotype import bench201_from_json
 from gdas.data.images import open_images
 from gdas.errors import InputError
-from gdas.genotype import bench201_from_json
 from orchestrator.compare import results
 from orchestrator.cost.estimate import estimated_seconds
 from orchestrator.cost.plan import standing

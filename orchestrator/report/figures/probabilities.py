@@ -16,7 +16,7 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from gdas.genotype import (
+from gdas.cnn.genotype import (
     EDGES_PER_NODE,
     OPERATIONS,
     RECURRENT_OPERATIONS,
