@@ -14,25 +14,19 @@ from typing import get_args
 
 import torch
 
-import gdas.cnn.genotype
+import gdas.genotype
 from gdas.bench201.genotype import EDGES, Bench201Genotype
-from gdas.cnn.genotype import (
-    EDGES_PER_NODE,
-    PUBLISHED,
-    PUBLISHED_RECURRENT,
-    AnyGenotype,
-    Edge,
-    Genotype,
-    RecurrentGenotype,
-    all_nodes,
-)
+from gdas.cell_json import Edge
+from gdas.cnn.genotype import EDGES_PER_NODE, PUBLISHED, Genotype, all_nodes
 from gdas.cnn.layout import Stem
 from gdas.cnn.network import Network
 from gdas.drawing.draw import FIXED_REDUCTION, draw, draw_fixed_reduction
 from gdas.errors import InputError, one_line
 from gdas.files import write_text
+from gdas.genotype import AnyGenotype
 from gdas.genotype_text import darts_text
 from gdas.metrics import count_multiply_adds, count_parameters
+from gdas.rnn.genotype import PUBLISHED_RECURRENT, RecurrentGenotype
 from gdas.rnn.language_model import LanguageModel
 from orchestrator.store.recorded import open_recorded
 from orchestrator.store.storage import is_address
@@ -135,11 +129,11 @@ def find_cell(named: str) -> AnyGenotype:
         raise InputError("CELL: is empty; name a cell, such as GDAS_V1 or cell.json")
     out, separator, search = named.rpartition(":")
     if _is_file(named) or (separator and _is_file(out)):
-        return gdas.cnn.genotype.load(named)
+        return gdas.genotype.load(named)
     if separator and (is_address(out) or _is_folder(out)):
         return _selected(out, search)
     if named.lstrip().startswith(("{", "[", "|", '"')) or "(" in named:
-        return gdas.cnn.genotype.read(named, "CELL")
+        return gdas.genotype.read(named, "CELL")
     if named.upper() in published:
         raise InputError(f"{named}: no such cell; did you mean {named.upper()}?")
     raise InputError(
@@ -172,7 +166,7 @@ def _selected(out: str, search: str) -> AnyGenotype:
     record = store.selection(select) if select else None
     if record is None:
         raise InputError(f"{out}:{search}: nothing is selected yet; see orchestrator.status {out}")
-    return gdas.cnn.genotype.any_from_json(record["winner"]["genotype"], f"selection {search}")
+    return gdas.genotype.any_from_json(record["winner"]["genotype"], f"selection {search}")
 
 
 def _show(options: argparse.Namespace) -> int:

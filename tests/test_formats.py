@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import gdas.cnn.genotype
+import gdas.genotype
 from gdas.bench201.genotype import bench201_from_string
 from gdas.bench201.table import ACCURACIES, ARCHITECTURE
 from orchestrator import cell
@@ -28,8 +29,8 @@ GENOTYPES = [text for kind, text in FENCE.findall(section("Genotypes")) if kind 
 def test_every_genotype_of_the_page_is_read(text: str, tmp_path: Path) -> None:
     path = tmp_path / "cell.txt"
     path.write_text(text)
-    genotype = gdas.cnn.genotype.load(path)
-    assert gdas.cnn.genotype.any_from_json(genotype.to_json()) == genotype
+    genotype = gdas.genotype.load(path)
+    assert gdas.genotype.any_from_json(genotype.to_json()) == genotype
     if '"format"' in text:
         assert (gdas.cnn.genotype.FORMAT in text) == isinstance(
             genotype, gdas.cnn.genotype.Genotype
@@ -45,7 +46,7 @@ def test_the_commands_of_the_page_run(
     assert len(found) == 3
     for command in found:
         assert cell.main(command.split()) == 0, capsys.readouterr().err
-    assert gdas.cnn.genotype.load("cell.json") == gdas.cnn.genotype.load("log.txt")
+    assert gdas.genotype.load("cell.json") == gdas.genotype.load("log.txt")
     assert "Genotype(normal=[('skip_connect', 0)" in Path("cell.txt").read_text()
 
 

@@ -1,35 +1,24 @@
-"""Genotypes: the discrete cells that a search derives and that networks are built from.
+"""Genotypes of image cells: what a search derives and what networks are built from.
 
 Paper Eq. 1 and Fig. 4. A cell has two inputs (source 0 = output of the cell two back, source 1 =
 output of the previous cell) and `nodes` computed nodes (sources 2, 3, ...). Every node adds the
 results of two (operation, source) pairs; the cell's output is the concatenation of its nodes.
-
-A recurrent cell has one input state and a step for every further state: one function of one
-earlier state. Its output is the mean of its states.
-
-The cells of NAS-Bench-201 are in gdas.bench201.genotype; files of all kinds are read here.
-
-A genotype is also the interface between search and training, as a small JSON file; such files are
-untrusted input and are checked field by field. What other projects write is read too
-(gdas.genotype_text).
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gdas.bench201.genotype import BENCH201_FORMAT, Bench201Genotype, bench201_from_json
-from gdas.errors import InputError, one_line
+from gdas.cell_json import Edge, edges_from_json, numbers_from_json
+from gdas.errors import InputError
 from gdas.files import named_object
-from gdas.genotype_text import FORMAT as FORMAT
-from gdas.genotype_text import RECURRENT_FORMAT, genotype_value
-from gdas.published_cells import published_cells, published_recurrent_cells
+from gdas.published_cells import published_cells
+
+FORMAT = "gdas-genotype/1"
 
 OPERATIONS = (
     "none",
@@ -48,13 +37,6 @@ DERIVED_OPERATIONS = (*OPERATIONS, "sep_conv_7x7", "conv_7x1_1x7")
 
 EDGES_PER_NODE = 2
 """T = 2 incoming edges are kept for every node (paper, section 3.2)."""
-
-RECURRENT_OPERATIONS = ("none", "tanh", "relu", "sigmoid", "identity")
-"""The functions of a recurrent cell, in the order of the authors' code."""
-
-MAX_BYTES = 1 << 20
-
-Edge = tuple[str, int]
 
 
 @dataclass(frozen=True)
@@ -114,60 +96,6 @@ class Genotype:
         return value
 
 
-@dataclass(frozen=True)
-class RecurrentGenotype:
-    """One recurrent cell (paper section 4.3 and Fig. 4).
-
-    Attributes:
-        name: for people; no meaning to the code.
-        recurrent: (function, predecessor) of states 1, 2, ...; state 0 is the input state.
-        concat: the states whose mean is the output; left out: all but the input state.
-    """
-
-    name: str
-    recurrent: tuple[Edge, ...]
-    concat: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not self.concat:
-            object.__setattr__(self, "concat", tuple(range(1, len(self.recurrent) + 1)))
-        _check_recurrent(self, f"genotype {self.name!r}")
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON-ready dictionary, the inverse of `recurrent_from_json`."""
-        return {
-            "format": RECURRENT_FORMAT,
-            "name": self.name,
-            "recurrent": [list(edge) for edge in self.recurrent],
-            "concat": list(self.concat),
-        }
-
-
-AnyGenotype = Genotype | RecurrentGenotype | Bench201Genotype
-
-
-def _check_recurrent(genotype: RecurrentGenotype, where: str) -> None:
-    steps = len(genotype.recurrent)
-    if steps == 0:
-        raise InputError(f'{where}: no steps; a recurrent cell needs one or more, as [["tanh", 0]]')
-    for i, (operation, source) in enumerate(genotype.recurrent):
-        if operation not in RECURRENT_OPERATIONS:
-            raise InputError(
-                f"{where}, step {i + 1}: unknown function {operation!r}; "
-                f"known are {', '.join(RECURRENT_OPERATIONS)}"
-            )
-        if not 0 <= source <= i:
-            raise InputError(
-                f"{where}, step {i + 1}: predecessor {source}; this step may read states 0 to {i}"
-            )
-    for state in genotype.concat:
-        if not 0 <= state <= steps or genotype.concat.count(state) > 1:
-            raise InputError(
-                f"{where}, concat: state {state}; must be different states from 0 to {steps}, "
-                "or left out for all but 0"
-            )
-
-
 def all_nodes(edges: Sequence[Edge]) -> tuple[int, ...]:
     """The computed nodes of a cell, as sources and concatenations number them: 2, 3, ..."""
     return tuple(range(2, len(edges) // EDGES_PER_NODE + 2))
@@ -223,123 +151,12 @@ def from_json(value: object, where: str = "genotype") -> Genotype:
     try:
         return Genotype(
             name,
-            _edges(fields.get("normal"), f"{where}, normal"),
-            None if reduce == "fixed" else _edges(reduce, f"{where}, reduce"),
-            *(_concat(fields, key, where) for key in concats),
+            edges_from_json(fields.get("normal"), f"{where}, normal"),
+            None if reduce == "fixed" else edges_from_json(reduce, f"{where}, reduce"),
+            *(numbers_from_json(fields, key, where) for key in concats),
         )
     except InputError as error:
         raise InputError(f"{where}: {error}" if where not in str(error) else str(error)) from None
-
-
-def _edges(value: object, where: str) -> tuple[Edge, ...]:
-    if not isinstance(value, list):
-        raise InputError(
-            f"{where}: expected a list of [operation, source] pairs, such as "
-            '[["sep_conv_3x3", 0], ["skip_connect", 1]]'
-        )
-    edges: list[Edge] = []
-    for i, edge in enumerate(value):
-        match edge:
-            case [str(operation), int(source)] if not isinstance(source, bool):
-                edges.append((operation, source))
-            case _:
-                raise InputError(
-                    f"{where}, edge {i}: expected [operation, source] such as "
-                    f'["sep_conv_3x3", 0], got {one_line(edge, 60)}'
-                )
-    return tuple(edges)
-
-
-def _concat(fields: dict[str, Any], key: str, where: str) -> tuple[int, ...]:
-    """A list of nodes or states; empty if it is left out, which stands for all."""
-    if key not in fields:
-        return ()
-    states = fields[key]
-    if not isinstance(states, list) or not states or any(type(s) is not int for s in states):
-        raise InputError(
-            f"{where}, {key}: must be a list of one or more whole numbers, such as [2, 3, 4, 5], "
-            f"or left out for all; got {one_line(states, 60)}"
-        )
-    return tuple(states)
-
-
-def recurrent_from_json(value: object, where: str = "genotype") -> RecurrentGenotype:
-    """Check a decoded JSON value and build the genotype.
-
-    Args:
-        value: what `RecurrentGenotype.to_json` returned, or anything else; `concat` may be left
-            out.
-        where: what to call it in an error, usually the file.
-
-    Raises:
-        InputError: a key is missing or unknown, or the cell is malformed.
-    """
-    name, fields = named_object(
-        value, RECURRENT_FORMAT, ("recurrent",), where, optional=("concat",)
-    )
-    recurrent = _edges(fields.get("recurrent"), f"{where}, recurrent")
-    try:
-        return RecurrentGenotype(name, recurrent, _concat(fields, "concat", where))
-    except InputError as error:
-        raise InputError(f"{where}: {error}" if where not in str(error) else str(error)) from None
-
-
-def any_from_json(value: object, where: str = "genotype") -> AnyGenotype:
-    """Build the genotype of the kind that a decoded JSON value's `format` names.
-
-    Raises:
-        InputError: an unknown format, or malformed.
-    """
-    form = value.get("format") if isinstance(value, dict) else None
-    if form == RECURRENT_FORMAT:
-        return recurrent_from_json(value, where)
-    if form == BENCH201_FORMAT:
-        return bench201_from_json(value, where)
-    return from_json(value, where)
-
-
-def load(path: str | os.PathLike[str]) -> AnyGenotype:
-    """Read a genotype file of any kind: one of this project's, or as other projects write them.
-
-    Args:
-        path: the file; or FILE:NAME, the genotype that a Python file assigns to a name.
-
-    Raises:
-        InputError: the file is missing, larger than 1 MiB, or has not one genotype.
-    """
-    path, named = Path(path), None
-    try:
-        if not path.exists() and ":" in path.name:
-            file, _, name = str(path).rpartition(":")
-            if Path(file).is_file():
-                path, named = Path(file), name
-        if path.stat().st_size > MAX_BYTES:
-            raise InputError(
-                f"{path}: larger than {MAX_BYTES} bytes, not a genotype file; keep one line of a "
-                f"log: grep Genotype {path.name} | tail -1 > cell.txt"
-            )
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot read the genotype file ({error.strerror})") from None
-    utf16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))  # what PowerShell writes
-    try:
-        text = content.decode("utf-16" if utf16 else "utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not a JSON file ({error}); save it as UTF-8") from None
-    return read(text, str(path), named=named)
-
-
-def read(text: str, where: str, *, named: str | None = None) -> AnyGenotype:
-    """The one genotype in a text, in any of the forms that gdas.genotype_text reads.
-
-    Args:
-        where: what to call the text in an error, usually the file.
-        named: which of several that are assigned to names.
-
-    Raises:
-        InputError: the text has not one genotype, or it is malformed.
-    """
-    return any_from_json(genotype_value(text, where, named=named), where)
 
 
 def random_genotype(
@@ -376,26 +193,7 @@ def random_genotype(
     return Genotype(f"random-{seed}", cell(), None if fixed_reduction else cell())
 
 
-def random_recurrent_genotype(
-    seed: int, *, steps: int = 8, exclude_none: bool = True
-) -> RecurrentGenotype:
-    """A cell drawn uniformly from what a search may derive, by that search's settings."""
-    rng = np.random.default_rng([seed, 0x9DA5])
-    operations = RECURRENT_OPERATIONS[1:] if exclude_none else RECURRENT_OPERATIONS
-    recurrent = []
-    for i in range(steps):
-        operation = operations[int(rng.integers(len(operations)))]
-        recurrent.append((operation, int(rng.integers(i + 1))))
-    return RecurrentGenotype(f"random-{seed}", tuple(recurrent))
-
-
 PUBLISHED = {
     name: Genotype(name, normal, reduce) for name, (normal, reduce) in published_cells().items()
 }
 """Published image cells; gdas.published_cells says where each is from."""
-
-PUBLISHED_RECURRENT = {
-    name: RecurrentGenotype(name, steps, concat)
-    for name, (steps, concat) in published_recurrent_cells().items()
-}
-"""Published recurrent cells. RNN_GDAS: paper Fig. 4. Rest: their authors' code."""

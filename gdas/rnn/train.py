@@ -25,7 +25,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gdas.checkpoint import Segment, State
-from gdas.cnn.genotype import RecurrentGenotype
 from gdas.compute import autocast
 from gdas.data.text import Tokens, batch_tokens, bptt_lengths
 from gdas.distributed import Workers, workers
@@ -33,6 +32,7 @@ from gdas.errors import InputError
 from gdas.metrics import BatchLoss, EpochSums, diverged, require_finite
 from gdas.randomness import generator, initial_weights
 from gdas.rnn.config import TextTrainConfig
+from gdas.rnn.genotype import RecurrentGenotype
 from gdas.rnn.language_model import LanguageModel
 from gdas.rnn.regularisation import draw_masks, temporal_penalty
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 import gdas.cnn.genotype
+import gdas.rnn.genotype
 from gdas.bench201.config import Bench201SearchConfig
 from gdas.bench201.space import Bench201Space
 from gdas.checkpoint import Segment
@@ -149,7 +150,7 @@ def _text_search(job: Job, config: TextSearchConfig, device: torch.device) -> fl
 
 def _text_training(job: Job, config: TextTrainConfig, device: torch.device) -> float:
     of = text_of(job)
-    genotype = gdas.cnn.genotype.PUBLISHED_RECURRENT["RNN_GDAS"]
+    genotype = gdas.rnn.genotype.PUBLISHED_RECURRENT["RNN_GDAS"]
     text = _words((STEPS * config.bptt + 1) * config.batch_size, of.vocabulary)
     short = dataclasses.replace(config, epochs=2, train_tokens=None)
     row = _second(train_text(short, genotype, text, None, None, device=device))

@@ -13,7 +13,8 @@ from typing import Any, Literal
 from gdas.bench201.config import Bench201SearchConfig
 from gdas.bench201.genotype import random_bench201_genotype
 from gdas.cnn.config import SearchConfig
-from gdas.cnn.genotype import AnyGenotype, random_genotype, random_recurrent_genotype
+from gdas.cnn.genotype import random_genotype
+from gdas.genotype import AnyGenotype
 from gdas.presets import (
     BENCH201_SEARCH_PRESETS,
     SEARCH_PRESETS,
@@ -22,6 +23,7 @@ from gdas.presets import (
     Preset,
 )
 from gdas.rnn.config import TextSearchConfig
+from gdas.rnn.genotype import random_recurrent_genotype
 
 SelectBy = Literal["proxy", "shared_weights"]
 

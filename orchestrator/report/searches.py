@@ -7,8 +7,9 @@ import statistics
 from gdas.bench201.config import Bench201SearchConfig
 from gdas.bench201.genotype import Bench201Genotype
 from gdas.cnn.config import SupernetConfig
-from gdas.cnn.genotype import Genotype, any_from_json
+from gdas.cnn.genotype import Genotype
 from gdas.derive import parameter_free
+from gdas.genotype import any_from_json
 from gdas.rnn.config import TextSearchConfig
 from orchestrator.experiment.config import SearchSpec
 from orchestrator.experiment.spaces import SPACES

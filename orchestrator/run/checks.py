@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import cast
 
 import gdas.cnn.genotype
+import gdas.genotype
+import gdas.rnn.genotype
 from gdas.bench201.genotype import Bench201Genotype
 from gdas.bench201.table import read_table, table_identity, table_path
 from gdas.cnn.config import SearchConfig, TrainConfig
-from gdas.cnn.genotype import Genotype, RecurrentGenotype
+from gdas.cnn.genotype import Genotype
 from gdas.cnn.smallest_map import check_smallest_map
 from gdas.cnn.train import check_batches, check_training
 from gdas.data.images import DIGIT_PHOTOS, known, open_images, subset
@@ -22,6 +24,7 @@ from gdas.data.text import open_tokens, text_counts, text_identity
 from gdas.data.vocabulary import Split
 from gdas.errors import InputError
 from gdas.rnn.config import TextSearchConfig, TextTrainConfig
+from gdas.rnn.genotype import RecurrentGenotype
 from orchestrator.experiment.config import CellSource, Experiment, FinalSpec, SearchSpec
 from orchestrator.experiment.decode import decode_search, decode_train
 from orchestrator.experiment.study import Job, Study, build_study
@@ -67,7 +70,7 @@ def fixed_cells(experiment: Experiment) -> dict[str, AnyGenotype]:
 def _cell(source: CellSource, task: str, where: str) -> AnyGenotype:
     cell: AnyGenotype
     if source.file is not None:
-        loaded = gdas.cnn.genotype.load(source.file)
+        loaded = gdas.genotype.load(source.file)
         if isinstance(loaded, Bench201Genotype):
             raise InputError(
                 f"{where}.cell.file={source.file}: is a NAS-Bench-201 cell; finals train "
@@ -75,7 +78,7 @@ def _cell(source: CellSource, task: str, where: str) -> AnyGenotype:
             )
         cell = loaded
     elif source.published is not None:
-        cell = (gdas.cnn.genotype.PUBLISHED | gdas.cnn.genotype.PUBLISHED_RECURRENT)[
+        cell = (gdas.cnn.genotype.PUBLISHED | gdas.rnn.genotype.PUBLISHED_RECURRENT)[
             source.published
         ]
     else:
@@ -101,7 +104,7 @@ def _drawn(source: CellSource, task: str, where: str) -> AnyGenotype:
         )
     seed, exclude_none = source.random or 0, source.exclude_none is not False
     if task == "text":
-        return gdas.cnn.genotype.random_recurrent_genotype(
+        return gdas.rnn.genotype.random_recurrent_genotype(
             seed, steps=source.steps or 8, exclude_none=exclude_none
         )
     return gdas.cnn.genotype.random_genotype(

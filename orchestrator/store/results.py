@@ -19,7 +19,7 @@ from __future__ import annotations
 from typing import Any, Literal, NotRequired, TypedDict
 
 GenotypeJson = dict[str, Any]
-"""A cell as `to_json` of its genotype writes it; `gdas.cnn.genotype.any_from_json` checks and reads
+"""A cell as `to_json` of its genotype writes it; `gdas.genotype.any_from_json` checks and reads
 it."""
 
 Cause = Literal["own", "input", "process", "node"]

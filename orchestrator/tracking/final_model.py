@@ -23,10 +23,10 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-import gdas.cnn.genotype
+import gdas.genotype
 from gdas.bench201.genotype import Bench201Genotype
 from gdas.cnn.config import TrainConfig
-from gdas.cnn.genotype import Genotype, RecurrentGenotype
+from gdas.cnn.genotype import Genotype
 from gdas.cnn.network import Network
 from gdas.cnn.train import build_network
 from gdas.data.augment import normalise
@@ -34,6 +34,7 @@ from gdas.data.images import known
 from gdas.data.shard_index import open_index
 from gdas.data.text import batch_tokens, text_counts
 from gdas.files import write_json
+from gdas.rnn.genotype import RecurrentGenotype
 from gdas.rnn.language_model import LanguageModel
 from gdas.rnn.train import build_language_model
 from orchestrator.cost.workload import image_side
@@ -108,7 +109,7 @@ class FinalModel:
 
     def __init__(self, about: About, weights: dict[str, torch.Tensor]) -> None:
         self.config = decode_train(about["config"])
-        genotype = gdas.cnn.genotype.any_from_json(about["genotype"], ABOUT)
+        genotype = gdas.genotype.any_from_json(about["genotype"], ABOUT)
         assert not isinstance(genotype, Bench201Genotype)
         self.network: Network | LanguageModel
         if isinstance(self.config, TrainConfig):

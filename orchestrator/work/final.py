@@ -13,7 +13,7 @@ from typing import Any, NotRequired, TypedDict
 
 import torch
 
-import gdas.cnn.genotype
+import gdas.genotype
 from gdas.cnn.config import TrainConfig
 from gdas.cnn.genotype import Genotype
 from gdas.cnn.train import build_network, train_image
@@ -54,7 +54,7 @@ def settle_provenance(folder: JobFolder, settings: JobSettings, selections: Path
     elif cell["source"] == "combined":
         tracks = [cell["normal"], *([cell["reduce"]] if cell["reduce"] != "fixed" else [])]
         records = [_selected(track, settings, selections) for track in tracks]
-        halves = [gdas.cnn.genotype.any_from_json(r["winner"]["genotype"]) for r in records]
+        halves = [gdas.genotype.any_from_json(r["winner"]["genotype"]) for r in records]
         normal, reduce = halves[0], halves[1] if len(halves) > 1 else None
         assert isinstance(normal, Genotype) and (reduce is None or isinstance(reduce, Genotype))
         name = f"{cell['normal']}-{cell['reduce']}"
@@ -89,7 +89,7 @@ def require_provenance(folder: JobFolder) -> Provenance:
     path = folder.path / "provenance.json"
     try:
         provenance: Provenance = json.loads(path.read_text())
-        gdas.cnn.genotype.any_from_json(provenance["genotype"], str(path))
+        gdas.genotype.any_from_json(provenance["genotype"], str(path))
     except (OSError, ValueError, KeyError):
         raise PermissionError(f"the test split stays closed: no provenance record {path}") from None
     return provenance
@@ -103,7 +103,7 @@ def train_worker(path: str, on_record: Callable[[Record], None] = lambda record:
     with open_job(path) as job:
         config = decode_train(job.recipe["config"])
         provenance = require_provenance(job.folder)
-        genotype = gdas.cnn.genotype.any_from_json(provenance["genotype"])
+        genotype = gdas.genotype.any_from_json(provenance["genotype"])
         if isinstance(config, TrainConfig):
             start, describe = _images(config, genotype, job.data, job.device)
         else:

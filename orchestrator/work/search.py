@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-import gdas.cnn.genotype
+import gdas.genotype
 from gdas.bench201.config import Bench201SearchConfig
 from gdas.bench201.derive import derive_bench201_genotype
 from gdas.bench201.network import CELL_TYPE
@@ -20,7 +20,7 @@ from gdas.bench201.space import Bench201Space
 from gdas.bench201.space import score_with_shared_weights as score_bench201_cells
 from gdas.cnn.config import SearchConfig, TrainConfig
 from gdas.cnn.derive import derive_genotype
-from gdas.cnn.genotype import AnyGenotype, Genotype, RecurrentGenotype
+from gdas.cnn.genotype import Genotype
 from gdas.cnn.halves import search_split
 from gdas.cnn.measure import measure_iterations
 from gdas.cnn.space import ImageSpace, Score, compare_drawn_with_uniform, score_with_shared_weights
@@ -28,9 +28,11 @@ from gdas.cnn.train import build_network, train_image
 from gdas.data.images import open_images
 from gdas.data.text import open_tokens
 from gdas.derive import DerivedCell
+from gdas.genotype import AnyGenotype
 from gdas.metrics import count_parameters, require_finite
 from gdas.presets import ImageSearchConfig
 from gdas.rnn.config import TextSearchConfig
+from gdas.rnn.genotype import RecurrentGenotype
 from gdas.rnn.space import TextSpace
 from gdas.rnn.train import build_language_model, train_text
 from gdas.search import search
@@ -138,9 +140,9 @@ def run_proxy(path: str, on_record: Report = lambda record: None) -> ProxyResult
         if job.settings["needs"]:
             result_of_search = job.needed().result(SearchResult)
             assert result_of_search is not None, "a proxy training runs after its search"
-            genotype = gdas.cnn.genotype.any_from_json(result_of_search["genotype"])
+            genotype = gdas.genotype.any_from_json(result_of_search["genotype"])
         else:
-            genotype = gdas.cnn.genotype.any_from_json(job.recipe["genotype"])
+            genotype = gdas.genotype.any_from_json(job.recipe["genotype"])
         start: Loop
         network: torch.nn.Module
         if isinstance(config, TrainConfig):

@@ -36,7 +36,6 @@ from gdas.bench201.network import EVERYTHING, Cell, Network, ResidualBlock, pick
 from gdas.bench201.space import Bench201Space, build_bench201_supernet, score_with_shared_weights
 from gdas.bench201.table import Table, read_table, spearman, table_path
 from gdas.checkpoint import Segment, State, digest
-from gdas.cnn.genotype import load
 from gdas.cnn.halves import search_split
 from gdas.config import AlphaUpdate, SamplerConfig, WeightUpdate
 from gdas.data.arrow import Images
@@ -45,6 +44,7 @@ from gdas.data.settings import IMAGE_DATA, TableData
 from gdas.drawing.draw import draw_bench201
 from gdas.errors import InputError
 from gdas.files import write_json
+from gdas.genotype import load
 from gdas.metrics import BatchLoss, count_multiply_adds, count_parameters
 from gdas.randomness import generator
 from gdas.sampler import Pick

@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import Generator
 
-from gdas.cnn.genotype import OPERATIONS, PUBLISHED, Edge, Genotype, check_cell, random_genotype
+from gdas.cell_json import Edge
+from gdas.cnn.genotype import OPERATIONS, PUBLISHED, Genotype, check_cell, random_genotype
 from gdas.cnn.layout import ImageNetStem
 from gdas.cnn.network import Network
 from gdas.cnn.supernet import Supernet

@@ -12,13 +12,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gdas.cnn.genotype import PUBLISHED_RECURRENT
 from gdas.data.corpora import CORPORA, find_file
 from gdas.data.own_text import own_text
 from gdas.data.settings import TextData
 from gdas.data.text import Tokens, open_tokens, text_counts, text_identity
 from gdas.data.vocabulary import Split, encode, vocabulary_of
 from gdas.errors import InputError
+from gdas.rnn.genotype import PUBLISHED_RECURRENT
 from gdas.rnn.train import train_text
 from tests.gdas.test_text import TEXTS, TRAIN_IDS, lay_out, sha
 from tests.gdas.tiny import CPU

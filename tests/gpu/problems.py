@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gdas.cnn.cell import FixedReductionCell, SearchCell
-from gdas.cnn.genotype import PUBLISHED, PUBLISHED_RECURRENT
+from gdas.cnn.genotype import PUBLISHED
 from gdas.cnn.network import Network, draw_drop_path
 from gdas.cnn.operations import Style, build_operation
 from gdas.cnn.supernet import Supernet
@@ -18,6 +18,7 @@ from gdas.config import SamplerConfig
 from gdas.randomness import generator, initial_weights
 from gdas.rnn.config import Dropouts
 from gdas.rnn.derive import CELL_TYPE
+from gdas.rnn.genotype import PUBLISHED_RECURRENT
 from gdas.rnn.language_model import LanguageModel
 from gdas.rnn.regularisation import draw_masks, temporal_penalty
 from gdas.rnn.supernet import RecurrentSupernet

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 import orchestrator.run.checks
-from gdas.cnn.genotype import PUBLISHED, load
+from gdas.cnn.genotype import PUBLISHED
+from gdas.genotype import load
 from orchestrator import cell, compare, doctor, jobs, status
 from orchestrator.cost.ram import estimated_bytes
 from orchestrator.experiment.load import load_experiment

@@ -383,7 +383,7 @@ def test_logits_that_have_hardly_moved_alarm() -> None:
 
 
 def test_the_first_step_of_a_hard_recurrent_search_alarms() -> None:
-    from gdas.cnn.genotype import PUBLISHED_RECURRENT
+    from gdas.rnn.genotype import PUBLISHED_RECURRENT
 
     rows = [[0.0] * 5] + [[4.0, 0.0, 0.0, 0.0, 0.0]] * 35
     recurrent = record(1, rows, kind="recurrent", cell=next(iter(PUBLISHED_RECURRENT.values())))

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 import gdas.drawing.draw
-from gdas.cnn.genotype import any_from_json
+from gdas.genotype import any_from_json
 from orchestrator.store.results import GenotypeJson, Record
 
 COLOURS = ("#0969da", "#bc4c00", "#1a7f37", "#8250df", "#cf222e", "#57606a", "#bf8700", "#0550ae")

@@ -1,0 +1,81 @@
+"""Genotypes, the discrete cells, of every search space: their files are read here.
+
+Those of each space are in its folder: gdas.cnn.genotype, gdas.rnn.genotype, gdas.bench201.genotype.
+
+A genotype is the interface between search and training, as a small JSON file; such files are
+untrusted input and are checked field by field. What other projects write is read too
+(gdas.genotype_text).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from gdas.bench201.genotype import BENCH201_FORMAT, Bench201Genotype, bench201_from_json
+from gdas.cnn.genotype import Genotype, from_json
+from gdas.errors import InputError
+from gdas.genotype_text import genotype_value
+from gdas.rnn.genotype import RECURRENT_FORMAT, RecurrentGenotype, recurrent_from_json
+
+MAX_BYTES = 1 << 20
+
+AnyGenotype = Genotype | RecurrentGenotype | Bench201Genotype
+
+
+def any_from_json(value: object, where: str = "genotype") -> AnyGenotype:
+    """Build the genotype of the kind that a decoded JSON value's `format` names.
+
+    Raises:
+        InputError: an unknown format, or malformed.
+    """
+    form = value.get("format") if isinstance(value, dict) else None
+    if form == RECURRENT_FORMAT:
+        return recurrent_from_json(value, where)
+    if form == BENCH201_FORMAT:
+        return bench201_from_json(value, where)
+    return from_json(value, where)
+
+
+def load(path: str | os.PathLike[str]) -> AnyGenotype:
+    """Read a genotype file of any kind: one of this project's, or as other projects write them.
+
+    Args:
+        path: the file; or FILE:NAME, the genotype that a Python file assigns to a name.
+
+    Raises:
+        InputError: the file is missing, larger than 1 MiB, or has not one genotype.
+    """
+    path, named = Path(path), None
+    try:
+        if not path.exists() and ":" in path.name:
+            file, _, name = str(path).rpartition(":")
+            if Path(file).is_file():
+                path, named = Path(file), name
+        if path.stat().st_size > MAX_BYTES:
+            raise InputError(
+                f"{path}: larger than {MAX_BYTES} bytes, not a genotype file; keep one line of a "
+                f"log: grep Genotype {path.name} | tail -1 > cell.txt"
+            )
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot read the genotype file ({error.strerror})") from None
+    utf16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))  # what PowerShell writes
+    try:
+        text = content.decode("utf-16" if utf16 else "utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not a JSON file ({error}); save it as UTF-8") from None
+    return read(text, str(path), named=named)
+
+
+def read(text: str, where: str, *, named: str | None = None) -> AnyGenotype:
+    """The one genotype in a text, in any of the forms that gdas.genotype_text reads.
+
+    Args:
+        where: what to call the text in an error, usually the file.
+        named: which of several that are assigned to names.
+
+    Raises:
+        InputError: the text has not one genotype, or it is malformed.
+    """
+    return any_from_json(genotype_value(text, where, named=named), where)
