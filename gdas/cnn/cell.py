@@ -14,11 +14,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from gdas.cell_json import Edge
 from gdas.cnn.derive import edge_list
+from gdas.cnn.genotype import EDGES_PER_NODE, OPERATIONS
 from gdas.cnn.operations import FactorizedReduce, Style, build_operation, conv_norm
 from gdas.cnn.rearrange import concatenate
 from gdas.errors import InputError
-from gdas.genotype import EDGES_PER_NODE, OPERATIONS, Edge
 from gdas.sampler import Pick
 
 NONE = OPERATIONS.index("none")

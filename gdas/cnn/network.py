@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gdas.cnn.cell import DerivedCell, FixedReductionCell
+from gdas.cnn.genotype import Genotype
 from gdas.cnn.layout import Macro, Stem, build_stem, cell_places
 from gdas.cnn.operations import Style
 from gdas.errors import InputError
-from gdas.genotype import Genotype
 
 AUXILIARY_SIZES = {"cifar": range(29, 41), "imagenet": range(193, 257)}
 """Input sizes for which the auxiliary head's pooling leaves exactly 2 x 2."""

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 import gdas.cnn.train
 from gdas.checkpoint import Segment, State, digest, save
 from gdas.cnn.config import TrainConfig
+from gdas.cnn.genotype import PUBLISHED
 from gdas.data.arrow import Images
 from gdas.data.augment import Moves
 from gdas.data.images import open_images
 from gdas.data.settings import ImageData
-from gdas.genotype import PUBLISHED
 from tests.gdas.team import joined
 from tests.gdas.tiny import CPU, latest, train_config
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 import orchestrator.run.checks
-from gdas.genotype import PUBLISHED, load
+from gdas.cnn.genotype import PUBLISHED
+from gdas.genotype import load
 from orchestrator import cell, compare, doctor, jobs, status
 from orchestrator.cost.estimate import estimated_bytes
 from orchestrator.experiment.build import build_study

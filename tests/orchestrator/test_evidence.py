@@ -14,8 +14,8 @@ from matplotlib.image import imread
 from gdas.bench201.config import Bench201SearchConfig
 from gdas.bench201.genotype import Bench201Genotype
 from gdas.cnn.config import SearchConfig, TrainConfig
+from gdas.cnn.genotype import OPERATIONS, PUBLISHED
 from gdas.data.settings import IMAGE_DATA, ImageData
-from gdas.genotype import OPERATIONS, PUBLISHED
 from gdas.rnn.config import TextSearchConfig, TextTrainConfig
 from orchestrator.paper import tables as paper
 from orchestrator.paper.config import IGNORED, papers_final, papers_search, size_differences
@@ -387,7 +387,7 @@ def test_logits_that_have_hardly_moved_alarm() -> None:
 
 
 def test_the_first_step_of_a_hard_recurrent_search_alarms() -> None:
-    from gdas.genotype import PUBLISHED_RECURRENT
+    from gdas.rnn.genotype import PUBLISHED_RECURRENT
 
     rows = [[0.0] * 5] + [[4.0, 0.0, 0.0, 0.0, 0.0]] * 35
     recurrent = record(1, rows, kind="recurrent", cell=next(iter(PUBLISHED_RECURRENT.values())))

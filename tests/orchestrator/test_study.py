@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 import gdas
+from gdas.cnn.genotype import PUBLISHED
 from gdas.data.settings import AnyImageData, PhotoData, TableData, TextData
 from gdas.errors import InputError
-from gdas.genotype import PUBLISHED
 from orchestrator.experiment.build import build_study
 from orchestrator.experiment.load import load_experiment
 from orchestrator.experiment.study import Study

@@ -5,7 +5,7 @@ What a test does not name has a value that says nothing.
 
 from __future__ import annotations
 
-from gdas.genotype import PUBLISHED
+from gdas.cnn.genotype import PUBLISHED
 from orchestrator.store.results import (
     Details,
     Environment,

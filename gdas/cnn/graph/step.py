@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from gdas.checkpoint import State
 from gdas.cnn.cell import SearchCell
 from gdas.cnn.config import SearchConfig
+from gdas.cnn.genotype import OPERATIONS
 from gdas.cnn.graph import update
 from gdas.cnn.graph.cell import TILE, WARPS, GraphCell, apply_cell, graph_cell
 from gdas.cnn.graph.flat import UNIT, flatten_weights
@@ -27,7 +28,6 @@ from gdas.cnn.graph.tables import TURNS, Table, Turn, draw_table
 from gdas.cnn.space import ImageSpace
 from gdas.data.arrow import Images
 from gdas.data.settings import ImageData
-from gdas.genotype import OPERATIONS
 from gdas.metrics import EpochSums
 from gdas.search import SearchSteps
 
