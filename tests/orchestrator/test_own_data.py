@@ -12,8 +12,8 @@ from gdas.data.settings import TextData
 from gdas.errors import InputError
 from gdas.rnn.config import TextSearchConfig
 from orchestrator import doctor
+from orchestrator.experiment.build import settings_of
 from orchestrator.experiment.load import experiment_of
-from orchestrator.experiment.study import settings_of
 
 OWN = """
 finals:
