@@ -25,6 +25,7 @@ from gdas.cnn.graph.cell import TILE, WARPS, GraphCell, apply_cell, graph_cell
 from gdas.cnn.graph.flat import UNIT, flatten_weights
 from gdas.cnn.graph.logits import adam, corrections, device_logits, draw, relaxed_gradient
 from gdas.cnn.graph.tables import TURNS, Table, Turn, draw_table
+from gdas.cnn.norm import BatchNorm
 from gdas.cnn.space import ImageSpace
 from gdas.data.arrow import Images
 from gdas.data.settings import ImageData
@@ -58,6 +59,9 @@ class GraphSteps:
         self.device = space.device
         self.supernet = space.supernet
         self.flat = flatten_weights(self.supernet)
+        for module in self.supernet.modules():
+            if isinstance(module, BatchNorm):
+                module.counts_on_host = False
         self.cells: dict[int, GraphCell] = {
             i: graph_cell(cell, i, self.flat, precision=precision, tile=tile, warps=warps)
             for i, cell in enumerate(self.supernet.cells)
