@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gdas.checkpoint import State
-from gdas.cnn.cell import SearchCell
+from gdas.cnn.cell import FixedReductionCell, SearchCell
 from gdas.cnn.config import SearchConfig
 from gdas.cnn.genotype import OPERATIONS
 from gdas.cnn.graph import update
 from gdas.cnn.graph.cell import TILE, WARPS, GraphCell, apply_cell, graph_cell
+from gdas.cnn.graph.fixed import fixed_cell
 from gdas.cnn.graph.flat import UNIT, flatten_weights
 from gdas.cnn.graph.logits import adam, corrections, device_logits, draw, relaxed_gradient
 from gdas.cnn.graph.tables import TURNS, Table, Turn, draw_table
@@ -232,9 +233,10 @@ class GraphSteps:
         for i, cell in enumerate(net.cells):
             if i:
                 s0_BCHW, s1_BCHW = s1_BCHW, F.relu(out_BCHW)
-            if not isinstance(cell, SearchCell):
-                out_BCHW = cell(s0_BCHW, s1_BCHW, None)
+            if isinstance(cell, FixedReductionCell):
+                out_BCHW = fixed_cell(cell, s0_BCHW, s1_BCHW)
                 continue
+            assert isinstance(cell, SearchCell)
             place = list(self.cells).index(i)
             c0_BCHW, c1_BCHW = cell.preprocess(s0_BCHW, s1_BCHW)
             gates, operations = self.gates[place], self.operations_N[place]
