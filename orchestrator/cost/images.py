@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from gdas.bench201.network import Network as Bench201Network
 from gdas.cnn.config import SearchConfig, TrainConfig
 from gdas.cnn.derive import edge_list
+from gdas.cnn.genotype import OPERATIONS, PUBLISHED
 from gdas.cnn.network import Network
 from gdas.cnn.space import ImageSpace, build_supernet
 from gdas.cnn.supernet import Supernet
@@ -29,7 +30,6 @@ from gdas.data.images import known, open_images
 from gdas.data.settings import AnyImageData, PhotoData
 from gdas.data.shard_index import photos_in
 from gdas.data.source import ImageSource
-from gdas.genotype import OPERATIONS, PUBLISHED
 from gdas.metrics import count_multiply_adds, count_parameters
 from gdas.sampler import Pick
 from gdas.search import SearchSpace, search

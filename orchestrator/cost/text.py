@@ -18,8 +18,8 @@ import torch
 from gdas.data.settings import TextData
 from gdas.data.text import TextCounts, Tokens, batch_tokens, text_counts
 from gdas.data.vocabulary import Split
-from gdas.genotype import PUBLISHED_RECURRENT, RECURRENT_OPERATIONS
 from gdas.rnn.config import TextSearchConfig, TextTrainConfig
+from gdas.rnn.genotype import PUBLISHED_RECURRENT, RECURRENT_OPERATIONS
 from gdas.rnn.space import TextSpace
 from gdas.rnn.train import build_language_model, evaluate, train_text
 from gdas.search import search

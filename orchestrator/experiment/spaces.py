@@ -13,13 +13,8 @@ from typing import Any, Literal
 from gdas.bench201.config import Bench201SearchConfig
 from gdas.bench201.genotype import Bench201Genotype, random_bench201_genotype
 from gdas.cnn.config import SearchConfig
-from gdas.genotype import (
-    AnyGenotype,
-    Genotype,
-    RecurrentGenotype,
-    random_genotype,
-    random_recurrent_genotype,
-)
+from gdas.cnn.genotype import Genotype, random_genotype
+from gdas.genotype import AnyGenotype
 from gdas.presets import (
     BENCH201_SEARCH_PRESETS,
     SEARCH_PRESETS,
@@ -29,6 +24,7 @@ from gdas.presets import (
     image_search_preset,
 )
 from gdas.rnn.config import TextSearchConfig
+from gdas.rnn.genotype import RecurrentGenotype, random_recurrent_genotype
 
 SelectBy = Literal["proxy", "shared_weights"]
 

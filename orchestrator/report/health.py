@@ -21,8 +21,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from gdas.bench201.genotype import CELL_OPERATIONS, Bench201Genotype
+from gdas.cnn.genotype import OPERATIONS, Genotype
 from gdas.derive import PARAMETER_FREE, parameter_free
-from gdas.genotype import OPERATIONS, Genotype, any_from_json
+from gdas.genotype import any_from_json
 from gdas.presets import AnySearchConfig
 from orchestrator.experiment.spaces import SPACES
 from orchestrator.store.results import Record

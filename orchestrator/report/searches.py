@@ -5,8 +5,9 @@ from __future__ import annotations
 import statistics
 
 from gdas.bench201.genotype import Bench201Genotype
+from gdas.cnn.genotype import Genotype
 from gdas.derive import parameter_free
-from gdas.genotype import Genotype, any_from_json
+from gdas.genotype import any_from_json
 from orchestrator.experiment.config import SearchSpec
 from orchestrator.experiment.kinds import load
 from orchestrator.experiment.spaces import SPACES

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import cast
 
 from gdas.cnn.config import SearchConfig, TrainConfig
+from gdas.cnn.genotype import PUBLISHED, Genotype, random_genotype
 from gdas.cnn.smallest_map import check_smallest_map
 from gdas.cnn.train import check_batches, check_training
 from gdas.data.images import DIGIT_PHOTOS, identity, known, subset
 from gdas.data.settings import AnyImageData, PhotoData
 from gdas.data.shard_index import open_index, photos_in
 from gdas.errors import InputError
-from gdas.genotype import PUBLISHED, Genotype, random_genotype
 from gdas.presets import ImageSearchConfig
 from orchestrator.experiment.config import CellSource, FinalSpec, SearchSpec
 from orchestrator.run.sizes import check_image_search, under

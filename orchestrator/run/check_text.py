@@ -10,8 +10,8 @@ from gdas.data.settings import TextData
 from gdas.data.text import text_counts, text_identity
 from gdas.data.vocabulary import Split
 from gdas.errors import InputError
-from gdas.genotype import RecurrentGenotype, random_recurrent_genotype
 from gdas.rnn.config import TextSearchConfig, TextTrainConfig
+from gdas.rnn.genotype import RecurrentGenotype, random_recurrent_genotype
 from orchestrator.experiment.config import CellSource, FinalSpec, SearchSpec
 from orchestrator.run.sizes import check_text_search, check_text_training, under
 

@@ -15,14 +15,15 @@ import torch
 
 import gdas.genotype
 from gdas.cnn.config import TrainConfig
+from gdas.cnn.genotype import Genotype
 from gdas.cnn.train import build_network, train_image
 from gdas.data.images import open_images, subset
 from gdas.data.text import open_tokens
 from gdas.distributed import workers
 from gdas.files import write_json
-from gdas.genotype import Genotype, RecurrentGenotype
 from gdas.metrics import count_multiply_adds, count_parameters
 from gdas.rnn.config import TextTrainConfig
+from gdas.rnn.genotype import RecurrentGenotype
 from gdas.rnn.train import build_language_model, train_text
 from orchestrator.experiment.decode import decode_train
 from orchestrator.experiment.kinds import load

@@ -10,13 +10,15 @@ from functools import partial
 from torch import nn
 
 from gdas.cnn.config import SearchConfig, TrainConfig
+from gdas.cnn.genotype import Genotype
 from gdas.cnn.halves import search_split
 from gdas.cnn.train import build_network, train_image
 from gdas.data.images import open_images
 from gdas.data.text import open_tokens
-from gdas.genotype import Genotype, RecurrentGenotype, any_from_json
+from gdas.genotype import any_from_json
 from gdas.metrics import count_parameters
 from gdas.rnn.config import TextTrainConfig
+from gdas.rnn.genotype import RecurrentGenotype
 from gdas.rnn.train import build_language_model, train_text
 from orchestrator.experiment.decode import decode_search, decode_train
 from orchestrator.experiment.kinds import load

@@ -14,11 +14,11 @@ import torch
 
 from gdas.cnn.config import SearchConfig, SupernetConfig
 from gdas.cnn.derive import derive_cell, edge_list
+from gdas.cnn.genotype import OPERATIONS, Genotype, from_json, random_genotype
 from gdas.cnn.network import Network
 from gdas.cnn.space import build_supernet
 from gdas.derive import parameter_free
 from gdas.drawing.draw import draw
-from gdas.genotype import OPERATIONS, Genotype, from_json, random_genotype
 from gdas.metrics import count_multiply_adds
 from orchestrator.cost.images import cell_size, every_operation_in_turn
 from orchestrator.report.figures.probabilities import probability_figure
