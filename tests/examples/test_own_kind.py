@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gdas.genotype import PUBLISHED
+from gdas.cnn.genotype import PUBLISHED
 from orchestrator.cost.estimate import estimated_seconds
 from orchestrator.experiment.build import make_job
 from orchestrator.experiment.config import Experiment
