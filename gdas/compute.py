@@ -1,7 +1,15 @@
-"""Device, threads and precision, always from settings, never from what happens to be visible."""
+"""Device, threads and precision, always from settings, never from what happens to be visible.
+
+`precision: float32` is float32 on a GPU too: TensorFloat32, which PyTorch allows in convolutions by
+default, keeps 10 of the 23 bits of a number. Rounding forward passes so makes ReLUs and poolings
+choose otherwise, and the gradient of a search's logits is then off by 20 to 40 % of its norm
+(beside float64, rounded so on a CPU; float32 itself: 0.4 %). For speed there is `bfloat16`.
+tests/gpu measures them on a card.
+"""
 
 from __future__ import annotations
 
+import warnings
 from contextlib import AbstractContextManager
 
 import torch
@@ -11,7 +19,7 @@ from gdas.errors import InputError
 
 
 def open_device(name: str, *, threads: int, deterministic: bool = True) -> torch.device:
-    """Set this process up and return the device.
+    """Set this process up and return the device; TensorFloat32 is off.
 
     Args:
         name: "cpu", "cuda" or "cuda:0" ...
@@ -30,7 +38,20 @@ def open_device(name: str, *, threads: int, deterministic: bool = True) -> torch
     torch.set_num_threads(threads)
     torch.backends.cudnn.deterministic = deterministic
     torch.backends.cudnn.benchmark = not deterministic
+    allow_tf32(False)
     return device
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Say whether float32 products and convolutions on CUDA may be TensorFloat32's.
+
+    By the older of PyTorch's two interfaces, which sets the newer one as well, but not conversely;
+    some versions warn of that.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.backends.cuda.matmul.allow_tf32 = allowed
+        torch.backends.cudnn.allow_tf32 = allowed
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:

@@ -51,10 +51,3 @@ def workers() -> Workers:
     if dist.is_available() and dist.is_initialized():
         return Workers(dist.get_rank(), dist.get_world_size())
     return Workers(0, 1)
-
-
-def unwrap(network: nn.Module) -> nn.Module:
-    """The network under torch.compile and DistributedDataParallel."""
-    network = getattr(network, "_orig_mod", network)
-    inner = network.module if isinstance(network, DistributedDataParallel) else network
-    return getattr(inner, "_orig_mod", inner)

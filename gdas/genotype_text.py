@@ -20,12 +20,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from gdas.bench201.genotype import BENCH201_FORMAT
+from gdas.cnn.genotype import FORMAT
 from gdas.edge_lists import one_list, operations_and_sources, two_a_node, whole_numbers
 from gdas.errors import InputError, one_line
 from gdas.python_text import Called, read_value
+from gdas.rnn.genotype import RECURRENT_FORMAT
 
-FORMAT = "gdas-genotype/1"
-RECURRENT_FORMAT = "gdas-recurrent-genotype/1"
 FORMATS = (FORMAT, RECURRENT_FORMAT, BENCH201_FORMAT)
 
 SMALLEST = (

@@ -1,11 +1,12 @@
-"""Cells that papers published, as text; gdas.genotype.PUBLISHED has them by name.
+"""Cells that papers published, as text; built in gdas.cnn.genotype and gdas.rnn.genotype.
 
 GDAS_V1, GDAS_F1: paper Fig. 4. GDAS_GF, GDAS_FG: Table 5, rows 2 and 3. DARTS, P-DARTS and the
 recurrent cells but RNN_GDAS (Fig. 4): the code of GDAS's authors. PC_DARTS: Xu et al., ICLR 2020.
 SGAS_CRI1, SGAS_CRI2: Li et al., CVPR 2020, the best cells of criterion 1 and 2. DRNAS: Chen et al.,
 ICLR 2021, with progressive learning. These come from their authors' code, and their parameters
 (without the auxiliary head, on CIFAR-10 with 36 channels and 20 cells, or on ImageNet with 48 and
-14) are the figure that their papers print, to its last digit (tests/gdas/test_golden.py).
+14) are the published figure, to its last digit, as that code or a later project's comments give it
+(tests/gdas/test_golden.py); the papers themselves were not at hand.
 """
 
 from __future__ import annotations

@@ -22,3 +22,13 @@ def temperature(epoch: int, epochs: int, start: float, end: float, *, reaches_en
 def cosine(epoch: int, epochs: int, start: float, end: float) -> float:
     """Cosine learning rate of a 0-based epoch: `start` first, `end` after the last."""
     return end + (start - end) * (1 + math.cos(math.pi * epoch / epochs)) / 2
+
+
+def exponential(epoch: int, start: float, factor: float) -> float:
+    """Learning rate that falls by the same factor every epoch."""
+    return start * factor**epoch
+
+
+def warm_up(epoch: int, epochs: int, end: float) -> float:
+    """Learning rate that rises linearly: `end` in the last of the `epochs` that warm up."""
+    return end * (epoch + 1) / epochs

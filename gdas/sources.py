@@ -261,7 +261,7 @@ _CHECKSUM = "any: other files than the published ones; they have a name of their
 _SEED = "names the run; results are reported by seed"
 _ROUNDING = "where and how it is computed; only rounding differs"
 _COMPARED = "our own comparison after the search; the search does not depend on it"
-_PRECISION = "arithmetic of this machine; no source names one"
+_PRECISION = "no source names one; float32 is never TensorFloat32"
 
 _OF_IMAGES = {
     "task": _TASK,

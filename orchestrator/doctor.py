@@ -16,7 +16,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-from typing import Literal, NamedTuple, cast
+from typing import Literal, cast
 
 import torch
 from packaging.requirements import Requirement
@@ -28,8 +28,7 @@ from gdas.data.shard_index import open_index
 from gdas.data.source import Split
 from gdas.data.text import text_counts, text_identity
 from gdas.errors import InputError, one_line
-from orchestrator.cost.estimate import estimated_seconds
-from orchestrator.cost.ram import PROCESS, estimated_bytes
+from orchestrator.cost.estimate import PROCESS, estimated_bytes, estimated_seconds
 from orchestrator.experiment.config import Experiment
 from orchestrator.experiment.load import experiment_of
 from orchestrator.experiment.study import Job
@@ -44,7 +43,7 @@ from orchestrator.terminal.command import (
     run_command,
     say_next,
 )
-from orchestrator.terminal.words import clock
+from orchestrator.terminal.words import Finding, clock
 
 MORE = """examples:
   python -m orchestrator.doctor                             for the smoke experiment
@@ -55,18 +54,6 @@ Each line begins with ok, note or BAD, and what is not ok ends with the fix."""
 
 GIB = 2**30
 DISTRIBUTION = "gdas-reproduction"
-
-
-class Finding(NamedTuple):
-    """One line.
-
-    Attributes:
-        fix: what to do; "" where all is well.
-    """
-
-    level: Literal["ok", "note", "BAD"]
-    what: str
-    fix: str = ""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -103,8 +90,7 @@ def _doctor(options: argparse.Namespace) -> int:
         print(title)
         for finding in findings:
             bad += finding.level == "BAD"
-            fix = f" -> {finding.fix}" if finding.fix else ""
-            print(f"  {finding.level:4}  {finding.what}{fix}", flush=True)
+            print(f"  {finding.line()}", flush=True)
     words = " ".join([*options.words, *(f"--data {options.data}" for _ in [0] if options.data)])
     command = f"python -m orchestrator.reproduce_paper {words or experiment.name}"
     if options.out:
@@ -339,17 +325,16 @@ def jobs(experiment: Experiment, data: Path) -> Iterator[Finding]:
         yield Finding("BAD", str(problem), "see above")
         return
     groups: dict[tuple[str, ...], list[Job]] = {}
-    for job in study:
-        if job.kind != "select":
-            shown = (f"{estimated_bytes(job):.2g}", clock(estimated_seconds(job)))
-            groups.setdefault((job.kind, str(job.cost), *shown), []).append(job)
+    for job in study.in_cluster:
+        shown = (f"{estimated_bytes(job):.2g}", clock(estimated_seconds(job)))
+        groups.setdefault((job.kind, str(job.cost), *shown), []).append(job)
     for alike in groups.values():
         yield _job(alike, cores, memory, devices)
 
 
 def _job(alike: list[Job], cores: int, memory: float, devices: list[tuple[str, int]]) -> Finding:
     job = alike[0]
-    workers = job.resources.get("workers", 1)
+    workers = job.workers
     each = estimated_bytes(job)
     cost = ", ".join(f"{value:g} {key}" for key, value in job.cost.items() if value)
     others = f" and {len(alike) - 1} alike" if len(alike) > 1 else ""
@@ -360,8 +345,8 @@ def _job(alike: list[Job], cores: int, memory: float, devices: list[tuple[str, i
         f"{job.label}{others}: {cost}, about {need / GIB:.1f} GiB {where}"
         f"{' a worker' if cuda and workers > 1 else ''}, roughly {clock(estimated_seconds(job))}"
     )
-    spec = "finals" if job.kind == "train" else "searches"
-    key = "workers, cpus_per_worker" if job.kind == "train" else "cpus"
+    spec = job.of.section
+    key = "workers, cpus_per_worker" if "workers" in job.resources else "cpus"
     if cuda and len(devices) < job.cost["GPU"]:
         return Finding(
             "BAD",

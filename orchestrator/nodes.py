@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from gdas.errors import InputError, one_line
-from orchestrator.doctor import GIB, Finding, usable_cores, usable_memory
+from orchestrator.doctor import GIB, usable_cores, usable_memory
 from orchestrator.store.storage import is_address, open_storage
 from orchestrator.terminal.command import (
     add_address,
@@ -29,6 +29,7 @@ from orchestrator.terminal.command import (
     run_command,
     say_next,
 )
+from orchestrator.terminal.words import Finding
 
 MORE = """examples:
   python -m orchestrator.nodes --address auto --out s3://BUCKET/gdas/runs
@@ -65,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _nodes(options: argparse.Namespace) -> int:
     from orchestrator.nodes import report  # by its name, so that machines run code of their own
-    from orchestrator.run.ray_study import on_every_node, ray_cluster
+    from orchestrator.run.machines import on_every_node, ray_cluster
 
     address, out = options.address, options.out
     mark = f".gdas-nodes-{uuid.uuid4().hex[:8]}"
@@ -85,8 +86,7 @@ def _nodes(options: argparse.Namespace) -> int:
     for node, answer in answers:
         found = finding(node, answer, here)
         bad += found.level == "BAD"
-        fix = f" -> {found.fix}" if found.fix else ""
-        print(f"{found.level:4}  {found.what}{fix}", flush=True)
+        print(found.line(), flush=True)
     gpus = sum(node["Resources"].get("GPU", 0) for node, _ in answers)
     cpus = sum(node["Resources"].get("CPU", 0) for node, _ in answers)
     print(f"{len(answers)} machines, {cpus:g} CPUs and {gpus:g} GPUs for jobs; {bad} bad")

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from gdas.genotype import PUBLISHED, PUBLISHED_RECURRENT
+from gdas.cnn.genotype import PUBLISHED
+from gdas.rnn.genotype import PUBLISHED_RECURRENT
 from orchestrator import cell, compare, reproduce_paper, status
 from orchestrator.experiment.load import load_experiment
 from orchestrator.paper.deviations import deviations
@@ -76,6 +77,9 @@ RUN_BY = {
         f"{HERE}::test_what_make_runs"
     ),
     "pip install -e .": f"{HERE}::test_what_make_runs",
+    "pip install .": (
+        "tests/test_package.py::test_an_installed_package_plans_an_experiment_from_another_folder"
+    ),
     "pip install torch torchvision --index-url https://download.pytorch.org/whl/cpu": (
         f"{HERE}::test_what_make_runs"
     ),
@@ -173,6 +177,7 @@ def test_cells(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str])
         "show": "node 3  =  ",
         "draw": "drawn: cell.svg",
         "count": "496,734,952",
+        "convert": "Genotype(normal=[",
     }
     assert expected[rest[0]] in out
     if rest[0] == "draw":

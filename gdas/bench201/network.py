@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 from gdas.bench201.genotype import CELL_OPERATIONS, EDGES, NODES, Bench201Genotype
 from gdas.cnn.cell import on_rows, sum_of
+from gdas.cnn.norm import BatchNorm
+from gdas.cnn.pooling import AveragePool
 from gdas.sampler import Pick
 
 CELL_TYPE = "cell"
@@ -42,7 +44,7 @@ def relu_conv_norm(
     return nn.Sequential(
         nn.ReLU(),
         nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=False),
-        nn.BatchNorm2d(c_out, affine=affine),
+        BatchNorm(c_out, affine=affine),
     )
 
 
@@ -60,7 +62,7 @@ def build_cell_operation(name: str, channels: int, *, affine: bool) -> nn.Module
         case "nor_conv_3x3":
             return relu_conv_norm(channels, channels, 3, affine=affine)
         case "avg_pool_3x3":
-            return nn.AvgPool2d(3, 1, 1, count_include_pad=False)
+            return AveragePool(1)
     raise ValueError(f"no module for operation {name!r}")
 
 
@@ -171,7 +173,7 @@ class Network(nn.Module):
         super().__init__()
         held = EVERYTHING if genotype is None else picks_of(genotype)
         self.stem = nn.Sequential(
-            nn.Conv2d(3, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
+            nn.Conv2d(3, channels, 3, padding=1, bias=False), BatchNorm(channels)
         )
         self.cells = nn.ModuleList()
         self.cell_types: list[str] = []
@@ -183,7 +185,7 @@ class Network(nn.Module):
             for _ in range(normals_per_block):
                 self.cells.append(Cell(width, held, affine=genotype is not None))
                 self.cell_types.append(CELL_TYPE)
-        self.last_activation = nn.Sequential(nn.BatchNorm2d(width), nn.ReLU())
+        self.last_activation = nn.Sequential(BatchNorm(width), nn.ReLU())
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Linear(width, classes)
 

@@ -10,6 +10,7 @@ import dataclasses
 import re
 import typing
 from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +22,6 @@ from gdas.presets import (
     SEARCH_PRESETS,
     TEXT_SEARCH_PRESETS,
     Preset,
-    image_search_preset,
     image_train_preset,
     text_train_preset,
 )
@@ -29,7 +29,8 @@ from orchestrator.experiment.config import Experiment, FinalSpec, MeasureSpec, S
 from orchestrator.experiment.decode import Raw, check_fields, check_keys, decode, suggestion
 from orchestrator.experiment.spaces import SPACES
 
-EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
+EXPERIMENTS = Path(str(files("orchestrator") / "experiments")).resolve()
+"""The experiments that come with the package; in a checkout, what lies in its `experiments/`."""
 
 
 def experiment_of(words: Sequence[str]) -> Experiment:
@@ -333,10 +334,8 @@ def _recipe(stage: Literal["search", "train"], preset: Preset, own: object, wher
             )
         if stage == "train":
             base = image_train_preset(preset, name)
-        elif task == "image":
-            base = image_search_preset(preset, name)
         else:
-            base = SPACES[task].presets[preset]
+            base = SPACES[task].preset(preset, name)
     else:
         raise InputError(f"{where}.data.name={name!r}: must be a name")
     merged = _merge(dataclasses.asdict(base) | {"data": constants}, own)

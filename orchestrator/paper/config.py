@@ -53,8 +53,8 @@ def papers_final(table: int, row: paper.Row, data: str) -> TrainConfig | TextTra
     """The paper's training for a row of its tables, with or without cutout as the row says.
 
     Args:
-        row: from `paper.find_row`.
-        data: what the figure is measured on, from `paper.MEASURES`.
+        row: from orchestrator.paper.tables.find_row.
+        data: what the figure is measured on, from orchestrator.paper.tables.MEASURES.
     """
     if data in TEXT_DATA:
         return text_train_preset("paper", data)

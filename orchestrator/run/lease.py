@@ -2,10 +2,11 @@
 
 `OUT/lease.json` names the driver and is written again every few seconds. In a folder, a lock on it
 is freed by the system when the driver dies; its heartbeat is for machines that do not share locks.
-On an object store every write is a compare-and-swap (`store.conditional`): a lease can be taken
-only as the version that was read, so of drivers that want it at once one gets it, and a driver that
-was slow, asleep or cut off learns with its next heartbeat that it was replaced and ends, instead of
-writing over its successor.
+
+On an object store every write is a compare-and-swap (orchestrator.store.conditional): a lease can
+be taken only as the version that was read, so of drivers that want it at once one gets it, and a
+driver that was slow, asleep or cut off learns with its next heartbeat that it was replaced and
+ends, instead of writing over its successor.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Times and tables as text."""
+"""Times, tables and findings as text."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 
 def clock(seconds: float) -> str:
@@ -19,3 +20,19 @@ def columns(rows: Sequence[Sequence[str]]) -> list[str]:
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     ]
+
+
+class Finding(NamedTuple):
+    """What a command that checks something found.
+
+    Attributes:
+        fix: what to do; "" where all is well.
+    """
+
+    level: Literal["ok", "note", "BAD"]
+    what: str
+    fix: str = ""
+
+    def line(self) -> str:
+        """The finding and its fix."""
+        return f"{self.level:4}  {self.what}{f' -> {self.fix}' if self.fix else ''}"

@@ -11,17 +11,13 @@ import pytest
 import torch
 from torch import nn
 
+from gdas.cell_json import Edge
 from gdas.cnn.cell import FixedReductionCell
+from gdas.cnn.genotype import PUBLISHED, Genotype, random_genotype
 from gdas.cnn.operations import Style
 from gdas.drawing.draw import FIXED_REDUCTION, draw, draw_fixed_reduction
 from gdas.drawing.layout import label_box, lay_out_cell, node_box, overlaps, points
-from gdas.genotype import (
-    PUBLISHED,
-    PUBLISHED_RECURRENT,
-    Edge,
-    Genotype,
-    random_genotype,
-)
+from gdas.rnn.genotype import PUBLISHED_RECURRENT
 
 CELLS = {
     f"{genotype.name} {kind}": edges
@@ -74,6 +70,16 @@ def test_inputs_are_left_nodes_in_order_and_the_output_right(name: str) -> None:
         left, bottom, right, top = node_box(curve.target, layout.places)
         assert left - 0.05 <= end[0] <= right and bottom - 0.05 <= end[1] <= top + 0.05
         assert begin[0] < end[0], "an edge goes right"
+
+
+def test_only_concatenated_nodes_lead_to_the_output(tmp_path: Path) -> None:
+    cell = PUBLISHED["PDARTS"]
+    some = Genotype("some", cell.normal, cell.reduce, normal_concat=(5, 2))
+    draw(some, tmp_path / "some.svg")
+    text = (tmp_path / "some.svg").read_text()
+    for kind, nodes in (("normal", {2, 5}), ("reduce", {2, 3, 4, 5})):
+        drawn = {node for node in range(2, 6) if f'id="{kind}-{node}-to-6-output"' in text}
+        assert drawn == nodes
 
 
 @pytest.mark.parametrize("name", [name for name in CELLS if name.split()[0] in PUBLISHED])

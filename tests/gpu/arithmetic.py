@@ -7,14 +7,15 @@ from contextlib import contextmanager
 
 import torch
 
+from gdas.compute import allow_tf32
+
 
 @contextmanager
 def tf32(allowed: bool) -> Iterator[None]:
     """Allow or forbid it, in products and in convolutions alike."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32
-    matmul.allow_tf32 = cudnn.allow_tf32 = allowed
+    before = torch.backends.cudnn.allow_tf32
+    allow_tf32(allowed)
     try:
         yield
     finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = before
+        allow_tf32(before)

@@ -1,7 +1,8 @@
 """Time, memory, kernels and waits of steps on a card (or, tried out, on a CPU).
 
 Contenders run by turns in one process. A repeat is a few steps without waiting in between, as a
-training runs them; the first steps are not counted.
+training runs them. Every repeat is of the same steps, with the same draws, and these have run
+before: what the first call of a kernel takes is not in the figures.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
+from tests.bench.timing import Step
 from tests.gpu.findings import Figures
 from tests.gpu.setup import Contender
 
@@ -62,34 +64,45 @@ def compare(
     repeats: int,
     inner: int,
     warm_up: int,
+    limit: float,
     left: Callable[[], float],
 ) -> dict[str, Figures]:
     """Time contenders by turns.
 
     Args:
         inner: steps of a repeat, between which nobody waits.
-        left: seconds until it must end; three repeats are made in any case.
+        warm_up: rounds of the same steps beforehand.
+        limit: seconds for the repeats of each contender; two are made in any case.
+        left: seconds until it must end.
 
     Returns:
         For each: `ms` of one step (all its parts) with its spread, `parts_ms` (medians), `cpu_ms`
-        (processor time of this process), and on a card `step_mib`: memory on top of what was there
-        before the step.
+        (processor time of this process), `first_seconds` (of the first round), and on a card
+        `step_mib`: memory on top of what was there before the step.
     """
-    for index in range(warm_up):
-        for steps in contenders.values():
-            for step in steps:
-                step(index)
+    first = {}
+    for name, steps in contenders.items():
+        began = time.perf_counter()
+        for round in range(warm_up):
+            for index in range(inner):
+                for step in steps:
+                    step(index)
+            if round == 0:
+                wait(device)
+                first[name] = time.perf_counter() - began
     wait(device)
+    began = time.perf_counter()
     seen: dict[str, list[Figures]] = {name: [] for name in contenders}
     for repeat in range(repeats):
-        if repeat >= 3 and left() <= 0:
+        late = time.perf_counter() - began > limit * len(contenders) or left() <= 0
+        if repeat >= 2 and late:
             break
         for name, steps in contenders.items():
-            seen[name].append(_repeat(steps, device, warm_up + repeat * inner, inner))
-    return {name: _summary(of) for name, of in seen.items()}
+            seen[name].append(_repeat(steps, device, inner))
+    return {name: _summary(of) | {"first_seconds": first[name]} for name, of in seen.items()}
 
 
-def _repeat(steps: Contender, device: torch.device, first: int, inner: int) -> Figures:
+def _repeat(steps: Contender, device: torch.device, inner: int) -> Figures:
     cuda = device.type == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats(device)
@@ -97,7 +110,7 @@ def _repeat(steps: Contender, device: torch.device, first: int, inner: int) -> F
     wait(device)
     began, cpu = time.perf_counter(), time.process_time()
     marks = [_mark(device)]
-    for index in range(first, first + inner):
+    for index in range(inner):
         for step in steps:
             step(index)
             marks.append(_mark(device))
@@ -142,16 +155,39 @@ def kernels(steps: Contender, device: torch.device, *, ms: float, top: int = 12)
         ms: of one step, measured without the profiler, which slows the CPU down.
 
     Returns:
-        `kernels` and `kernel_ms` of one step, `waiting` (the share of `ms` in which no kernel
-        runs), `top` (name, ms and number in a step), `calls` (of CUDA's functions, in a step).
+        `kernels` and `kernel_ms` of one step, and of each of its `parts`; `waiting` (the share of
+        `ms` in which no kernel runs), `top` (name, ms and number in a step), `calls` (of CUDA's
+        functions, in a step).
     """
+    each = 1.0 / PROFILED
+    times, numbers, calls = Counter[str](), Counter[str](), Counter[str]()
+    parts: list[Figures] = []
+    for step in steps:
+        of_times, of_numbers, of_calls = _profile(step, device)
+        parts.append({"kernels": each * of_numbers.total(), "kernel_ms": each * of_times.total()})
+        times.update(of_times)
+        numbers.update(of_numbers)
+        calls.update(of_calls)
+    kernel_ms = each * times.total()
+    return {
+        "kernels": each * numbers.total(),
+        "kernel_ms": kernel_ms,
+        "waiting": 1 - kernel_ms / ms,
+        "parts": parts if len(parts) > 1 else [],
+        "top": [
+            [name, each * total, each * numbers[name]] for name, total in times.most_common(top)
+        ],
+        "calls": {name: each * count for name, count in calls.most_common(8)},
+    }
+
+
+def _profile(step: Step, device: torch.device) -> tuple[Counter[str], Counter[str], Counter[str]]:
+    """Milliseconds and number of every kernel in PROFILED steps, and CUDA's functions' calls."""
     cuda = device.type == "cuda"
-    activities = [ProfilerActivity.CUDA] if cuda else [ProfilerActivity.CPU]
     wait(device)
-    with profile(activities=activities) as profiled:
+    with profile(activities=[ProfilerActivity.CUDA if cuda else ProfilerActivity.CPU]) as profiled:
         for index in range(PROFILED):
-            for step in steps:
-                step(index)
+            step(index)
         wait(device)
     times, numbers, calls = Counter[str](), Counter[str](), Counter[str]()
     for event in profiled.events():
@@ -163,19 +199,10 @@ def kernels(steps: Contender, device: torch.device, *, ms: float, top: int = 12)
         if name.startswith(("Optimizer.", "ProfilerStep")):  # spans, not kernels
             continue
         name = _short(name)
-        times[name] += event.time_range.elapsed_us() if cuda else event.self_cpu_time_total
+        microseconds = event.time_range.elapsed_us() if cuda else event.self_cpu_time_total
+        times[name] += microseconds / 1e3  # type: ignore[assignment]
         numbers[name] += 1
-    each = 1.0 / PROFILED
-    kernel_ms = each * sum(times.values()) / 1e3
-    return {
-        "kernels": each * sum(numbers.values()),
-        "kernel_ms": kernel_ms,
-        "waiting": 1 - kernel_ms / ms,
-        "top": [
-            [name, each * us / 1e3, each * numbers[name]] for name, us in times.most_common(top)
-        ],
-        "calls": {name: each * count for name, count in calls.most_common(8)},
-    }
+    return times, numbers, calls
 
 
 def _short(name: str) -> str:

@@ -41,13 +41,19 @@ def main() -> None:
 
     contenders = {"ours": contender(False), "ours, compiled": contender(True)}
     began = time.perf_counter()
-    for index in range(2 * sizes.warm_up):
+    for index in range(sizes.inner):
         for step in contenders["ours, compiled"]:
             step(index)
     clock.wait(device)
     compiling = time.perf_counter() - began
     ways = clock.compare(
-        contenders, device, repeats=5, inner=sizes.inner, warm_up=sizes.warm_up, left=lambda: 1.0
+        contenders,
+        device,
+        repeats=5,
+        inner=sizes.inner,
+        warm_up=sizes.warm_up,
+        limit=sizes.limit,
+        left=lambda: 1.0,
     )
     print(json.dumps(plain({"ways": ways, "compiling_seconds": compiling})))
 

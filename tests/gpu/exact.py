@@ -25,12 +25,13 @@ from gdas.bench201.config import Bench201SearchConfig
 from gdas.bench201.space import Bench201Space
 from gdas.checkpoint import Segment, State, digest, newest, save
 from gdas.cnn.config import SearchConfig, SupernetConfig, TrainConfig
+from gdas.cnn.genotype import PUBLISHED
 from gdas.cnn.space import ImageSpace
 from gdas.cnn.train import train_image
 from gdas.config import AlphaUpdate
 from gdas.data.settings import IMAGE_DATA, PHOTO_DATA
-from gdas.genotype import PUBLISHED, PUBLISHED_RECURRENT
 from gdas.rnn.config import TextSearchConfig, TextTrainConfig
+from gdas.rnn.genotype import PUBLISHED_RECURRENT
 from gdas.rnn.space import TextSpace
 from gdas.rnn.train import train_text
 from gdas.search import search
@@ -52,15 +53,13 @@ FAST = AlphaUpdate(lr=0.05)
 
 def image_search(sizes: Sizes, device: torch.device, reduction: Any, **changes: Any) -> Run:
     batch = sizes.batches[0]
-    half = sizes.steps * batch
+    half = (sizes.steps if reduction == "searched" else sizes.few) * batch
     config = SearchConfig(
         epochs=EPOCHS,
         batch_size=batch,
         train_images=half,
         valid_images=half,
-        network=SupernetConfig(
-            channels=sizes.channels, normals_per_block=sizes.normals, reduction=reduction
-        ),
+        network=SupernetConfig(channels=sizes.channels, normals_per_block=1, reduction=reduction),
         alpha=FAST,
         **changes,
     )
@@ -70,14 +69,14 @@ def image_search(sizes: Sizes, device: torch.device, reduction: Any, **changes: 
 
 def bench201_search(sizes: Sizes, device: torch.device, **changes: Any) -> Run:
     batch = sizes.batches[0]
-    half = sizes.steps * batch
+    half = sizes.few * batch
     config = Bench201SearchConfig(
         epochs=EPOCHS,
         batch_size=batch,
         train_images=half,
         valid_images=half,
         channels=sizes.channels,
-        normals_per_block=2 * sizes.normals,
+        normals_per_block=1,
         **changes,
     )
     images = random_images(2 * half)
@@ -85,21 +84,21 @@ def bench201_search(sizes: Sizes, device: torch.device, **changes: Any) -> Run:
 
 
 def image_training(sizes: Sizes, device: torch.device, *, photos: bool, **changes: Any) -> Run:
-    channels, normals, batch, side = sizes.imagenet if photos else (*sizes.final, 32)
-    batch = max(2, batch // 4) if photos else batch
+    channels, _, batch, side = sizes.imagenet if photos else (*sizes.final, 32)
+    batch = max(2, batch // 4)
     data = PHOTO_DATA["imagenet"] if photos else IMAGE_DATA["cifar10"]
     config = TrainConfig(
         data=data if photos else dataclasses.replace(data, cutout=16),  # type: ignore[type-var]
         epochs=EPOCHS,
         batch_size=batch,
         channels=channels,
-        normals_per_block=normals,
+        normals_per_block=1,
         stem="imagenet" if photos else "cifar",
         drop_path=0.3,
         auxiliary_weight=0.4 if side > 192 or side < 41 else 0.0,
         **changes,
     )
-    images = random_images((sizes.steps + 1) * batch, side)
+    images = random_images((sizes.few + 1) * batch, side)
     rows = torch.arange(len(images))
     given = (PUBLISHED["GDAS_V1"], images, rows[batch:], images, rows[:batch])
     return lambda state: train_image(
@@ -112,28 +111,28 @@ def text_search(sizes: Sizes, device: torch.device, **changes: Any) -> Run:
     config = TextSearchConfig(
         epochs=EPOCHS, hidden=hidden, batch_size=batch, bptt=bptt, alpha=FAST, **changes
     )
-    text = random_text((bptt * sizes.steps + 1) * batch, vocabulary)
+    text = random_text((bptt * sizes.few + 1) * batch, vocabulary)
     return lambda state: search(config, TextSpace(config, text, text, device), checkpoint=state)
 
 
 def text_training(sizes: Sizes, device: torch.device, **changes: Any) -> Run:
     hidden, vocabulary, batch, bptt = sizes.language
     config = TextTrainConfig(epochs=EPOCHS, hidden=hidden, batch_size=batch, bptt=bptt, **changes)
-    train = random_text((bptt * sizes.steps + 1) * batch, vocabulary)
+    train = random_text((bptt * sizes.few + 1) * batch, vocabulary)
     valid = random_text(10 * bptt, vocabulary)
     genotype = PUBLISHED_RECURRENT["RNN_GDAS"]
     return lambda state: train_text(config, genotype, train, valid, device=device, checkpoint=state)
 
 
 def loops(sizes: Sizes, device: torch.device, **changes: Any) -> dict[str, Run]:
-    """Every kind of training loop."""
+    """Every kind of training loop, of one cell between reductions."""
     return {
         "search, both cells": image_search(sizes, device, "searched", **changes),
-        "search, FRC": image_search(sizes, device, "fixed", **changes),
         "training, CIFAR": image_training(sizes, device, photos=False, **changes),
         "language model": text_training(sizes, device, **changes),
         "recurrent search": text_search(sizes, device, **changes),
         "training, ImageNet": image_training(sizes, device, photos=True, **changes),
+        "search, FRC": image_search(sizes, device, "fixed", **changes),
         "NAS-Bench-201 search": bench201_search(sizes, device, **changes),
     }
 
@@ -215,13 +214,20 @@ def warned(run: Run) -> Figures:
     return figures | {"vary": sorted(text[:160] for text in found)}
 
 
+FIRST = ("search, both cells", "training, CIFAR", "language model", "recurrent search")
+"""Loops that are tried in every arithmetic before the others are in any but the default one."""
+
+
 def run(of: Findings, device: torch.device, sizes: Sizes) -> None:
     """Loops as they are by default, the operations, then bfloat16 and what PyTorch warns of."""
-    for name, loop in loops(sizes, device).items():
+    usual = loops(sizes, device)
+    for name, loop in usual.items():
         of.take(name, lambda loop=loop: same(loop))
     of.take("operations", lambda: all_operations(of, sizes, device, bfloat16=False))
-    for name, loop in loops(sizes, device, precision="bfloat16").items():
-        of.take(f"{name}, bfloat16", lambda loop=loop: same(loop))
-    for name, loop in loops(sizes, device).items():
-        of.take(f"{name}, deterministic algorithms", lambda loop=loop: warned(loop))
+    coarse = loops(sizes, device, precision="bfloat16")
+    for names in (FIRST, [name for name in usual if name not in FIRST]):
+        for name in names:
+            of.take(f"{name}, bfloat16", lambda name=name: same(coarse[name]))
+        for name in names:
+            of.take(f"{name}, deterministic algorithms", lambda name=name: warned(usual[name]))
     of.take("operations, bfloat16", lambda: all_operations(of, sizes, device, bfloat16=True))

@@ -1,8 +1,7 @@
 """Fast: how long the steps take, beside the plain baseline and in every setting for cards.
 
 Every line is of one step: a W step and an alpha step in a search. The settings' defaults are
-float32 without TensorFloat32 in products (and with it in convolutions, PyTorch's default), images
-channels-last, cuDNN's deterministic algorithms.
+float32 without TensorFloat32, images channels-last, cuDNN's deterministic algorithms.
 """
 
 from __future__ import annotations
@@ -28,29 +27,28 @@ EPOCHS, IMAGES = 240, 25_000
 """The paper's search: epochs, and images of each half."""
 WAYS: dict[str, dict[str, Any]] = {
     "ours": {},
-    "ours, bfloat16": {"precision": "bfloat16"},
     "ours, channels first": {"channels_last": False},
-    "ours, bfloat16, channels first": {"precision": "bfloat16", "channels_last": False},
+    "ours, bfloat16": {"precision": "bfloat16"},
 }
 BOTH = {"plain": True, "ours": False}
 
 
 def run(of: Findings, device: torch.device, sizes: Sizes) -> None:
-    """Searches first, then trainings, then what compiling gains."""
+    """Searches and trainings first, then settings, kernels, and what compiling gains."""
     batches = sizes.batches
     of.take("search, both cells", lambda: _search(of, device, sizes, batches[-1], "searched"))
-    of.take("search, FRC", lambda: _search(of, device, sizes, batches[-1], "fixed"))
-    of.take("kernels, search", lambda: _search_kernels(device, sizes, {}))
-    of.take(
-        "kernels, search, bfloat16",
-        lambda: _search_kernels(device, sizes, {"precision": "bfloat16"}),
-    )
-    of.take("acceleration", lambda: _acceleration(of, device, sizes))
     of.take("training, CIFAR", lambda: _training(of, device, sizes, photos=False))
     of.take("training, ImageNet", lambda: _training(of, device, sizes, photos=True))
     of.take("language model", lambda: _language(of, device, sizes))
     of.take("recurrent search", lambda: _recurrent(of, device, sizes))
+    of.take("acceleration", lambda: _acceleration(of, device, sizes))
     of.take("settings of the card", lambda: _settings(of, device, sizes))
+    of.take("kernels, search", lambda: _search_kernels(of, device, sizes, {}))
+    of.take("search, FRC", lambda: _search(of, device, sizes, batches[-1], "fixed"))
+    of.take(
+        "kernels, search, bfloat16",
+        lambda: _search_kernels(of, device, sizes, {"precision": "bfloat16"}),
+    )
     for batch in batches[:-1]:
         of.take(
             f"search, both cells, batch {batch}",
@@ -70,25 +68,23 @@ def _compare(
     device: torch.device,
     sizes: Sizes,
     contenders: Mapping[str, Contender],
-    share: float = 0.1,
     *,
-    long: bool = True,
+    inner: int = 1,
 ) -> Figures:
     """Times of all, and how much faster than the baseline each one is.
 
     Args:
-        share: of the time that is left.
-        long: whether the steps take long, so that fewer are enough.
+        inner: steps of a repeat; one is enough where it is long or always the same.
     """
-    limit = of.left() * (1 - share)
     figures: Figures = dict(
         clock.compare(
             contenders,
             device,
             repeats=sizes.repeats,
-            inner=1 if long else sizes.inner,
-            warm_up=min(3, sizes.warm_up) if long else sizes.warm_up,
-            left=lambda: of.left() - limit,
+            inner=inner,
+            warm_up=sizes.warm_up,
+            limit=sizes.limit,
+            left=of.left,
         )
     )
     if "plain" in figures:
@@ -114,36 +110,25 @@ def _search(
         if reduction == "searched" or "first" not in name:
             own = setup.search_config(sizes, batch, reduction, **changes)
             contenders[name] = setup.search_steps(own, images, device)
-    figures = _compare(of, device, sizes, contenders, 0.2, long=False)
+    figures = _compare(of, device, sizes, contenders, inner=sizes.inner)
     for name in contenders:
         steps = EPOCHS * -(-IMAGES // batch)
         figures[name]["search_minutes"] = steps * figures[name]["ms"]["median"] / 60e3
     return {"batch": batch, "ways": figures}
 
 
-def _search_kernels(device: torch.device, sizes: Sizes, changes: dict[str, Any]) -> Figures:
+def _search_kernels(
+    of: Findings, device: torch.device, sizes: Sizes, changes: dict[str, Any]
+) -> Figures:
+    """Kernels of both parts of a step, and where it waits."""
     batch = sizes.batches[-1]
     images = setup.search_images(sizes, batch)
     config = setup.search_config(sizes, batch, "searched", **changes)
-    return {"batch": batch} | _kernels(setup.search_steps(config, images, device), device, sizes)
-
-
-def _kernels(steps: Contender, device: torch.device, sizes: Sizes) -> Figures:
-    """Kernels of all parts of a step, and where it waits; draws are those of the first steps."""
-    timed = clock.compare(
-        {"it": steps},
-        device,
-        repeats=3,
-        inner=clock.PROFILED,
-        warm_up=sizes.warm_up,
-        left=lambda: 0.0,
-    )["it"]
+    steps = setup.search_steps(config, images, device)
+    timed = _compare(of, device, sizes, {"it": steps}, inner=clock.PROFILED)["it"]
     ms = timed["ms"]["median"]
-    figures = {"ms": ms, "cpu_ms": timed["cpu_ms"]} | clock.kernels(steps, device, ms=ms)
-    figures["parts"] = [
-        {key: of[key] for key in ("kernels", "kernel_ms")}
-        for of in (clock.kernels((step,), device, ms=ms, top=1) for step in steps)
-    ]
+    figures = {"batch": batch, "ms": ms, "cpu_ms": timed["cpu_ms"]}
+    figures |= clock.kernels(steps, device, ms=ms)
     return figures | {"waits": clock.waits(steps, device)["places"]}
 
 
@@ -233,23 +218,24 @@ def _deterministic_algorithms() -> Iterator[None]:
 
 
 def _settings(of: Findings, device: torch.device, sizes: Sizes) -> Figures:
-    """One search step under every setting of the process, each with its own steps."""
+    """The same search steps under every setting of the process, one setting after the other."""
     batch = sizes.batches[-1]
     images = setup.search_images(sizes, batch)
+    steps = setup.search_steps(setup.search_config(sizes, batch, "searched"), images, device)
     settings: dict[str, Callable[[], Any]] = {
         "as it is": nullcontext,
-        "TensorFloat32 everywhere": lambda: tf32(True),
-        "no TensorFloat32": lambda: tf32(False),
+        "TensorFloat32": lambda: tf32(True),
+        "deterministic algorithms alone": _deterministic_algorithms,
         "cuDNN may choose any algorithm": lambda: _cudnn(deterministic=False, benchmark=False),
         "cuDNN tries all algorithms": lambda: _cudnn(deterministic=False, benchmark=True),
-        "deterministic algorithms alone": _deterministic_algorithms,
     }
     figures: Figures = {}
     for name, setting in settings.items():
-        steps = setup.search_steps(setup.search_config(sizes, batch, "searched"), images, device)
+        if figures and of.left() <= 0:
+            break
         with warnings.catch_warnings(), setting():
             warnings.simplefilter("ignore")
-            figures |= _compare(of, device, sizes, {name: steps}, 0.08, long=False)
+            figures |= _compare(of, device, sizes, {name: steps}, inner=min(2, sizes.inner))
     return {"batch": batch, "ways": figures}
 
 

@@ -86,6 +86,11 @@ def _right(checks: Figures) -> Iterator[str]:
     )
     yield ""
     done = dict(_done(checks))
+    for name, of in done.items():
+        if "pieces" in of:
+            yield from (f"{name[0].upper()}{name[1:]}, batch {of['batch']}:", "")
+            yield from _pieces(of["pieces"])
+    done = {name: of for name, of in done.items() if "pieces" not in of}
     ways = list(dict.fromkeys(way for of in done.values() for way in of if _is_way(of[way])))
     rows = [
         [name, *(_small(of[way]["gradient"]) if way in of else "" for way in ways)]
@@ -96,7 +101,7 @@ def _right(checks: Figures) -> Iterator[str]:
     yield ""
     rows = [
         [
-            name + (f", {of[ways[0]]['n']} draws" if "n" in of[ways[0]] else ""),
+            name + "".join(f", {of[way]['n']} draws" for way in ways[:1] if "n" in of.get(way, {})),
             *(_direction(of[way]) if way in of else "" for way in ways),
             _cosine(of["between batches"]) if "between batches" in of else "",
         ]
@@ -104,6 +109,31 @@ def _right(checks: Figures) -> Iterator[str]:
         if "step" in name
     ]
     yield from table(["", *ways, "another batch, float64"], rows)
+
+
+COARSE = {"float32": 1e-4, "TensorFloat32": 1e-2, "bfloat16": 0.5}
+"""Errors of a piece that are no rounding: shown in bold."""
+
+
+def _pieces(pieces: Figures) -> Iterator[str]:
+    """The worst error by input or by weights, over the sizes."""
+    done = {name: of for name, of in pieces.items() if "error" not in of}
+    ways = list(dict.fromkeys(way for of in done.values() for way in of))
+    rows = [[name, *(_worst(way, of[way]) for way in ways)] for name, of in done.items()]
+    yield from table(["", *ways], rows)
+    for name, of in pieces.items():
+        if "error" in of:
+            yield from (f"**{name} failed**: `{of['error']}`", "")
+
+
+def _worst(way: str, of: Figures) -> str:
+    errors = (of["input"], of["weights"])
+    numbers = [error for error in errors if isinstance(error, float)]
+    if len(numbers) < len(errors):  # not a number
+        return f"**{of['input']}, {of['weights']}** ({of['size']})"
+    text = _small(max(numbers))
+    bound = COARSE[way.split(",")[0]]
+    return text if max(numbers) <= bound else f"**{text}** ({of['size']})"
 
 
 def _is_way(value: Any) -> bool:

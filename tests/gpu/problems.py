@@ -10,14 +10,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gdas.cnn.cell import FixedReductionCell, SearchCell
+from gdas.cnn.genotype import PUBLISHED
 from gdas.cnn.network import Network, draw_drop_path
 from gdas.cnn.operations import Style, build_operation
 from gdas.cnn.supernet import Supernet
 from gdas.config import SamplerConfig
-from gdas.genotype import PUBLISHED, PUBLISHED_RECURRENT
 from gdas.randomness import generator, initial_weights
 from gdas.rnn.config import Dropouts
 from gdas.rnn.derive import CELL_TYPE
+from gdas.rnn.genotype import PUBLISHED_RECURRENT
 from gdas.rnn.language_model import LanguageModel
 from gdas.rnn.regularisation import draw_masks, temporal_penalty
 from gdas.rnn.supernet import RecurrentSupernet
@@ -70,7 +71,7 @@ def placed(make: Callable[[], nn.Module], way: Way, device: torch.device) -> Any
     return module.to(memory_format=layout).to(device, way.dtype).train()
 
 
-def _weighed(out: Tensor, way: Way) -> Tensor:
+def weighed(out: Tensor, way: Way) -> Tensor:
     """The mean product with random numbers, so that every output counts differently."""
     weights = torch.randn(out.shape, generator=generator(0, "weights of outputs"))
     return (out.to(way.dtype) * weights.to(out.device, way.dtype)).mean()
@@ -83,7 +84,7 @@ def operation(name: str, stride: int, channels: int, batch: int) -> Build:
         )
         x = random(way, device, batch, channels, 32, 32).requires_grad_()
         return Problem(
-            lambda: _weighed(module(x), way), {"input": x, **dict(module.named_parameters())}
+            lambda: weighed(module(x), way), {"input": x, **dict(module.named_parameters())}
         )
 
     return build
@@ -109,7 +110,7 @@ def search_cell(reduction: bool, channels: int, batch: int) -> Build:
         gate_EK = gate.to(device, way.dtype).requires_grad_()
         picks = [(e, k) for e in range(edges) for k in range(operations)]
         return Problem(
-            lambda: _weighed(cell(s0.relu(), s1.relu(), picks, gate_EK), way),
+            lambda: weighed(cell(s0.relu(), s1.relu(), picks, gate_EK), way),
             {"gate": gate_EK, **dict(cell.named_parameters())},
         )
 
@@ -127,13 +128,14 @@ def fixed_cell(channels: int, batch: int) -> Build:
         )
         s0, s1 = (random(way, device, batch, 4 * channels, 16, 16, seed=i) for i in (0, 1))
         return Problem(
-            lambda: _weighed(cell(s0.relu(), s1.relu(), None), way), dict(cell.named_parameters())
+            lambda: weighed(cell(s0.relu(), s1.relu(), None), way), dict(cell.named_parameters())
         )
 
     return build
 
 
-def _labels(batch: int, device: torch.device, seed: int) -> Tensor:
+def labels(batch: int, device: torch.device, seed: int) -> Tensor:
+    """Classes of a batch's images."""
     return torch.randint(CLASSES, (batch,), generator=generator(seed, "labels")).to(device)
 
 
@@ -158,7 +160,7 @@ def supernet(
             device,
         )
         x = random(way, device, batch, 3, 32, 32, seed=images)
-        labels = _labels(batch, device, images)
+        labels_B = labels(batch, device, images)
         logits = {
             kind: a.detach().to(way.dtype).requires_grad_()
             for kind, a in network.initial_logits(generator(0, "logits")).items()
@@ -174,7 +176,7 @@ def supernet(
                 generator(draw, "gumbel"),
                 gate_device=device if alpha else None,
             )
-            return F.cross_entropy(network(x, drawn.picks, drawn.gates), labels)
+            return F.cross_entropy(network(x, drawn.picks, drawn.gates), labels_B)
 
         return Problem(loss, logits if alpha else dict(network.named_parameters()))
 
@@ -198,16 +200,16 @@ def training(channels: int, normals: int, batch: int, side: int) -> Build:
             way,
             device,
         )
-        x, labels = random(way, device, batch, 3, side, side), _labels(batch, device, 0)
+        x, labels_B = random(way, device, batch, 3, side, side), labels(batch, device, 0)
         keep_DB = draw_drop_path(network, batch, 0.2, generator(0, "drop path"))
         assert keep_DB is not None
         kept = keep_DB.to(device)
 
         def loss() -> Tensor:
             scores, auxiliary = network(x, kept)
-            total = F.cross_entropy(scores, labels)
+            total = F.cross_entropy(scores, labels_B)
             if auxiliary is not None:
-                total = total + 0.4 * F.cross_entropy(auxiliary, labels)
+                total = total + 0.4 * F.cross_entropy(auxiliary, labels_B)
             return total
 
         return Problem(loss, dict(network.named_parameters()))

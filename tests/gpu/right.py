@@ -5,13 +5,16 @@ gradients together. The logits' gradient also has its cosine with float64's: the
 is Adam's, so that its direction is what counts. Beside it stands the cosine between two batches'
 gradients in float64, the noise that any search lives with.
 
-Operations and cells are compared with the CPU's float64, whole networks with the device's.
+First come the smallest pieces, so that a wrong kernel has a name. Pieces and cells are compared
+with the CPU's float64, whole networks with the device's.
 """
 
 from __future__ import annotations
 
+import os
 import statistics
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
@@ -19,7 +22,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gdas.genotype import DERIVED_OPERATIONS
+from gdas.cnn.genotype import DERIVED_OPERATIONS
+from tests.gpu import primitives
 from tests.gpu.arithmetic import tf32
 from tests.gpu.findings import Figures, Findings
 from tests.gpu.problems import (
@@ -38,20 +42,26 @@ from tests.gpu.problems import (
 from tests.gpu.sizes import Sizes
 
 CPU = torch.device("cpu")
+FEW = {name: WAYS[name] for name in ("float32, channels last", "bfloat16, channels last")}
+"""The layout that is the default; enough where every way takes seconds."""
+BY_SIZE = {name: WAYS[name] for name in ("float32", "float32, channels last")}
+"""What pieces are tried in at every size; at the first one in all ways."""
 SMALL = 1e-3
 """Gradients of a smaller norm, against the largest, do not enter the worst error: batch norm makes
 some that are zero but for rounding."""
 
 
 class Answer(NamedTuple):
-    """In float64 on the CPU."""
+    """In float64 on the CPU, and how long that took."""
 
     loss: float
     gradients: dict[str, Tensor]
+    seconds: float = 0.0
 
 
 def answer(build: Build, way: Way, device: torch.device) -> Answer:
     """A problem's loss and gradients in one arithmetic."""
+    began = time.perf_counter()
     with ExitStack() as stack:
         stack.enter_context(tf32(way.tf32))
         stack.enter_context(torch.autocast(device.type, torch.bfloat16, enabled=way.bfloat16))
@@ -64,7 +74,7 @@ def answer(build: Build, way: Way, device: torch.device) -> Answer:
         for name, gradient in zip(problem.leaves, found, strict=True)
         if gradient is not None
     }
-    return Answer(float(loss.detach()), gradients)
+    return Answer(float(loss.detach()), gradients, time.perf_counter() - began)
 
 
 def _together(gradients: dict[str, Tensor]) -> Tensor:
@@ -82,31 +92,67 @@ def error(found: Answer, truth: Answer) -> Figures:
         if float(g.norm()) >= SMALL * largest
     )
     return {
-        "loss": abs(found.loss - truth.loss) / abs(truth.loss),
+        "loss": abs(found.loss - truth.loss) / max(abs(truth.loss), 1e-12),
         "gradient": float((ours - theirs).norm() / theirs.norm()),
         "worst": worst,
         "cosine": float(F.cosine_similarity(ours, theirs, dim=0)),
+        "seconds": found.seconds,
     }
 
 
 def check(build: Build, device: torch.device, true_on: torch.device, ways: dict[str, Way]) -> Any:
     truth = answer(build, TRUTH, true_on)
-    return {name: error(answer(build, way, device), truth) for name, way in ways.items()}
+    figures = {name: error(answer(build, way, device), truth) for name, way in ways.items()}
+    return figures | {"true_seconds": truth.seconds}
+
+
+def piece(builds: Mapping[str, Build], device: torch.device) -> Figures:
+    """The worst error of a piece's gradients over its sizes, by input and by weights."""
+    figures: Figures = {}
+    for at, (size, build) in enumerate(builds.items()):
+        truth = answer(build, TRUTH, CPU)
+        for name, way in (BY_SIZE if at else WAYS).items():
+            errors = _by_leaves(answer(build, way, device), truth)
+            worst = figures.get(name)
+            if worst is None or not max(errors.values()) <= max(worst["input"], worst["weights"]):
+                figures[name] = errors | {"size": size}
+    return figures
+
+
+def _by_leaves(found: Answer, truth: Answer) -> dict[str, float]:
+    def of(names: list[str]) -> float:
+        ours, theirs = (_together({n: one.gradients[n] for n in names}) for one in (found, truth))
+        return float((ours - theirs).norm() / theirs.norm())
+
+    weights = [name for name in truth.gradients if name != "input"]
+    return {"input": of(["input"]), "weights": of(weights) if weights else 0.0}
+
+
+def all_pieces(of: Findings, sizes: Sizes, device: torch.device) -> Figures:
+    """All pieces in one check; those that are left when the time is over are not in it."""
+    figures: Figures = {}
+    for name, builds in primitives.problems(sizes):
+        if of.left() <= 0:
+            break
+        try:
+            figures[name] = piece(builds, device)
+        except Exception as error:
+            figures[name] = {"error": f"{type(error).__name__}: {error}"[:300]}
+    return {"batch": sizes.batch, "pieces": figures}
 
 
 def alpha_gradient(sizes: Sizes, device: torch.device, *, fixed: bool) -> Figures:
-    """The logits' gradient over several draws; and between batches, in float64."""
+    """The logits' gradient over some draws; and between two batches, in float64."""
     errors: dict[str, list[Figures]] = {name: [] for name in WAYS}
-    between = []
+    batch = sizes.batches[0]
+    true_seconds = []
     for draw in range(sizes.draws):
-        build, other = (
-            supernet(
-                sizes, fixed=fixed, alpha=True, draw=draw, batch=sizes.batches[0], images=images
-            )
-            for images in (0, 1)
-        )
+        build = supernet(sizes, fixed=fixed, alpha=True, draw=draw, batch=batch)
         truth = answer(build, TRUTH, device)
-        between.append(error(answer(other, TRUTH, device), truth)["cosine"])
+        true_seconds.append(truth.seconds)
+        if draw == 0:
+            other = supernet(sizes, fixed=fixed, alpha=True, draw=0, batch=batch, images=1)
+            between = error(answer(other, TRUTH, device), truth)["cosine"]
         for name, way in WAYS.items():
             errors[name].append(error(answer(build, way, device), truth))
     figures: Figures = {
@@ -116,32 +162,34 @@ def alpha_gradient(sizes: Sizes, device: torch.device, *, fixed: bool) -> Figure
             "lowest cosine": min(one["cosine"] for one in of),
             "loss": statistics.median(one["loss"] for one in of),
             "n": len(of),
+            "seconds": [one["seconds"] for one in of],
         }
         for name, of in errors.items()
     }
-    return {"batch": sizes.batches[0], "between batches": statistics.median(between)} | figures
+    return {"batch": batch, "between batches": between, "true_seconds": true_seconds} | figures
 
 
 def networks(sizes: Sizes) -> Iterator[tuple[str, Build, dict[str, Way]]]:
     """Steps of whole networks."""
-    batch = sizes.batch
+    batch = sizes.batches[0]
     for fixed, name in ((False, "both cells"), (True, "FRC")):
         yield (
             f"W step, {name}",
             supernet(sizes, fixed=fixed, alpha=False, draw=0, batch=batch),
-            WAYS,
+            FEW,
         )
     channels, normals, _ = sizes.final
-    yield "CIFAR training step", training(channels, normals, batch, 32), WAYS
+    yield "CIFAR training step", training(channels, min(normals, 2), batch, 32), FEW
     yield "language-model step", language(sizes.language, search=False), TEXT_WAYS
     yield "recurrent W step", language(sizes.recurrent, search=True), TEXT_WAYS
     yield "recurrent alpha step", language(sizes.recurrent, search=True, alpha=True), TEXT_WAYS
     channels, normals, _, side = sizes.imagenet
-    yield "ImageNet training step", training(channels, normals, max(2, batch // 2), side), WAYS
+    small = max(2, batch // 2)
+    yield "ImageNet training step", training(channels, min(normals, 2), small, side), FEW
 
 
 def parts(sizes: Sizes) -> Iterator[tuple[str, Build]]:
-    """Cells and operations."""
+    """The three cells, then the operations."""
     channels, batch = sizes.channels, max(2, sizes.batch // 4)
     for reduction, name in ((False, "normal cell"), (True, "reduction cell")):
         yield name, search_cell(reduction, channels, batch)
@@ -153,12 +201,18 @@ def parts(sizes: Sizes) -> Iterator[tuple[str, Build]]:
 
 
 def run(of: Findings, device: torch.device, sizes: Sizes) -> None:
-    """The logits' gradient first, then whole steps, then their parts."""
+    """Pieces, cells, the logits' gradient, whole steps, and operations."""
+    if device.type == "cuda":  # what is true is computed on all of the CPU
+        torch.set_num_threads(os.cpu_count() or 1)
+    of.take("pieces", lambda: all_pieces(of, sizes, device))
+    cells, operations = list(parts(sizes))[:3], list(parts(sizes))[3:]
+    for name, build in cells:
+        of.take(name, lambda build=build: check(build, device, CPU, FEW))
     for fixed, name in ((False, "both cells"), (True, "FRC")):
         of.take(
             f"alpha step, {name}", lambda fixed=fixed: alpha_gradient(sizes, device, fixed=fixed)
         )
     for name, build, ways in networks(sizes):
         of.take(name, lambda build=build, ways=ways: check(build, device, device, ways))
-    for name, build in parts(sizes):
+    for name, build in operations:
         of.take(name, lambda build=build: check(build, device, CPU, WAYS))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-# The operations by their place in gdas.genotype.OPERATIONS, which a test compares.
+# The operations by their place in gdas.cnn.genotype.OPERATIONS, which a test compares.
 MAX_POOL: tl.constexpr = tl.constexpr(1)
 AVG_POOL: tl.constexpr = tl.constexpr(2)
 SKIP: tl.constexpr = tl.constexpr(3)
