@@ -24,6 +24,7 @@ from orchestrator.cost.images import cell_size, every_operation_in_turn
 from orchestrator.report.figures.probabilities import probability_figure
 from orchestrator.report.health import alarms
 from orchestrator.settings_page import page
+from orchestrator.store.results import Record
 
 NAME = sys.argv[1]
 OWN = OPERATIONS.index(NAME)
@@ -59,10 +60,19 @@ assert count_multiply_adds(network, torch.zeros(1, 3, 16, 16)) > 0
 draw(genotype, Path("cell.svg"))
 assert NAME in Path("cell.svg").read_text(encoding="utf-8")
 
-details = {"genotype": genotype.to_json(), "logits": {"normal": a_EK.tolist()}}
-records = [{"position": 1, "metrics": {}, "details": details}]
-assert any(f"{NAME} is the most probable" in alarm.text for alarm in alarms(records, CONFIG))
-assert probability_figure(Path("edges.svg"), records, "normal")
+record: Record = {
+    "position": 1,
+    "of": 1,
+    "metrics": {},
+    "details": {"genotype": genotype.to_json(), "logits": {"normal": a_EK.tolist()}},
+    "started": 0.0,
+    "time": 1.0,
+    "seconds": 1.0,
+    "host": "here",
+    "pid": 1,
+}
+assert any(f"{NAME} is the most probable" in alarm.text for alarm in alarms([record], CONFIG))
+assert probability_figure(Path("edges.svg"), [record], "normal")
 assert NAME in Path("edges.svg").read_text(encoding="utf-8")
 assert page() == Path("experiments/README.md").read_text(encoding="utf-8")
 print(f"{NAME}: operation {OWN} of {len(OPERATIONS)}")
