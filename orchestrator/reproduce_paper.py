@@ -242,8 +242,9 @@ def _drive(
     with interruptible() as seen:
         interrupted = lost = False
         try:
-            if any(job.kind != "select" and not store.done(job) for job in study):
-                from orchestrator.run.ray_study import ray_cluster, refuse_impossible, run_study
+            if any(not store.done(job) for job in study.in_cluster):
+                from orchestrator.run.machines import ray_cluster, refuse_impossible
+                from orchestrator.run.ray_study import run_study
 
                 # Once more: connecting to Ray puts a handler of its own in place of ours.
                 with (
@@ -296,7 +297,7 @@ def _published_data(study: Study, store: Store, folder: Path, named: str | None)
         storage = open_storage(store.address_of("data"))
     else:
         return str(folder)
-    open_jobs = [job for job in study if job.kind != "select" and not store.done(job)]
+    open_jobs = [job for job in study.in_cluster if not store.done(job)]
     try:
         publish(folder, storage, sorted({n for job in open_jobs for n in data_sets(job.recipe)}))
     except OSError as problem:

@@ -7,12 +7,12 @@ import re
 from dataclasses import field
 from typing import Literal
 
-import gdas.cnn.genotype
-import gdas.rnn.genotype
 from gdas.bench201.genotype import Accuracy, own_accuracy
 from gdas.cnn.config import SearchConfig
+from gdas.cnn.genotype import PUBLISHED
 from gdas.errors import InputError
 from gdas.presets import Preset
+from gdas.rnn.genotype import PUBLISHED_RECURRENT
 from gdas.settings import NotNegative, OneOrMore, Positive, TwoOrMore, ZeroOrMore, settings
 from orchestrator.experiment.decode import AnySearch, AnyTrain, suggestion
 from orchestrator.experiment.spaces import DERIVATION, SPACES, SelectBy
@@ -126,7 +126,7 @@ class SearchSpec:
         if self.select_by not in space.select_by:
             ways = " or ".join(space.select_by)
             raise InputError(f"select_by={self.select_by}: {space.cells} are selected by {ways}")
-        if self.lookup is not None and self.recipe.task != "bench201":
+        if self.lookup is not None and not space.in_a_table:
             raise InputError(
                 "lookup: only cells of NAS-Bench-201 are in a table; leave it out, or set "
                 "recipe.task=bench201"
@@ -194,7 +194,7 @@ class CellSource:
                 raise InputError(f"cell.{key}={value}: is of random cells; give cell.random a seed")
             if type(value) is int and not 1 <= value <= MOST_NODES:
                 raise InputError(f"cell.{key}={value}: must be from 1 to {MOST_NODES}")
-        published = [*gdas.cnn.genotype.PUBLISHED, *gdas.rnn.genotype.PUBLISHED_RECURRENT]
+        published = [*PUBLISHED, *PUBLISHED_RECURRENT]
         if self.published is not None and self.published not in published:
             raise InputError(
                 f"cell.published={self.published}: unknown{suggestion(self.published, published)}"

@@ -25,8 +25,8 @@ from gdas.rnn.config import TextSearchConfig
 from gdas.rnn.genotype import PUBLISHED_RECURRENT
 from gdas.rnn.language_model import LanguageModel
 from gdas.rnn.supernet import RecurrentSupernet
+from orchestrator.experiment.build import build_study
 from orchestrator.experiment.load import EXPERIMENTS, load_experiment
-from orchestrator.experiment.study import build_study
 from orchestrator.run.checks import fixed_cells
 from tests.readme import commands, words
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from gdas.cnn.genotype import PUBLISHED
+from orchestrator.experiment.build import build_study
 from orchestrator.experiment.config import Experiment
 from orchestrator.experiment.load import load_experiment
-from orchestrator.experiment.study import Job, Study, build_study
+from orchestrator.experiment.study import Job, Study
 from orchestrator.store.store import Store
 from tests.orchestrator.test_study import identity
 

@@ -15,9 +15,9 @@ import orchestrator.run.checks
 from gdas.cnn.genotype import PUBLISHED
 from gdas.genotype import load
 from orchestrator import cell, compare, doctor, jobs, status
-from orchestrator.cost.ram import estimated_bytes
+from orchestrator.cost.estimate import estimated_bytes
+from orchestrator.experiment.build import build_study
 from orchestrator.experiment.load import load_experiment
-from orchestrator.experiment.study import build_study
 from orchestrator.run.scheduler import Scheduler
 from orchestrator.store.failure import clear_failure, write_failure
 from tests.orchestrator.fake_study import CELL, fake_study, finish, record, select

@@ -18,9 +18,9 @@ from gdas.errors import InputError
 from gdas.presets import SEARCH_PRESETS
 from gdas.rnn.config import TextSearchConfig, TextTrainConfig
 from orchestrator.cost.estimate import estimated_seconds
+from orchestrator.experiment.build import build_study
 from orchestrator.experiment.config import Experiment
 from orchestrator.experiment.load import EXPERIMENTS, load_experiment
-from orchestrator.experiment.study import build_study
 from orchestrator.run.checks import check_experiment, fixed_cells, identity
 
 SHIPPED = sorted(EXPERIMENTS.glob("*.yaml"))

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from gdas.checkpoint import Segment, save
+from orchestrator.experiment.build import build_study
 from orchestrator.experiment.load import load_experiment
-from orchestrator.experiment.study import Job, Study, build_study
+from orchestrator.experiment.study import Job, Study
 from orchestrator.store.job_folder import JobFolder
 from orchestrator.store.mending import mend
 from orchestrator.store.results import Record

@@ -11,8 +11,8 @@ import pytest
 
 from gdas.data.images import open_images
 from gdas.data.text import open_tokens
+from orchestrator.experiment.build import build_study
 from orchestrator.experiment.load import load_experiment
-from orchestrator.experiment.study import build_study
 from orchestrator.store.job_folder import JobFolder
 from orchestrator.store.store import Store
 from orchestrator.tracking.final_model import load_final, write_final

@@ -9,13 +9,14 @@ import pytest
 
 from gdas.data.images import open_images
 from orchestrator.cost.plan import standing
+from orchestrator.experiment.build import build_study
 from orchestrator.experiment.load import load_experiment
-from orchestrator.experiment.study import build_study
 from orchestrator.run.checks import check_experiment, fixed_cells, identity, prepare_data
 from orchestrator.store.results import FinalResult, Provenance, ProxyResult, SearchResult
 from orchestrator.store.store import Store
 from orchestrator.work.final import require_provenance, settle_provenance, train_worker
-from orchestrator.work.search import run_proxy, run_search
+from orchestrator.work.proxy import run_proxy
+from orchestrator.work.search import run_search
 from tests.gdas.photo_folder import DATA, convert_tiny, make_folder
 from tests.orchestrator.contract import assert_is, assert_job_is
 

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from orchestrator.cost import estimate
-from orchestrator.cost.calibrate import timed_seconds
-from orchestrator.cost.estimate import GUESSED, RECORDED, TIMED, Estimate, Estimator
+from orchestrator.cost.estimate import GUESSED, RECORDED, TIMED, Estimate, Estimator, timed_seconds
 from orchestrator.cost.plan import makespan, totals
 from orchestrator.experiment.study import Job, Study
 from orchestrator.store.store import Store

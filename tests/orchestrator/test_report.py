@@ -7,8 +7,8 @@ from typing import Any
 
 from gdas.cnn.genotype import PUBLISHED
 from gdas.data.settings import AnyImageData, TextData
+from orchestrator.experiment.build import build_study
 from orchestrator.experiment.load import load_experiment
-from orchestrator.experiment.study import build_study
 from orchestrator.report.report import write_report
 from orchestrator.report.view import Results
 from orchestrator.store.results import Selection

@@ -24,7 +24,7 @@ from orchestrator.run.checks import checked_study, fixed_cells
 from orchestrator.run.scheduler import Scheduler
 from orchestrator.run.sizes import check_text_search, check_text_training
 from orchestrator.store.store import Store
-from orchestrator.work.search import run_proxy
+from orchestrator.work.proxy import run_proxy
 from tests.harm import tries
 
 DIGITS = {"name": "digits"}

@@ -17,8 +17,8 @@ import orchestrator.store.place
 import orchestrator.store.storage
 from gdas.checkpoint import Segment, State
 from gdas.errors import InputError
+from orchestrator.experiment.build import build_study
 from orchestrator.experiment.load import load_experiment
-from orchestrator.experiment.study import build_study
 from orchestrator.store.data import data_on_this_node, node_folder, publish
 from orchestrator.store.failure import read_failure, write_failure
 from orchestrator.store.job_folder import JobFolder

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from gdas.errors import InputError
+from orchestrator.experiment.build import build_study
 from orchestrator.experiment.load import load_experiment
-from orchestrator.experiment.study import build_study
 from orchestrator.run.lease import lease
 from orchestrator.store.failure import read_failure, write_failure
 from orchestrator.store.job_folder import JobFolder

@@ -12,8 +12,9 @@ import gdas
 from gdas.cnn.genotype import PUBLISHED
 from gdas.data.settings import AnyImageData, PhotoData, TextData
 from gdas.errors import InputError
+from orchestrator.experiment.build import build_study
 from orchestrator.experiment.load import load_experiment
-from orchestrator.experiment.study import Study, build_study
+from orchestrator.experiment.study import Study
 
 
 def identity(data: AnyImageData | TextData, split: str) -> str:

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from gdas.errors import InputError
+from orchestrator.experiment.build import build_study
 from orchestrator.experiment.load import load_experiment
-from orchestrator.experiment.study import Study, build_study
+from orchestrator.experiment.study import Study
 from orchestrator.run.scheduler import Scheduler
 from orchestrator.store.job_folder import JobFolder
 from orchestrator.store.results import Record

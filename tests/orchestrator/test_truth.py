@@ -20,19 +20,23 @@ import pytest
 from matplotlib.figure import Figure
 
 from gdas.bench201.config import Bench201SearchConfig
-from gdas.bench201.genotype import ACCURACIES, all_bench201_cells, bench201_from_string
+from gdas.bench201.genotype import (
+    ACCURACIES,
+    all_bench201_cells,
+    bench201_from_json,
+    bench201_from_string,
+)
 from gdas.bench201.table import read_table
 from gdas.checkpoint import digest, newest
-from gdas.cnn.genotype import bench201_from_json
 from gdas.data.images import open_images
 from gdas.errors import InputError
 from orchestrator.compare import results
-from orchestrator.cost.estimate import estimated_seconds
+from orchestrator.cost.estimate import PROCESS, estimated_bytes, estimated_seconds
 from orchestrator.cost.plan import standing
-from orchestrator.cost.ram import PROCESS, estimated_bytes
+from orchestrator.experiment.build import build_study
 from orchestrator.experiment.config import Experiment
 from orchestrator.experiment.load import load_experiment
-from orchestrator.experiment.study import Study, build_study
+from orchestrator.experiment.study import Study
 from orchestrator.report.figures.truth import Row, distribution_figure, epochs_figure
 from orchestrator.report.report import write_report
 from orchestrator.report.statistics import uniform_p

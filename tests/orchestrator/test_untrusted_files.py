@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gdas.errors import InputError
+from orchestrator.experiment.build import build_study
 from orchestrator.experiment.config import Experiment
 from orchestrator.experiment.load import EXPERIMENTS, load_experiment
-from orchestrator.experiment.study import build_study
 from orchestrator.run.lease import lease
 from orchestrator.store.failure import read_failure
 from orchestrator.store.job_folder import JobFolder
