@@ -74,7 +74,7 @@ def _cell(source: CellSource, task: str, where: str) -> AnyGenotype:
             )
         cell = loaded
     elif source.published is not None:
-        cell = {**PUBLISHED, **PUBLISHED_RECURRENT}[source.published]
+        cell = (PUBLISHED | PUBLISHED_RECURRENT)[source.published]
     else:
         cell = load(space.final_cell)(source, where)
     if not isinstance(cell, space.genotype):
