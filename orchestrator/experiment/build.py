@@ -77,7 +77,7 @@ def _track(name: str, spec: SearchSpec, identity: DataIdentity) -> tuple[list[Jo
             assert spec.proxy is not None
             drawn = {
                 "config": settings_of(spec.proxy),
-                "search": settings_of(config),  # its halves of the data
+                "search": _for_halves(config),  # its halves of the data
                 "genotype": SPACES[spec.recipe.task].random(spec.recipe, seed).to_json(),
                 "data": data,
             }
@@ -100,7 +100,7 @@ def _track(name: str, spec: SearchSpec, identity: DataIdentity) -> tuple[list[Jo
                     f"{name}-seed{seed}",
                     {
                         "config": settings_of(spec.proxy),
-                        "search": settings_of(config),
+                        "search": _for_halves(config),
                         "data": data,
                     },
                     dataclasses.asdict(spec.proxy_resources),
@@ -183,9 +183,11 @@ def settings_of(config: AnyConfig) -> dict[str, Any]:
     """A job's settings, as they are hashed into its id.
 
     Those of a text's data that are as they are for a known text are left out: jobs on known texts
-    have the ids that they had before there were others.
+    have the ids that they had before there were others. So is an eager search's `steps`.
     """
     settings = dataclasses.asdict(config)
+    if settings.get("steps") == "eager":
+        del settings["steps"]
     if isinstance(config.data, TextData):
         usual = dataclasses.asdict(TextData())
         settings["data"] = {
@@ -194,6 +196,11 @@ def settings_of(config: AnyConfig) -> dict[str, Any]:
             if key == "name" or value != usual[key]
         }
     return settings
+
+
+def _for_halves(config: AnySearchConfig) -> dict[str, Any]:
+    """A search's settings for what needs its halves of the data alone: however its steps run."""
+    return {key: value for key, value in settings_of(config).items() if key != "steps"}
 
 
 def make_job(

@@ -6,10 +6,12 @@ from functools import cache, partial
 from pathlib import Path
 from typing import cast
 
+import gdas.cnn.genotype
 import gdas.genotype
+import gdas.rnn.genotype
 from gdas.bench201.genotype import Bench201Genotype
 from gdas.bench201.table import read_table, table_identity, table_path
-from gdas.cnn.genotype import PUBLISHED, Genotype
+from gdas.cnn.genotype import Genotype
 from gdas.cnn.smallest_map import check_smallest_map
 from gdas.data.images import DIGIT_PHOTOS, open_images
 from gdas.data.images import identity as image_identity
@@ -17,7 +19,7 @@ from gdas.data.settings import AnyImageData, PhotoData, TableData, TextData
 from gdas.data.text import open_tokens, text_identity
 from gdas.data.vocabulary import Split
 from gdas.errors import InputError
-from gdas.rnn.genotype import PUBLISHED_RECURRENT, RecurrentGenotype
+from gdas.rnn.genotype import RecurrentGenotype
 from orchestrator.experiment.build import build_study
 from orchestrator.experiment.config import CellSource, Experiment, FinalSpec, SearchSpec
 from orchestrator.experiment.decode import decode_search, decode_train
@@ -74,7 +76,9 @@ def _cell(source: CellSource, task: str, where: str) -> AnyGenotype:
             )
         cell = loaded
     elif source.published is not None:
-        cell = (PUBLISHED | PUBLISHED_RECURRENT)[source.published]
+        cell = (gdas.cnn.genotype.PUBLISHED | gdas.rnn.genotype.PUBLISHED_RECURRENT)[
+            source.published
+        ]
     else:
         cell = load(space.final_cell)(source, where)
     if not isinstance(cell, space.genotype):

@@ -93,7 +93,10 @@ def _others(sizes: Sizes, device: torch.device) -> Iterator[tuple[str, Backward]
     yield "mean over pixels", backward(lambda a: nn.AdaptiveAvgPool2d(1)(a), x)
     yield "alternate pixels", backward(lambda a: torch.cat(alternate_pixels(a)), x)
     gates = torch.ones(2, device=device, requires_grad=True)
-    yield "sum through gates", backward(lambda g, a: sum_through_gates(g, [a, a * 2]), gates, x)
+    yield (
+        "sum through gates",
+        backward(lambda g, a: sum_through_gates(g.unbind(), [a, a * 2]), gates, x),
+    )
     rows = torch.arange(0, batch, 2)
     yield (
         "operation on some images (index_add)",

@@ -23,6 +23,7 @@ from orchestrator.run.machines import ray_cluster
 from orchestrator.run.ray_study import run_study
 from orchestrator.run.scheduler import ClusterLost, Scheduler
 from tests.orchestrator.fake_study import fake_study
+from tests.orchestrator.written import NO_DATA
 
 Usage = namedtuple("Usage", "free")
 
@@ -156,7 +157,7 @@ def test_a_disk_too_full_for_tunes_own_files_is_said_as_that(
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: Usage(free))
     _, study, store = fake_study(tmp_path)
     with pytest.raises(raised) as failed:
-        run_study(Scheduler(study, store, {"CPU": 2.0, "GPU": 0.0}, print), {})
+        run_study(Scheduler(study, store, {"CPU": 2.0, "GPU": 0.0}, print), NO_DATA)
     if raised is OSError:
         assert getattr(failed.value, "errno", None) == errno.ENOSPC
 
@@ -187,7 +188,7 @@ def test_a_machine_that_ray_has_not_missed_yet_uses_up_no_retry(
     monkeypatch.setattr(machines, "NOTICED_AFTER_S", 1.5)
     _, study, store = fake_study(tmp_path)
     scheduler = Scheduler(study, store, {"CPU": 1.0, "GPU": 0.0}, print, retries=1)
-    searcher = ray_study.StudySearcher(scheduler, {})
+    searcher = ray_study.StudySearcher(scheduler, NO_DATA)
     assert isinstance(searcher.suggest("a"), dict)
     job = searcher.job_of_trial["a"]
     trial = types.SimpleNamespace(trial_id="a", get_error=lambda: text)
