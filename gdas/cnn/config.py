@@ -106,7 +106,7 @@ class SearchConfig:
     compile: bool = False  # torch.compile, every operation by itself; does not pay on CPUs
     # graph: each step is one CUDA graph that finds out on the card what was drawn (gdas.cnn.graph).
     # The same draws and checkpoints, other rounding; needs a CUDA device and Triton.
-    steps: Literal["eager", "graph"] = "eager"
+    execution: Literal["eager", "graph"] = "eager"
 
     def __post_init__(self) -> None:
         check_alpha(self.alpha, self.sampler, self.epochs)

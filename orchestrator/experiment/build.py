@@ -77,7 +77,7 @@ def _track(name: str, spec: SearchSpec, identity: DataIdentity) -> tuple[list[Jo
             assert spec.proxy is not None
             drawn = {
                 "config": settings_of(spec.proxy),
-                "search": _for_halves(config),  # its halves of the data
+                "search": _without_execution(config),  # its halves of the data
                 "genotype": SPACES[spec.recipe.task].random(spec.recipe, seed).to_json(),
                 "data": data,
             }
@@ -100,7 +100,7 @@ def _track(name: str, spec: SearchSpec, identity: DataIdentity) -> tuple[list[Jo
                     f"{name}-seed{seed}",
                     {
                         "config": settings_of(spec.proxy),
-                        "search": _for_halves(config),
+                        "search": _without_execution(config),
                         "data": data,
                     },
                     dataclasses.asdict(spec.proxy_resources),
@@ -125,7 +125,7 @@ def _lookups(spec: SearchSpec, searches: list[Job], identity: DataIdentity) -> l
 
 def _measure(name: str, spec: MeasureSpec, identity: DataIdentity) -> Job:
     recipe = {
-        "config": settings_of(spec.recipe),
+        "config": _without_execution(spec.recipe),
         "iterations": spec.iterations,
         "data": _identities(spec.recipe, identity, "train"),
     }
@@ -183,11 +183,11 @@ def settings_of(config: AnyConfig) -> dict[str, Any]:
     """A job's settings, as they are hashed into its id.
 
     Those of a text's data that are as they are for a known text are left out: jobs on known texts
-    have the ids that they had before there were others. So is an eager search's `steps`.
+    have the ids that they had before there were others. So is eager `execution`.
     """
     settings = dataclasses.asdict(config)
-    if settings.get("steps") == "eager":
-        del settings["steps"]
+    if settings.get("execution") == "eager":
+        del settings["execution"]
     if isinstance(config.data, TextData):
         usual = dataclasses.asdict(TextData())
         settings["data"] = {
@@ -198,9 +198,9 @@ def settings_of(config: AnyConfig) -> dict[str, Any]:
     return settings
 
 
-def _for_halves(config: AnySearchConfig) -> dict[str, Any]:
-    """A search's settings for what needs its halves of the data alone: however its steps run."""
-    return {key: value for key, value in settings_of(config).items() if key != "steps"}
+def _without_execution(config: AnySearchConfig) -> dict[str, Any]:
+    """A search's settings for a job that takes none of its steps, or always takes them eagerly."""
+    return {key: value for key, value in settings_of(config).items() if key != "execution"}
 
 
 def make_job(

@@ -33,7 +33,7 @@ def check_search(search: SearchSpec, folder: Path) -> None:
     with under("recipe"):
         train_T, valid_V = check_image_search(recipe, count)
         check_smallest_map(recipe, size, train_T, valid_V)
-        _check_steps(search)
+        _check_execution(search)
     if search.lookup is not None and search.lookup.images > valid_V:
         raise InputError(
             f"lookup.images={search.lookup.images}: larger than D_V ({valid_V}); use {valid_V} "
@@ -53,10 +53,11 @@ def check_search(search: SearchSpec, folder: Path) -> None:
         check_batches(proxy, train_T, workers=1)
 
 
-def _check_steps(search: SearchSpec) -> None:
+def _check_execution(search: SearchSpec) -> None:
     """Raise InputError if a search's steps are to be CUDA graphs and cannot be."""
     recipe = search.recipe
-    if isinstance(recipe, SearchConfig) and recipe.steps == "graph" and search.cells != "random":
+    graph = isinstance(recipe, SearchConfig) and recipe.execution == "graph"
+    if graph and search.cells != "random":
         reason = covered(recipe, torch.device(search.resources.device), elsewhere=True)
         if reason is not None:
             raise refusal(reason)

@@ -50,7 +50,7 @@ def search_images(job: OpenJob, config: SearchConfig, on_record: Report) -> Sear
     """A search for convolutional cells."""
     images = open_images(config.data, "train", job.data)
     space = ImageSpace(config, images, job.device)
-    loop = search_by_graphs if config.steps == "graph" else search
+    loop = search_by_graphs if config.execution == "graph" else search
     finished = run_to_end(job.folder, partial(loop, config, space), on_record)
     genotype, cells = derive_genotype(config, finished.state["logits"])
     score = score_with_shared_weights(config, images, finished.state, job.device)

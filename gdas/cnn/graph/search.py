@@ -82,7 +82,7 @@ def search_on_card(
 
 def refusal(reason: str) -> InputError:
     """The error of a search that is not `covered`."""
-    return InputError(f"steps=graph: this search cannot run as CUDA graphs: {reason}")
+    return InputError(f"execution=graph: this search cannot run as CUDA graphs: {reason}")
 
 
 def search_by_graphs(
