@@ -15,6 +15,7 @@ import torch
 from gdas.cnn.config import SearchConfig, SupernetConfig
 from gdas.cnn.derive import derive_cell, edge_list
 from gdas.cnn.genotype import OPERATIONS, Genotype, from_json, random_genotype
+from gdas.cnn.graph.search import covered
 from gdas.cnn.network import Network
 from gdas.cnn.space import build_supernet
 from gdas.derive import parameter_free
@@ -42,6 +43,9 @@ scores_BK = supernet(torch.randn(2, 3, 16, 16), picks)
 scores_BK.sum().backward()
 assert scores_BK.shape == (2, 10)
 assert len(every_operation_in_turn(*cell_size(CONFIG), len(supernet.cells))) == len(OPERATIONS)
+
+refused = covered(CONFIG, torch.device("cuda"), elsewhere=True)
+assert refused is not None and refused.startswith("OPERATIONS: only none"), "graphs lack its kernel"
 
 a_EK = torch.zeros(EDGES, len(OPERATIONS))
 a_EK[:, OWN], a_EK[:, OWN - 1] = 2.0, 1.0
