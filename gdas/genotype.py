@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from gdas.bench201.genotype import BENCH201_FORMAT, Bench201Genotype, bench201_from_json
+from gdas.edge_lists import TWO_EDGES
 from gdas.errors import InputError, one_line
 from gdas.files import named_object
 from gdas.genotype_text import FORMAT as FORMAT
@@ -234,8 +235,8 @@ def from_json(value: object, where: str = "genotype") -> Genotype:
 def _edges(value: object, where: str) -> tuple[Edge, ...]:
     if not isinstance(value, list):
         raise InputError(
-            f"{where}: expected a list of [operation, source] pairs, such as "
-            '[["sep_conv_3x3", 0], ["skip_connect", 1]]'
+            f"{where}: is {one_line(value, 60)}; must be a list of [operation, source] pairs, such "
+            f"as {TWO_EDGES}"
         )
     edges: list[Edge] = []
     for i, edge in enumerate(value):
@@ -244,8 +245,8 @@ def _edges(value: object, where: str) -> tuple[Edge, ...]:
                 edges.append((operation, source))
             case _:
                 raise InputError(
-                    f"{where}, edge {i}: expected [operation, source] such as "
-                    f'["sep_conv_3x3", 0], got {one_line(edge, 60)}'
+                    f"{where}, edge {i}: is {one_line(edge, 60)}; must be [operation, source], "
+                    'such as ["sep_conv_3x3", 0]'
                 )
     return tuple(edges)
 
@@ -322,10 +323,13 @@ def load(path: str | os.PathLike[str]) -> AnyGenotype:
     except OSError as error:
         raise InputError(f"{path}: cannot read the genotype file ({error.strerror})") from None
     utf16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))  # what PowerShell writes
-    try:
-        text = content.decode("utf-16" if utf16 else "utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not a JSON file ({error}); save it as UTF-8") from None
+    if b"\0" in content and not utf16:
+        raise InputError(
+            f"{path}: is no text (a zero byte is in it); name the log or the genotype file, not a "
+            "checkpoint, or save it as UTF-8"
+        )
+    # A log may hold anything beside a genotype, whose own words are plain ASCII.
+    text = content.decode("utf-16" if utf16 else "utf-8", errors="replace")
     return read(text, str(path), named=named)
 
 
