@@ -356,7 +356,7 @@ REFUSED: dict[str, tuple[str, Callable[[Path], object], str]] = {
             shutil.rmtree(root / "train"),
             put(root / "train" / "x.png", picture(0, 0)),
         ),
-        r"train: no classes \(1 photos lie in train/ itself\)",
+        r"train: no folders of classes \(1 photos lie in train/ itself\)",
     ),
     "a class of endings that nobody reads": (
         "ImageFolder",
@@ -444,7 +444,7 @@ REFUSED: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "an archive": (
         "ImageFolder",
         lambda root: (shutil.rmtree(root / "train"), put(root / "train.zip", b"PK")),
-        r"no folder train.*it holds train\.zip, val.*unpack archives",
+        r"no folder train.*it holds train\.zip, val.*unpack the archive",
     ),
 }
 

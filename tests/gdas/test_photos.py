@@ -271,7 +271,7 @@ BAD_SOURCES: dict[str, tuple[Callable[[Path], object], str]] = {
             (source / "train").rename(source / "old"),
             (source / "train").mkdir(),
         ),
-        "train: no classes",
+        "train: no folders of classes",
     ),
     "a class of val alone": (lambda source: (source / "val" / "hen").mkdir(), "val/hen: train has"),
     "an empty class": (lambda source: (source / "train" / "hen").mkdir(), "train/hen: no photos"),
