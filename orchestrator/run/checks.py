@@ -60,12 +60,13 @@ def fixed_cells(experiment: Experiment) -> dict[str, AnyGenotype]:
     cells: dict[str, AnyGenotype] = {}
     for name, final in experiment.finals.items():
         if not final.cell.tracks:
-            cells[name] = _cell(final.cell, final.recipe.task, f"finals.{name}")
+            cells[name] = _cell(final, f"finals.{name}")
     return cells
 
 
-def _cell(source: CellSource, task: str, where: str) -> AnyGenotype:
+def _cell(final: FinalSpec, where: str) -> AnyGenotype:
     cell: AnyGenotype
+    source, task = final.cell, final.recipe.task
     if source.file is not None:
         loaded = gdas.genotype.load(source.file)
         if isinstance(loaded, Bench201Genotype):
@@ -82,8 +83,9 @@ def _cell(source: CellSource, task: str, where: str) -> AnyGenotype:
         kind = "a recurrent" if isinstance(cell, RecurrentGenotype) else "a convolutional"
         other = "RNN_GDAS" if task == "text" else "GDAS_V1"
         raise InputError(
-            f"{where}.cell: {cell.name} is {kind} cell and the data set is {task}; name a cell of "
-            f"that kind, such as {other}, or another recipe.data"
+            f"{where}.cell: {cell.name} is {kind} cell and its data set, {final.recipe.data.name}, "
+            f"is {task}; name a cell of that kind, such as {other}, or set {where}.recipe.data, "
+            f"such as {{name: {'cifar10' if task == 'text' else 'ptb'}}}"
         )
     return cell
 
@@ -211,8 +213,8 @@ def _check_search(search: SearchSpec, folder: Path) -> None:
             check_smallest_map(search.recipe, size, train_T, valid_V)
         if search.lookup is not None and search.lookup.images > valid_V:
             raise InputError(
-                f"lookup.images={search.lookup.images}: larger than D_V ({valid_V}); use {valid_V} "
-                "or less"
+                f"lookup.images={search.lookup.images}: larger than D_V ({valid_V}); use "
+                f"lookup.images={valid_V} or less"
             )
         if search.select_by == "proxy" and isinstance(search.proxy, TrainConfig):
             if search.proxy.data.name != search.recipe.data.name:
@@ -221,8 +223,8 @@ def _check_search(search: SearchSpec, folder: Path) -> None:
                     f"search's own images, {search.recipe.data.name}"
                 )
             _, size = _training_images(search.proxy.data, folder)
-            check_training(search.proxy, _standing_in(search), size=size)
             with under("proxy"):
+                check_training(search.proxy, _standing_in(search), size=size)
                 check_batches(search.proxy, train_T, workers=1)
         return
     with under("recipe"):
@@ -265,8 +267,8 @@ def _check_final(
         count, size = _training_images(final.recipe.data, folder)
         images = len(subset(count, 0, final.recipe.train_images))
         assert cell is None or isinstance(cell, Genotype)
-        check_training(final.recipe, cell or _expected(final, searches), size=size)
         with under("recipe"):
+            check_training(final.recipe, cell or _expected(final, searches), size=size)
             check_batches(final.recipe, images, final.resources.workers)
         return
     if final.resources.workers > final.recipe.batch_size:
