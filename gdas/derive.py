@@ -15,7 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gdas.genotype import AnyGenotype, Edge, RecurrentGenotype
+from gdas.cell_json import Edge
+from gdas.genotype import AnyGenotype
+from gdas.rnn.genotype import RecurrentGenotype
 
 PARAMETER_FREE = ("none", "skip_connect", "max_pool_3x3", "avg_pool_3x3")
 """Operations on images that carry no parameters at stride 1, of all search spaces."""

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gdas.bench201.genotype import BENCH201_FORMAT
+from gdas.cnn.genotype import FORMAT
 from gdas.edge_lists import (
     MOST_NODES,
     one_list,
@@ -30,9 +31,8 @@ from gdas.edge_lists import (
 )
 from gdas.errors import InputError, one_line
 from gdas.python_text import Called, read_value
+from gdas.rnn.genotype import RECURRENT_FORMAT
 
-FORMAT = "gdas-genotype/1"
-RECURRENT_FORMAT = "gdas-recurrent-genotype/1"
 FORMATS = (FORMAT, RECURRENT_FORMAT, BENCH201_FORMAT)
 
 SMALLEST = (

@@ -1,4 +1,4 @@
-"""Cells that papers published, as text; gdas.genotype.PUBLISHED has them by name.
+"""Cells that papers published, as text; built in gdas.cnn.genotype and gdas.rnn.genotype.
 
 GDAS_V1, GDAS_F1: paper Fig. 4. GDAS_GF, GDAS_FG: Table 5, rows 2 and 3. DARTS, P-DARTS and the
 recurrent cells but RNN_GDAS (Fig. 4): the code of GDAS's authors. PC_DARTS: Xu et al., ICLR 2020.

@@ -220,6 +220,7 @@ class SearchSteps:
             momentum=w.momentum,
             weight_decay=w.weight_decay,
             nesterov=w.nesterov,
+            foreach=True,  # the same arithmetic in few launches
         )
         self.alpha_optimizer = torch.optim.Adam(
             list(self.logits.values()), lr=a.lr, betas=a.betas, weight_decay=a.weight_decay
@@ -272,13 +273,28 @@ class SearchSteps:
         if architecture.gates is not None and not with_gates:  # values, no gradient
             gates = [None if gate is None else gate.detach() for gate in architecture.gates]
             architecture = architecture._replace(gates=gates)
-        self.weight_optimizer.zero_grad(set_to_none=w.undrawn == "skip")
+        old = [p.grad for p in self.parameters] if w.undrawn != "skip" else []
+        self.weight_optimizer.zero_grad()
         batch = self.space.weight_loss(architecture, epoch, step)
         batch.loss.backward()
+        self._zero_undrawn(old)
         clipped = [*self.parameters, *self.logits.values()] if with_gates else self.parameters
         nn.utils.clip_grad_norm_(clipped, w.clip)
         self.weight_optimizer.step()
         return batch
+
+    def _zero_undrawn(self, old: Sequence[Tensor | None]) -> None:
+        """Weights that were drawn before but not now get a gradient of zero.
+
+        The drawn ones' gradients are new tensors: adding them to zeros would take a launch each.
+        """
+        zeros = []
+        for p, gradient in zip(self.parameters, old, strict=False):
+            if p.grad is None and gradient is not None:
+                p.grad = gradient
+                zeros.append(gradient)
+        if zeros:
+            torch._foreach_zero_(zeros)
 
     def alpha_step(self, epoch: int, step: int, tau: float) -> BatchLoss:
         """Update the logits on a batch of D_V; measure only while they are held."""

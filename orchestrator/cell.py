@@ -16,23 +16,17 @@ import torch
 
 import gdas.genotype
 from gdas.bench201.genotype import EDGES, Bench201Genotype
+from gdas.cell_json import Edge
+from gdas.cnn.genotype import EDGES_PER_NODE, PUBLISHED, Genotype, all_nodes
 from gdas.cnn.layout import Stem
 from gdas.cnn.network import Network
 from gdas.drawing.draw import FIXED_REDUCTION, draw, draw_fixed_reduction
 from gdas.errors import InputError, one_line
 from gdas.files import write_text
-from gdas.genotype import (
-    EDGES_PER_NODE,
-    PUBLISHED,
-    PUBLISHED_RECURRENT,
-    AnyGenotype,
-    Edge,
-    Genotype,
-    RecurrentGenotype,
-    all_nodes,
-)
+from gdas.genotype import AnyGenotype
 from gdas.genotype_text import darts_text
 from gdas.metrics import count_multiply_adds, count_parameters
+from gdas.rnn.genotype import PUBLISHED_RECURRENT, RecurrentGenotype
 from gdas.rnn.language_model import LanguageModel
 from orchestrator.store.recorded import open_recorded
 from orchestrator.store.storage import is_address

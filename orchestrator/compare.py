@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 from gdas.errors import InputError
-from orchestrator.experiment.study import TITLES, Job, Study, flat
+from orchestrator.experiment.kinds import KINDS
+from orchestrator.experiment.study import Job, Study, flat
 from orchestrator.store.recorded import open_recorded
 from orchestrator.store.results import Result, Trained
 from orchestrator.store.store import Store
@@ -101,7 +102,7 @@ def results(opened: Opened) -> list[tuple[str, ...]]:
     """(job's label and figure, its value in each study), finals first."""
     rows: list[tuple[str, ...]] = []
     labels = {job.label: job.kind for _, study in opened for job in study}
-    order = list(dict.fromkeys(("train", "select", *TITLES)))
+    order = list(dict.fromkeys(("train", "select", *KINDS)))
     for label in sorted(labels, key=lambda label: order.index(labels[label])):
         found = [_figures(label, store, study) for store, study in opened]
         for figure in dict.fromkeys(key for figures in found for key in figures):
@@ -115,7 +116,7 @@ def _figures(label: str, store: Store, study: Study) -> dict[str, str]:
     job = next((job for job in study if job.label == label), None)
     if job is None:
         return {}
-    if job.kind == "select":
+    if job.in_driver:
         record = store.selection(job)
         if record is None:
             return {"": OPEN}
@@ -169,7 +170,7 @@ def same_jobs(opened: Opened) -> str:
 
 
 def _digest(store: Store, job: Job) -> str | None:
-    result = store.folder(job).result(Trained) if job.kind != "select" else None
+    result = store.folder(job).result(Trained) if not job.in_driver else None
     return None if result is None else result.get("digest")
 
 

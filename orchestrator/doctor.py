@@ -28,8 +28,7 @@ from gdas.data.shard_index import open_index
 from gdas.data.source import Split
 from gdas.data.text import text_counts, text_identity
 from gdas.errors import InputError, one_line
-from orchestrator.cost.estimate import estimated_seconds
-from orchestrator.cost.ram import PROCESS, estimated_bytes
+from orchestrator.cost.estimate import PROCESS, estimated_bytes, estimated_seconds
 from orchestrator.experiment.config import Experiment
 from orchestrator.experiment.load import experiment_of
 from orchestrator.experiment.study import Job
@@ -326,17 +325,16 @@ def jobs(experiment: Experiment, data: Path) -> Iterator[Finding]:
         yield Finding("BAD", str(problem), "see above")
         return
     groups: dict[tuple[str, ...], list[Job]] = {}
-    for job in study:
-        if job.kind != "select":
-            shown = (f"{estimated_bytes(job):.2g}", clock(estimated_seconds(job)))
-            groups.setdefault((job.kind, str(job.cost), *shown), []).append(job)
+    for job in study.in_cluster:
+        shown = (f"{estimated_bytes(job):.2g}", clock(estimated_seconds(job)))
+        groups.setdefault((job.kind, str(job.cost), *shown), []).append(job)
     for alike in groups.values():
         yield _job(alike, cores, memory, devices)
 
 
 def _job(alike: list[Job], cores: int, memory: float, devices: list[tuple[str, int]]) -> Finding:
     job = alike[0]
-    workers = job.resources.get("workers", 1)
+    workers = job.workers
     each = estimated_bytes(job)
     cost = ", ".join(f"{value:g} {key}" for key, value in job.cost.items() if value)
     others = f" and {len(alike) - 1} alike" if len(alike) > 1 else ""
@@ -347,8 +345,8 @@ def _job(alike: list[Job], cores: int, memory: float, devices: list[tuple[str, i
         f"{job.label}{others}: {cost}, about {need / GIB:.1f} GiB {where}"
         f"{' a worker' if cuda and workers > 1 else ''}, roughly {clock(estimated_seconds(job))}"
     )
-    spec = "finals" if job.kind == "train" else "searches"
-    key = "workers, cpus_per_worker" if job.kind == "train" else "cpus"
+    spec = job.of.section
+    key = "workers, cpus_per_worker" if "workers" in job.resources else "cpus"
     if cuda and len(devices) < job.cost["GPU"]:
         return Finding(
             "BAD",

@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _nodes(options: argparse.Namespace) -> int:
     from orchestrator.nodes import report  # by its name, so that machines run code of their own
-    from orchestrator.run.ray_study import on_every_node, ray_cluster
+    from orchestrator.run.machines import on_every_node, ray_cluster
 
     address, out = options.address, options.out
     mark = f".gdas-nodes-{uuid.uuid4().hex[:8]}"

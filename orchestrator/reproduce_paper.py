@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from gdas.data.settings import TableData
 from gdas.errors import InputError, one_line
@@ -29,7 +30,7 @@ from orchestrator.report.report import write_report
 from orchestrator.report.view import Results
 from orchestrator.run.checks import checked_study, prepare_data
 from orchestrator.run.lease import lease
-from orchestrator.run.process import interruptible, leave, repeatedly
+from orchestrator.run.process import Signals, interruptible, leave, repeatedly
 from orchestrator.run.scheduler import ClusterLost, Scheduler
 from orchestrator.store.data import data_sets, fetched, publish, refuse_unchecked
 from orchestrator.store.mending import mend
@@ -146,7 +147,7 @@ def _command(options: argparse.Namespace) -> int:
         return _report(experiment, study, out)
     store = Store(out)
     with lease(store):
-        return _drive(experiment, study, store, data, options)
+        return _reproduce(experiment, study, store, data, options)
 
 
 def _refuse_lone_options(options: argparse.Namespace) -> None:
@@ -223,69 +224,81 @@ def _study(experiment: Experiment, options: argparse.Namespace, data: Path) -> S
         raise InputError(f"--only {missing.args[0]}: no such job; there are {labels}") from None
 
 
-def _drive(
+def _reproduce(
     experiment: Experiment, study: Study, store: Store, data: Path, options: argparse.Namespace
 ) -> int:
-    """Run what is open, write the report, say what came of it; returns the exit code."""
+    """Do all that is not done yet, and say what came of it; returns the exit code."""
     started = time.time()
-    for line in mend(study, store):
+    for line in mend(study, store):  # what faults left behind
         print(line, flush=True)
     prepare_data(study, store, data)
-    data_address = _published_data(study, store, data, options.data)
-    settings = json.loads(json.dumps(dataclasses.asdict(experiment)))
-    store.write_study(study, settings, _versions(), options.command)
+    environment: Environment = {
+        "data": _published_data(study, store, data, options.data),
+        "selections": store.selections_address,
+    }
+    store.write_study(study, _as_json(experiment), _versions(), options.command)
     say_standings(study, store)
-    console = Console(study, store)
+    console, signals = Console(study, store), Signals()
     scheduler = Scheduler(study, store, {}, console.say, experiment.retries)
     scheduler.private = options.address is None
-    tracker: Tracker | None = None
-    with interruptible() as seen:
-        interrupted = lost = False
-        try:
-            if any(job.kind != "select" and not store.done(job) for job in study):
-                from orchestrator.run.ray_study import ray_cluster, refuse_impossible, run_study
-
-                # Once more: connecting to Ray puts a handler of its own in place of ours.
-                with (
-                    ray_cluster(options.address) as scheduler.budget,
-                    interruptible() as seen,
-                ):
-                    refuse_impossible(study, store)
-                    confirm(study, store, scheduler.budget, yes=options.yes)
-                    tracker = Tracker(study, store, experiment)
-                    tracker.start(scheduler.board)
-                    console.start(scheduler.board)
-                    with (
-                        repeatedly(store.refresh_quietly, 2.0, "store"),
-                        repeatedly(console.update, 1.0, "console"),
-                    ):
-                        environment: Environment = {
-                            "data": data_address,
-                            "selections": store.selections_address,
-                        }
-                        run_study(scheduler, environment)
-            else:
-                tracker = Tracker(study, store, experiment)
-            scheduler.settle()
-        except KeyboardInterrupt as why:
-            interrupted, lost = True, isinstance(why, ClusterLost)
-            if lost:
-                console.say(str(why))
-        finally:
-            console.stop()
-        interrupted = interrupted or scheduler.board.open()
-        # Its figures take seconds, and who interrupts waits.
-        report = None if interrupted else write_report(Results(experiment, study, store))
+    with interruptible(signals):
+        tracker, stopped = _run(scheduler, console, environment, experiment, options, signals)
+        interrupted = stopped is not None or scheduler.board.open()
+        if not interrupted:  # its figures take seconds, and who interrupts waits
+            write_report(Results(experiment, study, store))
         if tracker is not None:
             tracker.finish(scheduler.board, 3.0 if interrupted else 300.0)
-        _conclude(scheduler, report, tracker, interrupted=interrupted)
+        _conclude(scheduler, tracker, interrupted=interrupted)
         done = not interrupted and scheduler.board.all_done()
         if done:
             print(f"all done in {clock(time.time() - started)}")
         say_next(f"python -m orchestrator.status {store.address}" if done else options.command)
-        if interrupted and not lost:
-            return 143 if seen["terminated"] else 130
+        if interrupted and not isinstance(stopped, ClusterLost):
+            return 143 if signals.terminated else 130
         return 0 if done else 1
+
+
+def _run(
+    scheduler: Scheduler,
+    console: Console,
+    environment: Environment,
+    experiment: Experiment,
+    options: argparse.Namespace,
+    signals: Signals,
+) -> tuple[Tracker | None, KeyboardInterrupt | None]:
+    """Run the jobs that are open on a Ray cluster, and selections here.
+
+    Returns:
+        what keeps MLflow in step, and what stopped this before its end; None: nothing.
+    """
+    study, store, tracker = scheduler.study, scheduler.store, None
+    try:
+        if all(store.done(job) for job in study.in_cluster):
+            tracker = Tracker(study, store, experiment)
+        else:
+            from orchestrator.run.machines import ray_cluster, refuse_impossible
+            from orchestrator.run.ray_study import run_study
+
+            # Once more: connecting to Ray puts a handler of its own in place of ours.
+            with ray_cluster(options.address) as scheduler.budget, interruptible(signals):
+                refuse_impossible(study, store)
+                confirm(study, store, scheduler.budget, yes=options.yes)
+                tracker = Tracker(study, store, experiment)
+                tracker.start(scheduler.board)
+                console.start(scheduler.board)
+                with (
+                    repeatedly(store.refresh_quietly, 2.0, "store"),
+                    repeatedly(console.update, 1.0, "console"),
+                ):
+                    run_study(scheduler, environment)
+        scheduler.settle()
+    except KeyboardInterrupt as why:
+        if isinstance(why, ClusterLost):
+            console.say(str(why))
+        return tracker, why
+    finally:
+        console.stop()
+    return tracker, None
 
 
 def _published_data(study: Study, store: Store, folder: Path, named: str | None) -> str:
@@ -296,7 +309,7 @@ def _published_data(study: Study, store: Store, folder: Path, named: str | None)
         storage = open_storage(store.address_of("data"))
     else:
         return str(folder)
-    open_jobs = [job for job in study if job.kind != "select" and not store.done(job)]
+    open_jobs = [job for job in study.in_cluster if not store.done(job)]
     try:
         publish(folder, storage, sorted({n for job in open_jobs for n in data_sets(job.recipe)}))
     except OSError as problem:
@@ -305,13 +318,11 @@ def _published_data(study: Study, store: Store, folder: Path, named: str | None)
     return storage.address
 
 
-def _conclude(
-    scheduler: Scheduler, report: Path | None, tracker: Tracker | None, *, interrupted: bool
-) -> None:
+def _conclude(scheduler: Scheduler, tracker: Tracker | None, *, interrupted: bool) -> None:
     """Say which jobs did not finish and why, where the results are, and how to go on.
 
     Args:
-        report: None where none was written.
+        interrupted: no report was written.
     """
     study, store, board = scheduler.study, scheduler.store, scheduler.board
     for line in failure_lines(study, store, board):
@@ -319,11 +330,9 @@ def _conclude(
     if interrupted:
         for line in saved_lines(study, store, board):
             print(line)
-    where = (
-        store.address_of("report/report.html")
-        if report
-        else "not written now; --report writes it of what is there"
-    )
+    where = store.address_of("report/report.html")
+    if interrupted:
+        where = "not written now; --report writes it of what is there"
     print(f"report: {where}")
     if tracker is not None:
         print(f"MLflow: {where_to_look(tracker.uri, tracker.experiment_id)}")
@@ -335,6 +344,11 @@ def _conclude(
         )
     elif not board.all_done():
         print("some jobs did not finish; the same command tries them again")
+
+
+def _as_json(experiment: Experiment) -> dict[str, Any]:
+    settings: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(experiment)))
+    return settings
 
 
 def _versions() -> dict[str, str]:

@@ -83,9 +83,7 @@ def _to_the_report(store: Store) -> str:
 def _last_heard(study: Study, store: Store) -> str | None:
     """When the newest record was written, in words."""
     times = [
-        records[-1]["time"]
-        for job in study
-        if job.kind != "select" and (records := store.folder(job).records())
+        records[-1]["time"] for job in study.in_cluster if (records := store.folder(job).records())
     ]
     if not times:
         return None

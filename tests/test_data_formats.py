@@ -13,13 +13,13 @@ import pytest
 import torch
 import yaml
 
+from gdas.cnn.genotype import PUBLISHED
 from gdas.cnn.train import train_image
 from gdas.data.images import open_images
 from gdas.data.layouts import EXTENSIONS
 from gdas.data.settings import PhotoData
 from gdas.data.shards import main as convert
 from gdas.data.source import Split
-from gdas.genotype import PUBLISHED
 from orchestrator import reproduce_paper
 from tests.gdas.photo_folder import encode, scene
 from tests.gdas.tiny import CPU, train_config

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from gdas.genotype import PUBLISHED, PUBLISHED_RECURRENT
+from gdas.cnn.genotype import PUBLISHED
+from gdas.rnn.genotype import PUBLISHED_RECURRENT
 from orchestrator import cell, compare, reproduce_paper, status
 from orchestrator.experiment.load import load_experiment
 from orchestrator.paper.deviations import deviations

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from gdas.bench201.genotype import CELL_OPERATIONS, EDGES, NODES, Bench201Genotype
 from gdas.cnn.cell import on_rows, sum_of
+from gdas.cnn.norm import BatchNorm
 from gdas.cnn.pooling import AveragePool
 from gdas.sampler import Pick
 
@@ -43,7 +44,7 @@ def relu_conv_norm(
     return nn.Sequential(
         nn.ReLU(),
         nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=False),
-        nn.BatchNorm2d(c_out, affine=affine),
+        BatchNorm(c_out, affine=affine),
     )
 
 
@@ -172,7 +173,7 @@ class Network(nn.Module):
         super().__init__()
         held = EVERYTHING if genotype is None else picks_of(genotype)
         self.stem = nn.Sequential(
-            nn.Conv2d(3, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
+            nn.Conv2d(3, channels, 3, padding=1, bias=False), BatchNorm(channels)
         )
         self.cells = nn.ModuleList()
         self.cell_types: list[str] = []
@@ -184,7 +185,7 @@ class Network(nn.Module):
             for _ in range(normals_per_block):
                 self.cells.append(Cell(width, held, affine=genotype is not None))
                 self.cell_types.append(CELL_TYPE)
-        self.last_activation = nn.Sequential(nn.BatchNorm2d(width), nn.ReLU())
+        self.last_activation = nn.Sequential(BatchNorm(width), nn.ReLU())
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Linear(width, classes)
 

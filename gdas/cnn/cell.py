@@ -14,14 +14,18 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from gdas.cell_json import Edge
 from gdas.cnn.derive import edge_list
+from gdas.cnn.genotype import EDGES_PER_NODE, OPERATIONS
+from gdas.cnn.norm import BatchNorm
 from gdas.cnn.operations import FactorizedReduce, Style, build_operation, conv_norm
-from gdas.cnn.rearrange import concatenate
+from gdas.cnn.rearrange import concatenate, layout_of
 from gdas.errors import InputError
-from gdas.genotype import EDGES_PER_NODE, OPERATIONS, Edge
 from gdas.sampler import Pick
 
 NONE = OPERATIONS.index("none")
+ONE_BY_ONE_ON = ("cpu",)
+"""Device types on which a launch costs less than a copy: gates get their gradients one by one."""
 
 
 class Preprocess(nn.Module):
@@ -103,6 +107,9 @@ class SearchCell(nn.Module):
         """
         states = self.preprocess(s0_BCHW, s1_BCHW)
         hard = len({e for e, _ in picks}) == len(picks)
+        of_picks: dict[Pick, Tensor] = {}
+        if gate_EK is not None and operation_BE is None:
+            of_picks = dict(zip(picks, take_gates(gate_EK, picks), strict=True))
         for node in range(self.nodes):
             terms: list[Tensor] = []
             gates: list[Tensor] = []
@@ -118,13 +125,13 @@ class SearchCell(nn.Module):
                     continue
                 terms.append(operation(states[source]))
                 if gate_EK is not None:
-                    gates.append(gate_EK[e, k])
+                    gates.append(of_picks[e, k])
             if not terms:
                 states.append(self._zero(states[0]))
             elif not gates:
                 states.append(sum_of(terms))
             elif hard:
-                states.append(sum_through_gates(torch.stack(gates), terms))
+                states.append(sum_through_gates(gates, terms))
             else:
                 states.append(
                     sum_of([term * gate for term, gate in zip(terms, gates, strict=True)])
@@ -158,27 +165,76 @@ def sum_of(terms: Sequence[Tensor]) -> Tensor:
     return total
 
 
+class _TakeGates(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gate_EK: Tensor, places: list[int]) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        ctx.shape, ctx.places = gate_EK.shape, places
+        flat = gate_EK.flatten()
+        return tuple(flat[place] for place in places)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, None]:
+        known = [gradient for gradient in gradients if gradient is not None]
+        if not known:
+            return None, None
+        values = [known[0].new_zeros(())] * ctx.shape.numel()
+        for place, gradient in zip(ctx.places, gradients, strict=True):
+            if gradient is not None:
+                values[place] = gradient
+        return torch.stack(values).view(ctx.shape), None
+
+
+def take_gates(gate_EK: Tensor, picks: Sequence[Pick]) -> tuple[Tensor, ...]:
+    """The gates of some picks, all different, each a scalar.
+
+    As plain indexing each would send back a whole gate_EK, all zero but for its own place.
+    """
+    operations = gate_EK.shape[1]
+    places = [e * operations + k for e, k in picks]
+    return _TakeGates.apply(gate_EK, places)  # type: ignore[no-any-return]
+
+
 class _SumThroughGates(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, gates_T: Tensor, *terms_BCHW: Tensor) -> Tensor:
-        ctx.save_for_backward(gates_T, *terms_BCHW)
-        return sum_of(terms_BCHW) if len(terms_BCHW) > 1 else terms_BCHW[0].clone()
+    def forward(ctx: Any, count: int, *gates_and_terms: Tensor) -> Tensor:
+        terms_BCHW = gates_and_terms[count:]
+        ctx.dtype = gates_and_terms[0].dtype
+        ctx.save_for_backward(*terms_BCHW)
+        return sum_of(terms_BCHW) if count > 1 else terms_BCHW[0].view_as(terms_BCHW[0])
 
     @staticmethod
     def backward(ctx: Any, gradient_BCHW: Tensor) -> tuple[Tensor | None, ...]:
-        gates_T, *terms_BCHW = ctx.saved_tensors
-        dtype = torch.promote_types(gates_T.dtype, gradient_BCHW.dtype)
-        products = [(gradient_BCHW * term).sum(dtype=dtype) for term in terms_BCHW]
-        return torch.stack(products).to(gates_T.dtype), *[gradient_BCHW] * len(terms_BCHW)
+        terms_BCHW = ctx.saved_tensors
+        dtype = torch.promote_types(ctx.dtype, gradient_BCHW.dtype)
+        products = _inner_products(gradient_BCHW, terms_BCHW, dtype)
+        of_gates = [product.to(ctx.dtype) for product in products]
+        return None, *of_gates, *[gradient_BCHW] * len(terms_BCHW)
 
 
-def sum_through_gates(gates_T: Tensor, terms_BCHW: Sequence[Tensor]) -> Tensor:
+def _inner_products(
+    gradient_BCHW: Tensor, terms_BCHW: Sequence[Tensor], dtype: torch.dtype
+) -> Sequence[Tensor]:
+    """Of each term with the gradient; off CPUs, three launches for any number of terms."""
+    if gradient_BCHW.device.type in ONE_BY_ONE_ON or len(terms_BCHW) < 3:
+        return [(gradient_BCHW * term).sum(dtype=dtype) for term in terms_BCHW]
+    if layout_of(gradient_BCHW) == torch.channels_last:  # copied in the order of memory
+        gradient_BCHW = gradient_BCHW.permute(0, 2, 3, 1)
+        terms_BCHW = [term.permute(0, 2, 3, 1) for term in terms_BCHW]
+    products = torch.stack(list(terms_BCHW)) * gradient_BCHW
+    return products.flatten(1).sum(1, dtype=dtype).unbind()
+
+
+def sum_through_gates(gates: Sequence[Tensor], terms_BCHW: Sequence[Tensor]) -> Tensor:
     """Sum of gate times term where every gate's value is exactly 1, and gradients follow Eq. 7.
 
     So neither the products nor the terms' gradients need a pass of their own over the tensors; a
     gate's gradient is the inner product of its term and the node's gradient.
+
+    Args:
+        gates: a scalar for each term.
     """
-    out: Tensor = _SumThroughGates.apply(gates_T, *terms_BCHW)
+    out: Tensor = _SumThroughGates.apply(len(terms_BCHW), *gates, *terms_BCHW)
     return out
 
 
@@ -272,7 +328,7 @@ class FixedReductionCell(nn.Module):
         self.convolutions = nn.ModuleList(_reducing_convolution(channels, style) for _ in range(2))
         strides = (2, 2) if wiring == "figure" else (1, 2)
         self.poolings = nn.ModuleList(
-            nn.Sequential(nn.MaxPool2d(3, stride, 1), nn.BatchNorm2d(channels, affine=style.affine))
+            nn.Sequential(nn.MaxPool2d(3, stride, 1), BatchNorm(channels, affine=style.affine))
             for stride in strides
         )
         self.wiring = wiring
@@ -294,8 +350,8 @@ def _reducing_convolution(channels: int, style: Style) -> nn.Sequential:
         nn.ReLU(),
         nn.Conv2d(channels, channels, (1, 3), (1, 2), (0, 1), groups=8, bias=style.bias),
         nn.Conv2d(channels, channels, (3, 1), (2, 1), (1, 0), groups=8, bias=style.bias),
-        nn.BatchNorm2d(channels, affine=style.affine),
+        BatchNorm(channels, affine=style.affine),
         nn.ReLU(),
         nn.Conv2d(channels, channels, 1, bias=style.bias),
-        nn.BatchNorm2d(channels, affine=style.affine),
+        BatchNorm(channels, affine=style.affine),
     )

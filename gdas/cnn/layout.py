@@ -10,6 +10,8 @@ from typing import Literal, NamedTuple
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gdas.cnn.norm import BatchNorm
+
 Stem = Literal["cifar", "imagenet"]
 Macro = Literal["3n+2", "3n"]
 
@@ -53,7 +55,7 @@ class CifarStem(nn.Module):
         super().__init__()
         self.out_channels = 3 * channels
         self.conv = nn.Conv2d(3, self.out_channels, 3, padding=1, bias=False)
-        self.norm = nn.BatchNorm2d(self.out_channels)
+        self.norm = BatchNorm(self.out_channels)
 
     def forward(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         out_BCHW = F.relu(self.norm(self.conv(images_BCHW)), inplace=True)
@@ -68,15 +70,15 @@ class ImageNetStem(nn.Module):
         self.out_channels = channels
         self.stem0 = nn.Sequential(
             nn.Conv2d(3, channels // 2, 3, stride=2, padding=1, bias=False),
-            nn.BatchNorm2d(channels // 2),
+            BatchNorm(channels // 2),
             nn.ReLU(),
             nn.Conv2d(channels // 2, channels, 3, stride=2, padding=1, bias=False),
-            nn.BatchNorm2d(channels),
+            BatchNorm(channels),
         )
         self.stem1 = nn.Sequential(
             nn.Identity(),  # where the ReLU was: the layers after it are named by their numbers
             nn.Conv2d(channels, channels, 3, stride=2, padding=1, bias=False),
-            nn.BatchNorm2d(channels),
+            BatchNorm(channels),
         )
 
     def forward(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gdas.cnn.cell import DerivedCell, FixedReductionCell
+from gdas.cnn.genotype import Genotype
 from gdas.cnn.layout import Macro, Stem, build_stem, cell_places
+from gdas.cnn.norm import BatchNorm
 from gdas.cnn.operations import Style
 from gdas.errors import InputError
-from gdas.genotype import Genotype
 
 AUXILIARY_SIZES = {"cifar": range(29, 41), "imagenet": range(193, 257)}
 """Input sizes for which the auxiliary head's pooling leaves exactly 2 x 2."""
@@ -32,10 +33,10 @@ class AuxiliaryHead(nn.Module):
             nn.ReLU(),
             nn.AvgPool2d(5, 3 if stem == "cifar" else 2, 0, count_include_pad=False),
             nn.Conv2d(channels, 128, 1, bias=False),
-            nn.BatchNorm2d(128),
+            BatchNorm(128),
             nn.ReLU(),
             nn.Conv2d(128, 768, 2, bias=False),
-            nn.BatchNorm2d(768) if stem == "cifar" else nn.Identity(),
+            BatchNorm(768) if stem == "cifar" else nn.Identity(),
             nn.ReLU(),
         )
         self.classifier = nn.Linear(768, classes)
@@ -106,7 +107,7 @@ class Network(nn.Module):
         if auxiliary:
             self.auxiliary = AuxiliaryHead(auxiliary_channels, classes, stem)
         self.last_activation = (
-            nn.Sequential(nn.BatchNorm2d(last), nn.ReLU()) if macro == "3n" else nn.Identity()
+            nn.Sequential(BatchNorm(last), nn.ReLU()) if macro == "3n" else nn.Identity()
         )
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Linear(last, classes)

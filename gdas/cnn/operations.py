@@ -1,4 +1,4 @@
-"""The operations of a cell, with equal input and output channels (gdas.genotype.OPERATIONS).
+"""The operations of a cell, with equal input and output channels (gdas.cnn.genotype.OPERATIONS).
 
 Paper section 3.1 names them; layers, order of batch norms and padding are the authors' code's
 (2019), where BN also follows the pooling operations. Stride 2 turns size n into ceil(n / 2).
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gdas.cnn.norm import BatchNorm
 from gdas.cnn.pooling import AveragePool
 from gdas.cnn.rearrange import alternate_pixels, depthwise
 
@@ -59,7 +60,7 @@ class Pool(nn.Module):
             self.pool = nn.MaxPool2d(3, stride, 1)
         else:
             self.pool = AveragePool(stride)
-        self.norm = nn.BatchNorm2d(channels, affine=False) if style.pooling_norm else nn.Identity()
+        self.norm = BatchNorm(channels, affine=False) if style.pooling_norm else nn.Identity()
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         out: Tensor = self.norm(self.pool(x_BCHW))
@@ -84,7 +85,7 @@ class FactorizedReduce(nn.Module):
             raise ValueError(f"FactorizedReduce needs an even number of channels, got {c_out}")
         self.even = nn.Conv2d(c_in, c_out // 2, 1, bias=style.bias)
         self.odd = nn.Conv2d(c_in, c_out // 2, 1, bias=style.bias)
-        self.norm = nn.BatchNorm2d(c_out, affine=style.affine)
+        self.norm = BatchNorm(c_out, affine=style.affine)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         height, width = x_BCHW.shape[2:]
@@ -102,7 +103,7 @@ def conv_norm(c_in: int, c_out: int, style: Style) -> nn.Sequential:
     return nn.Sequential(
         nn.Identity(),  # where the ReLU was: the layers after it are named by their numbers
         nn.Conv2d(c_in, c_out, 1, bias=style.bias),
-        nn.BatchNorm2d(c_out, affine=style.affine),
+        BatchNorm(c_out, affine=style.affine),
     )
 
 
@@ -126,7 +127,7 @@ def _separable_pass(
         nn.ReLU(inplace),
         Depthwise(channels, kernel, stride, dilation),
         nn.Conv2d(channels, channels, 1, bias=style.bias),
-        nn.BatchNorm2d(channels, affine=style.affine),
+        BatchNorm(channels, affine=style.affine),
     ]
 
 
@@ -141,7 +142,7 @@ def build_operation(name: str, channels: int, stride: int, style: Style) -> nn.M
     """Build one operation.
 
     Args:
-        name: one of gdas.genotype.DERIVED_OPERATIONS.
+        name: one of gdas.cnn.genotype.DERIVED_OPERATIONS.
         channels: C, in and out.
         stride: 1 or 2.
 
@@ -172,6 +173,6 @@ def build_operation(name: str, channels: int, stride: int, style: Style) -> nn.M
                 nn.ReLU(),
                 nn.Conv2d(channels, channels, (1, 7), (1, stride), (0, 3), bias=style.bias),
                 nn.Conv2d(channels, channels, (7, 1), (stride, 1), (3, 0), bias=style.bias),
-                nn.BatchNorm2d(channels, affine=style.affine),
+                BatchNorm(channels, affine=style.affine),
             )
     raise ValueError(f"unknown operation {name!r}")

@@ -37,21 +37,42 @@ def layout_of(x_BCHW: Tensor) -> torch.memory_format:
     return torch.channels_last
 
 
-class _DenseGradient(torch.autograd.Function):
+class _Concatenate(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x_BCHW: Tensor) -> Tensor:
-        ctx.layout = layout_of(x_BCHW)
-        return x_BCHW.view_as(x_BCHW)
+    def forward(ctx: Any, *parts_BCHW: Tensor) -> Tensor:
+        ctx.layouts = [layout_of(part) for part in parts_BCHW]
+        ctx.channels = [part.shape[1] for part in parts_BCHW]
+        ctx.dtypes = [part.dtype for part in parts_BCHW]
+        return torch.cat(parts_BCHW, dim=1)
 
     @staticmethod
-    def backward(ctx: Any, gradient_BCHW: Tensor) -> Tensor:
-        return gradient_BCHW.contiguous(memory_format=ctx.layout)
+    def backward(ctx: Any, gradient_BCHW: Tensor) -> tuple[Tensor, ...]:
+        if len(set(ctx.layouts)) == len(set(ctx.channels)) == len(set(ctx.dtypes)) == 1:
+            parts = _split_evenly(
+                gradient_BCHW.to(ctx.dtypes[0]), len(ctx.channels), ctx.layouts[0]
+            )
+            return tuple(parts)
+        return tuple(
+            part.to(dtype).contiguous(memory_format=layout)
+            for part, dtype, layout in zip(
+                gradient_BCHW.split(ctx.channels, dim=1), ctx.dtypes, ctx.layouts, strict=True
+            )
+        )
+
+
+def _split_evenly(x_BCHW: Tensor, parts: int, layout: torch.memory_format) -> list[Tensor]:
+    """Parts of equal channels, each dense in a layout, by one copy."""
+    x_BnCHW = x_BCHW.unflatten(1, (parts, -1))
+    if layout == torch.channels_last:
+        x_nBHWC = x_BnCHW.permute(1, 0, 3, 4, 2).contiguous()
+        return list(x_nBHWC.permute(0, 1, 4, 2, 3))
+    return list(x_BnCHW.transpose(0, 1).contiguous())
 
 
 def concatenate(parts_BCHW: Sequence[Tensor]) -> Tensor:
     """Concatenate channels; every part's gradient is dense in the part's layout, not a slice."""
-    dense = [_DenseGradient.apply(part) for part in parts_BCHW]
-    return torch.cat(dense, dim=1)
+    out: Tensor = _Concatenate.apply(*parts_BCHW)
+    return out
 
 
 class _Alternate(torch.autograd.Function):

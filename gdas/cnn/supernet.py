@@ -15,9 +15,10 @@ from torch.nn import functional as F
 
 from gdas.cnn.cell import FixedReductionCell, SearchCell
 from gdas.cnn.derive import edge_list
+from gdas.cnn.genotype import OPERATIONS
 from gdas.cnn.layout import Macro, Stem, build_stem, cell_places
+from gdas.cnn.norm import BatchNorm
 from gdas.cnn.operations import Style, Zero
-from gdas.genotype import OPERATIONS
 from gdas.sampler import Pick
 
 CellKind = Literal["normal", "reduce", "fixed"]
@@ -98,7 +99,7 @@ class Supernet(nn.Module):
                 width = nodes * place.channels
             before_last, last = last, width
         self.last_activation = (
-            nn.Sequential(nn.BatchNorm2d(last), nn.ReLU()) if macro == "3n" else nn.Identity()
+            nn.Sequential(BatchNorm(last), nn.ReLU()) if macro == "3n" else nn.Identity()
         )
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Linear(last, classes)

@@ -20,13 +20,13 @@ from torch.nn import functional as F
 
 from gdas.checkpoint import Segment, State
 from gdas.cnn.config import TrainConfig
+from gdas.cnn.genotype import Genotype
 from gdas.cnn.network import Network, check_auxiliary_input, draw_drop_path
 from gdas.compute import autocast, memory_format
 from gdas.data.augment import augment, draw_moves, normalise
 from gdas.data.source import Batch, ImageSource, Wanted
 from gdas.distributed import Workers, workers
 from gdas.errors import InputError
-from gdas.genotype import Genotype
 from gdas.metrics import BatchLoss, EpochSums, correct_top_k, require_finite
 from gdas.randomness import generator, initial_weights
 from gdas.schedule import cosine, exponential, warm_up

@@ -29,10 +29,10 @@ from gdas.compute import autocast
 from gdas.data.text import Tokens, batch_tokens, bptt_lengths
 from gdas.distributed import Workers, workers
 from gdas.errors import InputError
-from gdas.genotype import RecurrentGenotype
 from gdas.metrics import BatchLoss, EpochSums, diverged, require_finite
 from gdas.randomness import generator, initial_weights
 from gdas.rnn.config import TextTrainConfig
+from gdas.rnn.genotype import RecurrentGenotype
 from gdas.rnn.language_model import LanguageModel
 from gdas.rnn.regularisation import draw_masks, temporal_penalty
 

@@ -14,8 +14,10 @@ from gdas.data.settings import AnyImageData, PhotoData, TableData, TextData
 from gdas.errors import InputError
 from orchestrator.cost.estimate import GUESSED, Estimator
 from orchestrator.cost.plan import duration, makespan
+from orchestrator.experiment.build import build_study
 from orchestrator.experiment.config import Experiment
-from orchestrator.experiment.study import TITLES, Job, Study, build_study
+from orchestrator.experiment.kinds import KINDS
+from orchestrator.experiment.study import Job, Study
 from orchestrator.run.checks import fixed_cells, identity
 
 PHOTOS = {"train": 1_281_167, "test": 50_000}
@@ -142,14 +144,14 @@ def page(
         "",
     ]
     lines += ["| jobs | how many | GPUs each | hours each | GPU-hours |", "| --- " * 5 + "|"]
-    for kind, title in TITLES.items():
-        jobs = [job for job in study if job.kind == kind and job.cost["GPU"]]
+    for name, kind in KINDS.items():
+        jobs = [job for job in study.of_kind(name) if job.cost["GPU"]]
         for width in sorted({job.cost["GPU"] for job in jobs}):
             alike = [job for job in jobs if job.cost["GPU"] == width]
             hours_each = sorted(spans[job.id] / 3600 for job in alike)
             between = f"{hours_each[0]:,.1f} to {hours_each[-1]:,.1f}"
             total = f"{width * sum(hours_each):,.0f}"
-            lines.append(_line([title, f"{len(alike)}", f"{width:g}", between, total]))
+            lines.append(_line([kind.title, f"{len(alike)}", f"{width:g}", between, total]))
     return lines
 
 

@@ -20,12 +20,6 @@ DAY_S = 86_400.0
 COMMAND_S = 25.0
 """From the command to the first job's start and from the last job's end to the report: Ray, MLflow
 and imports, on two cores of 2024."""
-START_S = {
-    **dict.fromkeys(("search", "proxy", "lookup", "measure"), 7.0),
-    "train": 16.0,
-    "select": 0.0,
-}
-"""CPU seconds before a job's first step: its process imports PyTorch; Ray Train starts workers."""
 
 
 def print_plan(
@@ -86,19 +80,19 @@ def duration(job: Job, work: float) -> float:
     r = job.resources
     cores = r.get("cpus_per_worker", r.get("cpus", 1.0))
     crowded = 1.0 if job.cost["GPU"] else max(1.0, r["threads"] / cores)
-    return (START_S[job.kind] + work) * crowded
+    return (job.of.start_s + work) * crowded
 
 
 def makespan(study: Study, spans: dict[str, float], budget: dict[str, float]) -> float:
     """When the last job ends, if jobs are handed out as the scheduler does."""
     ends: dict[str, float] = {}
-    done = {job.id for job in study if not spans[job.id] and job.kind != "select"}
+    done = {job.id for job in study if not spans[job.id] and not job.in_driver}
     now = 0.0
     while True:
         for job in study:  # selections take no time
-            if job.kind == "select" and done.issuperset(job.needs):
+            if job.in_driver and done.issuperset(job.needs):
                 done.add(job.id)
-        waiting = [j for j in study if j.id not in done and j.id not in ends and j.kind != "select"]
+        waiting = [j for j in study.in_cluster if j.id not in done and j.id not in ends]
         ready = [job for job in waiting if done.issuperset(job.needs)]
         head = head_that_fits(ready, [study.job(job_id) for job_id in ends], budget)
         if head is not None:
@@ -122,7 +116,7 @@ def standing(job: Job, store: Store) -> str:
     """done, goes on, new or changed."""
     if store.done(job):
         return "done"
-    if job.kind == "select":
+    if job.in_driver:
         return "new"
     positions = sorted(store.folder(job).checkpoints.glob("*/manifest.json"))
     if positions:

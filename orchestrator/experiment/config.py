@@ -7,7 +7,8 @@ import re
 from dataclasses import field
 from typing import Literal
 
-import gdas.genotype
+import gdas.cnn.genotype
+import gdas.rnn.genotype
 from gdas.bench201.genotype import Accuracy, own_accuracy
 from gdas.cnn.config import SearchConfig
 from gdas.errors import InputError
@@ -125,7 +126,7 @@ class SearchSpec:
         if self.select_by not in space.select_by:
             ways = " or ".join(space.select_by)
             raise InputError(f"select_by={self.select_by}: {space.cells} are selected by {ways}")
-        if self.lookup is not None and self.recipe.task != "bench201":
+        if self.lookup is not None and not space.in_a_table:
             raise InputError(
                 "lookup: only cells of NAS-Bench-201 are in a table; leave it out, or set "
                 "recipe.task=bench201"
@@ -153,7 +154,7 @@ class CellSource:
 
     searched: str | None = None  # a name under `searches`: its best seed
     combined: CombinedCell | None = None
-    published: str | None = None  # a name of gdas.genotype.PUBLISHED
+    published: str | None = None  # a name of gdas.published_cells
     file: str | None = None  # a genotype file
     random: int | None = None  # a seed
     # What a random cell is drawn from; null: as the paper's searches (4 nodes or 8 steps, distinct
@@ -193,7 +194,7 @@ class CellSource:
                 raise InputError(f"cell.{key}={value}: is of random cells; give cell.random a seed")
             if type(value) is int and not 1 <= value <= MOST_NODES:
                 raise InputError(f"cell.{key}={value}: must be from 1 to {MOST_NODES}")
-        published = [*gdas.genotype.PUBLISHED, *gdas.genotype.PUBLISHED_RECURRENT]
+        published = [*gdas.cnn.genotype.PUBLISHED, *gdas.rnn.genotype.PUBLISHED_RECURRENT]
         if self.published is not None and self.published not in published:
             raise InputError(
                 f"cell.published={self.published}: unknown{suggestion(self.published, published)}"

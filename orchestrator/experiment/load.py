@@ -22,7 +22,6 @@ from gdas.presets import (
     SEARCH_PRESETS,
     TEXT_SEARCH_PRESETS,
     Preset,
-    image_search_preset,
     image_train_preset,
     text_train_preset,
 )
@@ -335,10 +334,8 @@ def _recipe(stage: Literal["search", "train"], preset: Preset, own: object, wher
             )
         if stage == "train":
             base = image_train_preset(preset, name)
-        elif task == "image":
-            base = image_search_preset(preset, name)
         else:
-            base = SPACES[task].presets[preset]
+            base = SPACES[task].preset(preset, name)
     else:
         raise InputError(f"{where}.data.name={name!r}: must be a name")
     merged = _merge(dataclasses.asdict(base) | {"data": constants}, own)

@@ -1,7 +1,7 @@
 """What the orchestrator needs to know of a search space, by the task of a search's settings. Pure.
 
-A space of your own gets an entry here, a settings class in its folder in gdas, a search in
-orchestrator.work.search, and its rough cost in orchestrator.cost.estimate.
+A space of your own gets an entry here and a settings class in its folder in gdas. What runs for it
+is named as text, "module:name", and imported where it runs (`orchestrator.experiment.kinds.load`).
 """
 
 from __future__ import annotations
@@ -11,17 +11,20 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from gdas.bench201.config import Bench201SearchConfig
-from gdas.bench201.genotype import random_bench201_genotype
+from gdas.bench201.genotype import Bench201Genotype, random_bench201_genotype
 from gdas.cnn.config import SearchConfig
-from gdas.genotype import AnyGenotype, random_genotype, random_recurrent_genotype
+from gdas.cnn.genotype import Genotype, random_genotype
+from gdas.genotype import AnyGenotype
 from gdas.presets import (
     BENCH201_SEARCH_PRESETS,
     SEARCH_PRESETS,
     TEXT_SEARCH_PRESETS,
     AnySearchConfig,
     Preset,
+    image_search_preset,
 )
 from gdas.rnn.config import TextSearchConfig
+from gdas.rnn.genotype import RecurrentGenotype, random_recurrent_genotype
 
 SelectBy = Literal["proxy", "shared_weights"]
 
@@ -33,6 +36,7 @@ class Space:
     Attributes:
         config: its settings class.
         presets: its settings by preset; the first is the default.
+        preset: the settings of a preset for a data set, by their names.
         prefix: of the settings that its searches share in a file, before "search".
         cells: what they are called.
         main_cell: the cell type that curves and counts are about.
@@ -44,11 +48,29 @@ class Space:
         random: a cell drawn uniformly, for a search's settings and a seed.
         what_can_be_found: the settings that say which cells a search can derive, by their key.
             Cells of searches in which these differ are cells of different spaces.
-        in_the_paper: whether the paper has searches in this space.
+        search, proxy, final: what runs such a search, and what prepares a proxy training and a
+            final training of its cells, named as text; None where cells are not trained.
+        search_cost, training_cost: what a step of theirs costs (`orchestrator.cost.work.Cost`),
+            named as text.
+        check_search, check_final: what refuses such searches and finals, named as text.
+        final_cell: what draws a final's random cell, named as text.
+        model: how a final's network becomes a model (`orchestrator.tracking.final_model.Model`),
+            named as text.
+        search_size, training_size: what the report says of their size, named as text.
+        genotype: what its cells are, as data.
+        published: the name of one.
+        heat_maps: the cell types whose edges' probabilities the report draws.
+        outcome: what a final is measured by on the test set.
+        final_curves: what the report draws of finals: file, and metrics with titles.
+        lone_first_edge: whether the first node of a cell has one edge only.
+        paper_cost: table, row and column where the paper prints what a search with such settings
+            costs; None: the paper has no searches in this space.
+        in_a_table: whether the true accuracy of every cell is known, so that it can be looked up.
     """
 
     config: type[AnySearchConfig]
     presets: Mapping[Preset, AnySearchConfig]
+    preset: Callable[[Preset, str], AnySearchConfig]
     prefix: str
     cells: str
     main_cell: str
@@ -59,7 +81,25 @@ class Space:
     epochs_of_proxy: int | None
     random: Callable[[Any, int], AnyGenotype]
     what_can_be_found: Callable[[Any], dict[str, Any]]
-    in_the_paper: bool = True
+    search: str
+    proxy: str | None
+    final: str | None
+    search_cost: str
+    training_cost: str | None
+    check_search: str
+    check_final: str | None
+    final_cell: str | None
+    model: str | None
+    search_size: str
+    training_size: str | None
+    genotype: type[AnyGenotype]
+    published: str | None
+    heat_maps: tuple[str, ...] = ()
+    outcome: str = ""
+    final_curves: tuple[str, tuple[tuple[str, str], ...]] | None = None
+    lone_first_edge: bool = False
+    paper_cost: Callable[[Any], tuple[int, str, str]] | None = None
+    in_a_table: bool = False
 
 
 def _random_image_cell(config: SearchConfig, seed: int) -> AnyGenotype:
@@ -94,6 +134,7 @@ SPACES: dict[str, Space] = {
     "image": Space(
         config=SearchConfig,
         presets=SEARCH_PRESETS,
+        preset=image_search_preset,
         prefix="",
         cells="convolutional cells",
         main_cell="normal",
@@ -104,10 +145,34 @@ SPACES: dict[str, Space] = {
         epochs_of_proxy=100,  # DARTS, whose selection the paper follows
         random=_random_image_cell,
         what_can_be_found=_image_cells,
+        search="orchestrator.work.search:search_images",
+        proxy="orchestrator.work.proxy:train_on_images",
+        final="orchestrator.work.final:train_on_images",
+        search_cost="orchestrator.cost.images:SEARCH",
+        training_cost="orchestrator.cost.images:TRAINING",
+        check_search="orchestrator.run.check_images:check_search",
+        check_final="orchestrator.run.check_images:check_final",
+        final_cell="orchestrator.run.check_images:final_cell",
+        model="orchestrator.tracking.final_model:IMAGES",
+        search_size="orchestrator.report.sizes:of_image_search",
+        training_size="orchestrator.report.sizes:of_image_training",
+        genotype=Genotype,
+        published="GDAS_V1",
+        heat_maps=("normal", "reduce"),
+        outcome="error, %",
+        final_curves=(
+            "finals.png",
+            (("train/loss", "training loss"), ("test/top1", "test top-1, %")),
+        ),
+        paper_cost=lambda config: (
+            *(1, "GDAS (FRC)" if config.network.reduction == "fixed" else "GDAS"),
+            "search_days",
+        ),
     ),
     "text": Space(
         config=TextSearchConfig,
         presets=TEXT_SEARCH_PRESETS,
+        preset=lambda preset, _: TEXT_SEARCH_PRESETS[preset],
         prefix="text_",
         cells="recurrent cells",
         main_cell="recurrent",
@@ -121,10 +186,35 @@ SPACES: dict[str, Space] = {
             "steps": config.steps,
             "exclude_none": config.exclude_none,
         },
+        search="orchestrator.work.search:search_text",
+        proxy="orchestrator.work.proxy:train_on_text",
+        final="orchestrator.work.final:train_on_text",
+        search_cost="orchestrator.cost.text:SEARCH",
+        training_cost="orchestrator.cost.text:TRAINING",
+        check_search="orchestrator.run.check_text:check_search",
+        check_final="orchestrator.run.check_text:check_final",
+        final_cell="orchestrator.run.check_text:final_cell",
+        model="orchestrator.tracking.final_model:TEXT",
+        search_size="orchestrator.report.sizes:of_text_search",
+        training_size="orchestrator.report.sizes:of_text_training",
+        genotype=RecurrentGenotype,
+        published="RNN_GDAS",
+        heat_maps=("recurrent",),
+        outcome="perplexity",
+        final_curves=(
+            "finals-text.png",
+            (
+                ("train/perplexity", "training perplexity"),
+                ("valid/perplexity", "validation perplexity"),
+            ),
+        ),
+        lone_first_edge=True,
+        paper_cost=lambda config: (3, "GDAS", "search_gpu_days"),
     ),
     "bench201": Space(
         config=Bench201SearchConfig,
         presets=BENCH201_SEARCH_PRESETS,
+        preset=lambda preset, _: BENCH201_SEARCH_PRESETS[preset],
         prefix="bench201_",
         cells="NAS-Bench-201 cells",
         main_cell="cell",
@@ -135,6 +225,19 @@ SPACES: dict[str, Space] = {
         epochs_of_proxy=None,  # a table has what training them would give
         random=lambda _, seed: random_bench201_genotype(seed),
         what_can_be_found=lambda _: {},
-        in_the_paper=False,
+        search="orchestrator.work.search:search_bench201",
+        proxy=None,
+        final=None,
+        search_cost="orchestrator.cost.bench201:SEARCH",
+        training_cost=None,
+        check_search="orchestrator.run.check_images:check_search",
+        check_final=None,
+        final_cell=None,
+        model=None,
+        search_size="orchestrator.report.sizes:of_bench201_search",
+        training_size=None,
+        genotype=Bench201Genotype,
+        published=None,
+        in_a_table=True,
     ),
 }

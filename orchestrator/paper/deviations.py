@@ -8,6 +8,7 @@ where paper and authors' codes disagree with one another, so that its reader kno
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,22 +118,36 @@ def preset_for(name: Preset, config: Config) -> Config | None:
     Returns:
         None where the preset has no such job: the 2020 code has no recurrent half.
     """
-    match config:
-        case SearchConfig():
-            papers = image_search_preset(name, config.data.name)
-            return dataclasses.replace(papers, data=_constants(config.data, "cifar10"))
-        case TrainConfig():
-            train = image_train_preset(name, config.data.name)
-            if isinstance(config.data, PhotoData):
-                return dataclasses.replace(train, data=_constants(config.data, "imagenet"))
-            if name == "authors_2019" and not config.data.cutout:
-                train = dataclasses.replace(train, drop_path=0.3)  # their other configuration
-            return dataclasses.replace(train, data=_constants(config.data, "cifar10"))
-        case TextSearchConfig():
-            return TEXT_SEARCH_PRESETS.get(name)
-        case TextTrainConfig():
-            known = "wikitext2" if config.data.name == "wikitext2" else "ptb"
-            return text_train_preset(name, known) if name in TEXT_SEARCH_PRESETS else None
+    found: Config | None = PRESET_FOR[type(config)](name, config)
+    return found
+
+
+def _image_search(name: Preset, config: SearchConfig) -> SearchConfig:
+    papers = image_search_preset(name, config.data.name)
+    return dataclasses.replace(papers, data=_constants(config.data, "cifar10"))
+
+
+def _image_training(name: Preset, config: TrainConfig) -> TrainConfig:
+    train = image_train_preset(name, config.data.name)
+    if isinstance(config.data, PhotoData):
+        return dataclasses.replace(train, data=_constants(config.data, "imagenet"))
+    if name == "authors_2019" and not config.data.cutout:
+        train = dataclasses.replace(train, drop_path=0.3)  # their other configuration
+    return dataclasses.replace(train, data=_constants(config.data, "cifar10"))
+
+
+def _text_training(name: Preset, config: TextTrainConfig) -> TextTrainConfig | None:
+    known = "wikitext2" if config.data.name == "wikitext2" else "ptb"
+    return text_train_preset(name, known) if name in TEXT_SEARCH_PRESETS else None
+
+
+PRESET_FOR: dict[type, Callable[[Preset, Any], Config | None]] = {
+    SearchConfig: _image_search,
+    TrainConfig: _image_training,
+    TextSearchConfig: lambda name, config: TEXT_SEARCH_PRESETS.get(name),
+    TextTrainConfig: _text_training,
+}
+"""A preset's settings for such a job."""
 
 
 def _constants(ours: AnyImageData, papers: str) -> AnyImageData:

@@ -98,13 +98,11 @@ def _epochs(results: Results) -> list[str]:
 def _cost(results: Results) -> list[str]:
     rows = []
     for name, spec in results.experiment.searches.items():
-        if spec.cells == "random" or not SPACES[spec.recipe.task].in_the_paper:
+        printed_at = SPACES[spec.recipe.task].paper_cost
+        if spec.cells == "random" or printed_at is None:
             continue
-        if isinstance(spec.recipe, SearchConfig):
-            fixed = spec.recipe.network.reduction == "fixed"
-            printed = paper.find_row(1, "GDAS (FRC)" if fixed else "GDAS", ())["search_days"]
-        else:
-            printed = paper.find_row(3, "GDAS", ())["search_gpu_days"]
+        number, method, column = printed_at(spec.recipe)
+        printed = paper.find_row(number, method, ())[column]
         shares = spec.resources.gpus % 1 != 0
         seconds = [result["seconds"] for result in results.searches(name)]
         if not seconds:

@@ -21,10 +21,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from gdas.bench201.genotype import CELL_OPERATIONS, Bench201Genotype
+from gdas.cnn.genotype import OPERATIONS, Genotype
 from gdas.derive import PARAMETER_FREE, parameter_free
-from gdas.genotype import OPERATIONS, Genotype, any_from_json
+from gdas.genotype import any_from_json
 from gdas.presets import AnySearchConfig
-from gdas.rnn.config import TextSearchConfig
+from orchestrator.experiment.spaces import SPACES
 from orchestrator.store.results import Record
 
 COLLAPSED = 3 / 4
@@ -141,7 +142,7 @@ def alarms(records: Sequence[Record], config: AnySearchConfig) -> list[Alarm]:
     if not histories:
         return []
     found = [*_collapse(records), *_unmoved(histories)]
-    if isinstance(config, TextSearchConfig) and config.sampler.relaxation == "hard":
+    if SPACES[config.task].lone_first_edge and config.sampler.relaxation == "hard":
         found += _noise(histories)
     return found
 

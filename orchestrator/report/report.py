@@ -49,8 +49,7 @@ def _unpublished(study: Study) -> list[str]:
     """A warning where data are not the published ones."""
     contents = {
         (job.recipe["config"]["data"]["name"], content)
-        for job in study
-        if job.kind != "select"
+        for job in study.in_cluster
         for content in job.recipe["data"].values()
     }
     names = sorted({name for name, content in contents if "-unpublished-" in content})

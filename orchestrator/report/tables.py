@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gdas.rnn.config import TextTrainConfig
 from orchestrator.experiment.config import Experiment, FinalSpec
+from orchestrator.experiment.kinds import load
+from orchestrator.experiment.spaces import SPACES
 from orchestrator.paper import tables as paper
 from orchestrator.paper.config import papers_final, papers_search, size_differences
 from orchestrator.report.figures.curves import curves
@@ -197,17 +198,8 @@ def outcome(result: FinalResult) -> str:
 
 def size_of(spec: FinalSpec) -> str:
     """A final's size, in words."""
-    r = spec.recipe
-    if isinstance(r, TextTrainConfig):
-        tokens = "all tokens" if r.train_tokens is None else f"{r.train_tokens:,} tokens"
-        return (
-            f"hidden {r.hidden}, {r.epochs} epochs, {tokens} of {r.data.name}, batch {r.batch_size}"
-        )
-    images = "all images" if r.train_images is None else f"{r.train_images:,} images"
-    return (
-        f"C={r.channels}, N={r.normals_per_block}, {r.epochs} epochs, {images} of {r.data.name}, "
-        f"batch {r.batch_size}"
-    )
+    size: str = load(SPACES[spec.recipe.task].training_size)(spec.recipe)
+    return size
 
 
 def _cell(spec: FinalSpec) -> str:
@@ -254,24 +246,15 @@ def final_trainings(results: Results) -> list[str]:
             )
     header = ["final", "cell", "on the test set", "M multiply-adds", "workers", "time in epochs"]
     parts.append(table(header, rows))
-    for task, figure, panels in (
-        ("image", "finals.png", [("train/loss", "training loss"), ("test/top1", "test top-1, %")]),
-        (
-            "text",
-            "finals-text.png",
-            [
-                ("train/perplexity", "training perplexity"),
-                ("valid/perplexity", "validation perplexity"),
-            ],
-        ),
-    ):
+    for task, space in SPACES.items():
         histories = {
             job.name: results.records(job)
             for name, spec in finals.items()
             for job in study.final(name)
             if spec.recipe.task == task
         }
-        if any(histories.values()):
+        if any(histories.values()) and space.final_curves is not None:
+            figure, panels = space.final_curves
             curves(results.folder / figure, histories, panels)
             parts.append(f"\n![Curves of the final trainings on {task}s]({figure})\n")
     return parts

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from orchestrator.experiment.study import TITLES
 from orchestrator.report.markup import NOT_RUN, duration, table
 from orchestrator.report.view import Results
 
@@ -10,15 +9,13 @@ from orchestrator.report.view import Results
 def times(results: Results) -> list[str]:
     """Time in epochs of every job."""
     rows = []
-    for job in results.study:
-        if job.kind == "select":
-            continue
+    for job in results.study.in_cluster:
         records = results.records(job)
         spent = sum(record["seconds"] for record in records)
         hosts = {record["host"] for record in records}
         rows.append(
             [
-                f"{TITLES[job.kind]} {job.name}",
+                f"{job.of.title} {job.name}",
                 str(len(records)),
                 duration(spent) if records else NOT_RUN,
                 ", ".join(sorted(hosts)),

@@ -8,19 +8,30 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import NoReturn
 
 
-@contextmanager
-def interruptible() -> Iterator[dict[str, bool]]:
-    """Make Ctrl-C and SIGTERM the same clean way out; says afterwards whether it was SIGTERM.
+@dataclass
+class Signals:
+    """What the driver was sent.
 
-    Also where a script's background job was told to ignore Ctrl-C.
+    Attributes:
+        terminated: SIGTERM, and not Ctrl-C.
     """
-    seen = {"terminated": False}
+
+    terminated: bool = False
+
+
+@contextmanager
+def interruptible(signals: Signals) -> Iterator[None]:
+    """Make Ctrl-C and SIGTERM the same clean way out, a KeyboardInterrupt.
+
+    Also if a script's background job was told to ignore Ctrl-C.
+    """
 
     def terminate(*_: object) -> None:
-        seen["terminated"] = True
+        signals.terminated = True
         raise KeyboardInterrupt
 
     before = {
@@ -28,7 +39,7 @@ def interruptible() -> Iterator[dict[str, bool]]:
         signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
     }
     try:
-        yield seen
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

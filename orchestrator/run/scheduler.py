@@ -17,11 +17,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from orchestrator.experiment.kinds import load
 from orchestrator.experiment.study import Alike, Job, Study
 from orchestrator.store.board import Board
 from orchestrator.store.failure import note_failure, read_failure
 from orchestrator.store.store import Store
-from orchestrator.work.select import select
 
 WITHOUT_A_WORD = "its process died without a word (out of memory, or killed)"
 
@@ -77,19 +77,15 @@ class Scheduler:
                 needed = ", ".join(self.study.job(need).label for need in lost)
                 notes[job.id] = f"needs {needed}, which did not finish"
                 self.announce(f"{job.label}: cannot run, {notes[job.id]}")
-            elif job.kind == "select" and self._ready(job):
+            elif job.in_driver and self._ready(job):
                 try:
-                    record = select(self.study, job, self.store)
+                    said = load(job.of.body)(self.study, job, self.store)
                 except Exception as error:  # a raise here would end the whole experiment
                     states[job.id] = "failed"
                     notes[job.id] = f"{type(error).__name__}: {error}"
                 else:
                     states[job.id] = "done"
-                    winner = record["winner"]
-                    self.announce(
-                        f"{job.label}: seed {winner['seed']} of {len(record['candidates'])} "
-                        f"by {record['by']}, {record['metric']} {winner['score']:.2f}"
-                    )
+                    self.announce(f"{job.label}: {said}")
 
     def next_job(self) -> Job | None:
         """The head of the queue, if it fits what is free.
@@ -97,7 +93,7 @@ class Scheduler:
         A job without room goes to the cluster, where it waits, only when nothing else can go.
         """
         self.settle()
-        ready = [job for job in self.study if self._ready(job) and job.kind != "select"]
+        ready = [job for job in self.study.in_cluster if self._ready(job)]
         handed = [job for job in self.study if self.board.states[job.id] == "running"]
         room = self._room_for({job.alike: job for job in [*ready, *handed]})
         running = [job for job in handed if room[job.alike]]
@@ -179,7 +175,7 @@ def head_that_fits(
     Args:
         ready: jobs whose needs are done, in the study's order.
     """
-    head = min(ready, key=lambda job: job.kind != "train", default=None)
+    head = min(ready, key=lambda job: not job.of.first, default=None)
     if head is None or not running:
         return head
     for resource, total in budget.items():
@@ -197,7 +193,7 @@ def missing(job: Job, nodes: list[Resources]) -> str | None:
 
     A trial, and each worker of a final, needs its share on one node.
     """
-    count = job.resources["workers"] if job.kind == "train" else 1
+    count = job.workers
     for resource, needed in job.cost.items():
         total = sum(node.get(resource, 0.0) for node in nodes)
         if needed > total + 1e-9:

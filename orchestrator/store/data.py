@@ -101,8 +101,8 @@ def refuse_unchecked(study: Study) -> None:
     Raises:
         InputError: a job reads a data set with checksum=any, or own text.
     """
-    for job in study:
-        data = {} if job.kind == "select" else job.recipe["config"]["data"]
+    for job in study.in_cluster:
+        data = job.recipe["config"]["data"]
         if data.get("checksum") == "any" or data.get("format") == "text":
             key = "checksum=any" if data.get("checksum") == "any" else "format=text"
             raise InputError(

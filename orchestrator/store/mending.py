@@ -28,7 +28,7 @@ def mend(study: Study, store: Store) -> list[str]:
             path.unlink(missing_ok=True)
     said = []
     for job in study:
-        if job.kind == "select":
+        if job.in_driver:
             if store.selection_path(job).exists() and not store.selection_is_whole(job):
                 said.append(f"{job.label}: its record is damaged; selecting again")
             continue

@@ -5,19 +5,23 @@ For commands that look at a folder from outside, while a study runs or after. No
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import socket
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast, get_args
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from gdas.errors import InputError
+from orchestrator.experiment.build import final_names, search_names
 from orchestrator.experiment.config import Experiment
-from orchestrator.experiment.study import Job, Kind, Study
+from orchestrator.experiment.kinds import KINDS
+from orchestrator.experiment.study import Job, Study
 from orchestrator.store.board import Board
 from orchestrator.store.failure import FAILURE, read_failure
 from orchestrator.store.results import JobEntry
@@ -53,30 +57,47 @@ def recorded_study(store: Store) -> Study:
         InputError: study.json is damaged.
     """
     found = store.study()
+    settings = found.get("settings", {})
     try:
         jobs = tuple(_job(store, entry) for entry in found["jobs"])
-    except (KeyError, TypeError, ValueError):
+        study = Study(jobs, {}, {}, {}, {})
+        finals = _by_seed(study.of_kind("train"), settings.get("finals", {}), final_names)
+        lookups = _by_seed(study.of_kind("lookup"), settings.get("searches", {}), search_names)
+    except (AttributeError, KeyError, TypeError, ValueError):
         raise InputError(
             f"{store.address_of('study.json')}: damaged (its jobs cannot be read); delete it, and "
             "start the study again: finished jobs are kept"
         ) from None
-    finals: dict[str, tuple[str, ...]] = {
-        job.name: (job.id,) for job in jobs if job.kind == "train"
-    }
-    return Study(
-        jobs,
-        {job.name: job.id for job in jobs if job.kind == "select"},
-        finals,
-        {job.name: job.id for job in jobs if job.kind == "measure"},
-        {},
+    return dataclasses.replace(
+        study,
+        selections={job.name: job.id for job in study.of_kind("select")},
+        finals=finals,
+        measures={job.name: job.id for job in study.of_kind("measure")},
+        lookups=lookups,
     )
+
+
+def _by_seed(
+    jobs: Sequence[Job],
+    specs: dict[str, dict[str, Any]],
+    names: Callable[[str, Sequence[int]], list[str]],
+) -> dict[str, tuple[str, ...]]:
+    """The ids of the jobs of every search or final, one a seed, as `build_study` keys them.
+
+    Two finals that are one computation are one job, under the name of the first.
+    """
+    ids = {job.name: job.id for job in jobs}
+    return {
+        name: tuple(ids[seed] for seed in names(name, spec["seeds"]) if seed in ids)
+        for name, spec in specs.items()
+    }
 
 
 def _job(store: Store, entry: JobEntry) -> Job:
     kind, _, name = entry["label"].partition("-")
-    if kind not in get_args(Kind):
+    if kind not in KINDS:
         raise ValueError(kind)
-    job = Job(cast(Kind, kind), name, entry["id"], tuple(entry["needs"]), {}, {})
+    job = Job(kind, name, entry["id"], tuple(entry["needs"]), {}, {})
     try:
         settings = store.folder(job).settings()
         return Job(job.kind, name, job.id, job.needs, settings["recipe"], settings["resources"])
@@ -140,7 +161,7 @@ def recorded_board(store: Store, study: Study, *, driven: bool) -> Board:
             states[job.id] = "done"
         elif any(states[need] in ("failed", "blocked") for need in job.needs):
             states[job.id] = "blocked"
-        elif job.kind == "select":
+        elif job.in_driver:
             states[job.id] = "waiting"
         elif (failure := read_failure(folder.place)) and _is_last(folder.path, driven, began):
             failures[job.id], notes[job.id] = failure.times, failure.error

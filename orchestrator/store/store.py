@@ -273,7 +273,7 @@ class Store:
         return self.place.read(LEASE, patience=0.0).decode(errors="replace")
 
     def done(self, job: Job) -> bool:
-        if job.kind == "select":
+        if job.in_driver:
             return self.selection(job) is not None
         return self.folder(job).result() is not None
 

@@ -9,7 +9,8 @@ from rich.console import Console as Terminal
 from rich.live import Live
 from rich.text import Text
 
-from orchestrator.experiment.study import TITLES, Job, Study
+from orchestrator.experiment.kinds import KINDS
+from orchestrator.experiment.study import Job, Study
 from orchestrator.store.board import Board, Changes
 from orchestrator.store.store import Store
 from orchestrator.terminal.progress import (
@@ -73,7 +74,7 @@ class Console:
             return
         assert self.board is not None
         for job, state in self.changes.due(self.study, self.board):
-            if job.kind == "select":
+            if job.in_driver:
                 continue
             records = self.store.records(job)
             for i in range(min(self.shown[job.id], len(records)), len(records)):
@@ -99,7 +100,8 @@ class Console:
         text = Text("\n".join([*lines, *failures]), no_wrap=True, overflow="ellipsis")
         for state, colour in COLOURS.items():
             text.highlight_regex(rf"(?m)^  \S+ +({state}\b.*?)(?=  |$)", style=colour)
-        text.highlight_regex(rf"(?m)^({'|'.join(TITLES.values())}): .*$", style="bold")
+        titles = "|".join(kind.title for kind in KINDS.values())
+        text.highlight_regex(rf"(?m)^({titles}): .*$", style="bold")
         text.highlight_regex(r"(?m)^\S+: (failed|could not run).*$", style="red")
         return text
 

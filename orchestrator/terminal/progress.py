@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from orchestrator.experiment.study import TITLES, Job, Study
+from orchestrator.experiment.kinds import KINDS
+from orchestrator.experiment.study import Job, Study
 from orchestrator.store.board import Board
 from orchestrator.store.failure import FAILURE, read_failure
 from orchestrator.store.results import Record
@@ -99,11 +100,11 @@ def _lines(
         only: leave out jobs in other states.
     """
     rows: list[tuple[str, ...] | str] = [HEADER]
-    for kind, title in TITLES.items():
-        jobs = [job for job in study if job.kind == kind]
+    for name, kind in KINDS.items():
+        jobs = study.of_kind(name)
         if not jobs:
             continue
-        rows.append(f"{title}: {tally(jobs, board)}")
+        rows.append(f"{kind.title}: {tally(jobs, board)}")
         for job in jobs:
             state, tried = board.states[job.id], board.failures.get(job.id, 0)
             if only is not None and state not in only:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.store.job_folder import JobFolder
-from orchestrator.tracking.final_model import example, image_size, load_final, write_final
+from orchestrator.tracking.final_model import example, load_final, write_final
 
 TAG = "gdas.model"
 LOADER_TAG = "gdas.model.loader"
@@ -40,7 +40,7 @@ def log_final(client: Any, run_id: str, folder: JobFolder, name: str) -> str:
     with tempfile.TemporaryDirectory() as temporary:
         final, model = Path(temporary) / "final", Path(temporary) / "model"
         about = write_final(folder, final)
-        inputs = example(about, image_size(about))
+        inputs = example(about)
         signature = infer_signature(inputs, load_final(final).predict(inputs))
         mlflow.pyfunc.save_model(
             path=str(model),

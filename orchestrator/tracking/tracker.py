@@ -64,7 +64,7 @@ class Tracker:
         for noisy in ("mlflow", "alembic", "urllib3"):
             logging.getLogger(noisy).setLevel(logging.CRITICAL)  # we say what went wrong
         self.study, self.store, self.experiment = study, store, experiment
-        self.jobs = [job for job in study if job.kind != "select"]
+        self.jobs = list(study.in_cluster)
         self.uri = (
             experiment.mlflow.tracking_uri or f"sqlite:///{store.tracking_folder / 'mlflow.db'}"
         )
@@ -315,7 +315,7 @@ class Tracker:
 
     def _model(self, job: Job) -> None:
         """Log and register a finished final's network; a failure here fails nothing else."""
-        if job.kind != "train" or job.id not in self.closed:
+        if not job.of.model or job.id not in self.closed:
             return
         from orchestrator.tracking.registry import log_final
 
@@ -327,7 +327,7 @@ class Tracker:
             print(f"{job.label}: its model is not in MLflow ({text})", file=sys.stderr)
 
     def _tag_selected(self, job: Job) -> None:
-        if job.kind != "search" or job.id not in self.runs:
+        if job.id not in self.runs:
             return
         for path in (self.store.out / "selections").glob("*.json"):
             winner = json.loads(path.read_text()).get("winner", {})

@@ -14,7 +14,8 @@ from typing import Any
 from urllib.parse import quote
 
 from orchestrator.experiment.config import Experiment
-from orchestrator.experiment.study import TITLES, Job, Study, flat
+from orchestrator.experiment.kinds import KINDS
+from orchestrator.experiment.study import Job, Study, flat
 from orchestrator.store.store import Store
 
 PAGE = "workflowType=machine_learning"
@@ -48,10 +49,10 @@ def _seed(job: Job) -> int:
 def tags_of(job: Job, experiment: Experiment) -> dict[str, str]:
     """What a job's run is found and grouped by."""
     config = job.recipe["config"]
-    final = experiment.finals.get(variant_of(job)) if job.kind == "train" else None
+    final = experiment.finals.get(variant_of(job)) if job.of.section == "finals" else None
     row = final.row if final else None
     tags = {
-        "stage": TITLES[job.kind],
+        "stage": job.of.title,
         "variant": variant_of(job),
         "dataset": str(config["data"]["name"]),
         "seed": str(_seed(job)),
@@ -82,21 +83,21 @@ def description(study: Study, store: Store, experiment_id: str) -> str:
         experiment_id: MLflow's, for the addresses of its charts.
     """
     selected, charts, finals = [], [], []
-    for job in study:
-        if job.kind == "select" and (record := store.selection(job)) is not None:
+    for job in study.of_kind("select"):
+        if (record := store.selection(job)) is not None:
             best = record["winner"]
             selected.append(
                 f"- {job.name}: seed {best['seed']}, {record['metric']} {best['score']:.2f}"
             )
-        elif job.kind == "train" and (result := store.folder(job).result()) is not None:
+    for job in study.of_kind("train"):
+        if (result := store.folder(job).result()) is not None:
             words = [
                 f"test {name} {result['metrics'][key]:.2f} {unit}".rstrip()
                 for key, name, unit in MAIN
                 if key in result["metrics"]
             ]
             finals.append(f"- {run_name(job).partition(' ')[2]}: {', '.join(words) or 'done'}")
-    searched = [job for job in study if job.kind == "search"]
-    for variant in dict.fromkeys(variant_of(job) for job in searched):
+    for variant in dict.fromkeys(variant_of(job) for job in study.of_kind("search")):
         charts.append(f"- [{variant}]({chart(experiment_id, variant)})")
     parts = [("Selected by validation", selected), ("Finals", finals)]
     parts.append(("The seeds of a search in one chart", charts))
@@ -108,7 +109,7 @@ def chart(experiment_id: str, variant: str) -> str:
 
     Sorted by name: in its order of time the page folds runs under their parent and draws none.
     """
-    wanted = f"tags.variant = '{variant}' AND tags.stage = '{TITLES['search']}'"
+    wanted = f"tags.variant = '{variant}' AND tags.stage = '{KINDS['search'].title}'"
     order = quote("attributes.`run_name`", safe="")
     return (
         f"#/experiments/{experiment_id}/runs?{PAGE}&compareRunsMode=CHART&orderByKey={order}"

@@ -30,6 +30,9 @@ from orchestrator.store.job_folder import NO_SPACE, JobFolder
 from orchestrator.store.place import TakenOver
 from orchestrator.store.results import Cause, Details, JobSettings, Record
 
+Report = Callable[[Record], None]
+"""What is told of every record once it is on disk."""
+
 
 class Loop(Protocol):
     """A training loop that begins from a state, or from nothing."""
@@ -61,9 +64,7 @@ class Finished(NamedTuple):
         return float(sum(record["seconds"] for record in self.records))
 
 
-def run_to_end(
-    folder: JobFolder, start: Loop, on_record: Callable[[Record], None] = lambda record: None
-) -> Finished:
+def run_to_end(folder: JobFolder, start: Loop, on_record: Report = lambda record: None) -> Finished:
     """Go on from the newest checkpoint, committing every segment.
 
     Args:

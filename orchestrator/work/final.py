@@ -1,4 +1,4 @@
-"""A final training: a Ray Train run around gdas.cnn.train.
+"""A final training, one process of several: gdas.cnn.train or gdas.rnn.train.
 
 The test split opens only where the cell's provenance is on disk (`require_provenance`).
 """
@@ -9,25 +9,35 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import NotRequired, TypedDict
 
 import torch
 
 import gdas.genotype
 from gdas.cnn.config import TrainConfig
+from gdas.cnn.genotype import Genotype
 from gdas.cnn.train import build_network, train_image
 from gdas.data.images import open_images, subset
 from gdas.data.text import open_tokens
 from gdas.distributed import workers
 from gdas.files import write_json
-from gdas.genotype import Genotype
 from gdas.metrics import count_multiply_adds, count_parameters
 from gdas.rnn.config import TextTrainConfig
+from gdas.rnn.genotype import RecurrentGenotype
 from gdas.rnn.train import build_language_model, train_text
 from orchestrator.experiment.decode import decode_train
+from orchestrator.experiment.kinds import load
+from orchestrator.experiment.spaces import SPACES
 from orchestrator.store.job_folder import JobFolder
-from orchestrator.store.results import FinalResult, JobSettings, Provenance, Record, Selection
-from orchestrator.work.body import Finished, Loop, newest_checkpoint, open_job, run_to_end
+from orchestrator.store.results import FinalResult, JobSettings, Provenance, Selection
+from orchestrator.work.body import (
+    Finished,
+    Loop,
+    Report,
+    newest_checkpoint,
+    open_job,
+    run_to_end,
+)
 
 
 def settle_provenance(folder: JobFolder, settings: JobSettings, selections: Path) -> None:
@@ -95,7 +105,7 @@ def require_provenance(folder: JobFolder) -> Provenance:
     return provenance
 
 
-def train_worker(path: str, on_record: Callable[[Record], None] = lambda record: None) -> None:
+def train_worker(path: str, on_record: Report = lambda record: None) -> None:
     """What each worker of a final training does; worker 0 writes.
 
     Works without Ray too: one worker where torch.distributed is not initialised.
@@ -104,10 +114,9 @@ def train_worker(path: str, on_record: Callable[[Record], None] = lambda record:
         config = decode_train(job.recipe["config"])
         provenance = require_provenance(job.folder)
         genotype = gdas.genotype.any_from_json(provenance["genotype"])
-        if isinstance(config, TrainConfig):
-            start, describe = _images(config, genotype, job.data, job.device)
-        else:
-            start, describe = _text(config, genotype, job.data, job.device)
+        prepare = load(SPACES[config.task].final)
+        training: Training = prepare(config, genotype, job.data, job.device)
+        start, describe = training
         if workers().rank > 0:
             checkpoint = newest_checkpoint(job.folder)
             for _ in start(checkpoint=checkpoint.state if checkpoint else None):
@@ -139,7 +148,10 @@ Training = tuple[Loop, Callable[[Finished], Described]]
 """A final's loop, and what describes its network and best epoch once it has ended."""
 
 
-def _images(config: TrainConfig, genotype: Any, data: Path, device: torch.device) -> Training:
+def train_on_images(
+    config: TrainConfig, genotype: Genotype, data: Path, device: torch.device
+) -> Training:
+    """A convolutional cell's network on all training images."""
     images = open_images(config.data, "train", data)
     test = open_images(config.data, "test", data)
     rows = subset(len(images), config.seed, config.train_images)
@@ -171,7 +183,10 @@ def _images(config: TrainConfig, genotype: Any, data: Path, device: torch.device
     return start, describe
 
 
-def _text(config: TextTrainConfig, genotype: Any, data: Path, device: torch.device) -> Training:
+def train_on_text(
+    config: TextTrainConfig, genotype: RecurrentGenotype, data: Path, device: torch.device
+) -> Training:
+    """A recurrent cell's language model."""
     train, valid, test = (
         open_tokens(config.data, split, data) for split in ("train", "valid", "test")
     )

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -48,7 +48,7 @@ from orchestrator.store.results import (
     SearchResult,
     Standing,
 )
-from orchestrator.work.body import open_job, record_of
+from orchestrator.work.body import Report, open_job, record_of
 
 DISTRIBUTION = "distribution.json"
 """Beside the result: every accuracy of the column, ascending, and how many cells have it."""
@@ -57,8 +57,6 @@ FIGURES: tuple[Literal["accuracy", "rank", "percentile", "regret"], ...] = (
     *("accuracy", "rank", "percentile", "regret"),
 )
 """The numbers of a standing."""
-
-Report = Callable[[Record], None]
 
 
 def open_table(search: JobFolder, data: Path) -> tuple[Table, SearchResult]:

@@ -20,6 +20,16 @@ METHODS = {
 }
 
 
+def run_select(study: Study, job: Job, store: Store) -> str:
+    """Make the selection; returns what to say of it."""
+    record = select(study, job, store)
+    winner = record["winner"]
+    return (
+        f"seed {winner['seed']} of {len(record['candidates'])} by {record['by']}, "
+        f"{record['metric']} {winner['score']:.2f}"
+    )
+
+
 def select(study: Study, job: Job, store: Store) -> Selection:
     """Compare the seeds, write the record and return it.
 
@@ -32,7 +42,7 @@ def select(study: Study, job: Job, store: Store) -> Selection:
     for need in job.needs:
         scored = study.job(need)
         search = study.search_of(scored)
-        genotype, score = _scored(scored, store)
+        genotype, score = _scored(job.recipe["by"], scored, store)
         searched = scored.recipe.get("search", scored.recipe["config"])
         candidates.append(
             {
@@ -61,10 +71,10 @@ def select(study: Study, job: Job, store: Store) -> Selection:
     return record
 
 
-def _scored(job: Job, store: Store) -> tuple[GenotypeJson, dict[str, float]]:
-    """The cell that a search or a proxy training scored, and its score."""
+def _scored(by: str, job: Job, store: Store) -> tuple[GenotypeJson, dict[str, float]]:
+    """The cell that a search, by its shared weights, or a proxy training scored; its score."""
     folder = store.folder(job)
-    if job.kind == "search":
+    if by == "shared_weights":
         searched = folder.result(SearchResult)
         assert searched is not None, "a selection runs after what it needs"
         return searched["genotype"], searched["shared_weights"]

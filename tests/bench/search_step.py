@@ -19,6 +19,7 @@ from torch import Tensor, nn
 import gdas.cnn.train
 import gdas.distributed
 from gdas.cnn.config import SearchConfig, SupernetConfig, TrainConfig
+from gdas.cnn.genotype import PUBLISHED
 from gdas.cnn.network import draw_drop_path
 from gdas.cnn.space import ImageSpace
 from gdas.config import AlphaUpdate
@@ -26,7 +27,6 @@ from gdas.data.arrow import Images
 from gdas.data.augment import draw_moves
 from gdas.data.settings import IMAGE_DATA, PHOTO_DATA, AnyImageData
 from gdas.data.source import Wanted
-from gdas.genotype import PUBLISHED
 from gdas.presets import AnySearchConfig
 from gdas.randomness import generator
 from gdas.search import SearchSpace, SearchSteps, draw_architecture

@@ -14,13 +14,13 @@ import torch
 
 from gdas.cnn.config import SearchConfig, SupernetConfig
 from gdas.cnn.derive import derive_cell, edge_list
+from gdas.cnn.genotype import OPERATIONS, Genotype, from_json, random_genotype
 from gdas.cnn.network import Network
 from gdas.cnn.space import build_supernet
 from gdas.derive import parameter_free
 from gdas.drawing.draw import draw
-from gdas.genotype import OPERATIONS, Genotype, from_json, random_genotype
 from gdas.metrics import count_multiply_adds
-from orchestrator.cost.workload import every_operation_in_turn
+from orchestrator.cost.images import cell_size, every_operation_in_turn
 from orchestrator.report.figures.probabilities import probability_figure
 from orchestrator.report.health import alarms
 from orchestrator.settings_page import page
@@ -40,7 +40,7 @@ picks = [[(e, OWN) for e in range(EDGES)]] * len(supernet.cells)
 scores_BK = supernet(torch.randn(2, 3, 16, 16), picks)
 scores_BK.sum().backward()
 assert scores_BK.shape == (2, 10)
-assert len(every_operation_in_turn(CONFIG, supernet)) == len(OPERATIONS)
+assert len(every_operation_in_turn(*cell_size(CONFIG), len(supernet.cells))) == len(OPERATIONS)
 
 a_EK = torch.zeros(EDGES, len(OPERATIONS))
 a_EK[:, OWN], a_EK[:, OWN - 1] = 2.0, 1.0

@@ -14,13 +14,13 @@ from PIL import Image
 
 from gdas.checkpoint import Segment, State
 from gdas.cnn.config import TrainConfig
+from gdas.cnn.genotype import PUBLISHED
 from gdas.cnn.train import train_image
 from gdas.data.images import open_images
 from gdas.data.settings import PhotoData
 from gdas.data.shard_index import ShardIndex
 from gdas.data.shards import convert
 from gdas.data.source import ImageSource
-from gdas.genotype import PUBLISHED
 from tests.gdas.tiny import CPU, train_config
 
 CLASSES = ("apple", "bee", "cat", "dog", "elm", "fox", "gnu")

@@ -24,12 +24,12 @@ import gdas
 import gdas.cnn.halves
 import gdas.cnn.space
 import gdas.cnn.train
+from gdas.cnn.genotype import PUBLISHED
 from gdas.cnn.train import train_image
 from gdas.data.arrow import Images
 from gdas.data.augment import draw_moves
 from gdas.data.images import split_indices
 from gdas.data.settings import IMAGE_DATA
-from gdas.genotype import PUBLISHED
 from gdas.randomness import derive_seed, generator
 from gdas.sampler import draw_operations
 from tests.gdas.tiny import CPU, run_search, search_config, train_config

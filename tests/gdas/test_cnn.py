@@ -19,6 +19,7 @@ from gdas.cnn.cell import (
     sum_of,
 )
 from gdas.cnn.derive import edge_list
+from gdas.cnn.genotype import DERIVED_OPERATIONS, OPERATIONS, PUBLISHED, Genotype, random_genotype
 from gdas.cnn.layout import cell_places
 from gdas.cnn.network import Network, check_auxiliary_input, draw_drop_path
 from gdas.cnn.operations import FactorizedReduce, Style, build_operation
@@ -27,7 +28,6 @@ from gdas.cnn.supernet import Supernet
 from gdas.config import SamplerConfig, WeightUpdate
 from gdas.data.arrow import Images
 from gdas.errors import InputError
-from gdas.genotype import DERIVED_OPERATIONS, OPERATIONS, PUBLISHED, Genotype, random_genotype
 from gdas.sampler import Pick
 from gdas.search import Architecture, SearchSteps, draw_architecture
 from tests.gdas.tiny import CPU, search_config

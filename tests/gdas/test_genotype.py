@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from gdas.cnn.genotype import PUBLISHED, Genotype, from_json, random_genotype
 from gdas.errors import InputError
 from gdas.files import write_json
-from gdas.genotype import MAX_BYTES, PUBLISHED, Genotype, from_json, load, random_genotype
+from gdas.genotype import MAX_BYTES, load
 
 
 @pytest.mark.parametrize(

@@ -12,20 +12,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gdas.bench201.genotype import bench201_cell
+from gdas.cnn.genotype import PUBLISHED, Genotype, random_genotype
 from gdas.cnn.network import Network, draw_drop_path
 from gdas.errors import InputError
-from gdas.genotype import (
-    PUBLISHED,
-    PUBLISHED_RECURRENT,
-    Genotype,
-    RecurrentGenotype,
-    load,
-    random_genotype,
-    random_recurrent_genotype,
-    read,
-)
+from gdas.genotype import load, read
 from gdas.genotype_text import SMALLEST, darts_text
 from gdas.metrics import count_parameters
+from gdas.rnn.genotype import PUBLISHED_RECURRENT, RecurrentGenotype, random_recurrent_genotype
 from tests.harm import harmed, read_harmed, tries
 
 V1 = PUBLISHED["GDAS_V1"]

@@ -12,11 +12,12 @@ import pytest
 import torch
 from torch import Generator
 
+from gdas.cell_json import Edge
+from gdas.cnn.genotype import OPERATIONS, PUBLISHED, Genotype, check_cell, random_genotype
 from gdas.cnn.layout import ImageNetStem
 from gdas.cnn.network import Network
 from gdas.cnn.supernet import Supernet
 from gdas.errors import InputError
-from gdas.genotype import OPERATIONS, PUBLISHED, Edge, Genotype, check_cell, random_genotype
 from gdas.metrics import count_multiply_adds, count_parameters
 
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from gdas.cnn.cell import SearchCell
+from gdas.cnn.genotype import OPERATIONS
 from gdas.cnn.supernet import Supernet
-from gdas.genotype import OPERATIONS
 
 pytest.importorskip("triton")
 

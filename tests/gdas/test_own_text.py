@@ -18,7 +18,7 @@ from gdas.data.settings import TextData
 from gdas.data.text import Tokens, open_tokens, text_counts, text_identity
 from gdas.data.vocabulary import Split, encode, vocabulary_of
 from gdas.errors import InputError
-from gdas.genotype import PUBLISHED_RECURRENT
+from gdas.rnn.genotype import PUBLISHED_RECURRENT
 from gdas.rnn.train import train_text
 from tests.gdas.test_text import TEXTS, TRAIN_IDS, lay_out, sha
 from tests.gdas.tiny import CPU

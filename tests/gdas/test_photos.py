@@ -23,6 +23,7 @@ import gdas.data.photos
 import gdas.data.shard_writing
 import gdas.data.shards
 from gdas.checkpoint import digest
+from gdas.cnn.genotype import PUBLISHED
 from gdas.cnn.space import ImageSpace, score_with_shared_weights
 from gdas.cnn.train import train_image
 from gdas.config import AlphaUpdate
@@ -39,7 +40,6 @@ from gdas.data.shard_index import read_index
 from gdas.data.shards import convert, main
 from gdas.data.source import Wanted
 from gdas.errors import InputError
-from gdas.genotype import PUBLISHED
 from gdas.randomness import generator
 from gdas.search import search
 from tests.gdas.photo_folder import (

@@ -19,18 +19,18 @@ from gdas.distributed import Workers
 from gdas.drawing.draw import draw_recurrent
 from gdas.errors import InputError
 from gdas.files import write_json
-from gdas.genotype import (
-    PUBLISHED_RECURRENT,
-    RECURRENT_OPERATIONS,
-    RecurrentGenotype,
-    random_recurrent_genotype,
-)
 from gdas.genotype import load as load_genotype
 from gdas.metrics import count_parameters
 from gdas.randomness import generator
 from gdas.rnn.cell import DerivedCell, SearchCell
 from gdas.rnn.config import Dropouts, TextSearchConfig
 from gdas.rnn.derive import derive_recurrent, edge_count
+from gdas.rnn.genotype import (
+    PUBLISHED_RECURRENT,
+    RECURRENT_OPERATIONS,
+    RecurrentGenotype,
+    random_recurrent_genotype,
+)
 from gdas.rnn.language_model import LanguageModel
 from gdas.rnn.regularisation import draw_masks, temporal_penalty
 from gdas.rnn.space import TextSpace

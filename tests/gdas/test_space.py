@@ -14,6 +14,7 @@ import gdas.cnn.space
 from gdas.checkpoint import State, digest
 from gdas.cnn.config import Derivation, SearchConfig
 from gdas.cnn.derive import derive_genotype
+from gdas.cnn.genotype import from_json
 from gdas.cnn.halves import search_split
 from gdas.cnn.space import (
     ImageSpace,
@@ -25,7 +26,6 @@ from gdas.config import AlphaUpdate
 from gdas.data.arrow import Images
 from gdas.data.augment import normalise
 from gdas.errors import InputError
-from gdas.genotype import from_json
 from gdas.search import search
 from tests.gdas.tiny import CPU, run_search, search_config
 

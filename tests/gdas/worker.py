@@ -20,11 +20,12 @@ from torch import Tensor, nn
 import gdas.cnn.train
 from gdas.checkpoint import Segment, State, digest, save
 from gdas.cnn.config import TrainConfig
+from gdas.cnn.genotype import PUBLISHED
+from gdas.cnn.norm import BatchNorm
 from gdas.data.arrow import Images
 from gdas.data.augment import Moves
 from gdas.data.images import open_images
 from gdas.data.settings import ImageData
-from gdas.genotype import PUBLISHED
 from tests.gdas.team import joined
 from tests.gdas.tiny import CPU, latest, train_config
 
@@ -102,18 +103,18 @@ def watched() -> Iterator[Watch]:
 @contextmanager
 def no_batch_norm() -> Iterator[None]:
     """Batch norm alone depends on who shares a batch: leave of it only scale and shift."""
-    forward = nn.BatchNorm2d.forward
+    forward = BatchNorm.forward
 
-    def scale_and_shift(self: nn.BatchNorm2d, x_BCHW: Tensor) -> Tensor:
+    def scale_and_shift(self: BatchNorm, x_BCHW: Tensor) -> Tensor:
         if not self.affine:
             return x_BCHW
         return x_BCHW * self.weight[:, None, None] + self.bias[:, None, None]
 
-    nn.BatchNorm2d.forward = scale_and_shift  # type: ignore[method-assign, assignment]
+    BatchNorm.forward = scale_and_shift  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
-        nn.BatchNorm2d.forward = forward  # type: ignore[method-assign]
+        BatchNorm.forward = forward  # type: ignore[method-assign]
 
 
 def note(segment: Segment, watch: Watch) -> dict[str, Any]:

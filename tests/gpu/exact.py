@@ -25,12 +25,13 @@ from gdas.bench201.config import Bench201SearchConfig
 from gdas.bench201.space import Bench201Space
 from gdas.checkpoint import Segment, State, digest, newest, save
 from gdas.cnn.config import SearchConfig, SupernetConfig, TrainConfig
+from gdas.cnn.genotype import PUBLISHED
 from gdas.cnn.space import ImageSpace
 from gdas.cnn.train import train_image
 from gdas.config import AlphaUpdate
 from gdas.data.settings import IMAGE_DATA, PHOTO_DATA
-from gdas.genotype import PUBLISHED, PUBLISHED_RECURRENT
 from gdas.rnn.config import TextSearchConfig, TextTrainConfig
+from gdas.rnn.genotype import PUBLISHED_RECURRENT
 from gdas.rnn.space import TextSpace
 from gdas.rnn.train import train_text
 from gdas.search import search

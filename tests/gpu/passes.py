@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gdas.cnn.cell import FixedReductionCell, on_rows, sum_through_gates
+from gdas.cnn.genotype import DERIVED_OPERATIONS
 from gdas.cnn.network import AuxiliaryHead
 from gdas.cnn.operations import Style, build_operation
 from gdas.cnn.rearrange import alternate_pixels
 from gdas.data.augment import augment, draw_moves
 from gdas.data.settings import IMAGE_DATA
-from gdas.genotype import DERIVED_OPERATIONS
 from gdas.randomness import generator
 from tests.bench.search_step import random_images
 from tests.gpu.clock import wait
@@ -93,7 +93,10 @@ def _others(sizes: Sizes, device: torch.device) -> Iterator[tuple[str, Backward]
     yield "mean over pixels", backward(lambda a: nn.AdaptiveAvgPool2d(1)(a), x)
     yield "alternate pixels", backward(lambda a: torch.cat(alternate_pixels(a)), x)
     gates = torch.ones(2, device=device, requires_grad=True)
-    yield "sum through gates", backward(lambda g, a: sum_through_gates(g, [a, a * 2]), gates, x)
+    yield (
+        "sum through gates",
+        backward(lambda g, a: sum_through_gates(g.unbind(), [a, a * 2]), gates, x),
+    )
     rows = torch.arange(0, batch, 2)
     yield (
         "operation on some images (index_add)",

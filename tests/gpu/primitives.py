@@ -46,7 +46,7 @@ class Gated(nn.Module):
         self.gates = nn.Parameter(torch.ones(3))
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        return sum_through_gates(self.gates, [x_BCHW, x_BCHW.relu(), x_BCHW * 2])
+        return sum_through_gates(self.gates.unbind(), [x_BCHW, x_BCHW.relu(), x_BCHW * 2])
 
 
 class Head(nn.Module):

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gdas.genotype import DERIVED_OPERATIONS
+from gdas.cnn.genotype import DERIVED_OPERATIONS
 from tests.gpu import primitives
 from tests.gpu.arithmetic import tf32
 from tests.gpu.findings import Figures, Findings

@@ -12,8 +12,8 @@ import pytest
 import gdas.data.cifar
 from gdas.errors import InputError
 from orchestrator.cost import estimate, plan
+from orchestrator.experiment.build import build_study
 from orchestrator.experiment.load import load_experiment
-from orchestrator.experiment.study import build_study
 from orchestrator.reproduce_paper import main
 from orchestrator.run.checks import fixed_cells
 from tests.orchestrator.fake_study import TINY, fake_study
@@ -25,9 +25,9 @@ def nothing_starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("Ray was about to be started")
 
-    import orchestrator.run.ray_study
+    import orchestrator.run.machines
 
-    monkeypatch.setattr(orchestrator.run.ray_study, "ray_cluster", refuse)
+    monkeypatch.setattr(orchestrator.run.machines, "ray_cluster", refuse)
     monkeypatch.chdir(tmp_path)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,16 @@ from gdas.cnn.config import TrainConfig
 from gdas.cnn.train import FEWEST_IMAGES, check_batches
 from gdas.data.text import batch_tokens, known_text
 from gdas.errors import InputError
+from gdas.rnn.config import TextSearchConfig, TextTrainConfig
 from orchestrator import reproduce_paper
 from orchestrator.experiment.load import load_experiment
 from orchestrator.run.checks import checked_study, fixed_cells
 from orchestrator.run.scheduler import Scheduler
 from orchestrator.run.sizes import check_text_search, check_text_training
 from orchestrator.store.store import Store
-from orchestrator.work.search import run_proxy
+from orchestrator.work.proxy import run_proxy
 from tests.harm import tries
+from tests.narrow import narrow
 
 DIGITS = {"name": "digits"}
 PROSE = {"name": "prose"}
@@ -207,8 +210,8 @@ def test_a_training_is_refused_only_if_it_has_too_few_batches(
 
 def test_the_widest_text_batch_that_passes_is_the_widest_that_can_be_laid_out() -> None:
     experiment = load_experiment("smoke", [])
-    recipe = experiment.searches["gdas-rnn"].recipe
-    final = experiment.finals["gdas-rnn-prose"].recipe
+    recipe = narrow(experiment.searches["gdas-rnn"].recipe, TextSearchConfig)
+    final = narrow(experiment.finals["gdas-rnn-prose"].recipe, TextTrainConfig)
     for tokens in (4, 5, 9, 400):
         text = torch.arange(tokens)
         for batch in range(2, tokens + 1):
@@ -223,8 +226,8 @@ def test_the_widest_text_batch_that_passes_is_the_widest_that_can_be_laid_out() 
             except InputError:
                 fits = False
             for check in (
-                lambda: check_text_search(of_search, counts),  # noqa: B023
-                lambda: check_text_training(of_final, counts, "test"),  # noqa: B023
+                partial(check_text_search, of_search, counts),
+                partial(check_text_training, of_final, counts, "test"),
             ):
                 try:
                     check()

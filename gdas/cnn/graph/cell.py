@@ -17,15 +17,19 @@ import torch
 from torch import Tensor
 
 from gdas.cnn.cell import SearchCell
-from gdas.cnn.graph import backward, forward, shares
+from gdas.cnn.graph import backward, depthwise, forward, shares
 from gdas.cnn.graph.flat import FlatNorms, FlatWeights, flatten_norms
 
 TILE = 2048
 """Numbers of a tile: pixels times channels."""
 PROGRAMS = 256
 """Programs of an edge that leave a share of a pointwise weight's gradient each, at most."""
+ADDING = 32
+"""The same of a row of a depthwise kernel's gradient."""
 WARPS = 8
 """Of the kernels that read up to 25 inputs an output."""
+REGISTERS = 128
+"""Most registers of a thread of theirs: with more, one program of 8 warps fills an H100's core."""
 OF_SHARES = 8192
 """Numbers of tiles' shares that are added at once."""
 
@@ -76,6 +80,12 @@ class GraphCell:
     dtype: torch.dtype = torch.float32
     tile: int = TILE
     warps: int = WARPS
+    registers: int = REGISTERS
+
+    @property
+    def of_taps(self) -> dict[str, int]:
+        """How the kernels run that read up to 25 inputs an output."""
+        return {"num_warps": self.warps, "maxnreg": self.registers}
 
     @property
     def block_c(self) -> int:
@@ -181,14 +191,14 @@ def run_forward(
         forward.first_pass[(tiles, count)](
             states, raw, depth, taken, partial, operations, values, cell.offsets, cell.sources,
             cell.by_source, first, p, q, size.h, size.w, size.h_in, size.w_in, tiles, kept,
-            e, c, cell.nodes, cell.stride, **blocks, PRECISION=cell.precision, num_warps=cell.warps,
+            e, c, cell.nodes, cell.stride, **blocks, PRECISION=cell.precision, **cell.of_taps,
         )  # fmt: skip
         for second in (False, True):
             if second:
                 forward.second_pass[(tiles, count)](
                     raw, depth, partial, statistics, operations, values, cell.offsets,
                     cell.by_source, first, p, size.h, size.w, tiles, kept,
-                    e, c, **blocks, PRECISION=cell.precision, num_warps=cell.warps,
+                    e, c, **blocks, PRECISION=cell.precision, **cell.of_taps,
                 )  # fmt: skip
             forward.batch_statistics[(count,)](
                 partial, statistics, norms.running, norms.counts, operations, cell.sources,
@@ -216,16 +226,17 @@ def run_backward(
     c, e, p, q = cell.channels, cell.edges, size.p, size.q
     device = kept.states.device
     tiles, wide = -(-p // cell.block_p), -(-max(p, q) // cell.block_p)
-    programs = min(tiles, PROGRAMS)
+    programs, adding = min(tiles, PROGRAMS), min(tiles, ADDING)
     gradients = torch.empty_like(kept.states)
     nodes = _image(gradients, 2 * q * c, size.batch, size.h, size.w, cell.nodes * c)
     nodes.copy_(gradient_BCHW)
     sums = torch.empty_like(kept.statistics)
     partial = torch.empty(e * tiles * 2 * c, device=device)
-    between, inner = (torch.empty(e * p * c, device=device, dtype=cell.dtype) for _ in range(2))
+    between = torch.empty(2 * e * p * c, device=device, dtype=cell.dtype)
+    inner = torch.empty(e * p * c, device=device, dtype=cell.dtype)
     # Shares of weight gradients; nothing is written where the weights stand still.
     of_pointwise = torch.empty(2 * e * programs * c * c if weights else 1, device=device)
-    of_depthwise = torch.empty(2 * e * wide * 25 * c if weights else 1, device=device)
+    of_depthwise = torch.empty(2 * e * adding * 25 * c if weights else 1, device=device)
     flat = cell.weights
     shape = (p, q, size.h, size.w, size.h_in, size.w_in)
     kind = (e, c, cell.nodes, cell.stride)
@@ -249,20 +260,23 @@ def run_backward(
             )  # fmt: skip
             if slot:
                 backward.inner_gradient[(tiles, count)](
-                    kept.raw, kept.statistics, between, inner, partial, of_depthwise,
-                    kept.operations, flat.weights, cell.offsets, first, p, size.h, size.w,
-                    tiles, wide, e, c, weights, **blocks, num_warps=cell.warps,
+                    kept.raw, kept.statistics, between, inner, partial, kept.operations,
+                    flat.weights, cell.offsets, first, p, size.h, size.w, tiles,
+                    e, c, **blocks, **cell.of_taps,
                 )  # fmt: skip
         backward.source_gradient[(wide, count)](
-            kept.states, gradients, kept.taken, between, inner, of_depthwise, kept.operations,
-            flat.weights, cell.offsets, cell.sources, first, node, *shape, wide,
-            *kind, weights, **blocks, num_warps=cell.warps,
+            kept.states, gradients, kept.taken, between, inner, kept.operations, flat.weights,
+            cell.offsets, cell.sources, first, node, *shape, *kind, **blocks, **cell.of_taps,
         )  # fmt: skip
     if weights:
+        depthwise.depthwise_weights[(adding, 2 * e, 5)](
+            kept.states, kept.raw, kept.statistics, between, of_depthwise, kept.operations,
+            cell.sources, *shape, tiles, adding, *kind, **blocks, **cell.of_taps,
+        )  # fmt: skip
         blocks_of_weights = -(-max(c, 25) * c // 128)
         shares.weight_gradients[(blocks_of_weights, e, 4)](
             of_pointwise, of_depthwise, flat.gradients, kept.operations, cell.offsets,
-            cell.sources, tiles, wide, programs, e, c, cell.stride, BLOCK=128, BLOCK_T=16,
+            cell.sources, programs, adding, e, c, cell.stride, BLOCK=128, BLOCK_T=16,
         )  # fmt: skip
     s0, s1 = (_image(gradients, i * q * c, size.batch, size.h_in, size.w_in, c) for i in range(2))
     return s0, s1

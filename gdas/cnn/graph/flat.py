@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from gdas.cnn.cell import SearchCell
+from gdas.cnn.genotype import OPERATIONS
 from gdas.cnn.operations import FactorizedReduce, Pool
 from gdas.cnn.supernet import Supernet
-from gdas.genotype import OPERATIONS
 
 UNIT = 64
 """Numbers that have one owner: an operation's weights begin at a multiple of it."""

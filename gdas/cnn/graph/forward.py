@@ -26,6 +26,7 @@ from gdas.cnn.graph.tiles import (
     depthwise_place,
     depthwise_tile,
     place_of_state,
+    place_of_weights,
     pointwise_place,
     pointwise_weight,
     positive,
@@ -119,7 +120,7 @@ def first_pass(
     pixel = tile * BLOCK_P + tl.arange(0, BLOCK_P)
     live = pixel < P
     image, row, column = coordinates(pixel, H, W)
-    weight = tl.load(offsets + edge * OPERATIONS + operation)
+    weight = place_of_weights(offsets, edge, operation)
     last = (E + edge) * P  # of slot 1
     mask = live[:, None] & (c < C)[None, :]
     none = tl.zeros([BLOCK_C], tl.float32)
@@ -174,7 +175,7 @@ def second_pass(
         image, row, column = coordinates(pixel, H, W)
         mean = tl.load(statistics + edge * 2 * C + c, mask=c < C, other=0.0)
         rstd = tl.load(statistics + edge * 2 * C + C + c, mask=c < C, other=0.0)
-        begin = tl.load(offsets + edge * OPERATIONS + operation)
+        begin = place_of_weights(offsets, edge, operation)
         weight = depthwise_place(begin, operation, True, C)
         value = depthwise_tile(
             raw, edge * P, 1, mean, rstd, weights + weight, operation, image, row, column, live,

@@ -17,17 +17,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gdas.checkpoint import State
-from gdas.cnn.cell import SearchCell
+from gdas.cnn.cell import FixedReductionCell, SearchCell
 from gdas.cnn.config import SearchConfig
+from gdas.cnn.genotype import OPERATIONS
 from gdas.cnn.graph import update
 from gdas.cnn.graph.cell import TILE, WARPS, GraphCell, apply_cell, graph_cell
+from gdas.cnn.graph.fixed import fixed_cell
 from gdas.cnn.graph.flat import UNIT, flatten_weights
 from gdas.cnn.graph.logits import adam, corrections, device_logits, draw, relaxed_gradient
 from gdas.cnn.graph.tables import TURNS, Table, Turn, draw_table
+from gdas.cnn.norm import BatchNorm
 from gdas.cnn.space import ImageSpace
 from gdas.data.arrow import Images
 from gdas.data.settings import ImageData
-from gdas.genotype import OPERATIONS
 from gdas.metrics import EpochSums
 from gdas.search import SearchSteps
 
@@ -58,6 +60,9 @@ class GraphSteps:
         self.device = space.device
         self.supernet = space.supernet
         self.flat = flatten_weights(self.supernet)
+        for module in self.supernet.modules():
+            if isinstance(module, BatchNorm):
+                module.counts_on_host = False
         self.cells: dict[int, GraphCell] = {
             i: graph_cell(cell, i, self.flat, precision=precision, tile=tile, warps=warps)
             for i, cell in enumerate(self.supernet.cells)
@@ -228,9 +233,10 @@ class GraphSteps:
         for i, cell in enumerate(net.cells):
             if i:
                 s0_BCHW, s1_BCHW = s1_BCHW, F.relu(out_BCHW)
-            if not isinstance(cell, SearchCell):
-                out_BCHW = cell(s0_BCHW, s1_BCHW, None)
+            if isinstance(cell, FixedReductionCell):
+                out_BCHW = fixed_cell(cell, s0_BCHW, s1_BCHW)
                 continue
+            assert isinstance(cell, SearchCell)
             place = list(self.cells).index(i)
             c0_BCHW, c1_BCHW = cell.preprocess(s0_BCHW, s1_BCHW)
             gates, operations = self.gates[place], self.operations_N[place]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-# The operations by their place in gdas.genotype.OPERATIONS, which a test compares.
+# The operations by their place in gdas.cnn.genotype.OPERATIONS, which a test compares.
 MAX_POOL: tl.constexpr = tl.constexpr(1)
 AVG_POOL: tl.constexpr = tl.constexpr(2)
 SKIP: tl.constexpr = tl.constexpr(3)
@@ -39,6 +39,12 @@ def place_of_state(source, Q, NODES: tl.constexpr):
     begin = tl.where(source < 2, source * Q, 2 * Q + source - 2)
     step = tl.where(source < 2, 1, NODES)
     return begin, step
+
+
+@triton.jit
+def place_of_weights(offsets, edge, operation):
+    """Where an operation's weights begin: at a multiple of gdas.cnn.graph.flat.UNIT numbers."""
+    return tl.multiple_of(tl.load(offsets + edge * OPERATIONS + operation), 16)
 
 
 @triton.jit
@@ -127,17 +133,15 @@ def depthwise_tile(
 
 @triton.jit
 def taps_of_input(
-    gradient, begin, weight, weight_gradient, active, image, row, column, live, height, width,
+    gradient, begin, weight, image, row, column, live, height, width,
     half, dilation, c,
-    C: tl.constexpr, KERNEL: tl.constexpr, STRIDED: tl.constexpr, WEIGHTS: tl.constexpr,
+    C: tl.constexpr, KERNEL: tl.constexpr, STRIDED: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """A depthwise convolution's gradient at a tile of inputs, from the outputs that read them.
 
     Args:
         gradient: of the outputs, dense, `height` x `width`.
-        weight_gradient: where this tile's share of it goes, tap by tap, a row of C each.
-        active: the tile of inputs after their ReLU.
         half: 1 if the stride is 2, which it can only be if STRIDED, else 0.
     """
     total = tl.zeros([BLOCK_P, BLOCK_C], tl.float32)
@@ -168,30 +172,26 @@ def taps_of_input(
                 value = tl.load(gradient + away + middle, mask=mask, other=0.0).to(tl.float32)
             of_tap = tl.load(weight + tap * C + c, mask=channel, other=0.0)
             total += value * of_tap[None, :]
-            if WEIGHTS:
-                share = tl.sum(value * active, axis=0)
-                tl.store(weight_gradient + tap * C + c, share, mask=channel)
     return total
 
 
 @triton.jit
 def depthwise_gradient_tile(
-    gradient, begin, weight, weight_gradient, active, operation, image, row, column, live, height,
-    width, half, dilation, c,
-    C: tl.constexpr, STRIDED: tl.constexpr, WEIGHTS: tl.constexpr, BLOCK_P: tl.constexpr,
+    gradient, begin, weight, operation, image, row, column, live, height, width, half, dilation, c,
+    C: tl.constexpr, STRIDED: tl.constexpr, BLOCK_P: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """`taps_of_input` with the drawn operation's kernel size."""
     total = tl.zeros([BLOCK_P, BLOCK_C], tl.float32)
     if kernel_area(operation) == 25:
         total = taps_of_input(
-            gradient, begin, weight, weight_gradient, active, image, row, column, live, height,
-            width, half, dilation, c, C, 5, STRIDED, WEIGHTS, BLOCK_P, BLOCK_C,
+            gradient, begin, weight, image, row, column, live, height,
+            width, half, dilation, c, C, 5, STRIDED, BLOCK_P, BLOCK_C,
         )  # fmt: skip
     else:
         total = taps_of_input(
-            gradient, begin, weight, weight_gradient, active, image, row, column, live, height,
-            width, half, dilation, c, C, 3, STRIDED, WEIGHTS, BLOCK_P, BLOCK_C,
+            gradient, begin, weight, image, row, column, live, height,
+            width, half, dilation, c, C, 3, STRIDED, BLOCK_P, BLOCK_C,
         )  # fmt: skip
     return total
 

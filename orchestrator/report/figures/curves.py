@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -22,7 +23,9 @@ def draw(genotype: GenotypeJson, path: Path) -> None:
     gdas.drawing.draw.draw(any_from_json(genotype), path)
 
 
-def curves(path: Path, histories: dict[str, list[Record]], panels: list[tuple[str, str]]) -> None:
+def curves(
+    path: Path, histories: dict[str, list[Record]], panels: Sequence[tuple[str, str]]
+) -> None:
     """A panel a metric, a line a history, over the epochs.
 
     Args:

@@ -16,14 +16,9 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from gdas.genotype import (
-    EDGES_PER_NODE,
-    OPERATIONS,
-    RECURRENT_OPERATIONS,
-    Genotype,
-    RecurrentGenotype,
-    any_from_json,
-)
+from gdas.cnn.genotype import EDGES_PER_NODE, OPERATIONS, Genotype
+from gdas.genotype import any_from_json
+from gdas.rnn.genotype import RECURRENT_OPERATIONS, RecurrentGenotype
 from orchestrator.store.results import Record
 
 WIDTH, GAP = 1.0, (0.22, 0.22)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -54,14 +55,30 @@ def distribution_figure(
     top, rows = figure.subplots(2, 1, sharex=True, height_ratios=[2.4, 0.3 + 0.42 * len(methods)])
     shown = [max(a, left) for a in accuracies]
     top.hist(shown, bins=70, range=(left, right), weights=cells, color="#c8d1da")
-    for name, value in (
-        ("median", _quantile(every, 0.5)),
-        ("best 1 %", _quantile(every, 0.99)),
-        ("best", right),
-    ):
-        for axes in (top, rows):
+    marks = {"median": _quantile(every, 0.5), "best 1 %": _quantile(every, 0.99), "best": right}
+    _mark((top, rows), marks)
+    top.set_ylabel("cells", size=8)
+    top.set_title(
+        f"{total:,} cells by {column}; the {100 * below / total:.0f} % below {left:.1f} % at the "
+        "left edge",
+        size=9,
+        loc="left",
+    )
+    _method_rows(rows, methods, left)
+    rows.set_xlim(left - margin, right + margin)
+    for axes in (top, rows):
+        axes.tick_params(labelsize=7)
+        axes.grid(axis="x", alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=120)
+
+
+def _mark(panels: tuple[Axes, Axes], marks: Mapping[str, float]) -> None:
+    """Dotted lines through both panels, named in the upper one."""
+    for name, value in marks.items():
+        for axes in panels:
             axes.axvline(value, color=GREY, lw=0.9, ls=":", zorder=0)
-        top.annotate(
+        panels[0].annotate(
             name,
             (value, 1.0),
             xycoords=("data", "axes fraction"),
@@ -73,13 +90,10 @@ def distribution_figure(
             size=7,
             color=GREY,
         )
-    top.set_ylabel("cells", size=8)
-    top.set_title(
-        f"{total:,} cells by {column}; the {100 * below / total:.0f} % below {left:.1f} % at the "
-        "left edge",
-        size=9,
-        loc="left",
-    )
+
+
+def _method_rows(rows: Axes, methods: Sequence[Row], left: float) -> None:
+    """A row a method: a mark for every seed, an arrow for one that landed left of `left`."""
     ends = [(-0.75, "mean percentile, p"), *((i, m.end) for i, m in enumerate(methods))]
     for y, text in ends:
         rows.annotate(
@@ -104,16 +118,10 @@ def distribution_figure(
         rows.plot([median], [i], "|", color=colour, ms=20, mew=2)
     rows.set_yticks(range(len(methods)), [method.name for method in methods])
     rows.set_ylim(len(methods) - 0.4, -0.6)
-    rows.set_xlim(left - margin, right + margin)
     rows.set_xlabel(
         "true accuracy, %; a dot a seed, an arrow one that landed further left, a bar the median",
         size=8,
     )
-    for axes in (top, rows):
-        axes.tick_params(labelsize=7)
-        axes.grid(axis="x", alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=120)
 
 
 def _quantile(every: Distribution, share: float) -> float:

@@ -1,0 +1,65 @@
+"""Batch norm that counts its batches on the host.
+
+PyTorch's adds 1 to a number on the device in every forward pass: 133 launches of a kernel in a step
+of the paper's search, for a count that only a checkpoint reads.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """nn.BatchNorm2d, to the bit; `num_batches_tracked` is right in its state dictionary.
+
+    Attributes:
+        counts_on_host: False where a captured graph is replayed, of which the host knows nothing.
+        uncounted: batches since `num_batches_tracked` was last brought up to date.
+    """
+
+    counts_on_host = True
+    uncounted = 0
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        # A compiled graph counts on the device too, where it costs nothing: it would be compiled
+        # anew for every number of the host's.
+        if not self.training or not self.counts_on_host or torch.compiler.is_compiling():
+            return super().forward(x_BCHW)
+        if self.momentum is None:  # a plain average, which needs the number
+            self.settle()
+            return super().forward(x_BCHW)
+        self.uncounted += 1
+        return F.batch_norm(
+            x_BCHW,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            True,
+            self.momentum,
+            self.eps,
+        )
+
+    def settle(self) -> None:
+        """Bring `num_batches_tracked` up to date."""
+        if self.uncounted:
+            assert self.num_batches_tracked is not None
+            with torch.no_grad():
+                self.num_batches_tracked.add_(self.uncounted)
+            self.uncounted = 0
+
+    def reset_running_stats(self) -> None:
+        super().reset_running_stats()
+        self.uncounted = 0
+
+    def _save_to_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self.settle()
+        super()._save_to_state_dict(*args, **kwargs)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self.uncounted = 0
