@@ -61,7 +61,7 @@ def ray_cluster(address: str | None) -> Iterator[dict[str, float]]:
 
 
 def _leave_ray() -> None:
-    """Disconnect, and end the cluster if it was started here; an error here does not fail the study.
+    """Disconnect, and end the cluster if it was started here; no error here fails the study.
 
     While Ray's core shuts down, dropping an object reference ends the whole process at once, with
     code 1. Tune leaves references in cycles, which any thread's garbage collection may find. So

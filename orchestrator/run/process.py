@@ -65,7 +65,7 @@ def repeatedly(action: Callable[[], None], interval_s: float, name: str) -> Iter
 
 
 def leave(code: int) -> NoReturn:
-    """End this process at once: with PyTorch, Ray and MLflow loaded, a regular exit takes seconds."""
+    """End this process at once: a regular exit with PyTorch, Ray and MLflow takes seconds."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):  # the reader has gone, as in `... | head`
             stream.flush()

@@ -151,7 +151,7 @@ class Scheduler:
         return None if self.nodes is None else missing(job, self.nodes)
 
     def _room_for(self, jobs: Mapping[Alike, Job]) -> dict[Alike, bool]:
-        """Whether the living machines have room, by `Job.alike`, which thousands of jobs may share."""
+        """Whether the living machines have room, by `Job.alike`, which many jobs may share."""
         return {key: self.grows or self._lack(job) is None for key, job in jobs.items()}
 
     def _say_what_waits(self, handed: Sequence[Job]) -> None:
