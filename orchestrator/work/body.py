@@ -37,7 +37,8 @@ Report = Callable[[Record], None]
 class Loop(Protocol):
     """A training loop that starts from a checkpoint's state, or from the beginning."""
 
-    def __call__(self, *, checkpoint: State | None) -> Iterator[Segment]: ...
+    def __call__(self, *, checkpoint: State | None) -> Iterator[Segment]:
+        """Start from `checkpoint`, or from the beginning if it is None."""
 
 
 class Finished(NamedTuple):

@@ -72,7 +72,7 @@ def select(study: Study, job: Job, store: Store) -> Selection:
 
 
 def _scored(by: str, job: Job, store: Store) -> tuple[GenotypeJson, dict[str, float]]:
-    """The genotype that a search (by its shared weights) or a proxy training scored, and the score."""
+    """The genotype that a search (by shared weights) or a proxy training scored, and its score."""
     folder = store.folder(job)
     if by == "shared_weights":
         searched = folder.result(SearchResult)
