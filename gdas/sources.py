@@ -290,6 +290,7 @@ NOT_SOURCED: dict[type, dict[str, str]] = {
         "compared_cells": _COMPARED,
         "compared_images": _COMPARED,
         "compile": _ROUNDING,
+        "execution": _ROUNDING,
     },
     TrainConfig: _OF_IMAGES
     | {

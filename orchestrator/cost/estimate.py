@@ -69,11 +69,12 @@ class Estimator:
         if key in self._paces:
             return Estimate((of - passed) * self._paces[key], RECORDED)
         if self.calibrate is None or not _device_is_here(job):
-            return Estimate(estimated_seconds(job) * (of - passed) / of, GUESSED)
+            alone = estimated_seconds(job) * (of - passed) / of
+            return Estimate(alone * sharing(job), GUESSED)
         own = f"{key} {job.recipe['config'].get('epochs')}"
         if own not in self._timed:
             self._timed[own] = timed_seconds(job, self.calibrate)
-        return Estimate(self._timed[own] * (of - passed) / of, TIMED)
+        return Estimate(self._timed[own] * sharing(job) * (of - passed) / of, TIMED)
 
     def _segments(self, job: Job) -> tuple[int, int]:
         """How many segments the job has, and how many are done."""
@@ -87,7 +88,7 @@ class Estimator:
 def likeness(kind: str, recipe: dict[str, Any], resources: dict[str, Any]) -> str:
     """A key that is equal for two jobs whose segments take equally long."""
     config = {k: v for k, v in recipe["config"].items() if k not in ("seed", "epochs")}
-    held = {k: resources.get(k) for k in ("device", "threads", "workers")}
+    held = {k: resources.get(k) for k in ("device", "threads", "workers", "gpus")}
     size = recipe.get("search", {}).get("train_images")  # of a proxy training
     return json.dumps([kind, config, size, held], sort_keys=True)
 
@@ -104,6 +105,15 @@ def recorded_paces(store: Store) -> dict[str, float]:
         except (OSError, ValueError, KeyError, TypeError):
             continue  # a damaged folder is skipped; the job itself will report it
     return {key: statistics.median(values) for key, values in seconds.items() if values}
+
+
+def sharing(job: Job) -> float:
+    """How many times as long a job takes on its share of a GPU as on a whole one.
+
+    A half takes twice as long: jobs that share a card are not counted on to gain anything by it.
+    """
+    gpus = job.cost["GPU"]
+    return 1 / gpus if 0 < gpus < 1 else 1.0
 
 
 def _device_is_here(job: Job) -> bool:

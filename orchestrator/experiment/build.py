@@ -78,7 +78,7 @@ def _track(name: str, spec: SearchSpec, identity: DataIdentity) -> tuple[list[Jo
             assert spec.proxy is not None
             drawn = {
                 "config": settings_of(spec.proxy),
-                "search": settings_of(config),  # which gives D_T and D_V
+                "search": _without_execution(config),  # which gives D_T and D_V
                 "genotype": SPACES[spec.recipe.task].random(spec.recipe, seed).to_json(),
                 "data": data,
             }
@@ -101,7 +101,7 @@ def _track(name: str, spec: SearchSpec, identity: DataIdentity) -> tuple[list[Jo
                     f"{name}-seed{seed}",
                     {
                         "config": settings_of(spec.proxy),
-                        "search": settings_of(config),
+                        "search": _without_execution(config),
                         "data": data,
                     },
                     dataclasses.asdict(spec.proxy_resources),
@@ -126,7 +126,7 @@ def _lookups(spec: SearchSpec, searches: list[Job], identity: DataIdentity) -> l
 
 def _measure(name: str, spec: MeasureSpec, identity: DataIdentity) -> Job:
     recipe = {
-        "config": settings_of(spec.recipe),
+        "config": _without_execution(spec.recipe),
         "iterations": spec.iterations,
         "data": _identities(spec.recipe, identity, "train"),
     }
@@ -183,10 +183,12 @@ def _identities(config: AnyConfig, identity: DataIdentity, *splits: str) -> dict
 def settings_of(config: AnyConfig) -> dict[str, Any]:
     """A job's settings as they are hashed into its id.
 
-    For text data, settings that have the defaults of the known texts are left out. So jobs on known
-    texts keep the ids that they had before own texts were possible.
+    For text data, settings that have the defaults of the known texts are left out, and so is eager
+    `execution`. So jobs keep the ids that they had before these settings existed.
     """
     settings = dataclasses.asdict(config)
+    if settings.get("execution") == "eager":
+        del settings["execution"]
     if isinstance(config.data, TextData):
         usual = dataclasses.asdict(TextData())
         settings["data"] = {
@@ -195,6 +197,11 @@ def settings_of(config: AnyConfig) -> dict[str, Any]:
             if key == "name" or value != usual[key]
         }
     return settings
+
+
+def _without_execution(config: AnySearchConfig) -> dict[str, Any]:
+    """A search's settings for a job that takes none of its steps, or always takes them eagerly."""
+    return {key: value for key, value in settings_of(config).items() if key != "execution"}
 
 
 def make_job(

@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
+import torch
+
 from gdas.cnn.config import SearchConfig, TrainConfig
 from gdas.cnn.genotype import PUBLISHED, Genotype, random_genotype
+from gdas.cnn.graph.search import covered, refusal
 from gdas.cnn.smallest_map import check_smallest_map
 from gdas.cnn.train import check_batches, check_training
 from gdas.data.images import DIGIT_PHOTOS, identity, known, subset
@@ -30,6 +33,7 @@ def check_search(search: SearchSpec, folder: Path) -> None:
     with under("recipe"):
         train_T, valid_V = check_image_search(recipe, count)
         check_smallest_map(recipe, size, train_T, valid_V)
+        _check_execution(search)
     if search.lookup is not None and search.lookup.images > valid_V:
         raise InputError(
             f"lookup.images={search.lookup.images}: larger than D_V ({valid_V}); use {valid_V} "
@@ -47,6 +51,16 @@ def check_search(search: SearchSpec, folder: Path) -> None:
     check_training(proxy, _standing_in(search), size=size)
     with under("proxy"):
         check_batches(proxy, train_T, workers=1)
+
+
+def _check_execution(search: SearchSpec) -> None:
+    """Raise InputError if a search's steps are to be CUDA graphs and cannot be."""
+    recipe = search.recipe
+    graph = isinstance(recipe, SearchConfig) and recipe.execution == "graph"
+    if graph and search.cells != "random":
+        reason = covered(recipe, torch.device(search.resources.device), elsewhere=True)
+        if reason is not None:
+            raise refusal(reason)
 
 
 def check_final(

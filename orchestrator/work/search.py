@@ -13,6 +13,7 @@ from gdas.bench201.space import Bench201Space
 from gdas.bench201.space import score_with_shared_weights as score_bench201_cells
 from gdas.cnn.config import SearchConfig
 from gdas.cnn.derive import derive_genotype
+from gdas.cnn.graph.search import search_by_graphs
 from gdas.cnn.space import (
     ImageSpace,
     Score,
@@ -49,7 +50,8 @@ def search_images(job: OpenJob, config: SearchConfig, on_record: Report) -> Sear
     """Search for convolutional cells."""
     images = open_images(config.data, "train", job.data)
     space = ImageSpace(config, images, job.device)
-    finished = run_to_end(job.folder, partial(search, config, space), on_record)
+    loop = search_by_graphs if config.execution == "graph" else search
+    finished = run_to_end(job.folder, partial(loop, config, space), on_record)
     genotype, cells = derive_genotype(config, finished.state["logits"])
     score = score_with_shared_weights(config, images, finished.state, job.device)
     pairs = compare_drawn_with_uniform(config, images, finished.state, job.device)

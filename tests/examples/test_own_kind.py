@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from gdas.cnn.genotype import PUBLISHED
 from orchestrator.cost.estimate import estimated_seconds
 from orchestrator.experiment.build import make_job
 from orchestrator.experiment.config import Experiment
@@ -22,8 +21,6 @@ from orchestrator.store.store import Store
 from orchestrator.tracking.tracker import Tracker
 from tests.examples.own_kind import KIND
 from tests.orchestrator.fake_study import fake_study, finish
-
-CELL = PUBLISHED["GDAS_F1"].to_json()
 
 
 @pytest.fixture

@@ -279,6 +279,38 @@ def resumed(report: Report, reduction: str) -> None:
     report.add(f"{reduction}: losses of epoch 2", shown, f"  losses of epoch 2: {text}")
 
 
+def fixed_cells(report: Report) -> None:
+    """Both passes of a fixed reduction cell, dense and grouped, with TensorFloat32 and without."""
+    from gdas.cnn.cell import FixedReductionCell
+    from gdas.cnn.graph.fixed import fixed_cell
+    from gdas.cnn.operations import Style
+
+    if report.device.type == "cpu":
+        return
+    last = torch.channels_last
+    cell = FixedReductionCell(64, 64, 32, Style(True), last_reduced=False)
+    cell.to(report.device, memory_format=last)
+    x = torch.randn(128, 64, 32, 32, device=report.device).contiguous(memory_format=last)
+    x.requires_grad_()
+    rows = {}
+    before = torch.backends.cudnn.allow_tf32
+    for tf32 in (True, False):
+        torch.backends.cudnn.allow_tf32 = tf32
+        for name, run in (
+            ("dense", lambda: fixed_cell(cell, x, x)),
+            ("grouped", lambda: cell(x, x, None)),
+        ):
+
+            def both(_: int, run: Callable[[], Tensor] = run) -> None:
+                run().sum().backward()
+
+            both(0)
+            rows[f"{name}, TF32 {tf32}"] = timed(both, report.device, 10)[0]
+    torch.backends.cudnn.allow_tf32 = before
+    text = ", ".join(f"{name} {ms:.2f}" for name, ms in rows.items())
+    report.add("fixed cell, ms", rows, f"  a fixed cell, ms of both passes: {text}")
+
+
 def ceilings(report: Report) -> None:
     """What the card moves a second, for comparison."""
     if report.device.type == "cpu":
@@ -317,6 +349,7 @@ def main() -> None:
     checks: dict[str, Callable[[Report], None]] = {
         "start": start_compiling,
         "ceilings": ceilings,
+        "fixed cells": fixed_cells,
         "eager": lambda r: eager_speed(r, "fixed"),
         "compile": finish_compiling,
         "cells": lambda r: cells_right(r, "tf32x3", places, few),

@@ -49,12 +49,12 @@ def run(of: Findings, device: torch.device, sizes: Sizes, file: Path) -> None:
         of.note("graph", {"not_run": "needs a CUDA device"})
         return
     batch, smaller = sizes.batches[-1], sizes.batches[0]
-    of.take("FRC", lambda: speed(of, device, sizes, batch, "fixed"))
-    of.take("both cells", lambda: speed(of, device, sizes, batch, "searched"))
+    of.take("search, FRC", lambda: speed(of, device, sizes, batch, "fixed"))
+    of.take("search, both cells", lambda: speed(of, device, sizes, batch, "searched"))
     of.take("seeds that share the card", lambda: seeds(device, sizes))
     of.take("exact", lambda: exact(device, sizes))
     if smaller != batch:
-        name = f"FRC, batch {smaller}"
+        name = "search, FRC, smaller batches"
         of.take(name, lambda: speed(of, device, sizes, smaller, "fixed"))
     if file.exists():
         images = carried(file)
