@@ -200,7 +200,10 @@ def settings_of(config: AnyConfig) -> dict[str, Any]:
 
 
 def _without_execution(config: AnySearchConfig) -> dict[str, Any]:
-    """A search's settings for a job that takes none of its steps, or always takes them eagerly."""
+    """A search's settings without `execution`.
+
+    They are for jobs that take none of a search's steps, or always take them eagerly.
+    """
     return {key: value for key, value in settings_of(config).items() if key != "execution"}
 
 
