@@ -7,12 +7,12 @@ import re
 from dataclasses import field
 from typing import Literal
 
-import gdas.cnn.genotype
-import gdas.rnn.genotype
 from gdas.bench201.genotype import Accuracy, own_accuracy
 from gdas.cnn.config import SearchConfig
+from gdas.cnn.genotype import PUBLISHED
 from gdas.errors import InputError
 from gdas.presets import Preset
+from gdas.rnn.genotype import PUBLISHED_RECURRENT
 from gdas.settings import NotNegative, OneOrMore, Positive, TwoOrMore, ZeroOrMore, settings
 from orchestrator.experiment.decode import AnySearch, AnyTrain, suggestion
 from orchestrator.experiment.spaces import DERIVATION, SPACES, SelectBy
@@ -197,7 +197,7 @@ class CellSource:
                 raise InputError(f"cell.{key}={value}: is of random cells; give cell.random a seed")
             if type(value) is int and not 1 <= value <= MOST_NODES:
                 raise InputError(f"cell.{key}={value}: must be from 1 to {MOST_NODES}")
-        published = [*gdas.cnn.genotype.PUBLISHED, *gdas.rnn.genotype.PUBLISHED_RECURRENT]
+        published = [*PUBLISHED, *PUBLISHED_RECURRENT]
         if self.published is not None and self.published not in published:
             raise InputError(
                 f"cell.published={self.published}: unknown{suggestion(self.published, published)}"

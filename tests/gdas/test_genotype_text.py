@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from gdas.bench201.genotype import bench201_cell
 from gdas.cnn.genotype import PUBLISHED, Genotype, random_genotype
 from gdas.cnn.network import Network, draw_drop_path
 from gdas.errors import InputError
-from gdas.genotype import load, read
+from gdas.genotype import AnyGenotype, load, read
 from gdas.genotype_text import SMALLEST, darts_text
 from gdas.metrics import count_parameters
 from gdas.rnn.genotype import PUBLISHED_RECURRENT, RecurrentGenotype, random_recurrent_genotype
@@ -31,14 +32,16 @@ FROM_NODE = [[(o, s, i // 2 + 2) for i, (o, s) in enumerate(edges)] for edges in
 CONCAT = "range(2, 6)"
 
 
-def namedtuple_text(normal: object, reduce: object, more: str = "") -> str:
+def namedtuple_text(cells: Sequence[object], more: str = "") -> str:
+    normal, reduce = cells
     return (
         f"Genotype(normal={normal}, normal_concat={CONCAT}, reduce={reduce}, "
         f"reduce_concat={CONCAT}{more})"
     )
 
 
-def fields(normal: object, reduce: object) -> dict[str, Any]:
+def fields(cells: Sequence[object]) -> dict[str, Any]:
+    normal, reduce = cells
     concat = [2, 3, 4, 5]
     return {
         "normal": normal,
@@ -48,7 +51,7 @@ def fields(normal: object, reduce: object) -> dict[str, Any]:
     }
 
 
-PLAIN = namedtuple_text(*PAIRS)
+PLAIN = namedtuple_text(PAIRS)
 RENAMED = (
     PLAIN.replace("sep_conv", "dua_sepc").replace("dil_conv", "dil_sepc").replace("), (", "),\n(")
 )
@@ -59,24 +62,24 @@ FORMS = {
     "in a line of a log": f"2019-03-01 10:00:00,123 genotype = {PLAIN}\n",
     "twice in a log": f"epoch 0\n{PLAIN}\nepoch 1\n{PLAIN}\n",
     "without names": f"Genotype({PAIRS[0]}, {CONCAT}, {PAIRS[1]}, {CONCAT})",
-    "grouped by node": namedtuple_text(*NESTED),
-    "grouped, authors' fields": namedtuple_text(*NESTED, ", connectN=None, connects=None"),
-    "with weights": namedtuple_text(*WEIGHED),
-    "grouped, with weights": namedtuple_text(*NESTED_WEIGHED),
-    "NumPy's numbers": namedtuple_text(*NESTED_WEIGHED).replace("0.125", "np.float32(0.125)"),
+    "grouped by node": namedtuple_text(NESTED),
+    "grouped, authors' fields": namedtuple_text(NESTED, ", connectN=None, connects=None"),
+    "with weights": namedtuple_text(WEIGHED),
+    "grouped, with weights": namedtuple_text(NESTED_WEIGHED),
+    "NumPy's numbers": namedtuple_text(NESTED_WEIGHED).replace("0.125", "np.float32(0.125)"),
     "NumPy's sources": PLAIN.replace("', 0)", "', np.int64(0))"),
-    "tensors": namedtuple_text(*WEIGHED).replace("0.125,", "tensor(0.125, device='cuda:0'),"),
-    "with the node that an edge leads to": namedtuple_text(*TO_NODE),
-    "with the node in the last place": namedtuple_text(*FROM_NODE),
-    "the authors' dictionary of 2020": str(fields(*NESTED_WEIGHED)),
-    "that in a log": f"<<<--->>> The 249-th epoch : {fields(*NESTED_WEIGHED)}\n",
+    "tensors": namedtuple_text(WEIGHED).replace("0.125,", "tensor(0.125, device='cuda:0'),"),
+    "with the node that an edge leads to": namedtuple_text(TO_NODE),
+    "with the node in the last place": namedtuple_text(FROM_NODE),
+    "the authors' dictionary of 2020": str(fields(NESTED_WEIGHED)),
+    "that in a log": f"<<<--->>> The 249-th epoch : {fields(NESTED_WEIGHED)}\n",
     "the authors' names of 2020": RENAMED,
-    "_asdict as JSON": json.dumps(fields(*PAIRS)),
-    "_asdict as JSON, grouped, with weights": json.dumps(fields(*NESTED_WEIGHED), indent=1),
-    "_asdict of an older Python": f"OrderedDict({[*fields(*PAIRS).items()]})",
-    "_asdict of Python 3.12": f"OrderedDict({fields(*PAIRS)})",
-    "a namedtuple as JSON": json.dumps(list(fields(*PAIRS).values())),
-    "in a record": json.dumps({"genotype": fields(*PAIRS)}),
+    "_asdict as JSON": json.dumps(fields(PAIRS)),
+    "_asdict as JSON, grouped, with weights": json.dumps(fields(NESTED_WEIGHED), indent=1),
+    "_asdict of an older Python": f"OrderedDict({[*fields(PAIRS).items()]})",
+    "_asdict of Python 3.12": f"OrderedDict({fields(PAIRS)})",
+    "a namedtuple as JSON": json.dumps(list(fields(PAIRS).values())),
+    "in a record": json.dumps({"genotype": fields(PAIRS)}),
     "text in JSON": json.dumps({"genotype": PLAIN}),
     "in quotes": json.dumps(PLAIN),
     "without concat": json.dumps({"normal": PAIRS[0], "reduce": PAIRS[1]}),
@@ -243,9 +246,13 @@ def test_parameters_of_nasnet_are_those_that_others_count() -> None:
 
 
 def test_what_is_read_and_written_again_is_the_same() -> None:
-    cells = [*PUBLISHED.values(), *PUBLISHED_RECURRENT.values()]
+    cells: list[AnyGenotype] = [*PUBLISHED.values(), *PUBLISHED_RECURRENT.values()]
     odd = [read(text, "x") for text in (NASNET, AMOEBANET, FEW_EDGES)]
-    drawn = [random_genotype(1, nodes=5), random_recurrent_genotype(2), bench201_cell(99)]
+    drawn: list[AnyGenotype] = [
+        random_genotype(1, nodes=5),
+        random_recurrent_genotype(2),
+        bench201_cell(99),
+    ]
     for cell in [*cells, *odd, *drawn]:
         again = read(darts_text(cell.to_json()), "x").to_json()
         assert {**again, "name": ""} == {**cell.to_json(), "name": ""}, cell.name
@@ -335,12 +342,12 @@ VALUES = st.recursive(
 
 
 @settings(tries, max_examples=60)
-@given(st.sampled_from(sorted(fields(0, 0))), VALUES)
+@given(st.sampled_from(sorted(fields((0, 0)))), VALUES)
 @example("normal_concat", [[], 2])
 @example("reduce", [[], []])
 def test_any_value_in_a_fields_place_is_a_cell_or_refused(key: str, value: object) -> None:
     of_few = {"normal": TO_NODE[0][:4], "normal_concat": [2, 3], "reduce": None}
-    for whole in (fields(*PAIRS), fields(*NESTED), of_few):
+    for whole in (fields(PAIRS), fields(NESTED), of_few):
         changed = {**whole, key: value}
         call = ", ".join(f"{name}={inner!r}" for name, inner in changed.items())
         for text in (json.dumps(changed), str(changed), f"Genotype({call})"):

@@ -219,4 +219,4 @@ def _graph_ms(run: Callable[[bool], None], weights: bool, cuda: bool) -> float:
         end.record()
         torch.cuda.synchronize()
         best.append(start.elapsed_time(end) / 4)
-    return sorted(best)[2]
+    return float(sorted(best)[2])

@@ -159,7 +159,8 @@ def test_rough_times_order_the_experiments_sensibly() -> None:
         return sum(estimate.estimated_seconds(job) for job in study) / 3600
 
     assert hours("smoke") < 0.5 < hours("laptop") < 5 < hours("headline") < hours("paper")
-    on_cpu = ["search.resources.gpus=0", "search.resources.device=cpu",
+    on_cpu = ["search.recipe.execution=eager",
+              "search.resources.gpus=0", "search.resources.device=cpu",
               "proxy.resources.gpus=0", "proxy.resources.device=cpu"]  # fmt: skip
     final = ["final.resources.gpus_per_worker=0", "final.resources.device=cpu",
              "final.resources.backend=gloo"]  # fmt: skip

@@ -152,7 +152,7 @@ def test_photos_take_the_imagenet_recipe_and_their_own_settings(tmp_path: Path) 
 def test_a_proxy_reads_what_its_search_reads() -> None:
     overrides = ["searches.gdas.recipe.data.checksum=any"]
     search = load_experiment("paper", overrides).searches["gdas"]
-    assert narrow(search.proxy, TrainConfig).data.checksum == "any"
+    assert narrow(narrow(search.proxy, TrainConfig).data, ImageData).checksum == "any"
 
 
 @pytest.mark.parametrize(
