@@ -1,4 +1,4 @@
-"""What the JSON forms of all cells share: lists of edges and of nodes, checked item by item."""
+"""Read lists of edges and of nodes, which the JSON forms of all cells share, item by item."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ Edge = tuple[str, int]
 
 
 def edges_from_json(value: object, where: str) -> tuple[Edge, ...]:
-    """A list of edges; which operations and sources there are is not looked at.
+    """Read a list of edges; operations and sources are not checked further.
 
     Args:
         where: what to call it in an error.
 
     Raises:
-        InputError: no list, or an item that is no pair of text and whole number.
+        InputError: it is not a list, or an item is not a pair of a text and a whole number.
     """
     if not isinstance(value, list):
         raise InputError(
@@ -38,10 +38,10 @@ def edges_from_json(value: object, where: str) -> tuple[Edge, ...]:
 
 
 def numbers_from_json(fields: dict[str, Any], key: str, where: str) -> tuple[int, ...]:
-    """A list of nodes or states; empty if it is left out, which stands for all.
+    """Read a list of nodes or states; if it is left out, an empty tuple, which stands for all.
 
     Raises:
-        InputError: no list, an empty one, or an item that is no whole number.
+        InputError: it is not a list or is empty, or an item is not a whole number.
     """
     if key not in fields:
         return ()

@@ -1,9 +1,10 @@
-"""A cell's edges as other projects list them, as two (operation, source) pairs for every node.
+"""Read a cell's edges as other projects list them: two (operation, source) pairs for every node.
 
-An edge is (operation, source), or has a third field: its weight (a fraction), which is left out, or
-the node that it leads to (a whole number, FairDARTS). Edges stand in one list, two for every node,
-or grouped by node. A node that has one edge, or none, gets `none` for what it lacks; one without
-edges is not concatenated (FairDARTS's code). What cannot be built is refused, never regrouped.
+An edge is (operation, source), or has a third field: either its weight (a fraction), which is
+ignored, or the node that it leads to (a whole number, as in FairDARTS). Edges are in one list, two
+for every node, or grouped by node. If a node has fewer than two edges, `none` takes the place of
+the missing ones; a node without edges is not concatenated (as in FairDARTS's code). A cell that
+cannot be built is refused, and its edges are never regrouped.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ SAME_OPERATION = {
     "dil_sepc_3x3": "dil_conv_3x3",
     "dil_sepc_5x5": "dil_conv_5x5",
 }
-"""The authors' 2020 code has other names for the same layers."""
+"""Names of operations in the authors' 2020 code, and ours for the same layers."""
 
 MOST_NODES = 100
 TWO_EDGES = '[["sep_conv_3x3", 0], ["skip_connect", 1]]'
@@ -28,6 +29,7 @@ TWO_EDGES = '[["sep_conv_3x3", 0], ["skip_connect", 1]]'
 
 
 def whole_numbers(value: Any) -> bool:
+    """Whether a value is a list of integers, without booleans."""
     return isinstance(value, list) and all(type(number) is int for number in value)
 
 
@@ -36,7 +38,7 @@ def _is_edge(value: Any) -> bool:
 
 
 def one_list(value: Any) -> Any:
-    """Edges in one list, if they were grouped by node."""
+    """The edges in one list, even if they are grouped by node."""
     if not isinstance(value, list) or any(map(_is_edge, value)):
         return value
     by_node = all(isinstance(node, list) and all(map(_is_edge, node)) for node in value)
@@ -55,7 +57,7 @@ def _shown(value: Any) -> str:
 
 
 def two_a_node(value: Any, where: str) -> tuple[list[list[Any]], set[int]]:
-    """Two (operation, source) pairs a node, and the nodes that have no edge at all."""
+    """Two (operation, source) pairs per node, and the nodes that have no edge at all."""
     if not isinstance(value, list) or not value:
         raise InputError(
             f"{where}: {_shown(value)}; must be a list of (operation, source) pairs, such as "
@@ -86,7 +88,7 @@ def two_a_node(value: Any, where: str) -> tuple[list[list[Any]], set[int]]:
 
 
 def operations_and_sources(edges: Any, where: str) -> list[list[Any]]:
-    """[operation, source] of edges that have these, or a weight besides."""
+    """[operation, source] of each edge, without its weight if it has one."""
     if not isinstance(edges, list):
         raise InputError(
             f"{where}: {_shown(edges)}; must be a list of (operation, source) pairs, such as "
@@ -109,7 +111,7 @@ def operations_and_sources(edges: Any, where: str) -> list[list[Any]]:
 
 
 def _by_target(edges: Sequence[list[Any]], where: str) -> list[list[list[Any]]]:
-    """Edges of three fields by the node that they lead to, the larger of their two numbers."""
+    """Edges with three fields, by the node that they lead to: the larger of the two numbers."""
     if all(edge[1] > edge[2] for edge in edges):
         target, source = 1, 2
     elif all(edge[1] < edge[2] for edge in edges):
@@ -133,7 +135,7 @@ def _by_target(edges: Sequence[list[Any]], where: str) -> list[list[list[Any]]]:
 
 
 def _filled(nodes: Sequence[list[list[Any]]], where: str) -> tuple[list[list[Any]], set[int]]:
-    """Two edges a node, `none` for those that are not there, and the nodes that have none."""
+    """Two edges per node, with `none` for missing ones, and the nodes that have no edge."""
     left_out = {i + 2 for i, node in enumerate(nodes) if not node}
     pairs = []
     for i, node in enumerate(nodes):

@@ -1,6 +1,7 @@
-"""Genotypes as other projects write them: read as the JSON value of this project's own files.
+"""Read genotypes in the formats of other projects, as the JSON value of this project's own files.
 
-What is read, all of it checked afterwards as a file of our own is (gdas.genotype.any_from_json):
+These formats are read; what they hold is then checked like a file of our own
+(gdas.genotype.any_from_json):
 
 - `Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=range(2, 6), reduce=...)`, which DARTS
   and its followers print in their logs and keep in their `genotypes.py`; a recurrent cell's
@@ -8,7 +9,7 @@ What is read, all of it checked afterwards as a file of our own is (gdas.genotyp
 - the same fields as a dictionary, printed by Python (authors' 2020 code) or as JSON (`_asdict`);
 - a NAS-Bench-201 cell, `|op~0|+|op~0|op~1|+|op~0|op~1|op~2|`.
 
-How their edges are listed is gdas.edge_lists. Text is untrusted: nothing in it is evaluated
+gdas.edge_lists reads the lists of edges. The text is untrusted, and nothing in it is evaluated
 (gdas.python_text).
 """
 
@@ -39,12 +40,12 @@ SMALLEST = (
     '{"normal": [["sep_conv_3x3", 0], ["skip_connect", 1]], '
     '"reduce": [["max_pool_3x3", 0], ["max_pool_3x3", 1]]}'
 )
-"""The smallest file of a convolutional cell, for errors."""
+"""The smallest file of a convolutional cell, as an example in errors."""
 
 CELL_KEYS = ("normal", "normal_concat", "reduce", "reduce_concat")
 RECURRENT_KEYS = ("recurrent", "concat")
 UNUSED_KEYS = ("connectN", "connects")
-"""Fields of the authors' namedtuple that their cells leave at None."""
+"""Fields of the authors' namedtuple that are None in their cells."""
 
 _BENCH201 = re.compile(r"\|[^|~\s]{1,99}~\d{1,9}\|[^\s'\"),\]}]{0,999}")
 _START = re.compile(
@@ -60,15 +61,15 @@ _ASSIGNED = re.compile(r"([A-Za-z_]\w{0,99})\s{0,9}=\s{0,9}\\?\s{0,99}$")
 
 
 def genotype_value(text: str, where: str, *, named: str | None = None) -> Any:
-    """The JSON value, of one of FORMATS, of the one genotype in a text.
+    """Read the one genotype in a text as a JSON value of one of FORMATS.
 
     Args:
-        text: a file's content, or a word of a command line.
+        text: a file's content, or a command line argument.
         where: what to call it in an error.
         named: which of several assigned genotypes (`NAME = Genotype(...)`); None: the only one.
 
     Raises:
-        InputError: there is none, or more than one, or it is malformed.
+        InputError: there is none, there is more than one, or it is malformed.
     """
     text = text.removeprefix("\ufeff").strip()
     if not text:
@@ -111,11 +112,11 @@ def _of_name(found: Sequence[dict[str, Any]], named: str, text: str, where: str)
 
 
 class _NotDecoded(Exception):
-    """Neither JSON nor a Python literal; says why it is no JSON."""
+    """A text is neither JSON nor a Python literal; the message says why it is not JSON."""
 
 
 def _decoded(text: str) -> Any:
-    """A whole text as JSON or, failing that, as a Python literal."""
+    """Decode a whole text as JSON or, if that fails, as a Python literal."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -156,7 +157,7 @@ def _all_in(text: str, where: str) -> list[dict[str, Any]]:
 
 
 def _closed(text: str, opened: int) -> int | None:
-    """Where the bracket that opens at `opened` is closed, outside of quotes; None: nowhere."""
+    """The position after the bracket that closes the one at `opened`, ignoring quotes; or None."""
     depth, quote, comment = 0, "", False
     for at in range(opened, len(text)):
         character = text[at]
@@ -177,10 +178,10 @@ def _closed(text: str, opened: int) -> int | None:
 
 
 def _fields(value: Any, where: str) -> Any:
-    """A call's values by their names, which DARTS's namedtuple gives to those without."""
+    """A call's values by name; values without a name get those of DARTS's namedtuple."""
     if not isinstance(value, Called):
         return value
-    if value.name == "OrderedDict":  # what `_asdict` gives in an older Python
+    if value.name == "OrderedDict":  # `_asdict` returns it in older versions of Python
         pairs = value.positional[0]
         if all(
             isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) for pair in pairs
@@ -200,8 +201,8 @@ def _fields(value: Any, where: str) -> Any:
 
 
 def _of_decoded(value: Any, where: str) -> dict[str, Any]:
-    """A decoded value as that of a file of ours; one with a format of ours is left as it is."""
-    if isinstance(value, str):  # a text in quotes; every level is shorter
+    """Convert a decoded value to our own format; one that has it already is left as it is."""
+    if isinstance(value, str):  # a text in quotes; each recursion has a shorter one
         inner: dict[str, Any] = genotype_value(value, where)
         return inner
     if isinstance(value, list):
@@ -239,7 +240,7 @@ def _of_decoded(value: Any, where: str) -> dict[str, Any]:
 
 
 def _of_list(value: list[Any], where: str) -> Any:
-    """JSON has no namedtuples: it writes their values as a list, in order."""
+    """A genotype from a list, since JSON has no namedtuples and writes their values in order."""
     for keys in (CELL_KEYS, RECURRENT_KEYS):
         concats = all(v and whole_numbers(v) for v in value[1::2])
         if len(value) == len(keys) and concats and not any(map(whole_numbers, value[::2])):
@@ -292,11 +293,11 @@ def _cells(used: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def darts_text(value: dict[str, Any]) -> str:
-    """A genotype as DARTS's namedtuple prints itself; a NAS-Bench-201 cell as its written form.
+    """Write a genotype as DARTS's namedtuple prints itself; a NAS-Bench-201 cell as its string.
 
     Args:
-        value: what `to_json` of a genotype returned. The fixed reduction cell, which DARTS has no
-            word for, is written `reduce=None`.
+        value: what `to_json` of a genotype returned. The fixed reduction cell, which DARTS cannot
+            express, is written `reduce=None`.
     """
     if value["format"] == BENCH201_FORMAT:
         return str(value["cell"])

@@ -106,7 +106,8 @@ def kept(part: Part) -> Written | None:
 
 def side_file(path: Path) -> Path:
     """Where the photos of one colour of a shard are listed, if it has any: not in the shard, whose
-    bytes enter the ids of jobs."""
+    bytes enter the ids of jobs.
+    """
     return path.with_name(f"{path.name}.one-colour.json")
 
 
