@@ -46,6 +46,7 @@ def plain(cell: SearchCell, inputs: list[Tensor], drawn: list[int], weight: Tens
     found = {"out": out.detach(), "s0": s[0].grad, "s1": s[1].grad, "gates": gates}
     parameters = dict(cell.edges.named_parameters())
     found |= {f"gradient of {n}": p.grad for n, p in parameters.items() if p.grad is not None}
+    cell.edges.state_dict()  # batch norms bring their counts up to date for it
     return found | dict(cell.edges.named_buffers())  # type: ignore[return-value]
 
 
