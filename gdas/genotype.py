@@ -1,9 +1,10 @@
-"""Genotypes, the discrete cells, of every search space: their files are read here.
+"""Genotypes, the discrete cells, of every search space; their files are read here.
 
-Those of each space are in its folder: gdas.cnn.genotype, gdas.rnn.genotype, gdas.bench201.genotype.
+The genotypes of each space are in its folder: gdas.cnn.genotype, gdas.rnn.genotype,
+gdas.bench201.genotype.
 
-A genotype is the interface between search and training, as a small JSON file; such files are
-untrusted input and are checked field by field. What other projects write is read too
+A genotype is the interface between search and training, as a small JSON file. Such files are
+untrusted input and are checked field by field. Formats of other projects are read too
 (gdas.genotype_text).
 """
 
@@ -24,10 +25,10 @@ AnyGenotype = Genotype | RecurrentGenotype | Bench201Genotype
 
 
 def any_from_json(value: object, where: str = "genotype") -> AnyGenotype:
-    """Build the genotype of the kind that a decoded JSON value's `format` names.
+    """Build the genotype of the class that a decoded JSON value's `format` names.
 
     Raises:
-        InputError: an unknown format, or malformed.
+        InputError: its format is unknown, or it is malformed.
     """
     form = value.get("format") if isinstance(value, dict) else None
     if form == RECURRENT_FORMAT:
@@ -38,13 +39,13 @@ def any_from_json(value: object, where: str = "genotype") -> AnyGenotype:
 
 
 def load(path: str | os.PathLike[str]) -> AnyGenotype:
-    """Read a genotype file of any kind: one of this project's, or as other projects write them.
+    """Read a genotype file of any space, in this project's format or another's.
 
     Args:
         path: the file; or FILE:NAME, the genotype that a Python file assigns to a name.
 
     Raises:
-        InputError: the file is missing, larger than 1 MiB, or has not one genotype.
+        InputError: the file is missing, is larger than 1 MiB, or does not have one genotype.
     """
     path, named = Path(path), None
     try:
@@ -61,21 +62,24 @@ def load(path: str | os.PathLike[str]) -> AnyGenotype:
     except OSError as error:
         raise InputError(f"{path}: cannot read the genotype file ({error.strerror})") from None
     utf16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))  # what PowerShell writes
-    try:
-        text = content.decode("utf-16" if utf16 else "utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not a JSON file ({error}); save it as UTF-8") from None
+    if b"\0" in content and not utf16:
+        raise InputError(
+            f"{path}: is no text (a zero byte is in it); name the log or the genotype file, not a "
+            "checkpoint, or save it as UTF-8"
+        )
+    # A log may hold anything beside a genotype, whose own words are plain ASCII.
+    text = content.decode("utf-16" if utf16 else "utf-8", errors="replace")
     return read(text, str(path), named=named)
 
 
 def read(text: str, where: str, *, named: str | None = None) -> AnyGenotype:
-    """The one genotype in a text, in any of the forms that gdas.genotype_text reads.
+    """Read the one genotype in a text, in any format that gdas.genotype_text reads.
 
     Args:
         where: what to call the text in an error, usually the file.
-        named: which of several that are assigned to names.
+        named: the name that it is assigned to, if there are several.
 
     Raises:
-        InputError: the text has not one genotype, or it is malformed.
+        InputError: the text does not have one genotype, or it is malformed.
     """
     return any_from_json(genotype_value(text, where, named=named), where)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.experiment.kinds import KINDS, load
-from orchestrator.experiment.spaces import SPACES
+from orchestrator.experiment.kinds import KINDS, Kind, load
+from orchestrator.experiment.spaces import SPACES, Space
 
 ROOT = Path(__file__).resolve().parent.parent
 GDAS_MAY_IMPORT = {
@@ -192,7 +192,7 @@ def test_kinds_of_job_and_search_spaces_are_entries_and_not_questions() -> None:
 
 
 def test_what_kinds_and_spaces_name_as_text_is_there() -> None:
-    entries = [*KINDS.values(), *SPACES.values()]
+    entries: list[Kind | Space] = [*KINDS.values(), *SPACES.values()]
     fields = [getattr(entry, f.name) for entry in entries for f in dataclasses.fields(entry)]
     named = [text for text in fields if isinstance(text, str) and text.startswith("orchestrator.")]
     assert len(named) > 30

@@ -148,7 +148,8 @@ def test_the_text_of_the_page_is_planned(
 
 
 def python_that_has(word: str) -> str:
-    return next(c for c in re.findall(r"^```python\n(.*?)^```", IMAGES, re.M | re.S) if word in c)
+    found: list[str] = re.findall(r"^```python\n(.*?)^```", IMAGES, re.M | re.S)
+    return next(code for code in found if word in code)
 
 
 def test_the_arrays_of_the_page_are_taken() -> None:

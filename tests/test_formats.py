@@ -9,8 +9,8 @@ import pytest
 
 import gdas.cnn.genotype
 import gdas.genotype
-from gdas.bench201.genotype import bench201_from_string
-from gdas.bench201.table import ACCURACIES, ARCHITECTURE
+from gdas.bench201.genotype import ACCURACIES, bench201_from_string
+from gdas.bench201.table import ARCHITECTURE
 from orchestrator import cell
 from tests.readme import FENCE, ROOT
 

@@ -1,4 +1,4 @@
-"""What searches of NAS-Bench-201 cost."""
+"""The cost of searches of NAS-Bench-201."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""How long a job may take: from records of its like, from a few steps timed here, or a guess.
+"""How long a job may take: from records of similar jobs, from a few timed steps, or guessed.
 
-The guess is rough, from multiply-adds, to warn before days are spent. Measured on two CPU cores: 5
-to 13 GFLOP/s a thread. On a GPU of 2018, the authors' 22.4 hours for a training are 0.9 TFLOP/s and
-the paper's 4 hours for a search 0.27; text is a guess. A backward pass costs two forward passes.
+The guess counts multiply-adds and is rough; it is for a warning before days are spent. Measured
+speeds on two CPU cores are 5 to 13 GFLOP/s per thread. On a GPU of 2018, the authors' 22.4 hours
+for a training correspond to 0.9 TFLOP/s, and the paper's 4 hours for a search to 0.27; the speed on
+text is a guess. A backward pass counts as two forward passes.
 """
 
 from __future__ import annotations
@@ -21,15 +22,20 @@ from orchestrator.experiment.study import Job
 from orchestrator.store.job_folder import JobFolder
 from orchestrator.store.store import Store
 
-CPU_FLOPS = 8e9  # a thread
+CPU_FLOPS = 8e9  # per thread
 PROCESS = 0.6e9
-"""Bytes of memory of Python and PyTorch, by rule of thumb."""
+"""Bytes of memory that Python and PyTorch take, by rule of thumb."""
 
 RECORDED, TIMED, GUESSED = "recorded", "timed here", "guess"
 
 
 class Estimate(NamedTuple):
-    """Seconds of work that a job still has, without its start; and how that is known."""
+    """How much work a job still has.
+
+    Attributes:
+        seconds: the time it takes, without the start of its process.
+        source: how this is known: RECORDED, TIMED or GUESSED.
+    """
 
     seconds: float
     source: str
@@ -37,11 +43,12 @@ class Estimate(NamedTuple):
 
 @dataclass
 class Estimator:
-    """Estimates the jobs of a study; every kind of job is timed once.
+    """Estimates the jobs of a study; jobs with equal settings are timed once.
 
     Args:
-        store: whose jobs' records may tell, where there is one.
-        calibrate: the data folder, to time steps here where no record tells; None: guess.
+        store: the output folder whose records are used, if there is one.
+        calibrate: the data folder, to time steps on this machine if there are no records; None:
+            guess.
     """
 
     store: Store | None = None
@@ -54,6 +61,7 @@ class Estimator:
             self._paces = recorded_paces(self.store)
 
     def estimate(self, job: Job) -> Estimate:
+        """Estimate the remaining work of a job; none for a selection or a finished job."""
         if job.in_driver or (self.store is not None and self.store.done(job)):
             return Estimate(0.0, RECORDED)
         key = likeness(job.kind, job.recipe, job.resources)
@@ -69,7 +77,7 @@ class Estimator:
         return Estimate(self._timed[own] * sharing(job) * (of - passed) / of, TIMED)
 
     def _segments(self, job: Job) -> tuple[int, int]:
-        """How many segments the job has, and how many are behind it."""
+        """How many segments the job has, and how many are done."""
         config = job.recipe["config"]
         measures = "iterations" in job.recipe
         of = 1 if measures else config["epochs"] * config.get("segments_per_epoch", 1)
@@ -78,7 +86,7 @@ class Estimator:
 
 
 def likeness(kind: str, recipe: dict[str, Any], resources: dict[str, Any]) -> str:
-    """What two jobs share whose segments take equally long."""
+    """A key that is equal for two jobs whose segments take equally long."""
     config = {k: v for k, v in recipe["config"].items() if k not in ("seed", "epochs")}
     held = {k: resources.get(k) for k in ("device", "threads", "workers", "gpus")}
     size = recipe.get("search", {}).get("train_images")  # of a proxy training
@@ -86,7 +94,7 @@ def likeness(kind: str, recipe: dict[str, Any], resources: dict[str, Any]) -> st
 
 
 def recorded_paces(store: Store) -> dict[str, float]:
-    """Seconds a segment, by likeness, of the jobs in an output folder."""
+    """Seconds per segment of the jobs in an output folder, by `likeness`."""
     seconds: dict[str, list[float]] = {}
     for path in sorted((store.out / "jobs").iterdir()):
         folder = JobFolder.open(path)
@@ -95,7 +103,7 @@ def recorded_paces(store: Store) -> dict[str, float]:
             key = likeness(settings["kind"], settings["recipe"], settings["resources"])
             seconds.setdefault(key, []).extend(r["seconds"] for r in folder.records())
         except (OSError, ValueError, KeyError, TypeError):
-            continue  # a damaged folder tells nothing; the job itself will say so
+            continue  # a damaged folder is skipped; the job itself will report it
     return {key: statistics.median(values) for key, values in seconds.items() if values}
 
 
@@ -113,7 +121,7 @@ def _device_is_here(job: Job) -> bool:
 
 
 def estimated_seconds(job: Job) -> float:
-    """Seconds of work of a job on the device of its settings, guessed; 0 for a selection."""
+    """Guess the seconds of work of a job on the device of its settings; 0 for a selection."""
     if job.in_driver:
         return 0.0
     cost, work = cost_of(job), work_of(job)
@@ -127,7 +135,7 @@ def timed_seconds(job: Job, data: Path) -> float:
     """Seconds of work of a whole job on this machine, from a few real steps of it.
 
     Args:
-        job: of any kind but a selection; this machine has its device.
+        job: any job but a selection, with a device that this machine has.
         data: the folder of the data sets.
     """
     device = open_device(job.resources["device"], threads=job.resources["threads"])
@@ -135,6 +143,8 @@ def timed_seconds(job: Job, data: Path) -> float:
 
 
 def estimated_bytes(job: Job) -> float:
-    """Memory of one process of the job, on the host or (less `PROCESS`) on its GPU: rough, to warn
-    before it is killed for it."""
+    """Guess the memory of one process of the job, to warn before it is killed for it.
+
+    That is host memory, or (less `PROCESS`) memory of its GPU.
+    """
     return 0.0 if job.in_driver else PROCESS + cost_of(job).bytes(job, work_of(job))

@@ -1,8 +1,8 @@
-"""What searches and trainings on images cost: networks without numbers in them, and timed steps.
+"""The cost of searches and trainings on images, from networks without data and from timed steps.
 
-A guess counts multiply-adds, and the outputs that a step keeps for its backward pass (every
-layer's, of one sampled pass in a search). Timed are the job's own network and batch size, on random
-images (photos: its own); forward passes count as a third of a training step.
+A guess counts multiply-adds, and the outputs that a step keeps for its backward pass: those of
+every layer, in a search of one sampled pass. For a timing, the job's own network and batch size run
+on random images (or its own, for photos); a forward pass counts as a third of a training step.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ AnySupernet = Supernet | Bench201Network
 
 @dataclasses.dataclass(frozen=True)
 class ImageSearches:
-    """What the searches of a space on images are, for their costs.
+    """What the cost of searches in a space of images depends on.
 
     Attributes:
-        supernet: builds the shared weights, from a search's settings and the number of classes.
-        space: opens the space, from its settings, images and a device.
-        size: how many operations and edges its cells have.
+        supernet: builds the shared weights from a search's settings and the number of classes.
+        space: opens the space from its settings, images and a device.
+        size: gives the numbers of operations and edges of its cells.
     """
 
     supernet: Callable[[Any, int], AnySupernet]
@@ -56,7 +56,7 @@ class ImageSearches:
     size: Callable[[Any], tuple[int, int]]
 
     def cost(self) -> Cost:
-        """What their steps cost."""
+        """The cost functions of these searches."""
         return Cost(
             examples=examples,
             operations=lambda job: self.size(decode_search(job.recipe["config"]))[0],
@@ -68,12 +68,12 @@ class ImageSearches:
 
 
 def image_side(data: dict[str, Any]) -> int:
-    """Side of the images that the network sees, in pixels, from a job's data settings."""
+    """The side in pixels of the images that the network sees, from a job's data settings."""
     return int(data["size"]) if data["format"] == "photos" else known(data["name"]).size
 
 
 def examples(job: Job, split: str) -> int:
-    """Images that the job reads: of a search and its proxies the halves of the training split."""
+    """How many images a job reads; searches and their proxies read halves of the training split."""
     config = job.recipe["config"]
     search = job.recipe.get("search", config)
     if "valid_images" not in search:
@@ -85,7 +85,7 @@ def examples(job: Job, split: str) -> int:
 
 
 def _images_in(job: Job, split: str) -> int:
-    """Images of a split, "train" or "test"."""
+    """How many images a split, "train" or "test", has."""
     data = job.recipe["config"]["data"]
     if data["format"] == "photos":
         return photos_in(job.recipe["data"][split])
@@ -93,7 +93,7 @@ def _images_in(job: Job, split: str) -> int:
 
 
 def _random_images(data: AnyImageData, folder: Path, count: int) -> ImageSource:
-    """Random images like those of a data set; photos that are converted themselves."""
+    """Random images in the format of a data set; photos themselves if they are converted."""
     if isinstance(data, PhotoData) and (folder / data.name).exists():
         return open_images(data, "train", folder)
     of: Any = data if isinstance(data, PhotoData) else known(data.name)
@@ -108,7 +108,7 @@ def _random_images(data: AnyImageData, folder: Path, count: int) -> ImageSource:
 
 
 def _search_flops(searches: ImageSearches, job: Job, work: Work) -> float:
-    """One weight and one alpha pass an image; scoring cells takes little beside a search."""
+    """One weight and one alpha pass per image; scoring cells takes little beside them."""
     config: Any = decode_search(job.recipe["config"])
     side = image_side(job.recipe["config"]["data"])
     per_image = _sampled_multiply_adds(searches, dataclasses.replace(config, seed=0), side)
@@ -146,13 +146,13 @@ def _empty_supernet(searches: ImageSearches, config: Any) -> AnySupernet:
 
 
 def every_operation_in_turn(operations: int, edges: int, cells: int) -> list[list[list[Pick]]]:
-    """K architectures: with each operation on all edges of all cells. Their mean is a draw's."""
+    """K architectures, each with one operation on all edges; their mean is that of a draw."""
     return [[[(e, k) for e in range(edges)]] * cells for k in range(operations)]
 
 
 @cache
 def _supernet_size(searches: ImageSearches, config: Any, side: int) -> tuple[int, float]:
-    """Weights, and the outputs of a sampled pass of one image: all operations' mean."""
+    """The numbers of weights and of one image's outputs in a sampled pass (a mean)."""
     net = _empty_supernet(searches, config)
     turns = every_operation_in_turn(*searches.size(config), len(net.cells))
     kept = [_outputs(net, side, picks) for picks in turns]
@@ -161,11 +161,11 @@ def _supernet_size(searches: ImageSearches, config: Any, side: int) -> tuple[int
 
 @cache
 def _sampled_multiply_adds(searches: ImageSearches, config: Any, side: int) -> float:
-    """Of one sampled pass of an image, roughly."""
+    """Multiply-adds of one sampled pass of an image, roughly."""
     net = _empty_supernet(searches, config)
     _without_norms(net)
     operations, edges = searches.size(config)
-    # Every operation about as often as every other, over the edges and cells.
+    # Every operation is picked about equally often, over the edges and cells.
     picks = [[(e, (e + cell) % operations) for e in range(edges)] for cell in range(len(net.cells))]
     return float(count_multiply_adds(net, _empty_images(1, side), picks))
 
@@ -209,7 +209,7 @@ def _training_bytes(job: Job, work: Work) -> float:
 
 
 def _fixed(job: Job) -> bool:
-    """Whether its cell has the fixed reduction cell, where that can be known before the search."""
+    """Whether its cell has the fixed reduction cell; False if that is not known yet."""
     genotype = job.recipe.get("genotype") or job.recipe.get("cell", {}).get("genotype")
     return genotype is not None and genotype.get("reduce") is None
 
@@ -217,7 +217,7 @@ def _fixed(job: Job) -> bool:
 def _empty_network(config: TrainConfig) -> Network:
     """The network of a training's settings without its auxiliary head, on the meta device.
 
-    Of GDAS_V1's cell, standing for any.
+    It has GDAS_V1's cell, in place of any other.
     """
     plain = dataclasses.replace(config, auxiliary_weight=0.0)
     with torch.device("meta"):
@@ -226,14 +226,14 @@ def _empty_network(config: TrainConfig) -> Network:
 
 @cache
 def _network_size(config: TrainConfig, side: int) -> tuple[int, float]:
-    """Weights and one image's outputs."""
+    """The numbers of weights and of one image's outputs."""
     net = _empty_network(config)
     return count_parameters(net, without=None), _outputs(net, side)
 
 
 @cache
 def _multiply_adds(config: TrainConfig, side: int) -> float:
-    """Of one pass of an image."""
+    """Multiply-adds of one pass of an image."""
     net = _empty_network(config)
     _without_norms(net)
     return float(count_multiply_adds(net, _empty_images(1, side)))
@@ -248,7 +248,7 @@ def _empty_images(count: int, side: int) -> Tensor:
 
 
 def _without_norms(net: nn.Module) -> None:
-    """They count nothing and take most of the time."""
+    """Remove batch norms, which add no multiply-adds and take most of the time."""
     for module in list(net.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.BatchNorm2d):
@@ -256,7 +256,7 @@ def _without_norms(net: nn.Module) -> None:
 
 
 def _outputs(net: nn.Module, side: int, *args: Sequence[object]) -> float:
-    """Numbers that the layers put out, for one image."""
+    """How many numbers the layers put out for one image."""
     total = 0
 
     def count(layer: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> None:
@@ -272,7 +272,7 @@ def _outputs(net: nn.Module, side: int, *args: Sequence[object]) -> float:
 
 
 def cell_size(config: SearchConfig) -> tuple[int, int]:
-    """Operations and edges of a search's cells."""
+    """The numbers of operations and edges of a search's cells."""
     return len(OPERATIONS), len(edge_list(config.network.nodes))
 
 

@@ -1,8 +1,8 @@
-"""What searches and trainings on text cost.
+"""The cost of searches and trainings on text.
 
-A guess counts the products with W0, the step matrices and the decoder for every token, and keeps
-the words' scores and the states of every step and time. Timed are the job's own network and batch
-size, on random words.
+A guess counts the products with W0, the step matrices and the decoder for every token; its memory
+is the words' scores and the states of every step and time. For a timing, the job's own network and
+batch size run on random words.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from orchestrator.experiment.decode import decode_search, decode_train
 from orchestrator.experiment.study import Job
 
 STANDING_IN = PUBLISHED_RECURRENT["RNN_GDAS"]
-"""For any cell that is not known before its search."""
+"""Stands for any cell that is not known before its search."""
 GPU_FLOPS = (3e12, 3e12)
 
 
@@ -40,12 +40,12 @@ def _text(job: Job) -> TextCounts:
 
 @cache
 def _counted(data: TextData, identities: tuple[tuple[str, str], ...]) -> TextCounts:
-    """Looked up once: counting the prose takes a moment."""
+    """The sizes of a text, kept because counting takes a moment."""
     return text_counts(data, dict(identities))
 
 
 def examples(job: Job, split: str) -> int:
-    """Tokens of a split that the job reads."""
+    """How many tokens of a split the job reads."""
     config = job.recipe["config"]
     whole = _text(job).counts[cast(Split, split)]
     if split != "train":
@@ -55,7 +55,7 @@ def examples(job: Job, split: str) -> int:
 
 
 def _cell_size(job: Job) -> tuple[int, int]:
-    """Steps of the job's cell, and the edges that it runs: in a search those from every state."""
+    """The steps of the job's cell and the edges that it runs; all edges, in a search."""
     config = job.recipe["config"]
     if "steps" in config:  # a search's
         return config["steps"], config["steps"] * (config["steps"] + 1) // 2
@@ -64,7 +64,7 @@ def _cell_size(job: Job) -> tuple[int, int]:
 
 
 def _flops(job: Job, work: Work, passes: int) -> float:
-    """Of so many passes, each a forward and a backward one, for every token of every epoch."""
+    """Floating point operations of so many forward and backward passes per token and epoch."""
     config = job.recipe["config"]
     n, vocabulary = config["hidden"], _text(job).vocabulary
     _, edges = _cell_size(job)
@@ -73,7 +73,7 @@ def _flops(job: Job, work: Work, passes: int) -> float:
 
 
 def _bytes(job: Job, work: Work) -> float:
-    """Of weights, of the words' scores, and of the states of every step and time."""
+    """Bytes of the weights, of the words' scores, and of the states of every step and time."""
     config = job.recipe["config"]
     vocabulary = _text(job).vocabulary
     n, tokens = config["hidden"], config["bptt"] * -(-config["batch_size"] // job.workers)

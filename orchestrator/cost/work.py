@@ -1,8 +1,8 @@
-"""How much a job has to compute, by its kind, and what a step of it costs, by its search space.
+"""How much a job computes, by its kind, and what a step of it costs, by its search space.
 
-A kind of job names its function here (`orchestrator.experiment.kinds`), a search space its costs in
-`orchestrator.cost.images` or `orchestrator.cost.text` (`orchestrator.experiment.spaces`). An
-example is an image, or a token of a text.
+A kind of job names its function in this module (`orchestrator.experiment.kinds`); a search space
+names its costs in `orchestrator.cost.images` or `orchestrator.cost.text`
+(`orchestrator.experiment.spaces`). An "example" is an image, or a token of a text.
 """
 
 from __future__ import annotations
@@ -20,22 +20,23 @@ from orchestrator.experiment.spaces import SPACES
 from orchestrator.experiment.study import Job
 
 PASSES = 3
-"""A forward and a backward pass, in forward passes."""
-FLOPS = 2  # of a multiply-add
+"""The cost of a forward and a backward pass, in forward passes."""
+FLOPS = 2  # per multiply-add
 FLOAT = 4  # bytes
 TIMED_STEPS = 2
-"""Of each of two epochs when a job is timed; the second epoch counts."""
+"""Steps in each of the two epochs by which a job is timed; only the second one counts."""
 SLACK = 1.5
-"""A step's peak of memory over what it keeps, by rule of thumb."""
+"""A step's peak of memory, relative to what it keeps, by rule of thumb."""
 
 
 class Work(NamedTuple):
     """What a job has to compute.
 
     Attributes:
-        epochs, examples: steps over so many examples an epoch.
-        passes: examples that go through forward passes beside the steps.
-        at_once: operations of an edge whose outputs a step keeps.
+        epochs: epochs of training steps.
+        examples: examples per epoch.
+        passes: examples that go through a forward pass only, in all.
+        at_once: for how many operations of an edge a step keeps the outputs.
     """
 
     epochs: float
@@ -45,15 +46,16 @@ class Work(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """What the steps of the searches of a space, or of the trainings of its cells, cost.
+    """The cost of a space's searches, or of trainings of its cells.
 
     Attributes:
-        examples: of a split that the job reads, "train", "valid" or "test".
-        operations: of an edge of its cells.
-        flops: of a job's work, guessed from multiply-adds.
-        gpu_flops: a second, of a GPU of 2018: of steps, and of forward passes.
-        seconds: of a job's work on this machine, from a few steps of it (data folder, device).
-        bytes: of memory that one process needs beside Python and PyTorch, guessed.
+        examples: how many examples of a split ("train", "valid" or "test") a job reads.
+        operations: how many operations an edge of its cells has.
+        flops: floating point operations of a job's work, guessed from multiply-adds.
+        gpu_flops: floating point operations per second of a GPU of 2018: in steps, in forward
+            passes.
+        seconds: seconds of a job's work on this machine, from a few steps (data folder, device).
+        bytes: bytes of memory that one process needs beside Python and PyTorch, guessed.
     """
 
     examples: Callable[[Job, str], int]
@@ -65,7 +67,7 @@ class Cost(NamedTuple):
 
 
 def cost_of(job: Job) -> Cost:
-    """The costs of a job that runs in the cluster."""
+    """The cost functions for a job that runs in the cluster."""
     space = SPACES[job.recipe["config"]["task"]]
     cost: Cost = load(space.search_cost if job.of.config == "search" else space.training_cost)
     return cost
@@ -78,7 +80,7 @@ def work_of(job: Job) -> Work:
 
 
 def of_search(job: Job, cost: Cost) -> Work:
-    """W and alpha steps over D_T, then what scores the derived cell and compares drawn ones."""
+    """W and alpha steps over D_T, then scoring the derived cell and comparing drawn ones."""
     config, valid = job.recipe["config"], cost.examples(job, "valid")
     compared = 2 * config.get("compared_cells", 0)
     seen = valid + compared * min(config.get("compared_images", 0), valid)
@@ -87,26 +89,26 @@ def of_search(job: Job, cost: Cost) -> Work:
 
 
 def of_lookup(job: Job, cost: Cost) -> Work:
-    """Uniform cells scored by the search's shared weights."""
+    """Scoring uniformly drawn cells with the search's shared weights."""
     config, lookup = job.recipe["config"], job.recipe["lookup"]
     collected = config["recalibration_batches"] * config["batch_size"]
     return Work(0, 0, lookup["cells"] * (lookup["images"] + collected))
 
 
 def of_measure(job: Job, cost: Cost) -> Work:
-    """Iterations of a search, each accelerated and with all operations, and one of each before."""
+    """Iterations of a search, accelerated and with all operations, and a first one of each."""
     operations = cost.operations(job)
     batch = job.recipe["config"]["batch_size"]
     return Work(job.recipe["iterations"] + 1, batch * (1 + operations), at_once=operations)
 
 
 def of_proxy(job: Job, cost: Cost) -> Work:
-    """Steps over D_T, looks at D_V."""
+    """Steps over D_T, evaluations on D_V."""
     return _training(job, cost, "valid")
 
 
 def of_final(job: Job, cost: Cost) -> Work:
-    """Steps over the training split; looks at the validation text, or else at the test images."""
+    """Steps over the training split; evaluations on the validation text or the test images."""
     return _training(job, cost, "valid" if "valid" in job.recipe["data"] else "test")
 
 

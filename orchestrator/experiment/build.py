@@ -1,7 +1,7 @@
 """From an experiment to its study: which jobs there are, and the id of each. Pure: no files.
 
-A job's id is a hash of all that can change its result: its recipe, its data, the ids it depends on
-and the algorithm's version. Equal jobs are one job.
+A job's id is a hash of everything that can change its result: its recipe, its data, the ids of the
+jobs it depends on and the algorithm's version. Jobs with equal ids are one job.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ from orchestrator.experiment.study import Job, Study
 
 AnyConfig = AnySearchConfig | TrainConfig | TextTrainConfig
 DataIdentity = Callable[[AnyImageData | TextData | TableData, Any], str]
-"""(data settings, split) to what the split's content is; of a table there is one."""
+"""Maps data settings and a split to a checksum of the split; a table counts as one split."""
 
 
 def build_study(experiment: Experiment, identity: DataIdentity, cells: dict[str, Any]) -> Study:
-    """The jobs of an experiment.
+    """Make the jobs of an experiment.
 
     Args:
-        identity: what a split's content is.
-        cells: the genotype (as JSON) of every final whose cell is not searched, by its name.
+        identity: gives the checksum of a split.
+        cells: the genotype (as JSON) of every final whose cell is not searched, by the final's
+            name.
     """
     jobs: dict[str, Job] = {}
     selections: dict[str, Job] = {}
@@ -67,7 +68,7 @@ def build_study(experiment: Experiment, identity: DataIdentity, cells: dict[str,
 
 
 def _track(name: str, spec: SearchSpec, identity: DataIdentity) -> tuple[list[Job], list[Job], Job]:
-    """The searches of one name (none for random cells), their proxies, and the selection."""
+    """The searches of a name (none for random cells), their proxy trainings and the selection."""
     searches: list[Job] = []
     proxies: list[Job] = []
     data = _identities(spec.recipe, identity, *SPACES[spec.recipe.task].splits)
@@ -77,7 +78,7 @@ def _track(name: str, spec: SearchSpec, identity: DataIdentity) -> tuple[list[Jo
             assert spec.proxy is not None
             drawn = {
                 "config": settings_of(spec.proxy),
-                "search": _without_execution(config),  # its halves of the data
+                "search": _without_execution(config),  # which gives D_T and D_V
                 "genotype": SPACES[spec.recipe.task].random(spec.recipe, seed).to_json(),
                 "data": data,
             }
@@ -113,7 +114,7 @@ def _track(name: str, spec: SearchSpec, identity: DataIdentity) -> tuple[list[Jo
 
 
 def _lookups(spec: SearchSpec, searches: list[Job], identity: DataIdentity) -> list[Job]:
-    """What looks the searches' cells up, once each search has ended."""
+    """The jobs that look the searches' cells up in the table, one for each search."""
     if spec.lookup is None:
         return []
     looked = {"lookup": dataclasses.asdict(spec.lookup), "table": identity(TableData(), "all")}
@@ -139,7 +140,7 @@ def _final(
     cells: dict[str, Any],
     selections: dict[str, Job],
 ) -> list[Job]:
-    """A final's trainings, one a seed."""
+    """A final's trainings, one per seed."""
     data = _identities(spec.recipe, identity, *SPACES[spec.recipe.task].splits, "test")
     recipe: dict[str, Any] = {"data": data}
     needs = []
@@ -166,12 +167,12 @@ def _final(
 
 
 def search_names(name: str, seeds: Sequence[int]) -> list[str]:
-    """The names of a search's jobs, and of their lookups, one a seed."""
+    """The names of a search's jobs, and of their lookups, one per seed."""
     return [f"{name}-seed{seed}" for seed in seeds]
 
 
 def final_names(name: str, seeds: Sequence[int]) -> list[str]:
-    """The names of a final's jobs, one a seed."""
+    """The names of a final's jobs, one per seed."""
     return [name] if len(seeds) == 1 else search_names(name, seeds)
 
 
@@ -180,10 +181,10 @@ def _identities(config: AnyConfig, identity: DataIdentity, *splits: str) -> dict
 
 
 def settings_of(config: AnyConfig) -> dict[str, Any]:
-    """A job's settings, as they are hashed into its id.
+    """A job's settings as they are hashed into its id.
 
-    Those of a text's data that are as they are for a known text are left out: jobs on known texts
-    have the ids that they had before there were others. So is eager `execution`.
+    For text data, settings that have the defaults of the known texts are left out, and so is eager
+    `execution`. So jobs keep the ids that they had before these settings existed.
     """
     settings = dataclasses.asdict(config)
     if settings.get("execution") == "eager":
@@ -199,19 +200,22 @@ def settings_of(config: AnyConfig) -> dict[str, Any]:
 
 
 def _without_execution(config: AnySearchConfig) -> dict[str, Any]:
-    """A search's settings for a job that takes none of its steps, or always takes them eagerly."""
+    """A search's settings without `execution`.
+
+    They are for jobs that take none of a search's steps, or always take them eagerly.
+    """
     return {key: value for key, value in settings_of(config).items() if key != "execution"}
 
 
 def make_job(
     kind: str, name: str, recipe: dict[str, Any], resources: dict[str, Any], *needs: Job
 ) -> Job:
-    """A job with its id: a hash of all that can change its result.
+    """Make a job, with its id: a hash of everything that can change its result.
 
     Args:
-        kind: a name of `orchestrator.experiment.kinds.KINDS`.
-        recipe: ready for JSON.
-        resources: recorded only.
+        kind: a key of `orchestrator.experiment.kinds.KINDS`.
+        recipe: everything that is hashed besides `needs`, ready for JSON.
+        resources: recorded, but not hashed.
         needs: the jobs that must be done first.
     """
     needed = tuple(job.id for job in needs)

@@ -1,8 +1,8 @@
-"""The kinds of job: what each is called, where it runs, what runs, and how much that is.
+"""The kinds of job: the name of each, where it runs, its body and its cost.
 
-One entry a kind. The functions are named as text, "module:name", and imported where they run: so
-that the store and the driver's plans work without PyTorch, and a search never brings the table of
-NAS-Bench-201 along. A kind of your own is a file in `orchestrator.work` and an entry here.
+Each kind is one entry. The functions are named as text, "module:name", and imported where they run,
+so that the store and the driver's plans work without PyTorch, and a search never loads the table of
+NAS-Bench-201. A new kind is a file in `orchestrator.work` and an entry here.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ class Kind:
     """One kind of job.
 
     Attributes:
-        title: for people.
-        runs_in: "driver", where it holds nothing; "trial", one process of the cluster; "workers",
-            as many processes as its resources say, which train together.
-        body: what runs. In a trial, and in every worker, it is called with the job folder's address
-            and a function to tell of each record; in the driver with the study, the job and the
-            store, and it returns what to say of it.
-        config: what `config` in the job's recipe says: the settings of a search or of a training.
-        work: how much there is to do, a function from a job to `orchestrator.cost.work.Work`; None
-            in the driver.
-        before: called once before workers start, with the job's folder, its settings and the folder
-            of selection records.
-        section: of an experiment's file, where its resources are set.
-        start_s: CPU seconds before its first step: its process imports PyTorch, workers find each
-            other.
-        first: handed out before other jobs that could start too.
-        model: its network goes to the model registry.
+        title: the kind's name in texts for people.
+        runs_in: "driver", which uses no resources of the cluster; "trial", one process of the
+            cluster; "workers", as many processes as its resources say, which train together.
+        body: the function that runs, named as text. In a trial and in every worker it is called
+            with the job folder's address and a callback for each record. In the driver it is called
+            with the study, the job and the store, and returns a line to print.
+        config: what `config` in the job's recipe holds: settings of a search or of a training.
+        work: a function from a job to `orchestrator.cost.work.Work`, named as text; None in the
+            driver.
+        before: a function that is called once before workers start, with the job's folder, its
+            settings and the folder of selection records; named as text.
+        section: the section of an experiment's file in which its resources are set.
+        start_s: CPU seconds before its first step, in which its process imports PyTorch and workers
+            connect.
+        first: whether it goes before other jobs that could start too.
+        model: whether its network goes to the model registry.
     """
 
     title: str
@@ -96,11 +96,11 @@ KINDS: dict[str, Kind] = {
         section="measures",
     ),
 }
-"""By the name that labels, job folders and ids have of them; in the order that people see."""
+"""The kinds by the name that is used in labels, job folders and ids, in the order of display."""
 
 
 def load(named: str | None) -> Any:
-    """What a text such as "package.module:name" names; the module is imported now."""
+    """Import what a text such as "package.module:name" names."""
     assert named is not None, "asked for what this kind of job or search space has not"
     module, _, name = named.partition(":")
     return getattr(import_module(module), name)

@@ -1,7 +1,8 @@
-"""What the orchestrator needs to know of a search space, by the task of a search's settings. Pure.
+"""What the orchestrator must know of each search space, by the `task` of its settings. Pure.
 
-A space of your own gets an entry here and a settings class in its folder in gdas. What runs for it
-is named as text, "module:name", and imported where it runs (`orchestrator.experiment.kinds.load`).
+A new space needs an entry here and a settings class in its own folder in gdas. The functions of a
+space are named as text, "module:name", and are imported where they run
+(`orchestrator.experiment.kinds.load`).
 """
 
 from __future__ import annotations
@@ -33,39 +34,42 @@ SelectBy = Literal["proxy", "shared_weights"]
 class Space:
     """One search space.
 
+    Attributes named as text ("module:name") are None if the space's cells are not trained.
+
     Attributes:
-        config: its settings class.
-        presets: its settings by preset; the first is the default.
-        preset: the settings of a preset for a data set, by their names.
-        prefix: of the settings that its searches share in a file, before "search".
-        cells: what they are called.
+        config: the settings class of its searches.
+        presets: those settings by preset; the first preset is the default.
+        preset: the settings for a preset and the name of a data set.
+        prefix: what precedes "search" in the keys of an experiment file that all its searches
+            share.
+        cells: what its cells are called, in the plural.
         main_cell: the cell type that curves and counts are about.
-        splits: what a search reads.
-        metric: what seeds are compared by.
-        best: which end of it wins.
-        select_by: how seeds can be scored.
-        epochs_of_proxy: of a proxy training; None where cells are not trained.
-        random: a cell drawn uniformly, for a search's settings and a seed.
-        what_can_be_found: the settings that say which cells a search can derive, by their key.
-            Cells of searches in which these differ are cells of different spaces.
-        search, proxy, final: what runs such a search, and what prepares a proxy training and a
-            final training of its cells, named as text; None where cells are not trained.
-        search_cost, training_cost: what a step of theirs costs (`orchestrator.cost.work.Cost`),
+        splits: the splits that a search reads.
+        metric: the metric by which seeds are compared.
+        best: whether the highest or the lowest value wins.
+        select_by: the ways in which seeds can be scored.
+        epochs_of_proxy: epochs of a proxy training; None if cells are not trained.
+        random: draws a cell uniformly, given a search's settings and a seed.
+        what_can_be_found: the settings, by key, that decide which cells a search can derive. If two
+            searches differ in them, their cells are from different spaces.
+        search, proxy, final: what runs a search, and what prepares a proxy training and a final
+            training of its cells; named as text.
+        search_cost, training_cost: what a step of them costs (`orchestrator.cost.work.Cost`); named
+            as text.
+        check_search, check_final: what refuses bad searches and finals; named as text.
+        final_cell: what draws a final's random cell; named as text.
+        model: how a final's network becomes a model (`orchestrator.tracking.final_model.Model`);
             named as text.
-        check_search, check_final: what refuses such searches and finals, named as text.
-        final_cell: what draws a final's random cell, named as text.
-        model: how a final's network becomes a model (`orchestrator.tracking.final_model.Model`),
-            named as text.
-        search_size, training_size: what the report says of their size, named as text.
-        genotype: what its cells are, as data.
-        published: the name of one.
-        heat_maps: the cell types whose edges' probabilities the report draws.
+        search_size, training_size: what the report says of their size; named as text.
+        genotype: the class of its cells.
+        published: the name of a published cell of this space.
+        heat_maps: the cell types for which the report draws the probabilities of the edges.
         outcome: what a final is measured by on the test set.
-        final_curves: what the report draws of finals: file, and metrics with titles.
+        final_curves: the file of the finals' curves, and each metric drawn with its title.
         lone_first_edge: whether the first node of a cell has one edge only.
-        paper_cost: table, row and column where the paper prints what a search with such settings
-            costs; None: the paper has no searches in this space.
-        in_a_table: whether the true accuracy of every cell is known, so that it can be looked up.
+        paper_cost: given a search's settings, the table, row and column in which the paper prints
+            the search's cost; None if the paper has no searches in this space.
+        in_a_table: whether a table has the true accuracy of every cell.
     """
 
     config: type[AnySearchConfig]
@@ -126,8 +130,10 @@ def _random_recurrent_cell(config: TextSearchConfig, seed: int) -> AnyGenotype:
 
 
 DERIVATION = ("derivation.distinct_sources", "derivation.exclude_none", "exclude_none")
-"""Of what can be found, the settings of the derivation: not the cells' size, but a rule of the
-search's own. Two ways of searching may differ in it, a search and the draws beside it may not."""
+"""Those keys of `what_can_be_found` that are rules of the derivation, not sizes of the cell.
+
+Two ways of searching may differ in them, but a search and the random cells beside it may not.
+"""
 
 
 SPACES: dict[str, Space] = {
@@ -142,7 +148,7 @@ SPACES: dict[str, Space] = {
         metric="valid/top1",
         best="highest",
         select_by=("proxy", "shared_weights"),
-        epochs_of_proxy=100,  # DARTS, whose selection the paper follows
+        epochs_of_proxy=100,  # as in DARTS, whose selection the paper follows
         random=_random_image_cell,
         what_can_be_found=_image_cells,
         search="orchestrator.work.search:search_images",
@@ -180,7 +186,7 @@ SPACES: dict[str, Space] = {
         metric="valid/perplexity",
         best="lowest",
         select_by=("proxy",),
-        epochs_of_proxy=300,  # DARTS
+        epochs_of_proxy=300,  # as in DARTS
         random=_random_recurrent_cell,
         what_can_be_found=lambda config: {
             "steps": config.steps,
@@ -222,7 +228,7 @@ SPACES: dict[str, Space] = {
         metric="valid/top1",
         best="highest",
         select_by=("shared_weights",),
-        epochs_of_proxy=None,  # a table has what training them would give
+        epochs_of_proxy=None,  # the table has the accuracies, so no cell is trained
         random=lambda _, seed: random_bench201_genotype(seed),
         what_can_be_found=lambda _: {},
         search="orchestrator.work.search:search_bench201",

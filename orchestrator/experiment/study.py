@@ -1,4 +1,4 @@
-"""A study: jobs, what each waits for, and what each is, as an id. Pure: no Ray, no files."""
+"""A study: its jobs, what each depends on, and the id of each. Pure: no Ray, no files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from orchestrator.experiment.kinds import KINDS, Kind
 
 Alike = tuple[object, ...]
-"""What two jobs share that hold the same."""
+"""A key that is equal for jobs with equal resources."""
 
 
 @dataclass(frozen=True)
@@ -19,12 +19,12 @@ class Job:
     """One unit of work, done once.
 
     Attributes:
-        kind: a name of `orchestrator.experiment.kinds.KINDS`.
-        name: for people and folder names.
-        id: hash of all that can change the result.
+        kind: a key of `orchestrator.experiment.kinds.KINDS`.
+        name: the name that people and folders use.
+        id: a hash of everything that can change the result.
         needs: ids of the jobs that must be done first.
-        recipe: all that is hashed beside data and needs, ready for JSON.
-        resources: what it holds while it runs; recorded only.
+        recipe: everything that is hashed besides `needs`, ready for JSON.
+        resources: the CPUs, GPUs and so on that it uses; recorded, but not hashed.
     """
 
     kind: str
@@ -36,26 +36,27 @@ class Job:
 
     @property
     def label(self) -> str:
+        """Kind and name, such as "search-frc-seed0"; how people name a job."""
         return f"{self.kind}-{self.name}"
 
     @property
     def of(self) -> Kind:
-        """What its kind is."""
+        """The entry of its kind."""
         return KINDS[self.kind]
 
     @property
     def in_driver(self) -> bool:
-        """Whether the driver itself does it, between jobs, and no job folder is made."""
+        """Whether the driver itself runs it, between other jobs, without a job folder."""
         return self.of.runs_in == "driver"
 
     @property
     def workers(self) -> int:
-        """How many processes it is; each holds its share on one machine."""
+        """How many processes it runs in; each needs its share of the resources on one machine."""
         return int(self.resources.get("workers", 1))
 
     @property
     def cost(self) -> dict[str, float]:
-        """CPUs and GPUs it holds while it runs."""
+        """The CPUs and GPUs that it uses while it runs, over all its workers."""
         if self.in_driver:
             return {"CPU": 0.0, "GPU": 0.0}
         r, workers = self.resources, self.workers
@@ -65,7 +66,7 @@ class Job:
 
     @cached_property
     def alike(self) -> Alike:
-        """Equal for jobs that hold the same, spread over machines in the same way."""
+        """A key that is equal for jobs with the same resources and number of processes."""
         return (*self.cost.items(), self.workers)
 
 
@@ -74,11 +75,11 @@ class Study:
     """Jobs in an order in which every job comes after those it needs.
 
     Attributes:
-        jobs: each once, under the name it had first, though several finals may be it.
+        jobs: each once. If several finals are the same computation, it has the first one's name.
         selections: name of a search to the id of its selection.
-        finals: name of a final to the ids of its jobs, one a seed.
+        finals: name of a final to the ids of its jobs, one per seed.
         measures: name of a measurement to the id of its job.
-        lookups: name of a search to the ids of its lookups, one a seed.
+        lookups: name of a search to the ids of its lookups, one per seed.
         left_out: name of a final that cannot run to the reason.
     """
 
@@ -102,6 +103,7 @@ class Study:
         return [job for job in self.jobs if job.kind == kind]
 
     def job(self, job_id: str) -> Job:
+        """The job with that id; KeyError if the study has none."""
         return self._by_id[job_id]
 
     @cached_property
@@ -118,21 +120,21 @@ class Study:
         return next((job for job in self.jobs if job.id == self.measures[name]), None)
 
     def lookups_of(self, name: str) -> list[Job]:
-        """A search's lookups, one a seed, without those that `only` left out."""
+        """A search's lookups, one per seed, without those that `only` left out."""
         ids = self.lookups.get(name, ())
         return [job for job in self.jobs if job.id in ids]
 
     def selection(self, name: str) -> Job | None:
-        """The selection of a search, or None where `only` left it out."""
+        """The selection of a search; None if `only` left it out."""
         return next((job for job in self.jobs if job.id == self.selections[name]), None)
 
     def scored(self, name: str) -> list[Job]:
-        """What a selection compares, one a seed: searches, or proxy trainings."""
+        """The jobs that a selection compares, one per seed: searches or proxy trainings."""
         select = self.selection(name)
         return [self.job(need) for need in select.needs] if select else []
 
     def searches(self, name: str) -> list[Job]:
-        """A search's jobs, one a seed; none for random cells."""
+        """A search's jobs, one per seed; none for random cells."""
         searched = (self.search_of(job) for job in self.scored(name))
         return [job for job in searched if job is not None]
 
@@ -143,13 +145,14 @@ class Study:
         return None if "genotype" in scored.recipe else scored
 
     def only(self, labels: list[str]) -> Study:
-        """The named jobs and all that they need.
+        """The study of the selected jobs and all that they depend on.
 
         Args:
-            labels: labels, names or ids; a label's beginning stands for all that begin so.
+            labels: labels, names or ids; the beginning of a label selects every job that begins
+                with it.
 
         Raises:
-            KeyError: a label fits no job.
+            KeyError: a label selects no job.
         """
         kept: set[str] = set()
         for label in labels:

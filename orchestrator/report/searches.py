@@ -1,4 +1,4 @@
-"""The searches: every seed, what was selected, and whether searching beat drawing at random."""
+"""The searches: every seed, the selection, and whether searching was better than random cells."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from orchestrator.store.results import FinalResult, GenotypeJson, ProxyResult, R
 
 
 def track(name: str, results: Results) -> list[str]:
-    """One search: its seeds, curves, edges, alarms and the selected cell."""
+    """The report's part on one search: its seeds, curves, edges, alarms and the selected cell."""
     spec, folder = results.experiment.searches[name], results.folder
     parts = [f"## {_title(name, spec)}\n", f"{_size(spec)}\n"]
     parts += _seeds(name, spec, results)
@@ -62,7 +62,7 @@ def track(name: str, results: Results) -> list[str]:
 
 
 def _probabilities(name: str, spec: SearchSpec, results: Results) -> list[str]:
-    """Heat maps of the selected seed, or of the first one while nothing is selected."""
+    """Heat maps of the selected seed, or of the first one if nothing is selected yet."""
     record = results.selection(name)
     winner = record["winner"]["seed"] if record else None
     jobs = {job.recipe["config"]["seed"]: job for job in results.study.searches(name)}
@@ -86,7 +86,7 @@ def _title(name: str, spec: SearchSpec) -> str:
 
 
 def _seeds(name: str, spec: SearchSpec, results: Results) -> list[str]:
-    """A line a seed, and the spread of their scores."""
+    """A line per seed, and the spread of their scores."""
     record = results.selection(name)
     scores = {c["seed"]: c["score"] for c in record["candidates"]} if record else {}
     winner = record["winner"]["seed"] if record else None
@@ -126,10 +126,10 @@ def _seeds(name: str, spec: SearchSpec, results: Results) -> list[str]:
 
 
 def _of_cell(job: Job, results: Results, *, shared: bool) -> list[str]:
-    """Score or epoch, entropy and margin of one seed's cell; a random one has none of them.
+    """The score or epoch, entropy and margin of one seed's cell; a random cell has none of them.
 
     Args:
-        shared: cells of this space can be scored with shared weights.
+        shared: whether cells of this space can be scored with shared weights.
     """
     search = results.study.search_of(job)
     if search is None:
@@ -149,7 +149,7 @@ def _of_cell(job: Job, results: Results, *, shared: bool) -> list[str]:
 
 
 def _free(genotype: GenotypeJson) -> str:
-    """How many operations of the normal, or only, cell carry no parameters."""
+    """How many operations of the normal cell, or of the only cell, have no parameters."""
     cell = any_from_json(genotype)
     if isinstance(cell, Bench201Genotype):
         edges = tuple((operation, 0) for operation in cell.operations)
@@ -160,7 +160,7 @@ def _free(genotype: GenotypeJson) -> str:
 
 
 def _alarms(spec: SearchSpec, histories: dict[str, list[Record]]) -> list[str]:
-    """What a reader should know of these searches; the same words for several seeds once."""
+    """The alarms of these searches; equal ones of several seeds are printed once."""
     seeds: dict[str, list[str]] = {}
     for label, records in histories.items():
         for alarm in search_health(records, spec.recipe).alarms:
@@ -172,7 +172,7 @@ def _alarms(spec: SearchSpec, histories: dict[str, list[Record]]) -> list[str]:
 
 
 def _drawn_against_uniform(name: str, results: Results) -> list[str]:
-    """Cells drawn from the final logits beside uniform ones, by the same shared weights."""
+    """Cells drawn from the final logits against uniform ones, with the same shared weights."""
     gains = [
         drawn - uniform
         for result in results.searches(name)
@@ -199,7 +199,7 @@ def _size(spec: SearchSpec) -> str:
 
 
 def comparisons(results: Results) -> list[str]:
-    """Searched cells against random ones, and searches against others, where there are both."""
+    """Searched cells against random ones, and searches against each other, as `against` says."""
     random: list[str] = []
     others: list[str] = []
     experiment = results.experiment
@@ -260,7 +260,7 @@ def _comparison(name: str, other: str, results: Results) -> list[str]:
 
 
 def _scores(name: str, task: str, results: Results) -> list[float]:
-    """Proxy scores of a track's cells that are done, in the order of their seeds."""
+    """The proxy scores of a search's (or random) cells that are done, in the order of seeds."""
     metric = SPACES[task].metric
     if results.experiment.searches[name].select_by != "proxy":
         return []

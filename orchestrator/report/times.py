@@ -1,4 +1,4 @@
-"""How long every job took, and with which versions."""
+"""How long every job took, and the versions of the packages that ran it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from orchestrator.report.view import Results
 
 
 def times(results: Results) -> list[str]:
-    """Time in epochs of every job."""
+    """The report's table of each job's time in segments."""
     rows = []
     for job in results.study.in_cluster:
         records = results.records(job)
@@ -30,7 +30,7 @@ def times(results: Results) -> list[str]:
 
 
 def versions(results: Results) -> list[str]:
-    """The versions of what computed and measured."""
+    """The report's table of package versions."""
     found = results.store.study().get("versions", {})
     rows = [[name, str(version)] for name, version in found.items()]
     return ["## Versions\n", table(["package", "version"], rows)]

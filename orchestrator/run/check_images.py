@@ -1,4 +1,4 @@
-"""What is refused of searches and trainings on images before anything is spent."""
+"""Refuse searches and trainings on images that cannot work, before they start."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from orchestrator.run.sizes import check_image_search, under
 
 
 def check_search(search: SearchSpec, folder: Path) -> None:
-    """Raise InputError unless a search on images, and its proxy trainings, can be.
+    """Raise InputError if a search on images, or one of its proxy trainings, cannot work.
 
     Args:
-        folder: where data sets lie; of photos the index is read.
+        folder: the folder of the data sets; for photos, their index is read.
     """
     recipe = cast(ImageSearchConfig, search.recipe)
     count, size = training_images(recipe.data, folder)
@@ -36,8 +36,8 @@ def check_search(search: SearchSpec, folder: Path) -> None:
         _check_execution(search)
     if search.lookup is not None and search.lookup.images > valid_V:
         raise InputError(
-            f"lookup.images={search.lookup.images}: larger than D_V ({valid_V}); use {valid_V} "
-            "or less"
+            f"lookup.images={search.lookup.images}: larger than D_V ({valid_V}); use "
+            f"lookup.images={valid_V} or less"
         )
     if search.select_by != "proxy" or search.proxy is None:
         return
@@ -48,8 +48,8 @@ def check_search(search: SearchSpec, folder: Path) -> None:
             f"search's own images, {recipe.data.name}"
         )
     _, size = training_images(proxy.data, folder)
-    check_training(proxy, _standing_in(search), size=size)
     with under("proxy"):
+        check_training(proxy, _standing_in(search), size=size)
         check_batches(proxy, train_T, workers=1)
 
 
@@ -66,10 +66,10 @@ def _check_execution(search: SearchSpec) -> None:
 def check_final(
     final: FinalSpec, searches: Mapping[str, SearchSpec], cell: Genotype | None, folder: Path
 ) -> None:
-    """Raise InputError unless a final training on images can be.
+    """Raise InputError if a final training on images cannot work.
 
     Args:
-        searches: those that its cell comes from, by the key that names them.
+        searches: the searches that its cell comes from, by the key that names them.
         cell: None if it is searched.
     """
     if "combined.reduce" in searches and _is_fixed(searches["combined.reduce"]):
@@ -80,13 +80,13 @@ def check_final(
     recipe = cast(TrainConfig, final.recipe)
     count, size = training_images(recipe.data, folder)
     images = len(subset(count, 0, recipe.train_images))
-    check_training(recipe, cell or _expected(final, searches), size=size)
     with under("recipe"):
+        check_training(recipe, cell or _expected(final, searches), size=size)
         check_batches(recipe, images, final.resources.workers)
 
 
 def final_cell(source: CellSource, where: str) -> Genotype:
-    """A final's random cell, of the space that its settings say; by default the paper's."""
+    """Draw a final's random cell from the space in its settings, by default the paper's."""
     if source.steps is not None:
         raise InputError(
             f"{where}.cell.steps={source.steps}: convolutional cells have no such setting; leave "
@@ -107,12 +107,12 @@ def _is_fixed(search: SearchSpec) -> bool:
 
 
 def _standing_in(search: SearchSpec) -> Genotype:
-    """A published cell that is built like those the search will find."""
+    """A published cell with the same cell types as those that the search will find."""
     return PUBLISHED["GDAS_F1" if _is_fixed(search) else "GDAS_V1"]
 
 
 def _expected(final: FinalSpec, searches: Mapping[str, SearchSpec]) -> Genotype:
-    """A published cell built like the one that a final's searches will find."""
+    """A published cell with the same cell types as the one that the final's searches will find."""
     if "searched" in searches:
         return _standing_in(searches["searched"])
     assert final.cell.combined is not None
@@ -121,14 +121,14 @@ def _expected(final: FinalSpec, searches: Mapping[str, SearchSpec]) -> Genotype:
 
 
 def training_images(data: AnyImageData, folder: Path) -> tuple[int, int]:
-    """How many there are, and their side as the network sees them.
+    """The number of training images, and their side in pixels as the network sees them.
 
     Raises:
-        InputError: an unknown data set, or photos that are not converted.
+        InputError: the data set is unknown, or its photos are not converted.
     """
     if isinstance(data, PhotoData):
         if data.name != DIGIT_PHOTOS:
-            open_index(data, folder)  # refuses other classes than the settings say
+            open_index(data, folder)  # raises if the classes are not those in the settings
         return photos_in(identity(data, "train", folder)), data.size
     images = known(data.name)
     return images.counts["train"], images.size

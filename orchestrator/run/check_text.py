@@ -1,4 +1,4 @@
-"""What is refused of searches and trainings on text before anything is spent."""
+"""Refuse searches and trainings on text that cannot work, before they start."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from orchestrator.run.sizes import check_text_search, check_text_training, under
 
 
 def check_search(search: SearchSpec, folder: Path) -> None:
-    """Raise InputError unless a search on text, and its proxy trainings, can be."""
+    """Raise InputError if a search on text, or one of its proxy trainings, cannot work."""
     recipe, proxy = cast(TextSearchConfig, search.recipe), cast(TextTrainConfig, search.proxy)
     with under("recipe"):
         check_text_search(recipe, _tokens(recipe.data, folder, "train", "valid"))
@@ -32,7 +32,7 @@ def check_final(
     cell: RecurrentGenotype | None,
     folder: Path,
 ) -> None:
-    """Raise InputError unless a final training on text can be."""
+    """Raise InputError if a final training on text cannot work."""
     recipe = cast(TextTrainConfig, final.recipe)
     if final.resources.workers > recipe.batch_size:
         raise InputError(
@@ -44,7 +44,7 @@ def check_final(
 
 
 def final_cell(source: CellSource, where: str) -> RecurrentGenotype:
-    """A final's random cell, of the space that its settings say; by default the paper's."""
+    """Draw a final's random cell from the space in its settings, by default the paper's."""
     for key in ("nodes", "distinct_sources"):
         if (value := getattr(source, key)) is not None:
             raise InputError(
@@ -61,6 +61,6 @@ def _check_training(recipe: TextTrainConfig, folder: Path, *splits: str) -> None
 
 
 def _tokens(data: TextData, folder: Path, *splits: str) -> Mapping[str, int]:
-    """Tokens of these splits of a text, by what their content is."""
+    """The numbers of tokens in these splits of a text; the files are found by their checksums."""
     found = {split: text_identity(data, cast(Split, split), folder) for split in splits}
     return {str(split): count for split, count in text_counts(data, found).counts.items()}

@@ -1,4 +1,4 @@
-"""What is checked before anything is spent: settings that cannot be built, and the data."""
+"""Check settings and data before anything starts, and prepare the data."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from gdas.data.vocabulary import Split
 from gdas.errors import InputError
 from gdas.rnn.genotype import RecurrentGenotype
 from orchestrator.experiment.build import build_study
-from orchestrator.experiment.config import CellSource, Experiment, FinalSpec, SearchSpec
+from orchestrator.experiment.config import Experiment, FinalSpec, SearchSpec
 from orchestrator.experiment.decode import decode_search, decode_train
 from orchestrator.experiment.kinds import load
 from orchestrator.experiment.spaces import SPACES
@@ -39,10 +39,10 @@ AnyGenotype = Genotype | RecurrentGenotype
 
 @cache
 def identity(folder: Path, data: AnyImageData | TextData | TableData, split: str) -> str:
-    """What a split's content is; it enters the id of every job that reads the split.
+    """The checksum of a split, which enters the id of every job that reads the split.
 
     Args:
-        folder: where data sets lie.
+        folder: the folder of the data sets.
     """
     if isinstance(data, TableData):
         return table_identity(data, folder)
@@ -55,18 +55,18 @@ def fixed_cells(experiment: Experiment) -> dict[str, AnyGenotype]:
     """The cell of every final whose cell is not searched, by the final's name.
 
     Raises:
-        InputError: a genotype file cannot be used, or a cell is of the other kind.
+        InputError: a genotype file cannot be used, or a cell does not fit the task of its final.
     """
     cells: dict[str, AnyGenotype] = {}
     for name, final in experiment.finals.items():
         if not final.cell.tracks:
-            cells[name] = _cell(final.cell, final.recipe.task, f"finals.{name}")
+            cells[name] = _cell(final, f"finals.{name}")
     return cells
 
 
-def _cell(source: CellSource, task: str, where: str) -> AnyGenotype:
+def _cell(final: FinalSpec, where: str) -> AnyGenotype:
     cell: AnyGenotype
-    space = SPACES[task]
+    source, space = final.cell, SPACES[final.recipe.task]
     if source.file is not None:
         loaded = gdas.genotype.load(source.file)
         if isinstance(loaded, Bench201Genotype):
@@ -82,19 +82,21 @@ def _cell(source: CellSource, task: str, where: str) -> AnyGenotype:
     else:
         cell = load(space.final_cell)(source, where)
     if not isinstance(cell, space.genotype):
-        kind = next(s.cells for s in SPACES.values() if isinstance(cell, s.genotype))
+        its = next(s for s in SPACES.values() if isinstance(cell, s.genotype))
+        usual = next(iter(its.presets.values())).data.name
         raise InputError(
-            f"{where}.cell: {cell.name} is a {kind.removesuffix('s')} and the data set is {task}; "
-            f"name a cell of that kind, such as {space.published}, or another recipe.data"
+            f"{where}.cell: {cell.name} is a {its.cells.removesuffix('s')} and its data set, "
+            f"{final.recipe.data.name}, is {final.recipe.task}; name a cell of that kind, such as "
+            f"{space.published}, or set {where}.recipe.data, such as {{name: {usual}}}"
         )
     return cell
 
 
 def checked_study(experiment: Experiment, folder: Path) -> Study:
-    """The study of an experiment, once all that can be known to be wrong is not.
+    """Check an experiment, then build its study.
 
     Args:
-        folder: where data sets lie.
+        folder: the folder of the data sets.
 
     Raises:
         InputError: names the first thing that is wrong.
@@ -105,7 +107,7 @@ def checked_study(experiment: Experiment, folder: Path) -> Study:
 
 
 def unchecked_study(experiment: Experiment, folder: Path) -> Study:
-    """The same for an experiment that has been started before."""
+    """Build the study of an experiment that has been started before, without checking it again."""
     return _study(experiment, fixed_cells(experiment), folder)
 
 
@@ -115,10 +117,14 @@ def _study(experiment: Experiment, cells: dict[str, AnyGenotype], folder: Path) 
 
 
 def check_experiment(experiment: Experiment, cells: dict[str, AnyGenotype], folder: Path) -> None:
-    """All that can be known to be wrong without opening data or starting Ray.
+    """Find everything wrong that can be found without opening data or starting Ray.
 
     Args:
-        folder: where data sets lie; of photos the index is read.
+        cells: as `fixed_cells` returns them.
+        folder: the folder of the data sets; for photos, their index is read.
+
+    Raises:
+        InputError: names the first thing that is wrong.
     """
     for name, search in experiment.searches.items():
         try:
@@ -175,7 +181,7 @@ def _check_final(
 
 
 def prepare_data(study: Study, store: Store, folder: Path) -> None:
-    """Convert and verify once what open jobs read; the test split only where a final is open.
+    """Convert and verify what open jobs read, once; the test split only if a final is open.
 
     Raises:
         InputError: a data set is missing or damaged.

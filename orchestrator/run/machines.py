@@ -1,4 +1,4 @@
-"""The machines of a Ray cluster: connecting, what there is, what left, and what can never run."""
+"""The machines of a Ray cluster: connect, list them, notice losses, refuse what cannot run."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from orchestrator.run.scheduler import ClusterLost, Scheduler, missing
 from orchestrator.store.failure import Failure
 from orchestrator.store.store import Store
 
-NOTICED_AFTER_S = 75.0  # five health checks of up to 13 s each, and some
+NOTICED_AFTER_S = 75.0  # five health checks of up to 13 s each, and a margin
 BROKEN = ("RuntimeError", "DistBackendError", "DistNetworkError", "ConnectionError")
-"""How failures begin that may be a lost partner's."""
+"""How errors begin that a worker may raise if another worker was lost."""
 
 
 @contextmanager
@@ -36,13 +36,13 @@ def ray_cluster(address: str | None) -> Iterator[dict[str, float]]:
                 address=address or "local",
                 log_to_driver=False,
                 logging_level="ERROR",
-                include_dashboard=None,  # there where it starts; nothing depends on it
+                include_dashboard=None,  # started if it can be; nothing depends on it
                 runtime_env={"env_vars": QUIET} if address else None,
             )
             break
         except Exception as error:  # Ray raises bare ones
             text = one_line(error, 300)
-            if not last:  # it gives itself half a minute, too little on a machine that is busy
+            if not last:  # Ray's limit of half a minute is too short on a busy machine
                 ray.shutdown()
                 print(f"Ray did not start ({text}); once more", file=sys.stderr, flush=True)
                 continue
@@ -61,11 +61,11 @@ def ray_cluster(address: str | None) -> Iterator[dict[str, float]]:
 
 
 def _leave_ray() -> None:
-    """Disconnect, and end what was started here; what goes wrong in this undoes no study.
+    """Disconnect, and end the cluster if it was started here; no error here fails the study.
 
-    While Ray's core shuts down, letting go of an object reference ends the whole process, at once
-    and with code 1. Tune leaves references in cycles, and any thread's garbage collection may come
-    upon them. So they are collected before, and nothing is collected meanwhile.
+    While Ray's core shuts down, dropping an object reference ends the whole process at once, with
+    code 1. Tune leaves references in cycles, which any thread's garbage collection may find. So
+    they are collected first, and the collector is off during the shutdown.
     """
     gc.collect()
     gc.disable()
@@ -78,25 +78,25 @@ def _leave_ray() -> None:
 
 
 def cluster_budget() -> dict[str, float]:
-    """CPUs and GPUs that jobs may hold: what there is, or what an autoscaling cluster may be."""
+    """CPUs and GPUs that jobs may use: those there are, or those an autoscaler may reach."""
     total, largest = ray.cluster_resources(), _largest()
     return {key: max(total.get(key, 0.0), float(largest.get(key, 0))) for key in ("CPU", "GPU")}
 
 
 def _largest() -> dict[str, float]:
-    """What an autoscaling cluster may be; nothing where none scales."""
-    from ray._private.state import state  # no public way; Ray Train asks the same
+    """The largest resources that an autoscaling cluster may reach; empty for any other."""
+    from ray._private.state import state  # there is no public way; Ray Train does the same
 
     return state.get_max_resources_from_cluster_config() or {}
 
 
 def living_machines() -> list[dict[str, float]]:
-    """The resources of every machine that answers."""
+    """The resources of every living machine."""
     return [node["Resources"] for node in _living()]
 
 
 def living_nodes() -> set[str]:
-    """The ids of the cluster's machines that answer."""
+    """The node ids of the living machines."""
     return {str(node["NodeID"]) for node in _living()}
 
 
@@ -105,10 +105,17 @@ def _living() -> list[dict[str, Any]]:
 
 
 def lost_a_node(before: set[str], said: Failure | None) -> bool:
-    """Whether a machine is why a training failed. Its partners notice a lost one within a second,
-    as a broken connection; Ray only when it misses its health checks."""
+    """Whether a training failed because a machine was lost.
+
+    The other workers notice it within a second, as a broken connection; Ray notices it only after
+    missed health checks, which this waits for.
+
+    Args:
+        before: the nodes when the training started.
+        said: the job's error record.
+    """
     if len(before) < 2:
-        return False  # the only one is this one
+        return False  # the only machine is this one
     end = time.monotonic() + NOTICED_AFTER_S
     while not before - living_nodes():
         if (said and not said.error.startswith(BROKEN)) or time.monotonic() > end:
@@ -118,10 +125,10 @@ def lost_a_node(before: set[str], said: Failure | None) -> bool:
 
 
 def look_at_cluster(scheduler: Scheduler) -> None:
-    """Tell the scheduler what the cluster is now.
+    """Give the scheduler the cluster's current machines and budget.
 
     Raises:
-        ClusterLost: this command's own has no machine any more.
+        ClusterLost: this command's own cluster has no machine any more.
     """
     scheduler.nodes = living_machines()
     if scheduler.private and not scheduler.nodes:
@@ -131,9 +138,10 @@ def look_at_cluster(scheduler: Scheduler) -> None:
 
 
 def refuse_impossible(study: Study, store: Store) -> None:
-    """Raise InputError where an open job can never run on the cluster that is connected.
+    """Raise InputError if an open job can never run on the connected cluster.
 
-    Of machines that an autoscaler may still start only the sum is known, and only that is checked.
+    For machines that an autoscaler may still start, only their sum is known, so only that is
+    checked.
     """
     nodes = [cluster_budget()] if _largest() else living_machines()
     for job in study.in_cluster:
@@ -152,8 +160,16 @@ def refuse_impossible(study: Study, store: Store) -> None:
 def on_every_node(
     look: Callable[..., Any], arguments: tuple[Any, ...], patience_s: float
 ) -> list[tuple[dict[str, Any], Any]]:
-    """Every living machine as Ray describes it, the one called from first, and what `look` returned
-    there, or why it did not."""
+    """Call a function on every living machine.
+
+    Args:
+        look: the function, which Ray pickles.
+        patience_s: how long to wait for answers, in seconds.
+
+    Returns:
+        For every machine, the calling one first, Ray's description of it and what `look` returned
+        there, or the reason why it did not.
+    """
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     task = ray.remote(num_cpus=0, max_retries=0)(look)
@@ -171,7 +187,7 @@ def on_every_node(
     for node, ref in asked:
         try:
             answer = ray.get(ref) if ref in ended else f"none within {patience_s:g} s"
-        except Exception as error:  # of the machine, of its packages, or of Ray
+        except Exception as error:  # whatever the machine, its packages or Ray raise
             answer = one_line(error, 300)
         answers.append((node, answer))
     here = ray.get_runtime_context().get_node_id()

@@ -1,4 +1,4 @@
-"""The driver process: signals, background work, and its end."""
+"""The driver process: its signals, its background threads, and its end."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from typing import NoReturn
 
 @dataclass
 class Signals:
-    """What the driver was sent.
+    """The signals that the driver received.
 
     Attributes:
-        terminated: SIGTERM, and not Ctrl-C.
+        terminated: whether it was SIGTERM, not Ctrl-C.
     """
 
     terminated: bool = False
@@ -25,9 +25,9 @@ class Signals:
 
 @contextmanager
 def interruptible(signals: Signals) -> Iterator[None]:
-    """Make Ctrl-C and SIGTERM the same clean way out, a KeyboardInterrupt.
+    """Turn both Ctrl-C and SIGTERM into KeyboardInterrupt, so that they end the command in one way.
 
-    Also if a script's background job was told to ignore Ctrl-C.
+    This also holds if the shell started the command in the background and made it ignore Ctrl-C.
     """
 
     def terminate(*_: object) -> None:
@@ -65,8 +65,8 @@ def repeatedly(action: Callable[[], None], interval_s: float, name: str) -> Iter
 
 
 def leave(code: int) -> NoReturn:
-    """End this process now: with PyTorch, Ray and MLflow loaded, taking it down takes seconds."""
+    """End this process at once: a regular exit with PyTorch, Ray and MLflow takes seconds."""
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):  # such as `... | head`
+        with suppress(OSError, ValueError):  # the reader has gone, as in `... | head`
             stream.flush()
     os._exit(code)

@@ -1,7 +1,7 @@
 """A study on Ray: one Tune experiment whose search algorithm hands out the study's jobs.
 
-Every start builds a fresh Tune experiment over the jobs that are not done; the job folders are the
-only memory, and Ray schedules and retries.
+Every start builds a new Tune experiment over the jobs that are not done. The job folders are the
+only memory; Ray starts the trials, and the scheduler decides about retries.
 """
 
 from __future__ import annotations
@@ -27,40 +27,41 @@ from orchestrator.store.job_folder import NO_SPACE
 from orchestrator.store.results import Environment
 from orchestrator.work.body import MEMORY_ADVICE, describe
 
-BUDGET_EVERY_S = 5.0  # machines come and go
+BUDGET_EVERY_S = 5.0  # how often the cluster is checked for machines that came or went
 UNREACHABLE = "is unavailable"
-"""What Ray says of a process that it cannot reach: the first sign that its machine is gone."""
+"""In Ray's error if it cannot reach a process: the first sign that its machine is gone."""
 FULL_BYTES = 1 << 20
-"""A disk with less room than this is full: a job that died without a word died of that."""
+"""A disk with less room than this is full; it explains why a job died without an error record."""
 
 
-class StudySearcher(Searcher):  # type: ignore[misc]  # Tune has no other way to be asked for the next trial
+class StudySearcher(Searcher):  # type: ignore[misc]  # Tune asks only a searcher for a trial
     """The study as a search algorithm: every trial that Tune asks for is a job.
 
-    A job that failed is handed out again, as another trial, as often as the scheduler says.
+    A failed job is handed out again, as another trial, as often as the scheduler decides.
 
     Args:
-        scheduler: decides which.
+        scheduler: decides which job is next.
         environment: written into each job's settings.
     """
 
     def __init__(self, scheduler: Scheduler, environment: Environment) -> None:
-        super().__init__()  # no metric: a report that lacks it would end the experiment
+        super().__init__()  # no metric is named: a report without it would end the experiment
         self.scheduler = scheduler
         self.environment = environment
         self.job_of_trial: dict[str, Job] = {}
-        self.nodes_of_trial: dict[str, set[str]] = {}  # the cluster's when it started
+        self.nodes_of_trial: dict[str, set[str]] = {}  # the cluster's nodes when the trial started
         self.unreachable: set[str] = set()  # trials whose connection broke
         self.budget_of = time.monotonic()
 
     def suggest(self, trial_id: str) -> TrialConfig | str | None:
+        """Tune's request for a trial: the next job's config, None to wait, or FINISHED."""
         if time.monotonic() - self.budget_of > BUDGET_EVERY_S:
             look_at_cluster(self.scheduler)
             self.budget_of = time.monotonic()
         while True:
             job = self.scheduler.next_job()
             if job is None:
-                # None while nothing runs would block Tune without looking at Ctrl-C.
+                # If nothing runs, None would make Tune wait without noticing Ctrl-C.
                 running = "running" in self.scheduler.board.states.values()
                 return None if running else Searcher.FINISHED
             try:
@@ -77,6 +78,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Tune has no other way to
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
+        """Tune's notice that a trial has ended: the scheduler records how the job went."""
         job = self.job_of_trial.pop(trial_id, None)
         if job is None:
             return
@@ -91,22 +93,25 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Tune has no other way to
         self.scheduler.finished(job, node_lost=lost)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # Tune pickles its searcher; the job folders are the memory
+        return {}  # Tune pickles its searcher, but the state is in the job folders
 
     def save(self, checkpoint_path: str) -> None:
+        """Save nothing: the state is in the job folders."""
         pass
 
     def restore(self, checkpoint_path: str) -> None:
+        """Refuse: a study always starts anew over its job folders."""
         raise RuntimeError("a study is never restored: it starts anew over its job folders")
 
 
 class LastWords(tune.Callback):  # type: ignore[misc]
-    """Notes what Ray knows of a failed trial, for the scheduler, which Tune asks after this."""
+    """Gives the scheduler Ray's reason for a failed trial, before Tune tells it of the end."""
 
     def __init__(self, searcher: StudySearcher) -> None:
         self.searcher = searcher
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """Note why the trial failed, and whether its process could not be reached."""
         job = self.searcher.job_of_trial.get(trial.trial_id)
         if job is not None:
             scheduler = self.searcher.scheduler
@@ -120,22 +125,22 @@ class LastWords(tune.Callback):  # type: ignore[misc]
 
 
 class Silence(TrialProgressCallback):  # type: ignore[misc]
-    """Takes the place of Tune's own lines, some of which come whatever its verbosity."""
+    """Replaces Tune's own progress lines, some of which appear whatever its verbosity."""
 
     def _print(self, msg: str) -> None:
         pass
 
 
 def _error_text(trial: Any) -> str:
-    """What Ray says of a failed trial."""
+    """Ray's error of a failed trial, as text."""
     try:
         return str(trial.get_error() or "")
-    except Exception:  # Ray's file of it may be torn or missing
+    except Exception:  # Ray's error file may be torn or missing
         return ""
 
 
 def _word_of_ray(text: str, folder: Path) -> str:
-    """Why a trial failed that could leave no word of its own."""
+    """Why a trial failed, if its process could write no error record."""
     if "OutOfMemoryError" in text:
         return f"out of memory on its machine (Ray ended its process); {MEMORY_ADVICE}"
     if "No space left on device" in text or _full(folder):
@@ -148,17 +153,17 @@ def _full(folder: Path) -> bool:
 
 
 def run_study(scheduler: Scheduler, environment: Environment) -> None:
-    """Run all open jobs on the Ray cluster that is connected; returns when none is left.
+    """Run all open jobs on the connected Ray cluster; returns when none is left.
 
     Args:
         environment: what trials need to know beside their recipe ("data", "selections").
 
     Raises:
-        KeyboardInterrupt: Ctrl-C; jobs still run on the scheduler's board, and end with Ray.
-        OSError: the disk is full, and Tune could not go on without files of its own.
+        KeyboardInterrupt: Ctrl-C; the board still has jobs as running, which end with Ray.
+        OSError: the disk is full, so that Tune could not write its own files.
     """
     study, store, board = scheduler.study, scheduler.store, scheduler.board
-    # Its "Trials did not complete", and its tracebacks of a full disk, say less than our lines.
+    # Tune's "Trials did not complete" and its tracebacks on a full disk say less than our lines.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     open_jobs = sum(board.states[job.id] == "waiting" for job in study.in_cluster)
     scheduler.settle()
@@ -170,7 +175,7 @@ def run_study(scheduler: Scheduler, environment: Environment) -> None:
         tune.with_resources(run_trial, bundles),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            num_samples=-1,  # until the study says that it is finished: retries are trials too
+            num_samples=-1,  # until the searcher returns FINISHED: retries are trials too
             trial_name_creator=_trial_name,
             trial_dirname_creator=_trial_name,
         ),
@@ -179,13 +184,13 @@ def run_study(scheduler: Scheduler, environment: Environment) -> None:
             storage_path=str(store.out / "ray"),
             verbose=0,
             callbacks=[LastWords(searcher), Silence()],
-            failure_config=tune.FailureConfig(max_failures=0),  # the scheduler tries again
+            failure_config=tune.FailureConfig(max_failures=0),  # the scheduler retries
         ),
     )
     try:
         tuner.fit()
     except Exception:
-        if _full(store.out):  # what Tune reads back of its own files is torn
+        if _full(store.out):  # Tune read back its own files, which are torn
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(store.out)) from None
         raise
 

@@ -1,4 +1,4 @@
-"""One job in the cluster: a Tune trial, and for a job of several workers a Ray Train run in it."""
+"""One job in the cluster: a Tune trial, which starts a Ray Train run for several workers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ from orchestrator.work.body import MEMORY_ADVICE, failure_recorded
 
 
 class TrialConfig(TypedDict):
-    """What a trial is told. The functions are named: its process need not know the kind."""
+    """A trial's config.
+
+    Functions are named as text, so that the trial's process need not know the kinds of job.
+    """
 
     folder: str
     label: str
@@ -31,7 +34,7 @@ class TrialConfig(TypedDict):
 
 
 def trial_config(job: Job, folder: JobFolder) -> TrialConfig:
-    """What the trial of a job is told."""
+    """Make the config of a job's trial."""
     return {
         "folder": folder.address,
         "label": job.label,
@@ -43,7 +46,7 @@ def trial_config(job: Job, folder: JobFolder) -> TrialConfig:
 
 
 def bundles(config: TrialConfig) -> Any:
-    """What Tune reserves for a trial; a final's own process takes nothing, its workers do."""
+    """The resources that Tune reserves for a trial; if a job has workers, Train reserves theirs."""
     if config["runs_in"] == "workers":
         return tune.PlacementGroupFactory([{"memory": 1 << 20}])
     r = config["resources"]
@@ -55,7 +58,7 @@ def _nonzero(**resources: float) -> dict[str, float]:
 
 
 def run_trial(config: TrialConfig) -> None:
-    """The one trainable, for every kind of job."""
+    """Run a job; the only trainable, for every kind of job."""
     if config["runs_in"] == "workers":
         _launch_workers(config)
     else:
@@ -88,7 +91,7 @@ def _launch_workers(config: TrialConfig) -> None:
             ),
             torch_config=TorchConfig(backend=r["backend"]),
             run_config=ray.train.RunConfig(
-                # A new name each time: Train's own snapshots are never resumed from.
+                # A new name each time, so that Train never resumes from its own snapshots.
                 name=f"{config['label']}-{os.getpid()}-{time.time_ns()}",
                 storage_path=str(folder.path.parent.parent / "ray"),
                 failure_config=ray.train.FailureConfig(max_failures=0),
@@ -101,7 +104,7 @@ def _launch_workers(config: TrialConfig) -> None:
         with suppress(OSError):
             if lost_a_node(nodes, said):
                 write_failure(folder.place, "a worker's machine was lost", str(error), "node")
-            elif said is None:  # a worker that died left no word
+            elif said is None:  # the worker died without an error record
                 write_failure(folder.place, _of_a_worker(error), str(error), "process")
         raise
     folder.refresh()
@@ -111,7 +114,7 @@ def _launch_workers(config: TrialConfig) -> None:
 
 
 def _of_a_worker(error: Exception) -> str:
-    """Why a final failed whose workers left no word of their own."""
+    """Why a final failed, if its workers left no error record."""
     causes = getattr(error, "worker_failures", {}).values()
     for cause in causes:
         if "OutOfMemoryError" in type(cause).__name__ or "OutOfMemoryError" in str(cause)[:500]:
@@ -122,7 +125,7 @@ def _of_a_worker(error: Exception) -> str:
 
 
 def _train_loop(config: dict[str, str]) -> None:
-    """Runs in every Train worker."""
+    """Run the job's body in every Train worker."""
     if config["device"] == "cuda":
         import torch
         from ray.train.torch import get_device

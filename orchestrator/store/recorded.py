@@ -1,6 +1,6 @@
-"""A study as its output folder tells it: jobs, states and errors, from records alone. Pure.
+"""A study as its output folder records it: jobs, states and errors. Pure.
 
-For commands that look at a folder from outside, while a study runs or after. Nothing is written.
+This is for commands that read a folder while a study runs or afterwards. Nothing is written.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ class Driver:
 
 
 def open_recorded(out: str) -> tuple[Store, Study]:
-    """The study in an output folder, or at an address on an object store.
+    """Open the study in an output folder, or at an address on an object store.
 
     Raises:
         InputError: there is no study, or the store does not answer.
     """
-    there = is_address(out) or (Path(out) / "study.json").is_file()  # or a folder would be made
+    there = is_address(out) or (Path(out) / "study.json").is_file()  # `Store` would make the folder
     store = Store(out) if there else None
     if store is None or not store.study():
         raise InputError(f"{out}: no study there (no study.json); name the --out of a study")
@@ -82,9 +82,9 @@ def _by_seed(
     specs: dict[str, dict[str, Any]],
     names: Callable[[str, Sequence[int]], list[str]],
 ) -> dict[str, tuple[str, ...]]:
-    """The ids of the jobs of every search or final, one a seed, as `build_study` keys them.
+    """The ids of the jobs of every search or final, one per seed, keyed as `build_study` does.
 
-    Two finals that are one computation are one job, under the name of the first.
+    Two finals that do the same computation share one job, under the name of the first.
     """
     ids = {job.name: job.id for job in jobs}
     return {
@@ -122,7 +122,7 @@ def recorded_experiment(store: Store) -> Experiment:
 
 
 def driver(store: Store) -> Driver | None:
-    """Who drives the study now, or None: nobody, or one that has not been heard of for a minute."""
+    """The process that drives the study now; None if its heartbeat is older than a minute."""
     try:
         holder = json.loads(store.lease_text() or "{}")
         found = Driver(str(holder["host"]), int(holder["pid"]))
@@ -145,11 +145,11 @@ def _alive(pid: int) -> bool:
 
 
 def recorded_board(store: Store, study: Study, *, driven: bool) -> Board:
-    """Where every job stands: done, running, stopped, failed, blocked or waiting.
+    """The state of every job: done, running, stopped, failed, blocked or waiting.
 
     Args:
-        driven: a process drives the study: what failed waits for another try, unless that process
-            has given it up. Without one, what was begun is stopped, or has failed.
+        driven: whether a process drives the study. If so, a failed job waits for its retry, unless
+            that process has given it up. If not, a job that was begun is stopped, or has failed.
     """
     states: dict[str, str] = {}
     notes: dict[str, str] = {}
@@ -177,19 +177,20 @@ def _is_last(folder: Path, driven: bool, began: float) -> bool:
     """Whether the last thing that happened to a job is its failure.
 
     Args:
-        driven, began: a command drives the study, since then; it tries again what failed before.
+        driven: whether a command drives the study; it retries what failed before it started.
+        began: when that command started.
     """
     records = folder / "records.jsonl"
     try:
         failed = (folder / FAILURE).stat().st_mtime
-    except OSError:  # just now handed out again
+    except OSError:  # the job was started again just now
         return False
     after = not records.exists() or failed >= records.stat().st_mtime
     return after and not (driven and failed < began)
 
 
 def started_at(store: Store, job: Job) -> float:
-    """When the job was last handed out, in seconds since the epoch; 0 if never."""
+    """When the job was last started, in seconds since 1970; 0 if never."""
     try:
         return (store.folder(job).path / "settings.json").stat().st_mtime
     except OSError:

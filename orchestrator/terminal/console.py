@@ -1,4 +1,4 @@
-"""Progress while a study runs: a line a job on a terminal, a line a segment in a pipe."""
+"""Progress while a study runs: a line per job on a terminal, a line per segment in a pipe."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ COLOURS = {"running": "cyan", "done": "green", "failed": "bold red", "blocked": 
 
 
 class Console:
-    """Shows where every job stands.
+    """Shows the state of every job.
 
     Args:
-        study, store: what is shown.
-        terminal: where to; None: standard output.
+        study, store: the study, and its output folder.
+        terminal: where it is shown; None: standard output.
     """
 
     def __init__(self, study: Study, store: Store, terminal: Terminal | None = None) -> None:
@@ -40,18 +40,19 @@ class Console:
         self.live: Live | None = None
         self.shown = {job.id: len(store.folder(job).records()) for job in study}
         self.changes = Changes()
-        self.since: dict[str, float] = {}  # job id -> when it was seen to begin
-        # job id -> its state and progress when last looked at
+        self.since: dict[str, float] = {}  # job id -> when it was first seen running
+        # job id -> its state and progress when its folder was last read
         self.known: dict[str, tuple[str, Mapping[str, str]]] = {}
 
     def say(self, line: str) -> None:
-        """One line, at once."""
+        """Print one line at once, above the live view if there is one."""
         if self.live is not None:
             self.live.console.print(line, markup=False)
         else:
             print(line, flush=True)
 
     def start(self, board: Board) -> None:
+        """Show the board's jobs from now on; on a terminal, as a view that is redrawn."""
         self.board = board
         self.changes.seen = dict(board.states)
         if self.terminal.is_terminal:
@@ -61,6 +62,7 @@ class Console:
             self.live.start(refresh=True)
 
     def stop(self) -> None:
+        """Draw the last view, with every job, and leave it on the terminal."""
         if self.live is not None:
             self.live.update(self._view(whole=True), refresh=True)
             self.live.vertical_overflow = "visible"
@@ -91,7 +93,7 @@ class Console:
 
     def _view(self, *, whole: bool = False) -> Text:
         assert self.board is not None
-        # The last view stays on the screen, and the failures are said after it.
+        # The last view stays on the screen, and the failures are printed after it.
         failures = [] if whole else failure_lines(self.study, self.store, self.board)
         height = self.terminal.size.height - 1
         failures = failures[: height // 2]

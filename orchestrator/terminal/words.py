@@ -7,14 +7,14 @@ from typing import Literal, NamedTuple
 
 
 def clock(seconds: float) -> str:
-    """1:02 or 3:04:05."""
+    """A duration as 1:02 or 3:04:05."""
     minutes, s = divmod(round(seconds), 60)
     hours, m = divmod(minutes, 60)
     return f"{hours}:{m:02}:{s:02}" if hours else f"{m}:{s:02}"
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows as lines of text, every column as wide as its widest cell."""
+    """Format rows as lines of text, with every column as wide as its widest cell."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -23,10 +23,12 @@ def columns(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 class Finding(NamedTuple):
-    """What a command that checks something found.
+    """A finding of a command that checks something.
 
     Attributes:
-        fix: what to do; "" where all is well.
+        level: "BAD" if something will not work, "note" if it may not.
+        what: the finding.
+        fix: what to do; "" if all is well.
     """
 
     level: Literal["ok", "note", "BAD"]
@@ -34,5 +36,5 @@ class Finding(NamedTuple):
     fix: str = ""
 
     def line(self) -> str:
-        """The finding and its fix."""
+        """The finding and its fix, in one line."""
         return f"{self.level:4}  {self.what}{f' -> {self.fix}' if self.fix else ''}"

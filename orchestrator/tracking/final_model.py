@@ -1,13 +1,13 @@
 """A final training's network as an MLflow model, without a pickle.
 
-The model is the file served_model.py (MLflow's models from code) with a folder of artifacts:
-`final.json`, the settings and the cell that a network is built with, and `weights.pt`, a dictionary
-of tensors read with `weights_only`. MLflow runs the file where the model is loaded; the package
-must be importable there. An image model takes pixels as they are stored and gives class scores; a
-language model takes one text's token ids and gives the cross entropy (in nats) of every token but
-the first.
+The model is the file served_model.py (MLflow calls this "models from code") with a folder of
+artifacts: `final.json`, the settings and the cell that the network is built from, and `weights.pt`,
+a dictionary of tensors that is read with `weights_only`. MLflow runs the file when it loads the
+model, so this package must be importable there. An image model takes pixels as they are stored and
+returns class scores. A language model takes the token ids of one text and returns the cross entropy
+(in nats) of every token but the first.
 
-Pure: served_model.py and orchestrator.tracking.registry import MLflow, this does not.
+Pure: served_model.py and orchestrator.tracking.registry import MLflow, this module does not.
 
 Shapes: N images or tokens, C channels, H and W height and width, K classes.
 """
@@ -50,7 +50,7 @@ BATCH = 256
 
 
 class About(TypedDict):
-    """What final.json says."""
+    """The content of final.json."""
 
     config: dict[str, Any]
     genotype: GenotypeJson
@@ -59,10 +59,13 @@ class About(TypedDict):
 
 
 def write_final(job: JobFolder, folder: Path) -> About:
-    """Write what a finished final's model needs into `folder`; returns what final.json says.
+    """Write a finished final's model files into `folder`.
+
+    Returns:
+        The content of final.json.
 
     Raises:
-        ValueError: the job has no whole checkpoint any more.
+        ValueError: the job has no valid checkpoint any more.
     """
     settings, result = job.settings(), job.result(FinalResult)
     checkpoint = newest_checkpoint(job)
@@ -84,7 +87,7 @@ def write_final(job: JobFolder, folder: Path) -> About:
 
 
 def load_final(folder: Path) -> FinalModel:
-    """The model that `write_final` wrote."""
+    """Load the model that `write_final` wrote."""
     about: About = json.loads((folder / ABOUT).read_text())
     weights = torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True)
     return FinalModel(about, weights)
@@ -95,7 +98,7 @@ class FinalModel:
 
     Args:
         about: as `write_final` returned it.
-        weights: the network's, by name.
+        weights: the network's state_dict.
     """
 
     def __init__(self, about: About, weights: dict[str, torch.Tensor]) -> None:
@@ -108,21 +111,21 @@ class FinalModel:
 
     @torch.no_grad()
     def predict(self, values: NDArray[Any]) -> NDArray[np.float32]:
-        """Class scores N x K of uint8 pixels N x C x H x W, or entropies of N token ids."""
+        """Class scores N x K of uint8 pixels N x C x H x W, or cross entropies of N token ids."""
         inputs = torch.from_numpy(np.ascontiguousarray(values))
         predicted = self.model.predict(self.network, self.config, inputs)
         return np.asarray(predicted.float().numpy())
 
 
 class Model(NamedTuple):
-    """How a final on images, or on text, is a model.
+    """How a final's network becomes a model, on images or on text.
 
     Attributes:
-        tested: which weights of the last checkpoint's state the test was done with.
-        outputs: classes or words, from a job's settings.
-        build: the network, from a training's settings, a genotype and the number of outputs.
-        predict: from the network, the settings and inputs.
-        example: an input of the right shape and type, from a recipe's settings.
+        tested: the key of the checkpoint's state with the weights that were tested.
+        outputs: gives the number of classes or words, from a job's settings.
+        build: builds the network from a training's settings, a genotype and the number of outputs.
+        predict: predicts from the network, the settings and inputs.
+        example: makes an input of the right shape and type, from a recipe's settings.
     """
 
     tested: str
@@ -133,7 +136,7 @@ class Model(NamedTuple):
 
 
 def model_of(config: dict[str, Any]) -> Model:
-    """How a final with these settings is a model."""
+    """The `Model` for a final with these settings."""
     model: Model = load(SPACES[config["task"]].model)
     return model
 
@@ -172,7 +175,7 @@ def _words(settings: JobSettings) -> int:
 
 
 def _entropies(network: nn.Module, config: TextTrainConfig, ids_N: Tensor) -> Tensor:
-    """Of every token but the first, given those before it."""
+    """The cross entropy of every token but the first, given those before it."""
     assert isinstance(network, LanguageModel)
     text_T1, hidden, found = batch_tokens(ids_N.long(), 1), network.initial_hidden(1), []
     for start in range(0, len(text_T1) - 1, config.bptt):

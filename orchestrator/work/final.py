@@ -1,6 +1,6 @@
-"""A final training, one process of several: gdas.cnn.train or gdas.rnn.train.
+"""A final training, in one of several processes: gdas.cnn.train or gdas.rnn.train.
 
-The test split opens only where the cell's provenance is on disk (`require_provenance`).
+The test split opens only if the cell's provenance is on disk (`require_provenance`).
 """
 
 from __future__ import annotations
@@ -41,13 +41,14 @@ from orchestrator.work.body import (
 
 
 def settle_provenance(folder: JobFolder, settings: JobSettings, selections: Path) -> None:
-    """Write down which cell this final trains and where it comes from.
+    """Record which cell this final trains and where the cell comes from.
 
     Args:
         selections: the study's folder of selection records.
 
     Raises:
-        RuntimeError: the selection record is missing or of another study.
+        FileNotFoundError: there is no selection record.
+        RuntimeError: the selection record was made for other settings.
     """
     cell = settings["recipe"]["cell"]
     provenance: Provenance
@@ -82,7 +83,7 @@ def settle_provenance(folder: JobFolder, settings: JobSettings, selections: Path
 
 
 def _selected(track: str, settings: JobSettings, selections: Path) -> Selection:
-    """A track's selection record, which must be one that the job needs."""
+    """The selection record of a search, which must be one that the job needs."""
     path = selections / f"{track}.json"
     record: Selection = json.loads(path.read_text())
     if record["id"] not in settings["needs"]:
@@ -91,10 +92,10 @@ def _selected(track: str, settings: JobSettings, selections: Path) -> Selection:
 
 
 def require_provenance(folder: JobFolder) -> Provenance:
-    """The provenance record of a final; what lets it open the test split.
+    """Read the provenance record of a final, without which the test split stays shut.
 
     Raises:
-        PermissionError: there is none.
+        PermissionError: there is none, or it is damaged.
     """
     path = folder.path / "provenance.json"
     try:
@@ -106,9 +107,9 @@ def require_provenance(folder: JobFolder) -> Provenance:
 
 
 def train_worker(path: str, on_record: Report = lambda record: None) -> None:
-    """What each worker of a final training does; worker 0 writes.
+    """Run one worker of a final training; only worker 0 writes.
 
-    Works without Ray too: one worker where torch.distributed is not initialised.
+    It works without Ray too: if torch.distributed is not initialised, there is one worker.
     """
     with open_job(path) as job:
         config = decode_train(job.recipe["config"])
@@ -136,7 +137,7 @@ def train_worker(path: str, on_record: Report = lambda record: None) -> None:
 
 
 class Described(TypedDict):
-    """What a final's result says of its network and best epoch."""
+    """What a final's result holds about its network and best epoch."""
 
     best: dict[str, float]
     parameters: int
@@ -145,13 +146,13 @@ class Described(TypedDict):
 
 
 Training = tuple[Loop, Callable[[Finished], Described]]
-"""A final's loop, and what describes its network and best epoch once it has ended."""
+"""A final's loop, and a function that describes its network and best epoch after the end."""
 
 
 def train_on_images(
     config: TrainConfig, genotype: Genotype, data: Path, device: torch.device
 ) -> Training:
-    """A convolutional cell's network on all training images."""
+    """Prepare the training of a convolutional cell's network on the training images."""
     images = open_images(config.data, "train", data)
     test = open_images(config.data, "test", data)
     rows = subset(len(images), config.seed, config.train_images)
@@ -186,7 +187,7 @@ def train_on_images(
 def train_on_text(
     config: TextTrainConfig, genotype: RecurrentGenotype, data: Path, device: torch.device
 ) -> Training:
-    """A recurrent cell's language model."""
+    """Prepare the training of a recurrent cell's language model."""
     train, valid, test = (
         open_tokens(config.data, split, data) for split in ("train", "valid", "test")
     )

@@ -1,4 +1,4 @@
-"""A measurement of one search iteration's time and memory, accelerated and not."""
+"""Measure one search iteration's time and memory, accelerated and not."""
 
 from __future__ import annotations
 

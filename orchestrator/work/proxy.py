@@ -1,6 +1,6 @@
-"""A short training that scores a search's cell, or a random one: on D_T, scored on D_V.
+"""A short training that scores a search's cell, or a random one: trained on D_T, scored on D_V.
 
-It knows no way to open the test split.
+It has no access to the test split.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def run_proxy(path: str, on_record: Report = lambda record: None) -> ProxyResult
 
 
 def train_on_images(job: OpenJob, config: TrainConfig, genotype: Genotype) -> Training:
-    """On the halves of the data that the search had."""
+    """Prepare a training on the search's own halves of the data."""
     searched = decode_search(job.recipe["search"])
     assert isinstance(searched, SearchConfig)
     images = open_images(config.data, "train", job.data)
@@ -76,7 +76,7 @@ def train_on_images(job: OpenJob, config: TrainConfig, genotype: Genotype) -> Tr
 
 
 def train_on_text(job: OpenJob, config: TextTrainConfig, genotype: RecurrentGenotype) -> Training:
-    """On the training text, scored on the validation text."""
+    """Prepare a training on the training text, scored on the validation text."""
     train, valid = (open_tokens(config.data, s, job.data) for s in ("train", "valid"))
     start = partial(train_text, config, genotype, train, valid, None, device=job.device)
     return start, build_language_model(config, genotype, train.vocabulary)

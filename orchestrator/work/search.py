@@ -1,4 +1,4 @@
-"""A search, in the space that its settings name. It knows no way to open the test split."""
+"""A search, in the space that its settings name. It has no access to the test split."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def run_search(path: str, on_record: Report = lambda record: None) -> SearchResu
 
 
 def search_images(job: OpenJob, config: SearchConfig, on_record: Report) -> SearchResult:
-    """A search for convolutional cells."""
+    """Search for convolutional cells."""
     images = open_images(config.data, "train", job.data)
     space = ImageSpace(config, images, job.device)
     loop = search_by_graphs if config.execution == "graph" else search
@@ -61,11 +61,11 @@ def search_images(job: OpenJob, config: SearchConfig, on_record: Report) -> Sear
 
 
 def search_text(job: OpenJob, config: TextSearchConfig, on_record: Report) -> SearchResult:
-    """A search for recurrent cells."""
+    """Search for recurrent cells."""
     train, valid = (open_tokens(config.data, split, job.data) for split in ("train", "valid"))
     space = TextSpace(config, train, valid, job.device)
     finished = run_to_end(job.folder, partial(search, config, space), on_record)
-    # The cell of the epoch of lowest validation loss (authors' code).
+    # The cell derived after the epoch with the lowest validation loss (authors' code).
     best = min(finished.records, key=lambda record: float(record["metrics"]["valid/loss"]))
     return {
         "digest": finished.digest,
@@ -80,7 +80,7 @@ def search_text(job: OpenJob, config: TextSearchConfig, on_record: Report) -> Se
 
 
 def search_bench201(job: OpenJob, config: Bench201SearchConfig, on_record: Report) -> SearchResult:
-    """A search for cells of NAS-Bench-201."""
+    """Search for cells of NAS-Bench-201."""
     images = open_images(config.data, "train", job.data)
     space = Bench201Space(config, images, job.device)
     finished = run_to_end(job.folder, partial(search, config, space), on_record)
@@ -97,10 +97,10 @@ def _searched(
     cells: dict[str, DerivedCell],
     score: Score,
 ) -> SearchResult:
-    """Of a search on images: the derived cell, and its score with the shared weights.
+    """The result of a search on images: the derived cell, and its score with the shared weights.
 
     Raises:
-        FloatingPointError: the loss is not finite.
+        FloatingPointError: the score is not finite.
     """
     scored = {"valid/loss": score.loss, "valid/top1": score.top1}
     rates = f"learning rates that began at weights.lr={config.weights.lr:g}"

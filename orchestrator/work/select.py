@@ -1,6 +1,6 @@
-"""The best seed by validation, written as a record that a final's provenance points to.
+"""Select the best seed by validation, and write the record that a final's provenance points to.
 
-Pure. Reads results of searches and proxy trainings, which never see the test split.
+Pure. It reads results of searches and proxy trainings, which never see the test split.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ METHODS = {
 
 
 def run_select(study: Study, job: Job, store: Store) -> str:
-    """Make the selection; returns what to say of it."""
+    """Make the selection; returns a line about it."""
     record = select(study, job, store)
     winner = record["winner"]
     return (
@@ -34,7 +34,7 @@ def select(study: Study, job: Job, store: Store) -> Selection:
     """Compare the seeds, write the record and return it.
 
     The highest top-1 on D_V wins (for recurrent cells the lowest validation perplexity); a tie
-    goes to the lower loss, then to the earlier seed.
+        goes to the lower loss, then to the earlier seed.
     """
     space = SPACES[job.recipe["task"]]
     metric, best = space.metric, space.best
@@ -72,7 +72,7 @@ def select(study: Study, job: Job, store: Store) -> Selection:
 
 
 def _scored(by: str, job: Job, store: Store) -> tuple[GenotypeJson, dict[str, float]]:
-    """The cell that a search, by its shared weights, or a proxy training scored; its score."""
+    """The genotype that a search (by shared weights) or a proxy training scored, and its score."""
     folder = store.folder(job)
     if by == "shared_weights":
         searched = folder.result(SearchResult)

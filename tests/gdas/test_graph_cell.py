@@ -20,6 +20,7 @@ pytest.importorskip("triton")
 from gdas.cnn.graph import tiles
 from gdas.cnn.graph.cell import TILE, apply_cell, graph_cell
 from gdas.cnn.graph.flat import flatten_weights
+from gdas.cnn.graph.search import KERNELS
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 Results = dict[str, Tensor]
@@ -46,8 +47,14 @@ def plain(cell: SearchCell, inputs: list[Tensor], drawn: list[int], weight: Tens
     found = {"out": out.detach(), "s0": s[0].grad, "s1": s[1].grad, "gates": gates}
     parameters = dict(cell.edges.named_parameters())
     found |= {f"gradient of {n}": p.grad for n, p in parameters.items() if p.grad is not None}
+<<<<<<< HEAD
     cell.edges.state_dict()  # batch norms bring their counts up to date for it
     return found | dict(cell.edges.named_buffers())  # type: ignore[return-value]
+=======
+    state = cell.edges.state_dict()  # in which batches are counted
+    found |= {name: state[name] for name, _ in cell.edges.named_buffers()}
+    return found
+>>>>>>> main
 
 
 def both(
@@ -158,3 +165,4 @@ def test_the_kernels_number_the_operations_as_the_space_does() -> None:
     found = {name: number.value for name, number in numbers.items()}
     assert found == {name: OPERATIONS.index(name) for name in numbers}
     assert tiles.OPERATIONS.value == len(OPERATIONS)
+    assert OPERATIONS == KERNELS

@@ -223,7 +223,7 @@ def profile(report: Report, steps: Any, key: str) -> None:
         torch.cuda.synchronize()
     by_name: dict[str, list[float]] = {}
     for event in seen.events():
-        if event.device_type == torch.autograd.DeviceType.CUDA:
+        if event.device_type.name == "CUDA":
             name = event.name.split("<")[0].split("(")[0][-60:]
             found = by_name.setdefault(name, [0.0, 0.0])
             found[0] += event.device_time / 1e3
@@ -289,7 +289,7 @@ def fixed_cells(report: Report) -> None:
         return
     last = torch.channels_last
     cell = FixedReductionCell(64, 64, 32, Style(True), last_reduced=False)
-    cell.to(report.device, memory_format=last)
+    cell.to(report.device).to(memory_format=last)
     x = torch.randn(128, 64, 32, 32, device=report.device).contiguous(memory_format=last)
     x.requires_grad_()
     rows = {}

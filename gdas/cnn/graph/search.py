@@ -9,6 +9,7 @@ import torch
 
 from gdas.checkpoint import Segment, State
 from gdas.cnn.config import SearchConfig
+from gdas.cnn.genotype import OPERATIONS
 from gdas.cnn.space import ImageSpace
 from gdas.data.settings import ImageData
 from gdas.data.source import ImageSource
@@ -19,6 +20,18 @@ from gdas.schedule import cosine, temperature
 
 WIDEST = 64
 """Most initial channels: the last cells have four times as many, and a tile holds them all."""
+
+KERNELS = (
+    "none",
+    "max_pool_3x3",
+    "avg_pool_3x3",
+    "skip_connect",
+    "sep_conv_3x3",
+    "sep_conv_5x5",
+    "dil_conv_3x3",
+    "dil_conv_5x5",
+)
+"""The operations that the kernels have branches for, by the numbers in gdas.cnn.graph.tiles."""
 
 
 def covered(
@@ -44,6 +57,7 @@ def covered(
         "network.bias_without_affine=true": n.bias_without_affine,
         f"network.channels={n.channels}: at most {WIDEST // 2}": n.channels > WIDEST // 2,
         f"precision={config.precision}: only float32": config.precision != "float32",
+        f"OPERATIONS: only {', '.join(KERNELS)}": OPERATIONS != KERNELS,
         "channels_last=false": not config.channels_last,
         "compile=true": config.compile,
     }

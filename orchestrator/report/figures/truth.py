@@ -1,4 +1,4 @@
-"""Figures of searches held against the truth: where each seed landed, and the way there."""
+"""Figures of searches against the truth: where each seed landed, and how it got there."""
 
 from __future__ import annotations
 
@@ -16,14 +16,20 @@ from orchestrator.report.figures.curves import COLOURS
 from orchestrator.store.results import Distribution
 
 LOWEST_SHOWN = 1 / 20
-"""Share of the worst cells that the figure gathers at its left edge."""
+"""The share of worst cells that the figure draws at its left edge."""
 
 GREY, INK = "#57606a", "#1b1f24"
 
 
 @dataclass(frozen=True)
 class Row:
-    """A method in the figure: its name, a seed's accuracy each, mean percentile and p in words."""
+    """A method in the figure.
+
+    Attributes:
+        name: the row's label.
+        accuracies: one per seed, in percent.
+        end: mean percentile and p, as text at the row's end.
+    """
 
     name: str
     accuracies: Sequence[float]
@@ -33,13 +39,16 @@ class Row:
 def distribution_figure(
     path: Path, every: Distribution, methods: Sequence[Row], column: str
 ) -> None:
-    """All cells as a histogram, under it a row a method with a mark for every seed.
+    """Draw all cells as a histogram, and below it a row per method with a mark for every seed.
 
-    The worst cells lie far below the others: LOWEST_SHOWN of them are gathered at the left edge,
+    The worst cells lie far below the others, so LOWEST_SHOWN of them are drawn at the left edge,
     and a seed that landed there is marked by an arrow.
 
     Args:
+        path: PNG or SVG file.
         every: accuracies, ascending, and how many cells have each.
+        methods: the rows.
+        column: the table's column, for the title.
     """
     accuracies, cells = every["accuracies"], every["cells"]
     total, below, left = sum(cells), 0, 0.0
@@ -74,7 +83,7 @@ def distribution_figure(
 
 
 def _mark(panels: tuple[Axes, Axes], marks: Mapping[str, float]) -> None:
-    """Dotted lines through both panels, named in the upper one."""
+    """Draw dotted lines through both panels, named in the upper one."""
     for name, value in marks.items():
         for axes in panels:
             axes.axvline(value, color=GREY, lw=0.9, ls=":", zorder=0)
@@ -93,7 +102,7 @@ def _mark(panels: tuple[Axes, Axes], marks: Mapping[str, float]) -> None:
 
 
 def _method_rows(rows: Axes, methods: Sequence[Row], left: float) -> None:
-    """A row a method: a mark for every seed, an arrow for one that landed left of `left`."""
+    """Draw a row per method: a mark for every seed, an arrow for one that landed left of `left`."""
     ends = [(-0.75, "mean percentile, p"), *((i, m.end) for i, m in enumerate(methods))]
     for y, text in ends:
         rows.annotate(
@@ -137,11 +146,12 @@ def _quantile(every: Distribution, share: float) -> float:
 def epochs_figure(
     path: Path, percentiles: Mapping[str, Sequence[Sequence[float]]], held: Mapping[str, int]
 ) -> None:
-    """Percentile of the derived cell over the epochs: a panel a search, a line a seed.
+    """Draw the derived cell's percentile over the epochs: a panel per search, a line per seed.
 
     Args:
-        percentiles: by search, for every seed that of each epoch.
-        held: by search, the epochs in which the logits stood still.
+        path: PNG or SVG file.
+        percentiles: for every search, a list per seed with one value per epoch.
+        held: for every search, how many epochs its logits were kept fixed at the start.
     """
     figure = Figure(figsize=(max(4.5, 3.1 * len(percentiles)), 3.0), layout="constrained")
     FigureCanvasAgg(figure)
