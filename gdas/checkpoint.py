@@ -1,9 +1,9 @@
-"""All that a run needs to go on, as plain tensors and numbers: save, load, digest.
+"""Checkpoints: save, load and digest everything that a run needs to go on, without pickled objects.
 
-A checkpoint is a folder `<position>/` with `state.pt` and `manifest.json`; the manifest, written
-last, names the state's SHA-256, its digest and the records so far, and its presence commits the
-checkpoint; a checksum of its own says that it is whole. Everything is written beside and renamed,
-and read with `weights_only=True`.
+A checkpoint is a folder `<position>/` with `state.pt` and `manifest.json`. The manifest is written
+last and its presence commits the checkpoint. It has the state's SHA-256, its digest, the records so
+far, and a checksum of itself. Every file is written to a temporary file and renamed, and the state
+is read with `weights_only=True`.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class Segment:
     """What a training loop yields: an epoch, or a part of a long one.
 
     Attributes:
-        position: segments done, counted from 1.
-        of: segments in all.
+        position: how many segments are done, counted from 1.
+        of: how many segments there are in all.
         metrics: numbers, by names such as "train/loss".
-        details: anything else worth a record, ready for JSON (a genotype, say).
-        state: what to save, to be used before the loop goes on; None on ranks above 0.
+        details: anything else worth recording, ready for JSON (a genotype, say).
+        state: the state to save, to be used before the loop goes on; None on ranks above 0.
     """
 
     position: int
@@ -51,7 +51,7 @@ class Segment:
 
 
 def digest(value: object) -> str:
-    """SHA-256 over structure, types, shapes and bytes: one flipped bit changes it."""
+    """SHA-256 over structure, types, shapes and bytes: a single flipped bit changes it."""
     sha = hashlib.sha256()
     for part in _parts(value):
         sha.update(part)
@@ -84,19 +84,19 @@ def _parts(value: object) -> Iterator[bytes]:
 def save(
     folder: Path, segment: Segment, records: Sequence[Mapping[str, Any]], *, keep: int = 2
 ) -> str:
-    """Write a checkpoint and drop the oldest ones.
+    """Write a checkpoint and delete the oldest ones.
 
     Args:
-        folder: holds the checkpoints of one job.
-        segment: with its state.
-        records: the whole history as it stands in records.jsonl, this segment's included.
-        keep: how many checkpoints stay.
+        folder: the folder of one job's checkpoints.
+        segment: a segment that has its state.
+        records: the whole history as in records.jsonl, with this segment's record.
+        keep: how many checkpoints to keep.
 
     Returns:
         The state's digest.
 
     Raises:
-        OSError: nothing that was there before is harmed.
+        OSError: it cannot be written; earlier checkpoints are unchanged.
     """
     assert segment.state is not None
     target = folder / f"{segment.position:06d}"
@@ -117,10 +117,10 @@ def save(
         write_json(target / MANIFEST, manifest | {"check": _check(manifest)})
     except OSError:
         beside.unlink(missing_ok=True)
-        if not (target / MANIFEST).exists():  # nothing whole was here before
+        if not (target / MANIFEST).exists():  # there was no complete checkpoint here before
             shutil.rmtree(target, ignore_errors=True)
         raise
-    # Later positions are of a history that was given up, because they were damaged.
+    # Later positions were damaged, and belong to a history that was given up.
     others = sorted(path for path in folder.iterdir() if path != target)
     earlier = [path for path in others if path.name < target.name]
     kept = earlier[len(earlier) - (keep - 1) :] if keep > 1 else []
@@ -137,7 +137,7 @@ def _write_state(path: Path, state: State) -> None:
             file.flush()
             os.fsync(file.fileno())
     except RuntimeError as error:
-        # What PyTorch makes of a full disk; the cause is an OSError.
+        # PyTorch raises this on a full disk, with an OSError as its context.
         if isinstance(error.__context__, OSError):
             raise error.__context__ from None
         raise
@@ -150,7 +150,7 @@ def _check(manifest: dict[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that was read and found whole."""
+    """A checkpoint that was read and found valid."""
 
     position: int
     digest: str
@@ -159,7 +159,7 @@ class Checkpoint:
 
 
 def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest whole checkpoint in `folder`, and a line for each damaged one passed over."""
+    """The newest valid checkpoint in `folder`, and a line for each damaged one that was skipped."""
     damaged: list[str] = []
     for target in sorted(folder.iterdir() if folder.is_dir() else [], reverse=True):
         if not (target / MANIFEST).exists():
@@ -172,7 +172,7 @@ def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
 
 
 def history(folder: Path) -> list[dict[str, Any]] | None:
-    """The records of the newest checkpoint whose manifest is whole; None where there is none."""
+    """The records of the newest checkpoint with a valid manifest; None if there is none."""
     for target in sorted(folder.iterdir() if folder.is_dir() else [], reverse=True):
         try:
             records: list[dict[str, Any]] = _read_manifest(target)["records"]
@@ -186,8 +186,8 @@ def load(target: Path) -> Checkpoint:
     """Read one checkpoint folder.
 
     Raises:
-        ValueError: damaged.
-        OSError: cannot be read.
+        ValueError: it is damaged.
+        OSError: it cannot be read.
     """
     manifest = _read_manifest(target)
     sha = manifest["sha256"]
@@ -195,7 +195,7 @@ def load(target: Path) -> Checkpoint:
         raise ValueError(f"damaged {STATE}, SHA-256 {found}, expected {sha}")
     try:
         state = torch.load(target / STATE, map_location="cpu", weights_only=True)
-    except Exception as error:  # a file that is none of ours can raise anything
+    except Exception as error:  # a file that we did not write can raise anything
         text = one_line(error, 200)
         raise ValueError(f"damaged {STATE} ({type(error).__name__}: {text})") from None
     if not isinstance(state, dict):

@@ -1,10 +1,10 @@
 """Device, threads and precision, always from settings, never from what happens to be visible.
 
-`precision: float32` is float32 on a GPU too: TensorFloat32, which PyTorch allows in convolutions by
-default, keeps 10 of the 23 bits of a number. Rounding forward passes so makes ReLUs and poolings
-choose otherwise, and the gradient of a search's logits is then off by 20 to 40 % of its norm
-(beside float64, rounded so on a CPU; float32 itself: 0.4 %). For speed there is `bfloat16`.
-tests/gpu measures them on a card.
+`precision: float32` is real float32 on a GPU too. TensorFloat32, which PyTorch allows in
+convolutions by default, keeps only 10 of the 23 bits of a mantissa. If forward passes are rounded
+in this way, ReLUs and poolings choose differently, and the gradient of a search's logits is off by
+20 to 40 % of its norm (against float64, rounded in this way on a CPU; float32 itself: 0.4 %).
+`bfloat16` is there for speed. tests/gpu measures these errors on a card.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ from gdas.errors import InputError
 
 
 def open_device(name: str, *, threads: int, deterministic: bool = True) -> torch.device:
-    """Set this process up and return the device; TensorFloat32 is off.
+    """Set up this process and return the device; TensorFloat32 is off.
 
     Args:
         name: "cpu", "cuda" or "cuda:0" ...
-        threads: of PyTorch on the CPU; results are equal bit for bit only where this is.
-        deterministic: cuDNN picks deterministic algorithms and does not benchmark.
+        threads: PyTorch's threads on the CPU; results are equal bit for bit only if these are
+            equal.
+        deterministic: whether cuDNN uses deterministic algorithms and does not benchmark.
 
     Raises:
-        InputError: a GPU is asked for and there is none.
+        InputError: a GPU is asked for and there is none, or the name is not a device.
     """
     try:
         device = torch.device(name)
@@ -43,10 +44,10 @@ def open_device(name: str, *, threads: int, deterministic: bool = True) -> torch
 
 
 def allow_tf32(allowed: bool) -> None:
-    """Say whether float32 products and convolutions on CUDA may be TensorFloat32's.
+    """Set whether float32 products and convolutions on CUDA may use TensorFloat32.
 
-    By the older of PyTorch's two interfaces, which sets the newer one as well, but not conversely;
-    some versions warn of that.
+    This uses the older of PyTorch's two interfaces, which also sets the newer one, but not
+    conversely. Some versions of PyTorch warn about that.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -55,10 +56,10 @@ def allow_tf32(allowed: bool) -> None:
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
-    """Mixed precision for forward passes; float32 changes nothing."""
+    """Mixed precision for forward passes; with float32, nothing changes."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def memory_format(channels_last: bool) -> torch.memory_format:
-    """Layout of images and feature maps."""
+    """The memory layout of images and feature maps."""
     return torch.channels_last if channels_last else torch.contiguous_format

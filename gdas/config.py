@@ -1,11 +1,11 @@
 """Settings that every search space shares, and how two settings differ.
 
-Those of one space are in its folder: gdas.cnn.config, gdas.rnn.config, gdas.bench201.config.
+The settings of one space are in its folder: gdas.cnn.config, gdas.rnn.config, gdas.bench201.config.
 
-The defaults are the preset `paper`: where the paper speaks clearly, the paper; where it is silent
-or contradicts itself, the 2019 code that produced the published cells. `authors_2019` and
-`authors_2020` are the two programs the authors released (gdas.presets). gdas.sources says of every
-setting where its values are from.
+The defaults are the preset `paper`: they are the paper's values if it is clear, and those of the
+2019 code, which produced the published cells, if it is silent or contradicts itself. `authors_2019`
+and `authors_2020` are the two programs that the authors released (gdas.presets). gdas.sources gives
+the source of every setting.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class WeightUpdate:
     lr_min: NotNegative = 0.001  # cosine, per epoch
     momentum: BelowOne = 0.9
     weight_decay: NotNegative = 3e-4
-    nesterov: bool = False  # paper silent; 2019 code
-    clip: Positive = 5.0  # norm; paper silent; both codes
-    clip_scope: Literal["weights", "all"] = "weights"  # all: 2020 code, alpha's gradient counts
-    # What operations not drawn in a step receive from weight decay and momentum. decay: the
-    # authors' torch filled gradients with zeros, so an operation once drawn kept moving.
+    nesterov: bool = False  # paper silent; as in the 2019 code
+    clip: Positive = 5.0  # gradient norm; paper silent; as in both codes
+    clip_scope: Literal["weights", "all"] = "weights"  # all: alpha's gradient counts (2020 code)
+    # Whether weight decay and momentum move operations that are not drawn in a step. decay: yes,
+    # once they were drawn (the authors' PyTorch filled gradients with zeros). skip: no.
     undrawn: Literal["decay", "skip"] = "decay"
 
     def __post_init__(self) -> None:
@@ -44,11 +44,13 @@ class AlphaUpdate:
     lr: NotNegative = 3e-4
     betas: tuple[BelowOne, BelowOne] = (0.5, 0.999)
     weight_decay: NotNegative = 1e-3
-    images: Literal["passes", "replacement"] = "passes"  # replacement: 2020 code
-    # The first epochs hold the logits (ours): W learns, D_V is only measured.
+    images: Literal["passes", "replacement"] = "passes"  # replacement: the 2020 code
+    # For how many epochs at the start the logits are kept fixed, while W learns and D_V is only
+    # measured (our own setting).
     warmup_epochs: ZeroOrMore = 0
-    # Which gates send a gradient back in an alpha step. drawn: section 3.2, Acceleration. all: the
-    # undrawn operations run too, times 0, so that Eq. 7 is used in full; W steps run the drawn.
+    # Which operations send a gradient to the logits in an alpha step. drawn: the drawn one
+    # (section 3.2, Acceleration). all: the undrawn ones run too, times 0, so that Eq. 7 is used in
+    # full; W steps still run only the drawn ones.
     gates: Literal["drawn", "all"] = "drawn"
 
 
@@ -58,16 +60,16 @@ class SamplerConfig:
 
     tau_start: Positive = 10.0
     tau_end: Positive = 1.0  # the authors later advised 0.1
-    tau_reaches_end: bool = True  # False: 2019 code divides by epochs, not epochs - 1
-    # One draw for every cell of the net (2019 code; "copies of one cell" in section 3.2), one for
-    # each cell type (2020 code), or one for each cell and image (the text after Eq. 9; no code).
+    tau_reaches_end: bool = True  # false: the 2019 code divides by epochs, not epochs - 1
+    # Whether there is one draw for every cell of the network (2019 code; "copies of one cell" in
+    # section 3.2), for each cell type (2020 code), or for each cell and image (text after Eq. 9).
     scope: Literal["cell_instance", "cell_type", "data_sample"] = "cell_instance"
-    # hard: one operation an edge runs (Eq. 5-6). soft: all run, weighted by the relaxed sample
+    # hard: one operation per edge runs (Eq. 5-6). soft: all run, weighted by the relaxed sample
     # (2019 recurrent search code). softmax: all run, weighted by softmax(logits), without noise or
-    # temperature: first-order DARTS in the same loop.
+    # temperature, which is first-order DARTS.
     relaxation: Literal["hard", "soft", "softmax"] = "hard"
-    # False: all operations run, the drawn one times 1 and the others times 0, and every one of
-    # them sends its gradient back ("Acceleration" of section 3.2 undone).
+    # false: all operations run, the drawn one times 1 and the others times 0, and each of them
+    # sends its gradient back (without "Acceleration" of section 3.2).
     acceleration: bool = True
 
     def __post_init__(self) -> None:
@@ -79,11 +81,13 @@ class SamplerConfig:
 
 
 def check_descent(lr: float, lr_min: float, momentum: float, *, nesterov: bool) -> None:
+    """Raise InputError unless these settings of SGD go together."""
     require(lr_min <= lr, f"lr_min={lr_min}: must be from 0 to lr ({lr})")
     require(not nesterov or momentum > 0, "nesterov=True: needs a momentum above 0")
 
 
 def check_alpha(alpha: AlphaUpdate, sampler: SamplerConfig, epochs: int) -> None:
+    """Raise InputError unless the settings of logits, sampler and epochs go together."""
     require(
         alpha.warmup_epochs < epochs,
         f"alpha.warmup_epochs={alpha.warmup_epochs}: must be less than epochs ({epochs})",
@@ -95,7 +99,7 @@ def check_alpha(alpha: AlphaUpdate, sampler: SamplerConfig, epochs: int) -> None
 
 
 def differences(config: Any, base: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:
-    """(dotted key, value, base's value) for every leaf where two settings objects differ."""
+    """(dotted key, value, base's value) of every field in which two settings objects differ."""
     found = []
     for f in dataclasses.fields(base):
         ours, theirs = getattr(config, f.name), getattr(base, f.name)

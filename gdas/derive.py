@@ -1,9 +1,6 @@
-"""A cell derived from logits, and how decided they were (paper section 3.2, "Architecture").
+"""A cell derived from logits, and how decided the logits were (section 3.2, "Architecture").
 
-How a cell is derived is a matter of its space: gdas.cnn.derive, gdas.rnn.derive,
-gdas.bench201.derive.
-
-Shapes: E edges of one cell, K operations.
+Each space derives cells in its own way: gdas.cnn.derive, gdas.rnn.derive, gdas.bench201.derive.
 """
 
 from __future__ import annotations
@@ -15,10 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gdas.genotype import AnyGenotype, Edge, RecurrentGenotype
+from gdas.cell_json import Edge
+from gdas.genotype import AnyGenotype
+from gdas.rnn.genotype import RecurrentGenotype
 
 PARAMETER_FREE = ("none", "skip_connect", "max_pool_3x3", "avg_pool_3x3")
-"""Operations on images that carry no parameters at stride 1, of all search spaces."""
+"""Operations on images, from all search spaces, that have no parameters at stride 1."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +25,10 @@ class DerivedCell:
     """A derived cell and how decided the logits were.
 
     Attributes:
-        edges: the kept (operation, source) pairs; of an image cell two a node, most important
-            first; of a recurrent cell (function, predecessor) of states 1, 2, ...
-        probabilities: of each kept operation under softmax(logits).
+        edges: the kept (operation, source) pairs. An image cell has two per node, the more
+            important one first; a recurrent cell has the (function, predecessor) of states 1, 2,
+            ...
+        probabilities: the probability of each kept operation under softmax(logits).
         margins: that probability minus the next best eligible operation's on the same edge.
         entropy: mean entropy of the edges' distributions, divided by log K: 1 is undecided.
     """
@@ -51,13 +51,14 @@ def describe(
     """Metrics and details of a derived genotype, as gdas.search.SearchSpace.derived returns them.
 
     Args:
-        cells: by cell type.
+        cells: the derived cells, by cell type.
+        logits: E x K each, by cell type.
     """
     metrics = {}
     for kind, cell in cells.items():
         metrics[f"{kind}/entropy"] = cell.entropy
         metrics[f"{kind}/mean_margin"] = sum(cell.margins) / len(cell.margins)
-        if not isinstance(genotype, RecurrentGenotype):  # a function never has parameters
+        if not isinstance(genotype, RecurrentGenotype):  # whose functions have no parameters
             metrics[f"{kind}/parameter_free"] = float(parameter_free(cell.edges))
     details = {
         "genotype": genotype.to_json(),
@@ -69,5 +70,5 @@ def describe(
 
 
 def parameter_free(edges: tuple[Edge, ...]) -> int:
-    """How many of the operations carry no parameters: many are the sign of a collapse."""
+    """How many of the operations have no parameters; many are a sign of a collapse."""
     return sum(operation in PARAMETER_FREE for operation, _ in edges)

@@ -1,5 +1,4 @@
-"""The one exception for bad input (a setting, a file or a data set that cannot be used), and words
-for errors of others."""
+"""The one exception for bad input (a setting, a file or a data set that cannot be used)."""
 
 from __future__ import annotations
 
@@ -9,5 +8,5 @@ class InputError(ValueError):
 
 
 def one_line(error: object, most: int | None = None) -> str:
-    """What an error says, in one line of at most `most` characters."""
+    """The text of an error, in one line of at most `most` characters."""
     return " ".join(str(error).split())[:most]

@@ -1,4 +1,4 @@
-"""Files that are never seen half-written, and JSON objects that are not trusted."""
+"""Files that never exist half-written, and checks of JSON objects from untrusted files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gdas.errors import InputError, one_line
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write beside, then rename."""
+    """Write a text file as a whole: to a temporary file beside it, which is then renamed."""
     beside = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         with beside.open("w", encoding="utf-8") as file:
@@ -26,7 +26,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write beside, then rename."""
+    """Write a JSON file as a whole; NaN and infinity are refused."""
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
@@ -39,20 +39,21 @@ def sha256_of(path: Path) -> str:
 def named_object(
     value: object, form: str, keys: Sequence[str], where: str, *, optional: Sequence[str] = ()
 ) -> tuple[str, dict[str, Any]]:
-    """Check a decoded JSON value that says what it is; returns its name and itself.
+    """Check a decoded JSON value that names its `format`; returns its name and itself.
 
     Args:
-        form: what its `format` must be.
-        keys, optional: what else it may have, beside `name`; the values are not looked at.
+        value: the decoded value.
+        form: the format that it must have.
+        keys, optional: the other keys that it may have; their values are not checked.
         where: what to call it in an error, usually the file.
 
     Raises:
-        InputError: no object, of another format, an unknown key, or a name that is not text.
+        InputError: it is not an object, has another format or an unknown key, or its name is not
+            text.
     """
     if not isinstance(value, dict):
-        raise InputError(
-            f"{where}: is no JSON object; expected a JSON object with {' and '.join(keys)}"
-        )
+        example = ", ".join([f'"format": "{form}"', *(f'"{key}": ...' for key in keys)])
+        raise InputError(f"{where}: is no JSON object; it must be such as {{{example}}}")
     if value.get("format") != form:
         found = f"format is {value['format']!r}" if "format" in value else "no format is given"
         raise InputError(f'{where}: {one_line(found, 80)}; it must have "format": "{form}"')

@@ -1,6 +1,7 @@
-"""Genotypes as other projects write them: read as the JSON value of this project's own files.
+"""Read genotypes in the formats of other projects, as the JSON value of this project's own files.
 
-What is read, all of it checked afterwards as a file of our own is (gdas.genotype.any_from_json):
+These formats are read; what they hold is then checked like a file of our own
+(gdas.genotype.any_from_json):
 
 - `Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=range(2, 6), reduce=...)`, which DARTS
   and its followers print in their logs and keep in their `genotypes.py`; a recurrent cell's
@@ -8,7 +9,7 @@ What is read, all of it checked afterwards as a file of our own is (gdas.genotyp
 - the same fields as a dictionary, printed by Python (authors' 2020 code) or as JSON (`_asdict`);
 - a NAS-Bench-201 cell, `|op~0|+|op~0|op~1|+|op~0|op~1|op~2|`.
 
-How their edges are listed is gdas.edge_lists. Text is untrusted: nothing in it is evaluated
+gdas.edge_lists reads the lists of edges. The text is untrusted, and nothing in it is evaluated
 (gdas.python_text).
 """
 
@@ -20,24 +21,31 @@ from collections.abc import Sequence
 from typing import Any
 
 from gdas.bench201.genotype import BENCH201_FORMAT
-from gdas.edge_lists import one_list, operations_and_sources, two_a_node, whole_numbers
+from gdas.cnn.genotype import FORMAT
+from gdas.edge_lists import (
+    MOST_NODES,
+    one_list,
+    operations_and_sources,
+    to_nodes,
+    two_a_node,
+    whole_numbers,
+)
 from gdas.errors import InputError, one_line
 from gdas.python_text import Called, read_value
+from gdas.rnn.genotype import RECURRENT_FORMAT
 
-FORMAT = "gdas-genotype/1"
-RECURRENT_FORMAT = "gdas-recurrent-genotype/1"
 FORMATS = (FORMAT, RECURRENT_FORMAT, BENCH201_FORMAT)
 
 SMALLEST = (
     '{"normal": [["sep_conv_3x3", 0], ["skip_connect", 1]], '
     '"reduce": [["max_pool_3x3", 0], ["max_pool_3x3", 1]]}'
 )
-"""The smallest file of a convolutional cell, for errors."""
+"""The smallest file of a convolutional cell, as an example in errors."""
 
 CELL_KEYS = ("normal", "normal_concat", "reduce", "reduce_concat")
 RECURRENT_KEYS = ("recurrent", "concat")
 UNUSED_KEYS = ("connectN", "connects")
-"""Fields of the authors' namedtuple that their cells leave at None."""
+"""Fields of the authors' namedtuple that are None in their cells."""
 
 _BENCH201 = re.compile(r"\|[^|~\s]{1,99}~\d{1,9}\|[^\s'\"),\]}]{0,999}")
 _START = re.compile(
@@ -47,40 +55,39 @@ _START = re.compile(
     r"|\{(?=\s*['\"](?:normal|reduce|recurrent)(?:_concat)?['\"]\s*:)"
 )
 """Where a genotype may begin in a text: a call or a dictionary, up to its bracket."""
+_SAME = re.compile(r"^([A-Za-z_]\w{0,99})[ \t]*=[ \t]*([A-Za-z_]\w{0,99})[ \t]*(?:#.*)?$", re.M)
+"""`DARTS = DARTS_V2`: another name for the same genotype."""
 _ASSIGNED = re.compile(r"([A-Za-z_]\w{0,99})\s{0,9}=\s{0,9}\\?\s{0,99}$")
 
 
 def genotype_value(text: str, where: str, *, named: str | None = None) -> Any:
-    """The JSON value, of one of FORMATS, of the one genotype in a text.
+    """Read the one genotype in a text as a JSON value of one of FORMATS.
 
     Args:
-        text: a file's content, or a word of a command line.
+        text: a file's content, or a command line argument.
         where: what to call it in an error.
         named: which of several assigned genotypes (`NAME = Genotype(...)`); None: the only one.
 
     Raises:
-        InputError: there is none, or more than one, or it is malformed.
+        InputError: there is none, there is more than one, or it is malformed.
     """
     text = text.removeprefix("\ufeff").strip()
+    if not text:
+        raise InputError(f"{where}: is empty; the smallest file is {SMALLEST}")
+    why = "no genotype in it"
     if named is None:
-        if text.startswith("|"):
+        if text.startswith("|") and not re.search(r"\s", text):
             return _bench201(text)
-        if text[:1] in ("{", "[", '"') or text in ("null", "true", "false"):
+        if text[:1] in ("{", "[", "(", '"') or text in ("null", "true", "false"):
             try:
                 return _of_decoded(_decoded(text), where)
-            except _NotDecoded as error:
-                if not _START.match(text):
-                    raise InputError(f"{where}: {_not_json(error)}") from None
+            except _NotDecoded as error:  # a log's line may begin with its time in brackets
+                why = str(error)
     found = _all_in(text, where)
     if named is not None:
-        of_name = [value for value in found if value["name"] == named]
-        if not of_name:
-            names = [value["name"] for value in found if value["name"] != UNNAMED]
-            known = ", ".join(dict.fromkeys(names)) or "none is assigned to a name"
-            raise InputError(f"{where}: no genotype {named}; those in it are {known}")
-        found = of_name[-1:]  # as Python has it: the last assignment holds
+        found = [_of_name(found, named, text, where)]
     if not found:
-        raise InputError(f"{where}: {_not_json('no genotype in it')}")
+        raise InputError(f"{where}: {_not_json(why)}")
     different = {json.dumps({**value, "name": ""}) for value in found}
     if len(different) > 1:
         raise InputError(
@@ -94,12 +101,22 @@ def genotype_value(text: str, where: str, *, named: str | None = None) -> Any:
 UNNAMED = "unnamed"
 
 
+def _of_name(found: Sequence[dict[str, Any]], named: str, text: str, where: str) -> dict[str, Any]:
+    """The genotype of a name, or of the name that it is another one for: `DARTS = DARTS_V2`."""
+    of = {value["name"]: value for value in found if value["name"] != UNNAMED}  # the last holds
+    others = {name: of[same] for name, same in _SAME.findall(text) if same in of}
+    if named not in of and named not in others:
+        known = ", ".join([*of, *others]) or "none is assigned to a name"
+        raise InputError(f"{where}: no genotype {named}; those in it are {known}")
+    return of[named] if named in of else others[named]
+
+
 class _NotDecoded(Exception):
-    """Neither JSON nor a Python literal; says why it is no JSON."""
+    """A text is neither JSON nor a Python literal; the message says why it is not JSON."""
 
 
 def _decoded(text: str) -> Any:
-    """A whole text as JSON or, failing that, as a Python literal."""
+    """Decode a whole text as JSON or, if that fails, as a Python literal."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -124,8 +141,8 @@ def _all_in(text: str, where: str) -> list[dict[str, Any]]:
         end = _closed(text, opened)
         if end is None:
             raise InputError(
-                f"{where}: {one_line(text[start.start() :], 40)!r} ... is not closed; is the line "
-                "whole?"
+                f"{where}: {one_line(text[start.start() :], 40)!r} ... has no closing bracket, so "
+                "a part is missing; copy the whole of it, to its last )"
             )
         value = _fields(read_value(text[start.start() : end], where), where)
         before = _ASSIGNED.search(text[max(0, start.start() - 120) : start.start()])
@@ -140,7 +157,7 @@ def _all_in(text: str, where: str) -> list[dict[str, Any]]:
 
 
 def _closed(text: str, opened: int) -> int | None:
-    """Where the bracket that opens at `opened` is closed, outside of quotes; None: nowhere."""
+    """The position after the bracket that closes the one at `opened`, ignoring quotes; or None."""
     depth, quote, comment = 0, "", False
     for at in range(opened, len(text)):
         character = text[at]
@@ -161,10 +178,10 @@ def _closed(text: str, opened: int) -> int | None:
 
 
 def _fields(value: Any, where: str) -> Any:
-    """A call's values by their names, which DARTS's namedtuple gives to those without."""
+    """A call's values by name; values without a name get those of DARTS's namedtuple."""
     if not isinstance(value, Called):
         return value
-    if value.name == "OrderedDict":  # what `_asdict` gives in an older Python
+    if value.name == "OrderedDict":  # `_asdict` returns it in older versions of Python
         pairs = value.positional[0]
         if all(
             isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) for pair in pairs
@@ -184,16 +201,16 @@ def _fields(value: Any, where: str) -> Any:
 
 
 def _of_decoded(value: Any, where: str) -> dict[str, Any]:
-    """A decoded value as that of a file of ours; one with a format of ours is left as it is."""
-    if isinstance(value, str):  # a text in quotes; every level is shorter
+    """Convert a decoded value to our own format; one that has it already is left as it is."""
+    if isinstance(value, str):  # a text in quotes; each recursion has a shorter one
         inner: dict[str, Any] = genotype_value(value, where)
         return inner
     if isinstance(value, list):
         value = _of_list(value, where)
     if not isinstance(value, dict):
         raise InputError(
-            f"{where}: expected a JSON object with normal and reduce, or recurrent; the smallest "
-            f"is {SMALLEST}"
+            f"{where}: {one_line(value, 60)} is no cell; must be a JSON object with normal and "
+            f"reduce, or recurrent; the smallest is {SMALLEST}"
         )
     if "format" in value:
         if value["format"] not in FORMATS:
@@ -223,9 +240,10 @@ def _of_decoded(value: Any, where: str) -> dict[str, Any]:
 
 
 def _of_list(value: list[Any], where: str) -> Any:
-    """JSON has no namedtuples: it writes their values as a list, in order."""
+    """A genotype from a list, since JSON has no namedtuples and writes their values in order."""
     for keys in (CELL_KEYS, RECURRENT_KEYS):
-        if len(value) == len(keys) and all(v and whole_numbers(v) for v in value[1::2]):
+        concats = all(v and whole_numbers(v) for v in value[1::2])
+        if len(value) == len(keys) and concats and not any(map(whole_numbers, value[::2])):
             return dict(zip(keys, value, strict=True))
     match value:  # NAS-Bench-201's code: the edges of nodes 1, 2 and 3
         case [[_], [_, _], [_, _, _]]:
@@ -263,6 +281,9 @@ def _cells(used: dict[str, Any], where: str) -> dict[str, Any]:
             continue
         pairs, left_out = two_a_node(edges, f"{where}, {kind}")
         out[kind] = pairs
+        if concat is not None and whole_numbers(concat) and to_nodes(edges):
+            # Nodes behind the last one that an edge leads to have no edges either.
+            left_out |= set(range(len(pairs) // 2 + 2, MOST_NODES + 2))
         if left_out and (concat is None or whole_numbers(concat)):
             nodes = concat or range(2, len(pairs) // 2 + 2)
             concat = [state for state in nodes if state not in left_out]
@@ -272,11 +293,11 @@ def _cells(used: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def darts_text(value: dict[str, Any]) -> str:
-    """A genotype as DARTS's namedtuple prints itself; a NAS-Bench-201 cell as its written form.
+    """Write a genotype as DARTS's namedtuple prints itself; a NAS-Bench-201 cell as its string.
 
     Args:
-        value: what `to_json` of a genotype returned. The fixed reduction cell, which DARTS has no
-            word for, is written `reduce=None`.
+        value: what `to_json` of a genotype returned. The fixed reduction cell, which DARTS cannot
+            express, is written `reduce=None`.
     """
     if value["format"] == BENCH201_FORMAT:
         return str(value["cell"])

@@ -1,8 +1,8 @@
 """What the paper's tables count: parameters, multiply-adds, top-k.
 
-Decision: parameters leave out the auxiliary head; multiply-adds count convolutions and linear
-layers only (a linear layer's bias counts, batch norm and pooling do not), at batch 1 in evaluation
-mode. Both as the authors' code does, so that the figures can be compared with the paper's.
+Decision: parameters leave out the auxiliary head; multiply-adds count only convolutions and linear
+layers (with a linear layer's bias, without batch norm and pooling), at batch 1 in evaluation mode.
+The authors' code counts in the same way, so the figures can be compared with the paper's.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.utils.hooks import RemovableHandle
 
 
 def count_parameters(module: nn.Module, *, without: str | None = "auxiliary") -> int:
-    """Number of parameters, leaving out the child called `without`."""
+    """The number of parameters, leaving out the child module called `without`."""
     return sum(
         p.numel()
         for name, p in module.named_parameters()
@@ -25,11 +25,11 @@ def count_parameters(module: nn.Module, *, without: str | None = "auxiliary") ->
 
 
 def count_multiply_adds(module: nn.Module, *inputs: object) -> int:
-    """Multiply-adds of one forward pass in evaluation mode.
+    """The multiply-adds of one forward pass in evaluation mode.
 
     Args:
-        module: any module; nothing is changed, its mode is restored.
-        inputs: what it is called with; an image tensor of batch 1, possibly on the meta device.
+        module: any module; its mode is restored afterwards.
+        inputs: its arguments, such as an image tensor of batch 1, possibly on the meta device.
     """
     total = 0
 
@@ -65,16 +65,16 @@ def correct_top_k(scores_BK: Tensor, labels_B: Tensor, k: int) -> Tensor:
 
 
 class BatchLoss(NamedTuple):
-    """A batch's mean loss and what an epoch sums up; tensors are scalars on the device.
+    """A batch's mean loss, and what an epoch sums up; tensors are scalars on the device.
 
     Attributes:
-        loss: what is minimised.
-        samples: images or tokens.
-        correct: hits, where the task classifies; None for language models.
-        reported: the loss without regularisation, where it differs from `loss`.
-        correct5: hits among the five highest scores, where they are counted.
-        draws: networks drawn for the batch, in spaces where one may pass nothing on.
-        no_path: those of them in which no path reaches the output: their loss has no gradient.
+        loss: the loss that is minimised.
+        samples: how many images or tokens there are.
+        correct: how many are classified correctly; None for language models.
+        reported: the loss without regularisation, if it differs from `loss`.
+        correct5: how many labels are among the five highest scores, if that is counted.
+        draws: how many networks were drawn for the batch, in spaces that have the operation `none`.
+        no_path: in how many of these no path reaches the output, so that the loss has no gradient.
     """
 
     loss: Tensor
@@ -87,12 +87,11 @@ class BatchLoss(NamedTuple):
 
 
 class EpochSums:
-    """Loss and hits of an epoch, summed on the device and read once, at its end.
+    """The loss and hits of an epoch, summed on the device and read once, at its end.
 
     Args:
-        top5: every batch counts `correct5` too.
-        classifies: False where no batch will count `correct`, which a worker without any batch
-            cannot see.
+        top5: whether every batch counts `correct5` too.
+        classifies: whether batches count `correct`; a worker without any batch cannot see that.
     """
 
     def __init__(self, *, top5: bool = False, classifies: bool = True) -> None:
@@ -106,6 +105,7 @@ class EpochSums:
         self.no_path = 0
 
     def add(self, batch: BatchLoss) -> None:
+        """Add a batch, without waiting for the device."""
         reported = batch.loss if batch.reported is None else batch.reported
         self.loss = self.loss + reported.detach().double() * batch.samples
         if batch.correct is None:
@@ -119,16 +119,17 @@ class EpochSums:
         self.no_path += batch.no_path
 
     def totals(self) -> Tensor:
-        """[sum of losses, hits, hits of five, samples], float64, on the CPU: workers add them."""
+        """[sum of losses, hits, hits among five, samples] for workers to add; float64 on the CPU."""
         hits = (float(self.correct), float(self.correct5))
         values = (float(self.loss), *hits, float(self.samples))
         return torch.tensor(values, dtype=torch.float64)
 
     def metrics(self, split: str, totals_4: Tensor | None = None) -> dict[str, float]:
-        """Mean loss, and top-1 (and top-5) in percent or perplexity; draws where they are counted.
+        """Mean loss with top-1 (and top-5) in percent or perplexity, and draws if they are counted.
 
         Args:
-            totals_4: the sum of all workers' totals, where there are several.
+            split: the first part of the metrics' names, such as "train".
+            totals_4: the sum of all workers' totals, if there are several workers.
         """
         totals = self.totals() if totals_4 is None else totals_4
         loss, correct, correct5, samples = totals.tolist()
@@ -144,10 +145,10 @@ class EpochSums:
 
 
 def require_finite(metrics: dict[str, float], where: str, rates: str) -> None:
-    """Raise FloatingPointError where a metric is NaN or infinite.
+    """Raise FloatingPointError if a metric is NaN or infinite.
 
     Args:
-        where: what runs, and its epoch.
+        where: the loop and its epoch, for the error.
         rates: the settings of the learning rates with their values in this epoch.
     """
     for name, value in metrics.items():
@@ -156,5 +157,5 @@ def require_finite(metrics: dict[str, float], where: str, rates: str) -> None:
 
 
 def diverged(rates: str) -> str:
-    """The end of an error's sentence: what is likely, and what to change."""
+    """The end of an error's sentence: the likely cause, and what to change."""
     return f" at {rates}: the run has diverged; lower the rate"

@@ -1,4 +1,4 @@
-"""Whole settings by the name of their source: the paper, or one of the authors' two programs."""
+"""Complete settings by the name of their source: the paper, or one of the authors' two programs."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ SEARCH_PRESETS: dict[Preset, SearchConfig] = {
 
 TRAIN_PRESETS: dict[Preset, TrainConfig] = {
     "paper": TrainConfig(),
-    "authors_2019": TrainConfig(lr_min=1e-4),  # and drop_path 0.3 where cutout is off
+    "authors_2019": TrainConfig(lr_min=1e-4),  # and drop_path 0.3 if cutout is off
     "authors_2020": TrainConfig(
         channels=33,
         macro="3n",
@@ -56,10 +56,10 @@ TRAIN_PRESETS: dict[Preset, TrainConfig] = {
 
 
 def image_search_preset(preset: Preset, data_name: str) -> SearchConfig:
-    """The search's settings; photos need the ImageNet stem (the paper searched CIFAR-10 only).
+    """The settings of a search; photos get the ImageNet stem (the paper searched only CIFAR-10).
 
     Args:
-        data_name: a name of IMAGE_DATA, else photos.
+        data_name: a name in IMAGE_DATA; any other stands for photos.
     """
     base = SEARCH_PRESETS[preset]
     if data_name in IMAGE_DATA:
@@ -69,13 +69,13 @@ def image_search_preset(preset: Preset, data_name: str) -> SearchConfig:
 
 
 def image_train_preset(preset: Preset, data_name: str) -> TrainConfig:
-    """The final training's settings, which differ between CIFAR and ImageNet.
+    """The settings of a final training, which differ between CIFAR and ImageNet.
 
-    Source: section 4.2 and the 2019 code; the 2020 code has no ImageNet recipe, of it remain the
-    macro network and the operations.
+    Source: section 4.2 and the 2019 code. The 2020 code has no ImageNet recipe, so its preset for
+    ImageNet has only its macro network and operations.
 
     Args:
-        data_name: a name of IMAGE_DATA, else photos, which take ImageNet's recipe.
+        data_name: a name in IMAGE_DATA; any other stands for photos, which get ImageNet's recipe.
     """
     base = TRAIN_PRESETS[preset]
     if data_name in IMAGE_DATA:
@@ -110,16 +110,16 @@ TEXT_SEARCH_PRESETS: dict[Preset, TextSearchConfig] = {
         exclude_none=False,
     ),
 }
-"""The 2020 code has no recurrent half."""
+"""Settings of recurrent searches; the 2020 code has none."""
 
 BENCH201_SEARCH_PRESETS: dict[Preset, Bench201SearchConfig] = {
     "authors_2020": Bench201SearchConfig(),
 }
-"""The paper and its code of 2019 are older than the benchmark."""
+"""Settings of searches in NAS-Bench-201, which is later than the paper and the 2019 code."""
 
 
 def text_train_preset(preset: Preset, data: str) -> TextTrainConfig:
-    """The final training's settings, which differ between the two corpora."""
+    """The settings of a final training on text, which differ between the two corpora."""
     if data == "wikitext2":
         return TextTrainConfig(
             data=TextData(name=data),

@@ -1,11 +1,13 @@
-"""Cells that papers published, as text; gdas.genotype.PUBLISHED has them by name.
+"""Cells that papers published, as text; gdas.cnn.genotype and gdas.rnn.genotype build them.
 
-GDAS_V1, GDAS_F1: paper Fig. 4. GDAS_GF, GDAS_FG: Table 5, rows 2 and 3. DARTS, P-DARTS and the
-recurrent cells but RNN_GDAS (Fig. 4): the code of GDAS's authors. PC_DARTS: Xu et al., ICLR 2020.
+GDAS_V1, GDAS_F1: paper Fig. 4. GDAS_GF, GDAS_FG: Table 5, rows 2 and 3. RNN_GDAS: Fig. 4. DARTS,
+P-DARTS and the other recurrent cells: the code of GDAS's authors. PC_DARTS: Xu et al., ICLR 2020.
 SGAS_CRI1, SGAS_CRI2: Li et al., CVPR 2020, the best cells of criterion 1 and 2. DRNAS: Chen et al.,
-ICLR 2021, with progressive learning. These come from their authors' code, and their parameters
-(without the auxiliary head, on CIFAR-10 with 36 channels and 20 cells, or on ImageNet with 48 and
-14) are the figure that their papers print, to its last digit (tests/gdas/test_golden.py).
+ICLR 2021, with progressive learning. The cells of these last three come from their authors' code.
+Their numbers of parameters (without the auxiliary head, on CIFAR-10 with 36 channels and 20 cells,
+or on ImageNet with 48 and 14) agree with the published figures to the last digit, as that code or a
+later project's comments give them (tests/gdas/test_golden.py); the papers themselves were not
+available.
 """
 
 from __future__ import annotations
@@ -68,7 +70,7 @@ IMAGE_CELLS: dict[str, tuple[str, str | None]] = {
         "max@0 sep3@1 sep3@0 skip@2 sep3@0 sep3@2 sep3@3 sep3@1",
     ),
 }
-"""The normal and the reduction cell (None: the fixed one), operation@source, two for every node."""
+"""Normal and reduction cells (None: the fixed one) as operation@source, two for every node."""
 
 RECURRENT_CELLS: dict[str, tuple[str, tuple[int, ...]]] = {
     "RNN_GDAS": ("relu@0 relu@0 identity@1 relu@1 tanh@0 relu@2 identity@4 identity@2", ()),
@@ -79,7 +81,7 @@ RECURRENT_CELLS: dict[str, tuple[str, tuple[int, ...]]] = {
         (2, 5, 6, 9, 10, 11),
     ),
 }
-"""The states, function@predecessor, and those whose mean is the output (none named: all)."""
+"""States as function@predecessor, and the states whose mean is the output (empty: all)."""
 
 
 def _edges(text: str) -> Edges:
@@ -88,7 +90,7 @@ def _edges(text: str) -> Edges:
 
 
 def published_cells() -> dict[str, tuple[Edges, Edges | None]]:
-    """Name to the normal and the reduction cell; None stands for the fixed reduction cell."""
+    """The normal and the reduction cell, by name; None stands for the fixed reduction cell."""
     return {
         name: (_edges(normal), None if reduce is None else _edges(reduce))
         for name, (normal, reduce) in IMAGE_CELLS.items()
@@ -96,5 +98,5 @@ def published_cells() -> dict[str, tuple[Edges, Edges | None]]:
 
 
 def published_recurrent_cells() -> dict[str, tuple[Edges, tuple[int, ...]]]:
-    """Name to the recurrent cell's states and its concatenation."""
+    """The recurrent cell's states and its concatenation, by name."""
     return {name: (_edges(text), concat) for name, (text, concat) in RECURRENT_CELLS.items()}

@@ -1,8 +1,8 @@
-"""Python values as programs print them: lists, dictionaries, a namedtuple. Nothing is evaluated.
+"""Read Python values as programs print them: lists, dictionaries, a namedtuple, without `eval`.
 
 A genotype of another project is often a line of its log. Such text is untrusted: it is parsed with
-`ast`, and only literals are read, `range(...)` within bounds, and the number in `np.float32(0.13)`
-or `tensor(0.13)`. Everything else is refused.
+`ast`, and only literals are accepted, `range(...)` within bounds, and the number in
+`np.float32(0.13)` or `tensor(0.13)`. Everything else is refused.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from gdas.errors import InputError, one_line
 MOST_CHARACTERS = 1 << 16
 MOST_IN_RANGE = 1000
 LARGEST = 10**6
-"""Of a whole number: beyond it no node, and no step of a cell, has a number."""
+"""The largest integer that is accepted; no node or state of a cell has a larger number."""
 
 CONTAINERS = ("list", "tuple", "range")
 
@@ -25,7 +25,7 @@ class Called(NamedTuple):
     """A call such as `Genotype(normal=[...], reduce=[...])`, as it is written.
 
     Attributes:
-        name: of what is called.
+        name: the name of what is called.
         positional: values without a name.
         named: values by name.
     """
@@ -36,21 +36,22 @@ class Called(NamedTuple):
 
 
 def read_value(text: str, where: str) -> Any:
-    """The value that a Python expression of literals stands for; a call as `Called`.
+    """The value of a Python expression of literals; a call is returned as `Called`.
 
     Args:
         text: one expression.
         where: what to call it in an error.
 
     Raises:
-        InputError: too long, no Python expression, or one that is more than literals.
+        InputError: it is too long, not a Python expression, or not made of literals only.
     """
     if len(text) > MOST_CHARACTERS:
         raise InputError(
-            f"{where}: {len(text)} characters; a genotype has {MOST_CHARACTERS} at most"
+            f"{where}: {len(text)} characters; a genotype has {MOST_CHARACTERS} at most; copy its "
+            "line alone"
         )
     try:
-        with warnings.catch_warnings():  # of odd escapes in others' strings
+        with warnings.catch_warnings():  # other projects' strings may have invalid escapes
             warnings.simplefilter("ignore")
             body = ast.parse(text, mode="eval").body
         if isinstance(body, ast.Call) and _name(body.func) not in CONTAINERS:
@@ -68,11 +69,14 @@ def read_value(text: str, where: str) -> Any:
         if isinstance(error, InputError):
             raise
         said = one_line(error, 200) or type(error).__name__
-        raise InputError(f"{where}: not a Python expression of literals ({said})") from None
+        raise InputError(
+            f"{where}: not what a program prints of a cell ({said}); must be names, numbers and "
+            "lists, such as Genotype(normal=[('sep_conv_3x3', 0), ('skip_connect', 1)])"
+        ) from None
 
 
 def _name(node: ast.expr) -> str:
-    """The last part of what is called: `float32` of `np.float32`."""
+    """The last part of the called name, such as `float32` for `np.float32`."""
     if isinstance(node, ast.Attribute):
         return node.attr
     return node.id if isinstance(node, ast.Name) else ""
@@ -97,18 +101,23 @@ def _literal(node: ast.expr, where: str) -> Any:
             return dict(zip(names, (_literal(value, where) for value in values), strict=True))
         case ast.Call():
             return _call(node, where)
-    raise InputError(f"{where}: {_shown(node)} is neither a number, a text, a list nor a range")
+    raise InputError(
+        f"{where}: {_shown(node)} is not read; write a number, a text, a list or range(2, 6) there"
+    )
 
 
 def _call(node: ast.Call, where: str) -> Any:
-    """`range(2, 6)`, `list(range(2, 6))`, or the number that a library's number is printed with."""
+    """The value of `range(2, 6)`, `list(range(2, 6))`, or of a number in a library's notation."""
     name, values = _name(node.func), [_literal(value, where) for value in node.args]
     if name == "range" and 1 <= len(values) <= 3 and all(type(v) is int for v in values):
         if len(values) == 3 and values[2] == 0:
             raise InputError(f"{where}: {_shown(node)} has a step of 0; use range(2, 6)")
         states = range(*values)
         if len(states) > MOST_IN_RANGE:
-            raise InputError(f"{where}: {_shown(node)} has more than {MOST_IN_RANGE} values")
+            raise InputError(
+                f"{where}: {_shown(node)} has more than {MOST_IN_RANGE} values; a cell's nodes are "
+                "such as range(2, 6)"
+            )
         return list(states)
     if name in ("list", "tuple") and len(values) == 1 and isinstance(values[0], list):
         return values[0]

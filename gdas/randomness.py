@@ -1,4 +1,4 @@
-"""Stateless randomness: every stream is seeded afresh from what it is for and where it stands.
+"""Stateless randomness: every stream is seeded afresh from its purpose and its position.
 
 There is no generator state to save or to forget: a run that starts again at epoch e draws what the
 uninterrupted run drew there. A seed is a hash of (run seed, stream name, position...).
@@ -27,7 +27,10 @@ def generator(seed: int, stream: str, *position: int) -> Generator:
 
 @contextmanager
 def initial_weights(seed: int) -> Iterator[None]:
-    """Build modules on the CPU inside this block: their initial weights depend on `seed` alone."""
+    """Make the initial weights of modules that are built in this block depend on `seed` alone.
+
+    The modules must be built on the CPU. The global generator is restored afterwards.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "initial weights"))
         yield

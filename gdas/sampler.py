@@ -2,8 +2,8 @@
 
 Shapes: E edges of one cell, K operations.
 
-Decision: the noise is our own, from an explicit generator, with u clamped away from 0 and 1 and a
-redraw while anything is not finite (the authors' later code guards in the same way).
+Decision: the noise comes from an explicit generator, with u clamped away from 0 and 1, and is drawn
+again if anything is not finite (as in the authors' later code).
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class Draw(NamedTuple):
     """One operation for every edge of a cell.
 
     Attributes:
-        operations: E indices into the operations.
-        gate_EK: exactly one-hot in value, and its gradient is that of the relaxed sample (Eq. 7);
-            or weights of all operations, where those are mixed.
+        operations: E indices of operations.
+        gate_EK: exactly one-hot in value, with the gradient of the relaxed sample (Eq. 7); or
+            weights of all operations, if they are mixed.
     """
 
     operations: list[int]
@@ -49,7 +49,7 @@ def draw_operations(
         logits_EK: architecture parameters, on the CPU.
         tau: softmax temperature, > 0.
         generator: the only source of randomness.
-        soft: the gate's value is the relaxed sample itself (the authors' recurrent search).
+        soft: whether the gate's value is the relaxed sample itself (the authors' recurrent search).
 
     Returns:
         `operations` (a list of E ints) and `gate_EK` (one-hot forward, softmax backward).
@@ -78,9 +78,9 @@ def draw_operations(
 
 
 def mix_operations(logits_EK: Tensor) -> Draw:
-    """Weigh all operations by softmax(logits): no noise, no temperature, nothing drawn.
+    """Weight all operations by softmax(logits): no noise, no temperature, nothing drawn.
 
-    Source: the continuous relaxation of DARTS, which GDAS is measured against.
+    Source: the continuous relaxation of DARTS, which GDAS is compared with.
 
     Args:
         logits_EK: architecture parameters, on the CPU.

@@ -1,4 +1,4 @@
-"""What changes from epoch to epoch: the sampler's temperature and learning rates.
+"""What changes from epoch to epoch: the sampler's temperature and the learning rates.
 
 Epochs are counted from 0.
 """
@@ -9,16 +9,25 @@ import math
 
 
 def temperature(epoch: int, epochs: int, start: float, end: float, *, reaches_end: bool) -> float:
-    """Linear temperature of a 0-based epoch (paper section 4.2).
+    """The temperature of a 0-based epoch, which falls linearly (paper section 4.2).
 
     Args:
-        reaches_end: True divides by epochs - 1 (the last epoch has `end`); False divides by epochs
-            (the authors' 2019 code, which stops one step short).
+        XX
     """
     steps = epochs - 1 if reaches_end else epochs
     return start - (start - end) * (epoch / steps if steps else 0.0)
 
 
 def cosine(epoch: int, epochs: int, start: float, end: float) -> float:
-    """Cosine learning rate of a 0-based epoch: `start` first, `end` after the last."""
+    """The cosine learning rate of a 0-based epoch: `start` first, `end` after the last one."""
     return end + (start - end) * (1 + math.cos(math.pi * epoch / epochs)) / 2
+
+
+def exponential(epoch: int, start: float, factor: float) -> float:
+    """The learning rate of a 0-based epoch, which is multiplied by `factor` every epoch."""
+    return start * factor**epoch
+
+
+def warm_up(epoch: int, epochs: int, end: float) -> float:
+    """The learning rate of a 0-based epoch of warm-up, rising linearly to `end` in the last one."""
+    return end * (epoch + 1) / epochs

@@ -1,11 +1,11 @@
 """Algorithm 1: weights and logits in turn, by gradient descent through the sampler.
 
-The loop knows nothing of images or cells. A `SearchSpace` gives it the shared weights W, the
-logits' shapes and two losses of a drawn architecture; the loop draws, steps and yields one segment
-an epoch. It is a generator: the caller decides what becomes of each segment.
+The loop does not depend on the kind of cell. A `SearchSpace` gives it the shared weights W, the
+logits' shapes and the two losses of a drawn architecture. The loop draws, steps, and yields one
+segment per epoch. It is a generator, so the caller decides what to do with each segment.
 
-Decisions: the W step computes no gradient of the logits and the alpha step none of the weights
-(first order, Eq. 8, no nested optimisation). Every random draw is seeded from where it stands.
+Decisions: the W step computes no gradient of the logits, and the alpha step none of the weights
+(first order, Eq. 8, no nested optimisation). Every random draw is seeded from its position.
 
 Shapes: B batch, E edges, K operations.
 """
@@ -29,17 +29,17 @@ from gdas.schedule import cosine, temperature
 
 
 class Architecture(NamedTuple):
-    """A drawn architecture: for every cell its picks and, in an alpha step, its gate.
+    """A drawn architecture: the operations that run in every cell and, in an alpha step, its gates.
 
     Attributes:
-        picks: for every cell the (edge, operation) pairs that run.
-        gates: for every cell its E x K gate on the device, or None in a W step of hard draws,
-            where it would be 1 at every pick. A cell that is not searched has neither. Where
-            every image has a draw of its own, B x E x K.
-        samples: for every cell which operation each image runs on each edge, B x E on the CPU;
-            None where a batch shares its draw. A smaller last batch uses the first rows.
-        drawn: for every cell the operation drawn on each edge where the undrawn ones run too,
-            times 0; None elsewhere.
+        picks: for every cell, the (edge, operation) pairs that run.
+        gates: for every cell, its E x K gate on the device (B x E x K if every image has its own
+            draw), or None for a cell that is not searched. None in a W step of hard draws, in which
+            the gate would be 1 at every pick.
+        samples: for every cell, the operation that each image runs on each edge, B x E on the CPU;
+            None if the batch shares a draw. A smaller last batch uses the first rows.
+        drawn: for every cell, the operation drawn on each edge, if the undrawn ones run too, times
+            0; else None.
     """
 
     picks: list[list[Pick]]
@@ -49,42 +49,48 @@ class Architecture(NamedTuple):
 
 
 class SearchSettings(Protocol):
-    """What Algorithm 1 reads of a search's settings, and nothing else.
+    """The settings that Algorithm 1 reads, and no others.
 
-    The settings of this package's spaces have it, and so may a class of your own.
-
-    Attributes:
-        seed: of every random stream.
-        epochs: of the whole search.
-        batch_size: most images or columns of text in a step.
-        order: which of a step's two updates comes first.
-        weights, alpha, sampler: the optimisers of W and of the logits, and the draws.
+    The settings classes of this package's spaces have them, and a class of your own may.
     """
 
     @property
-    def seed(self) -> int: ...
+    def seed(self) -> int:
+        """The seed of every random stream."""
+
     @property
-    def epochs(self) -> int: ...
+    def epochs(self) -> int:
+        """How many epochs the search has."""
+
     @property
-    def batch_size(self) -> int: ...
+    def batch_size(self) -> int:
+        """The most images, or columns of text, in a step."""
+
     @property
-    def order(self) -> Literal["weights_first", "alpha_first"]: ...
+    def order(self) -> Literal["weights_first", "alpha_first"]:
+        """Which of a step's two updates comes first."""
+
     @property
-    def weights(self) -> WeightUpdate: ...
+    def weights(self) -> WeightUpdate:
+        """The optimiser of the shared weights W."""
+
     @property
-    def alpha(self) -> AlphaUpdate: ...
+    def alpha(self) -> AlphaUpdate:
+        """The optimiser of the logits."""
+
     @property
-    def sampler(self) -> SamplerConfig: ...
+    def sampler(self) -> SamplerConfig:
+        """How architectures are drawn."""
 
 
 class SearchSpace(Protocol):
-    """What Algorithm 1 needs of a space and its data.
+    """What Algorithm 1 needs from a space and its data.
 
     Attributes:
         weights: the shared network W, on the device.
         cell_types: for every cell of the network, in order, the name of its logits; any other
-            name for a cell that is not searched.
-        device: where the weights are.
+                    name for a cell that is not searched.
+        device: the device of the weights.
     """
 
     weights: nn.Module
@@ -92,31 +98,31 @@ class SearchSpace(Protocol):
     device: torch.device
 
     def steps(self, epoch: int) -> int:
-        """Steps of an epoch, each one W step and one alpha step."""
+        """How many steps an epoch has, each of one W step and one alpha step."""
         ...
 
     def lr_scale(self, epoch: int, step: int) -> float:
-        """Factor on the W step's learning rate: 1, or a text batch's relative length."""
+        """The factor on the W step's learning rate: 1, or a text batch's relative length."""
         ...
 
     def initial_logits(self, generator: torch.Generator) -> dict[str, Tensor]:
-        """E x K logits for every cell type, leaves that require gradients, on the CPU."""
+        """E x K logits for every cell type: leaves that require gradients, on the CPU."""
         ...
 
     def weight_loss(self, architecture: Architecture, epoch: int, step: int) -> BatchLoss:
-        """Loss of the step's batch of D_T."""
+        """The loss of the step's batch of D_T."""
         ...
 
     def alpha_loss(self, architecture: Architecture, epoch: int, step: int) -> BatchLoss:
-        """Loss of the step's batch of D_V."""
+        """The loss of the step's batch of D_V."""
         ...
 
     def drawn_parameters(self, picks: Sequence[Sequence[Pick]]) -> Iterable[nn.Parameter]:
-        """The weights that an architecture uses and another may not."""
+        """The weights that this architecture uses and another one may not use."""
         ...
 
     def derived(self, logits: dict[str, Tensor]) -> tuple[dict[str, float], dict[str, Any]]:
-        """Metrics and details of the cell that the logits stand for."""
+        """Metrics and details of the cell that is derived from the logits."""
         ...
 
 
@@ -133,10 +139,13 @@ def draw_architecture(
     """Draw the whole network's operations.
 
     Args:
-        cell_types: for every cell the key of its logits; cells without logits are not drawn.
-        config: its `scope` says whether cells of one type share a draw, and a batch's images.
-        gate_device: where to put the gates; None: no gates (W step).
-        batch: B, images of the batch, where each has its own draw.
+        cell_types: for every cell, the key of its logits; cells without logits are not drawn.
+        config: its `scope` decides whether cells of one type, and the images of a batch, share a
+            draw.
+        tau: the temperature.
+        generator: the only source of randomness.
+        gate_device: the device for the gates; None: no gates (W step).
+        batch: B, the number of images, if each has its own draw.
     """
     if config.scope == "data_sample":
         return _draw_for_samples(logits, cell_types, tau, generator, gate_device, batch)
@@ -170,7 +179,7 @@ def _draw_for_samples(
     gate_device: torch.device | None,
     batch: int,
 ) -> Architecture:
-    """An operation for every image on every edge of every cell (text after Eq. 9)."""
+    """Draw an operation for every image on every edge of every cell (text after Eq. 9)."""
     picks: list[list[Pick]] = []
     gates: list[Tensor | None] = []
     samples: list[Tensor | None] = []
@@ -198,7 +207,7 @@ def _draw(logits_EK: Tensor, config: SamplerConfig, tau: float, generator: torch
 
 
 def _picks(draw: Draw, config: SamplerConfig) -> list[Pick]:
-    """What runs: the drawn operations, or all where they are mixed or nothing is saved."""
+    """The operations that run: the drawn ones, or all if they are mixed or acceleration is off."""
     if config.relaxation == "hard" and config.acceleration:
         return list(enumerate(draw.operations))
     edges, operations = draw.gate_EK.shape
@@ -206,7 +215,7 @@ def _picks(draw: Draw, config: SamplerConfig) -> list[Pick]:
 
 
 class SearchSteps:
-    """The two steps of Algorithm 1, and all that they change, which is checkpointed."""
+    """The two steps of Algorithm 1, and everything that they change, which is checkpointed."""
 
     def __init__(self, config: SearchSettings, space: SearchSpace) -> None:
         self.config = config
@@ -220,7 +229,7 @@ class SearchSteps:
             momentum=w.momentum,
             weight_decay=w.weight_decay,
             nesterov=w.nesterov,
-            foreach=True,  # the same arithmetic in few launches
+            foreach=True,  # the same arithmetic in fewer kernel launches
         )
         self.alpha_optimizer = torch.optim.Adam(
             list(self.logits.values()), lr=a.lr, betas=a.betas, weight_decay=a.weight_decay
@@ -229,13 +238,14 @@ class SearchSteps:
         self.history: list[dict[str, float]] = []
 
     def state(self) -> State:
+        """Everything that a search needs to go on exactly, to be saved before the next step."""
         return {
             "weights": self.space.weights.state_dict(),
-            # Whether an operation was ever drawn: from then on weight decay moves it.
+            # Whether an operation was ever drawn, since weight decay moves it from then on.
             "has_gradient": [p.grad is not None for p in self.parameters],
             "weight_optimizer": self.weight_optimizer.state_dict(),
             "logits": {kind: a.detach() for kind, a in self.logits.items()},
-            # Enters the next W step's gradient norm where clip_scope is "all".
+            # Part of the next W step's gradient norm if clip_scope is "all".
             "logits_gradient": {kind: a.grad for kind, a in self.logits.items()},
             "alpha_optimizer": self.alpha_optimizer.state_dict(),
             "position": self.position,
@@ -243,10 +253,11 @@ class SearchSteps:
         }
 
     def load(self, state: State) -> None:
+        """Continue from a state; the state itself is not changed by later steps."""
         self.space.weights.load_state_dict(state["weights"])
         for p, has_gradient in zip(self.parameters, state["has_gradient"], strict=True):
             p.grad = torch.zeros_like(p) if has_gradient else None
-        # Optimisers keep the tensors they are given: they get copies.
+        # Optimisers keep the tensors that they are given, so they get copies.
         self.weight_optimizer.load_state_dict(deepcopy(state["weight_optimizer"]))
         for kind, a in self.logits.items():
             a.data.copy_(state["logits"][kind])
@@ -270,7 +281,7 @@ class SearchSteps:
             gate_device=self.space.device if with_gates or all_run else None,
             batch=self.config.batch_size,
         )
-        if architecture.gates is not None and not with_gates:  # values, no gradient
+        if architecture.gates is not None and not with_gates:  # the gates' values, without gradient
             gates = [None if gate is None else gate.detach() for gate in architecture.gates]
             architecture = architecture._replace(gates=gates)
         old = [p.grad for p in self.parameters] if w.undrawn != "skip" else []
@@ -284,9 +295,10 @@ class SearchSteps:
         return batch
 
     def _zero_undrawn(self, old: Sequence[Tensor | None]) -> None:
-        """Weights that were drawn before but not now get a gradient of zero.
+        """Give weights that were drawn before, but not now, a gradient of zero.
 
-        The drawn ones' gradients are new tensors: adding them to zeros would take a launch each.
+        The gradients of drawn weights are new tensors; adding each to zeros would be a kernel
+        launch more.
         """
         zeros = []
         for p, gradient in zip(self.parameters, old, strict=False):
@@ -297,7 +309,7 @@ class SearchSteps:
             torch._foreach_zero_(zeros)
 
     def alpha_step(self, epoch: int, step: int, tau: float) -> BatchLoss:
-        """Update the logits on a batch of D_V; measure only while they are held."""
+        """Update the logits on a batch of D_V; only measure it while the logits are kept fixed."""
         held = epoch < self.config.alpha.warmup_epochs
         sampler = self.config.sampler
         if self.config.alpha.gates == "all" and not held:
@@ -319,8 +331,9 @@ class SearchSteps:
             p.requires_grad_(False)
         try:
             batch = self.space.alpha_loss(architecture, epoch, step)
-            # Not where every edge drew `none`, nor where nothing reaches the output while undrawn
-            # operations run: batch norm of zeros makes gradients of no meaning, and huge ones.
+            # There is no gradient if every edge drew `none`. It is not used either if nothing
+            # reaches the output while undrawn operations run: batch norm of zeros then gives huge
+            # and meaningless gradients.
             cut_off = architecture.drawn is not None and batch.no_path > 0
             if batch.loss.requires_grad and not cut_off:
                 batch.loss.backward()
@@ -344,17 +357,17 @@ def search(
     *,
     checkpoint: State | None = None,
 ) -> Iterator[Segment]:
-    """Search; yields a segment an epoch, whose state resumes the search exactly.
+    """Run a search; yields one segment per epoch, whose state resumes the search exactly.
 
     Source: paper Algorithm 1, section 4.2; settings in gdas.config and the folder of the space.
 
     Args:
         config: a SearchConfig, a TextSearchConfig, a Bench201SearchConfig, or one of your own.
         space: an ImageSpace, TextSpace or Bench201Space, or one of your own.
-        checkpoint: the state of a segment, to go on after it.
+        checkpoint: the state of the segment to continue after; None: start from the beginning.
 
     Raises:
-        FloatingPointError: a loss is not finite; names the epoch.
+        FloatingPointError: a loss is not finite; the error names the epoch.
     """
     run = SearchSteps(config, space)
     if checkpoint is not None:

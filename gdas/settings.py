@@ -1,4 +1,4 @@
-"""What all settings are: frozen dataclasses, by keyword only, whose types say what is allowed.
+"""What all settings are: frozen dataclasses with keyword arguments, whose types give the ranges.
 
     @settings
     class WeightUpdate:
@@ -6,8 +6,8 @@
         momentum: Annotated[float, Interval(ge=0, lt=1)] = 0.9
 
 A value outside its interval raises InputError wherever the object is made: from a file, from the
-command line or in Python. What depends on several fields is checked in the class's own
-`__post_init__`, which runs afterwards, through `require`.
+command line or in Python. What depends on several fields is checked through `require` in the
+class's own `__post_init__`, which runs afterwards.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from gdas.errors import InputError
 T = TypeVar("T")
 
 STRICT = {"extra": "forbid", "strict": True}
-"""Read by pydantic where settings come from a file: no unknown keys, no silent conversion."""
+"""Pydantic's options for settings from a file: no unknown keys, no silent conversion."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """The numbers that a setting may be; NaN is in none.
+    """The numbers that a setting may have; NaN is never among them.
 
     Attributes:
-        gt, ge: more than this, or this and more.
-        lt, le: less than this, or this and less.
+        gt, ge: a lower bound, exclusive or inclusive.
+        lt, le: an upper bound, exclusive or inclusive.
     """
 
     gt: float | None = None
@@ -70,10 +70,10 @@ BelowOne = Annotated[float, Interval(ge=0, lt=1)]
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field,))
 def settings(cls: type[T]) -> type[T]:
-    """Make a class settings: a frozen dataclass whose fields' intervals are checked.
+    """Turn a class into settings: a frozen dataclass whose fields' intervals are checked.
 
-    Raises, whenever such an object is made:
-        InputError: `key=value: must be ...` of the first field outside its interval.
+    Making such an object raises InputError, `key=value: must be ...`, for the first field outside
+    its interval.
     """
     intervals = ranges(cls)
     checks_itself = getattr(cls, "__post_init__", None)
@@ -99,7 +99,7 @@ def settings(cls: type[T]) -> type[T]:
 
 
 def ranges(cls: type) -> dict[str, tuple[Interval, bool]]:
-    """For every field that has one its interval, and whether the field may be None instead.
+    """The interval of every field that has one, and whether the field may be None instead.
 
     The interval of a tuple is that of each of its values.
     """

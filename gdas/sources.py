@@ -1,12 +1,12 @@
-"""Where every setting comes from: what the paper says of it, where, and what it can change.
+"""The source of every setting: what the paper says about it, where, and what it can change.
 
-Three sources disagree: the paper (CVPR 2019), the authors' code of 2019, from whose time the
-published cells are, and their re-implementation of 2020. Their values are in the presets of
-gdas.presets and are not repeated here. SOURCES says of every setting whether the paper gives it;
-NOT_SOURCED names those that no source has, and why. A new setting belongs in one of the two, which
-a test holds. NOT_SETTINGS are places where the sources disagree and this project has no setting.
+There are three sources, which disagree: the paper (CVPR 2019), the authors' code of 2019, from the
+time of the published cells, and their re-implementation of 2020. Their values are in the presets of
+gdas.presets and are not repeated here. SOURCES says for every setting whether the paper gives it;
+NOT_SOURCED has those that no source has, and why. A new setting belongs in one of the two, which a
+test checks. NOT_SETTINGS are points on which the sources disagree and this project has no setting.
 
-orchestrator.paper.deviations makes the lines of a report of it.
+orchestrator.paper.deviations makes lines of the report from this.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from gdas.rnn.config import TextSearchConfig, TextTrainConfig
 
 @dataclass(frozen=True)
 class Says:
-    """What the paper says of a setting.
+    """What the paper says about a setting.
 
     Attributes:
         text: for the reader.
-        value: the setting's value by the paper's letter; None where it gives no such value.
+        value: the setting's value by the letter of the paper; None if it gives no such value.
     """
 
     text: str
@@ -33,7 +33,7 @@ class Says:
 PRESET = Says("the value of the preset `paper`")
 SILENT = Says("silent")
 UNRECORDED = Says("not recorded here")
-"""The value is the authors' code's; whether the paper gives one too has not been written down."""
+"""The value is from the authors' code; whether the paper gives one too was not checked."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,11 @@ class Source:
     """A setting's source.
 
     Attributes:
-        key: dotted, below its settings class.
-        paper: PRESET, SILENT, UNRECORDED, or what it says that no preset can hold.
-        why: where the sources say so, and where they leave a choice, why this one.
-        touches: the numbers that it can change; None: those of TOUCHES.
-        also: values that are the paper's too, in other rows of its tables.
+        key: the setting's dotted key, below its settings class.
+        paper: PRESET, SILENT, UNRECORDED, or what the paper says that no preset can have.
+        why: where the sources say so and, if they leave a choice, the reason for this one.
+        touches: the numbers that it can change; None: those in TOUCHES.
+        also: further values that the paper has, in other rows of its tables.
     """
 
     key: str
@@ -57,12 +57,16 @@ class Source:
 
 @dataclass(frozen=True)
 class NotASetting:
-    """A place where sources disagree and this project does one thing.
+    """A point on which the sources disagree and this project does one thing.
 
     Attributes:
-        configs: the settings classes of the jobs that it belongs to.
-        paper: its value, where it has one, is compared with ours.
-        code_2019, code_2020: None: as ours.
+        key: the name of the point.
+        configs: the settings classes of the jobs that it applies to.
+        ours: what this project does.
+        paper: what the paper says; its value, if there is one, is compared with `ours`.
+        why: where the sources say so, and the reason for ours.
+        code_2019, code_2020: what the authors' codes do; None: the same as `ours`.
+        touches: the numbers that it can change; None: those in TOUCHES.
         only: (dotted key, value) that a search's settings must have for it to matter.
     """
 
@@ -255,7 +259,7 @@ SOURCES: dict[type, tuple[Source, ...]] = {
 }
 
 _TASK = "which kind of job it is"
-_CONSTANTS = "constants of the data set, which has a line of its own"
+_CONSTANTS = "constants of the data set, which has its own line"
 _FORMAT = "how the images are stored"
 _CHECKSUM = "any: other files than the published ones; they have a name of their own in job ids"
 _SEED = "names the run; results are reported by seed"
@@ -279,7 +283,7 @@ _OF_TEXT = {
     "precision": _PRECISION,
     "data.format": "a known text or your own files",
     "data.checksum": _CHECKSUM,
-    "data.min_count": "of your own text; known texts are taken as they are",
+    "data.min_count": "your own text only; known texts are used as they are",
 }
 
 NOT_SOURCED: dict[type, dict[str, str]] = {
@@ -290,21 +294,22 @@ NOT_SOURCED: dict[type, dict[str, str]] = {
         "compared_cells": _COMPARED,
         "compared_images": _COMPARED,
         "compile": _ROUNDING,
+        "execution": _ROUNDING,
     },
     TrainConfig: _OF_IMAGES
     | {
-        "segments_per_epoch": "where checkpoints fall; the weights do not depend on it",
+        "segments_per_epoch": "how often checkpoints are saved; the weights do not depend on it",
         "evaluate_every": "how often is looked, not what is trained",
         "compile": _ROUNDING,
     },
     TextSearchConfig: _OF_TEXT
     | {
-        "alpha.images": "of image searches; a recurrent search reads the validation text in order",
+        "alpha.images": "image searches only; a recurrent search reads the text in order",
         "sampler.scope": "a recurrent network has one cell, so all scopes are the same",
     },
     TextTrainConfig: _OF_TEXT
     | {
-        "restarts": "acts only where a run has diverged; the authors' code has no limit",
+        "restarts": "only matters if a run has diverged; the authors' code has no limit",
         "compile": _ROUNDING,
     },
 }

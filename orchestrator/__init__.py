@@ -1,1 +1,1 @@
-"""What runs where: the paper's experiments as a graph of jobs on Ray, tracked in MLflow."""
+"""The paper's experiments as a graph of jobs on Ray, tracked in MLflow."""

@@ -1,4 +1,4 @@
-"""A cell by itself: `python -m orchestrator.cell show|draw|count|convert CELL`. No Ray."""
+"""Look at a single cell: `python -m orchestrator.cell show|draw|count|convert CELL`. No Ray."""
 
 from __future__ import annotations
 
@@ -16,23 +16,17 @@ import torch
 
 import gdas.genotype
 from gdas.bench201.genotype import EDGES, Bench201Genotype
+from gdas.cell_json import Edge
+from gdas.cnn.genotype import EDGES_PER_NODE, PUBLISHED, Genotype, all_nodes
 from gdas.cnn.layout import Stem
 from gdas.cnn.network import Network
 from gdas.drawing.draw import FIXED_REDUCTION, draw, draw_fixed_reduction
 from gdas.errors import InputError, one_line
 from gdas.files import write_text
-from gdas.genotype import (
-    EDGES_PER_NODE,
-    PUBLISHED,
-    PUBLISHED_RECURRENT,
-    AnyGenotype,
-    Edge,
-    Genotype,
-    RecurrentGenotype,
-    all_nodes,
-)
+from gdas.genotype import AnyGenotype
 from gdas.genotype_text import darts_text
 from gdas.metrics import count_multiply_adds, count_parameters
+from gdas.rnn.genotype import PUBLISHED_RECURRENT, RecurrentGenotype
 from gdas.rnn.language_model import LanguageModel
 from orchestrator.store.recorded import open_recorded
 from orchestrator.store.storage import is_address
@@ -44,22 +38,22 @@ FORMATS = (".svg", ".png", ".pdf")
 
 
 def _names(names: Sequence[str], indent: str) -> str:
-    """Names in lines of the epilog's width."""
+    """Names, wrapped to the width of the help text."""
     return textwrap.fill(
         ", ".join(names), 98, initial_indent=indent, subsequent_indent=indent
     ).strip()
 
 
 CONVERSIONS = {".json": "gdas", ".txt": "darts"}
-"""The form that a file of such an ending is written in."""
+"""The format of a file, by its ending."""
 
 MORE = f"""CELL is one of
   a published name     {_names([*PUBLISHED, *PUBLISHED_RECURRENT], " " * 23)}
   a genotype file      cell.json: ours, or what other projects write: the text Genotype(normal=...)
                        of DARTS and its followers, such as a line of a log; its fields as a
                        dictionary or as JSON; a NAS-Bench-201 cell |op~0|+|op~0|op~1|+...
-  FILE:NAME            of several in a Python file: genotypes.py:PC_DARTS_cifar
-  such a text itself   "Genotype(normal=[...], normal_concat=range(2, 6), reduce=[...], ...)"
+  FILE:NAME            one of several in a Python file: genotypes.py:PC_DARTS_cifar
+  the text itself      "Genotype(normal=[...], normal_concat=range(2, 6), reduce=[...], ...)"
   OUT:SEARCH           the cell that a study selected, such as runs/smoke:gdas-frc or
                        s3://BUCKET/runs/paper:gdas-frc
   {FIXED}      the hand-made reduction cell of the paper's Fig. 3 (show and draw)
@@ -74,8 +68,8 @@ examples:
   python -m orchestrator.cell count GDAS_F1 --stem imagenet     and its ImageNet network
   python -m orchestrator.cell count cell.json --channels 16 --normals-per-block 2 --image-size 64
 
-Multiply-adds count convolutions and linear layers, parameters leave out the auxiliary head: both as
-the authors count, so the figures stand beside the paper's."""
+Multiply-adds count convolutions and linear layers; parameters leave out the auxiliary head. The
+authors count in the same way, so the figures can be compared with the paper's."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -100,8 +94,8 @@ def parser() -> argparse.ArgumentParser:
         "--as",
         dest="form",
         choices=tuple(CONVERSIONS.values()),
-        help="convert: gdas, our JSON file (default of .json), or darts, the text Genotype(...), "
-        "of a NAS-Bench-201 cell its string (default)",
+        help="convert: gdas, our JSON file (default for .json), or darts, the text Genotype(...), "
+        "for a NAS-Bench-201 cell its string (default)",
     )
     count = parser.add_argument_group("count")
     count.add_argument("--stem", choices=get_args(Stem), default="cifar", help="default: cifar")
@@ -123,10 +117,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def find_cell(named: str) -> AnyGenotype:
-    """The cell of a published name, a genotype file, FILE:NAME, OUT:SEARCH, or a genotype's text.
+    """Find a cell by published name, genotype file, FILE:NAME, OUT:SEARCH, or a genotype's text.
 
     Raises:
-        InputError: there is none; says what can be named.
+        InputError: there is no such cell.
     """
     published: dict[str, AnyGenotype] = {**PUBLISHED, **PUBLISHED_RECURRENT}
     if named in published:
@@ -151,7 +145,7 @@ def find_cell(named: str) -> AnyGenotype:
 def _is_file(named: str) -> bool:
     try:
         return Path(named).is_file()
-    except OSError:  # longer than names can be: a genotype's text
+    except OSError:  # too long for a file name, so it is a genotype's text
         return False
 
 
@@ -192,7 +186,7 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _word(named: str) -> str:
-    """A CELL as a word of a command line."""
+    """Quote a CELL for a command line."""
     return shlex.quote(named)
 
 
@@ -221,7 +215,7 @@ SOURCES = ("c_{k-2}", "c_{k-1}")
 
 
 def in_words(cell: AnyGenotype) -> list[str]:
-    """A line a node or state."""
+    """Describe a cell, with one line per node or state."""
     if isinstance(cell, RecurrentGenotype):
         lines = [
             f"  state {i + 1} = {name} of state {source}"
@@ -277,7 +271,7 @@ MOST = {
     "hidden": 100_000,
     "vocabulary": 100_000_000,
 }
-"""Beyond these a network's sizes leave the range of whole numbers, or counting takes for ever."""
+"""Larger values overflow the sizes of tensors, or counting takes too long."""
 
 
 def _count(options: argparse.Namespace) -> int:

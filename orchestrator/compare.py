@@ -1,6 +1,7 @@
-"""Studies side by side: `python -m orchestrator.compare OUT1 OUT2 ...`. From records alone, no Ray.
+"""Compare studies: `python -m orchestrator.compare OUT1 OUT2 ...`. From records alone, no Ray.
 
-What differs in their settings and versions, then every job's main figure in a column a study.
+It prints the settings and versions that differ, then every job's main figure, with one column per
+study.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 from gdas.errors import InputError
-from orchestrator.experiment.study import TITLES, Job, Study, flat
+from orchestrator.experiment.kinds import KINDS
+from orchestrator.experiment.study import Job, Study, flat
 from orchestrator.store.recorded import open_recorded
 from orchestrator.store.results import Result, Trained
 from orchestrator.store.store import Store
@@ -24,7 +26,7 @@ MORE = """examples:
   python -m orchestrator.compare runs/*                 all of them
 
 Settings are compared by their dotted keys, as you would write them on the command line. Two jobs
-with one id had equal settings and data: the same computation, so their weights should agree."""
+with the same id had equal settings and data, so their weights should be equal."""
 
 WIDEST = 44
 ABSENT, OPEN = "-", "not done"
@@ -69,9 +71,15 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def differing(settings: Sequence[dict[str, str]]) -> list[tuple[str, ...]]:
-    """(key, value in each study) wherever they are not equal.
+    """The settings that are not equal in all studies.
 
-    A search or a final that some studies have not at all is one line.
+    A search or a final that some studies lack is one line.
+
+    Args:
+        settings: dotted keys and values, of every study.
+
+    Returns:
+        Rows of the key and its value in each study.
     """
     parts = sorted({key.rpartition(".")[0] for found in settings for key in found})
     parts = [".".join(part.split(".")[:2]) for part in parts if part.count(".") >= 1]
@@ -98,10 +106,10 @@ Opened = Sequence[tuple[Store, Study]]
 
 
 def results(opened: Opened) -> list[tuple[str, ...]]:
-    """(job's label and figure, its value in each study), finals first."""
+    """Rows of a job's label and figure, and its value in each study; finals first."""
     rows: list[tuple[str, ...]] = []
     labels = {job.label: job.kind for _, study in opened for job in study}
-    order = list(dict.fromkeys(("train", "select", *TITLES)))
+    order = list(dict.fromkeys(("train", "select", *KINDS)))
     for label in sorted(labels, key=lambda label: order.index(labels[label])):
         found = [_figures(label, store, study) for store, study in opened]
         for figure in dict.fromkeys(key for figures in found for key in figures):
@@ -111,11 +119,11 @@ def results(opened: Opened) -> list[tuple[str, ...]]:
 
 
 def _figures(label: str, store: Store, study: Study) -> dict[str, str]:
-    """A job's figures as text; none where there is no such job."""
+    """A job's figures as text; empty if there is no such job."""
     job = next((job for job in study if job.label == label), None)
     if job is None:
         return {}
-    if job.kind == "select":
+    if job.in_driver:
         record = store.selection(job)
         if record is None:
             return {"": OPEN}
@@ -147,7 +155,7 @@ def _of_result(result: Result) -> dict[str, str]:
 
 
 def same_jobs(opened: Opened) -> str:
-    """Whether jobs that are one computation ended with the same weights."""
+    """Whether jobs that are the same computation ended with the same weights, as a sentence."""
     digests: dict[str, list[str]] = {}
     labels: dict[str, str] = {}
     for store, study in opened:
@@ -169,7 +177,7 @@ def same_jobs(opened: Opened) -> str:
 
 
 def _digest(store: Store, job: Job) -> str | None:
-    result = store.folder(job).result(Trained) if job.kind != "select" else None
+    result = store.folder(job).result(Trained) if not job.in_driver else None
     return None if result is None else result.get("digest")
 
 

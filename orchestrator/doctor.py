@@ -1,6 +1,6 @@
-"""What would go wrong, before it does: `python -m orchestrator.doctor [EXPERIMENT]`. No Ray.
+"""Find what would go wrong in advance: `python -m orchestrator.doctor [EXPERIMENT]`. No Ray.
 
-Reads and measures; writes nothing but a probe file in the output folder's place, which it removes.
+It only reads and measures, except for a probe file in the output folder, which it removes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-from typing import Literal, NamedTuple, cast
+from typing import Literal, cast
 
 import torch
 from packaging.requirements import Requirement
@@ -28,8 +28,7 @@ from gdas.data.shard_index import open_index
 from gdas.data.source import Split
 from gdas.data.text import text_counts, text_identity
 from gdas.errors import InputError, one_line
-from orchestrator.cost.estimate import estimated_seconds
-from orchestrator.cost.ram import PROCESS, estimated_bytes
+from orchestrator.cost.estimate import PROCESS, estimated_bytes, estimated_seconds
 from orchestrator.experiment.config import Experiment
 from orchestrator.experiment.load import experiment_of
 from orchestrator.experiment.study import Job
@@ -44,29 +43,17 @@ from orchestrator.terminal.command import (
     run_command,
     say_next,
 )
-from orchestrator.terminal.words import clock
+from orchestrator.terminal.words import Finding, clock
 
 MORE = """examples:
   python -m orchestrator.doctor                             for the smoke experiment
   python -m orchestrator.doctor paper --data ~/data --out /scratch/paper
   python -m orchestrator.doctor laptop search.resources.cpus=1
 
-Each line begins with ok, note or BAD, and what is not ok ends with the fix."""
+Each line begins with ok, note or BAD; a line that is not ok ends with the fix."""
 
 GIB = 2**30
 DISTRIBUTION = "gdas-reproduction"
-
-
-class Finding(NamedTuple):
-    """One line.
-
-    Attributes:
-        fix: what to do; "" where all is well.
-    """
-
-    level: Literal["ok", "note", "BAD"]
-    what: str
-    fix: str = ""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -103,8 +90,7 @@ def _doctor(options: argparse.Namespace) -> int:
         print(title)
         for finding in findings:
             bad += finding.level == "BAD"
-            fix = f" -> {finding.fix}" if finding.fix else ""
-            print(f"  {finding.level:4}  {finding.what}{fix}", flush=True)
+            print(f"  {finding.line()}", flush=True)
     words = " ".join([*options.words, *(f"--data {options.data}" for _ in [0] if options.data)])
     command = f"python -m orchestrator.reproduce_paper {words or experiment.name}"
     if options.out:
@@ -137,7 +123,7 @@ def versions() -> Iterator[Finding]:
 
 
 def _requirements() -> list[Requirement]:
-    """What pyproject.toml asks for, from the checkout or from the installed package."""
+    """The dependencies in pyproject.toml, from the checkout or from the installed package."""
     pyproject = Path(__file__).resolve().parent.parent / "pyproject.toml"
     if pyproject.is_file():
         lines = tomllib.loads(pyproject.read_text())["project"]["dependencies"]
@@ -151,7 +137,7 @@ def _requirements() -> list[Requirement]:
 
 
 def storage(address: str) -> Iterator[Finding]:
-    """Whether OUT can be written to, and has room."""
+    """Whether OUT can be written to, and how much room it has."""
     if is_address(address):
         yield _object_store(address, "--out")
         return
@@ -222,11 +208,11 @@ def mlflow(uri: str | None, out: str) -> Iterator[Finding]:
 
 
 def _folder(named: str) -> Path:
-    """The data folder; of an address one with what tells the content of the data sets there."""
+    """The data folder; for an address, a folder with the files that identify its data sets."""
     try:
         return described(named) if is_address(named) else Path(named).resolve()
     except InputError:
-        return cache_folder() / "data" / "nothing"  # that it cannot be read was said before
+        return cache_folder() / "data" / "nothing"  # the error was reported by `_data`
 
 
 def _data(experiment: Experiment, named: str | None) -> Iterator[Finding]:
@@ -242,7 +228,7 @@ def _data(experiment: Experiment, named: str | None) -> Iterator[Finding]:
 
 
 def data_sets(experiment: Experiment, folder: Path) -> Iterator[Finding]:
-    """Whether each data set that a job reads is there, and is what was published."""
+    """Whether each data set that a job reads is there, with the published checksums."""
     wanted: dict[str, AnyImageData | TextData] = {}
     specs = (experiment.searches, experiment.finals, experiment.measures)
     for spec in (one for named in specs for one in named.values()):
@@ -325,7 +311,7 @@ def _published(name: str, files: list[tuple[Path, str]], folder: Path) -> Findin
 
 
 def jobs(experiment: Experiment, data: Path) -> Iterator[Finding]:
-    """Whether this machine has what each job needs; jobs with equal needs are one line."""
+    """Whether this machine has what each job needs; jobs with equal needs share a line."""
     cores, memory = usable_cores(), usable_memory()
     devices = [
         (torch.cuda.get_device_name(i), torch.cuda.get_device_properties(i).total_memory)
@@ -339,17 +325,16 @@ def jobs(experiment: Experiment, data: Path) -> Iterator[Finding]:
         yield Finding("BAD", str(problem), "see above")
         return
     groups: dict[tuple[str, ...], list[Job]] = {}
-    for job in study:
-        if job.kind != "select":
-            shown = (f"{estimated_bytes(job):.2g}", clock(estimated_seconds(job)))
-            groups.setdefault((job.kind, str(job.cost), *shown), []).append(job)
+    for job in study.in_cluster:
+        shown = (f"{estimated_bytes(job):.2g}", clock(estimated_seconds(job)))
+        groups.setdefault((job.kind, str(job.cost), *shown), []).append(job)
     for alike in groups.values():
         yield _job(alike, cores, memory, devices)
 
 
 def _job(alike: list[Job], cores: int, memory: float, devices: list[tuple[str, int]]) -> Finding:
     job = alike[0]
-    workers = job.resources.get("workers", 1)
+    workers = job.workers
     each = estimated_bytes(job)
     cost = ", ".join(f"{value:g} {key}" for key, value in job.cost.items() if value)
     others = f" and {len(alike) - 1} alike" if len(alike) > 1 else ""
@@ -360,8 +345,8 @@ def _job(alike: list[Job], cores: int, memory: float, devices: list[tuple[str, i
         f"{job.label}{others}: {cost}, about {need / GIB:.1f} GiB {where}"
         f"{' a worker' if cuda and workers > 1 else ''}, roughly {clock(estimated_seconds(job))}"
     )
-    spec = "finals" if job.kind == "train" else "searches"
-    key = "workers, cpus_per_worker" if job.kind == "train" else "cpus"
+    spec = job.of.section
+    key = "workers, cpus_per_worker" if "workers" in job.resources else "cpus"
     if cuda and len(devices) < job.cost["GPU"]:
         return Finding(
             "BAD",
@@ -373,7 +358,7 @@ def _job(alike: list[Job], cores: int, memory: float, devices: list[tuple[str, i
             "BAD", what, f"more cores than here: lower {spec}.*.resources ({key}), or --address"
         )
     room = max((size for _, size in devices), default=0) if cuda else memory
-    # Several that share a GPU, or the cores, share the memory too.
+    # Jobs that share a GPU, or the cores, share the memory too.
     together = _together(job, cores, len(alike))
     if need * together > room:
         fix = f"may be killed for memory with {together} at once: lower recipe.batch_size, or ask "
@@ -382,19 +367,19 @@ def _job(alike: list[Job], cores: int, memory: float, devices: list[tuple[str, i
 
 
 def _together(job: Job, cores: int, alike: int) -> int:
-    """How many of these jobs one machine, or one GPU, takes at once."""
+    """How many of these jobs run on one machine, or on one GPU, at the same time."""
     share = job.resources.get("gpus", job.resources.get("gpus_per_worker", 0))
     held = share if share else job.cost["CPU"] / cores
     return max(1, min(alike, int(1 / held) if held else alike))
 
 
 def usable_cores() -> int:
-    """Cores that this process may use."""
+    """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def usable_memory() -> float:
-    """Bytes of memory, of the machine or of the container's limit."""
+    """Bytes of memory that this process may use: the machine's, or the container's limit."""
     total = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:

@@ -1,7 +1,8 @@
-"""Old job folders: `python -m orchestrator.jobs list|remove OUT`. No Ray.
+"""List or remove old job folders: `python -m orchestrator.jobs list|remove OUT`. No Ray.
 
-A changed setting gives a job a new id and a new folder; the old one stays, so that setting it back
-costs nothing. What no job of the study's own settings needs can be removed here.
+A changed setting gives a job a new id and a new folder. The old folder stays, so that changing the
+setting back costs nothing. This command can remove the folders that no job of the study's present
+settings needs.
 """
 
 from __future__ import annotations
@@ -33,29 +34,36 @@ from orchestrator.terminal.command import (
 from orchestrator.terminal.words import columns
 
 MORE = """examples:
-  python -m orchestrator.jobs list runs/smoke           what is there, and what is old
+  python -m orchestrator.jobs list runs/smoke           lists the old folders
   python -m orchestrator.jobs remove runs/smoke         asks, then removes the old folders
   python -m orchestrator.jobs remove runs/smoke --yes   does not ask
 
-Old is a folder that no job of the study's settings (OUT/study.json) needs, --only or not. Removing
-it frees its disk; a setting that is changed back would then be computed again."""
+A folder is old if no job of the study's settings (OUT/study.json) needs it, with or without --only.
+Removing it frees its disk space; if a setting is changed back, its jobs run again."""
 
 
 @dataclass(frozen=True)
 class Old:
-    """A job folder that no job of the plan needs."""
+    """A job folder that no job of the study's settings needs.
+
+    Attributes:
+        name: the folder's name.
+        bytes: its size.
+        done: whether it has a result.
+        written: when a file in it was last written, in seconds since 1970.
+    """
 
     name: str
     bytes: int
     done: bool
-    written: float  # when last, in seconds since the epoch
+    written: float
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's options."""
     parser = command_parser(
         "orchestrator.jobs",
-        "Job folders of a study that its present settings do not need.",
+        "List or remove job folders of a study that its present settings do not need.",
         MORE,
         done="done",
     )
@@ -109,13 +117,13 @@ def _jobs(options: argparse.Namespace) -> int:
 
 
 def old_folders(store: Store, study: Study, there: Mapping[str, Mapping[str, Stamp]]) -> list[Old]:
-    """Job folders of ids that the study's whole settings do not have.
+    """Job folders whose ids the study's whole settings do not have.
 
     Args:
-        there: as `Store.job_files` gives them.
+        there: as `Store.job_files` returns them.
 
     Raises:
-        InputError: what the settings need cannot be known, so nothing is safe to remove.
+        InputError: it cannot be known which folders are needed, so none is safe to remove.
     """
     kept = {job.id for job in whole_plan(store, study)}
     if any(job.id not in kept for job in study):
@@ -136,7 +144,7 @@ def old_folders(store: Store, study: Study, there: Mapping[str, Mapping[str, Sta
 
 
 def whole_plan(store: Store, study: Study) -> Study:
-    """All jobs of the settings in study.json; a start with --only writes down a part of them."""
+    """All jobs of the settings in study.json, which lists only a part of them after --only."""
     settings = store.study().get("settings")
     try:
         experiment = decode(Experiment, settings, "settings")
@@ -149,7 +157,7 @@ def whole_plan(store: Store, study: Study) -> Study:
 
 
 def _data_folder(store: Store, study: Study) -> Path:
-    """Where the study's jobs found their data; of an address, what tells their content."""
+    """Where the study's jobs found their data; for an address, the files that identify the data."""
     for job in study:
         try:
             address = str(store.folder(job).settings()["environment"]["data"])

@@ -1,10 +1,11 @@
-"""The MLflow server of a cluster's head: `python -m orchestrator.mlflow_server --folder DIR
---backup s3://BUCKET/PREFIX`.
+"""The MLflow server of a cluster's head.
 
-Its database is a file of the head, because SQLite does not work on shared or object storage. A copy
-goes to the backup every few minutes and at the end, taken by SQLite itself, so that it is whole
-whatever the server is doing; a new head begins from the newest copy. What a crash costs is nothing:
-a study's driver sends again whatever MLflow does not have.
+Usage: `python -m orchestrator.mlflow_server --folder DIR --backup s3://BUCKET/PREFIX`.
+
+The database is a file on the head, because SQLite does not work on shared or object storage. Every
+few minutes and at the end, a copy goes to the backup. SQLite makes the copy, so it is consistent
+whatever the server is doing. A new head starts from the newest copy. A crash loses nothing: a
+study's driver uploads again whatever MLflow does not have.
 """
 
 from __future__ import annotations
@@ -32,15 +33,17 @@ ENVIRONMENT = {
 MORE = """examples:
   python -m orchestrator.mlflow_server --folder /var/lib/mlflow --backup s3://BUCKET/mlflow
 
-A new machine begins from the newest copy. Studies find it with
-mlflow.tracking_uri=http://127.0.0.1:5000; SIGTERM copies once more and ends it."""
+A new machine starts from the newest copy. Studies on the head use the server with
+mlflow.tracking_uri=http://127.0.0.1:5000. SIGTERM copies the database once more and ends it."""
 
 
 def server_command(database: Path, artifacts: str, port: int) -> list[str]:
-    """A tracking server on this machine's loopback alone, to be run with ENVIRONMENT.
+    """The command of a tracking server that listens only on this machine; run it with ENVIRONMENT.
 
     Args:
-        artifacts: where it puts them, through itself: a folder or an address.
+        database: the SQLite file.
+        artifacts: the folder or address in which the server keeps artifacts.
+        port: the port.
     """
     return [
         *(sys.executable, "-m", "mlflow", "server", "--workers", "1"),
@@ -51,7 +54,11 @@ def server_command(database: Path, artifacts: str, port: int) -> list[str]:
 
 
 def restore(folder: Path, backup: Storage) -> bool:
-    """Begin from the newest copy where this machine has no database; whether there was one."""
+    """Fetch the newest copy if this machine has no database.
+
+    Returns:
+        Whether a copy was fetched.
+    """
     if (folder / DATABASE).exists():
         return False
     try:
@@ -62,10 +69,10 @@ def restore(folder: Path, backup: Storage) -> bool:
 
 
 def back_up(folder: Path, backup: Storage) -> None:
-    """Copy the database as it stands between two transactions.
+    """Copy the database to the backup, in a consistent state.
 
     Raises:
-        OSError: the store does not answer; the copy there stays as it was.
+        OSError: the store does not answer; the earlier copy there is unchanged.
     """
     copy = folder / f"{DATABASE}.copy"
     source, target = sqlite3.connect(folder / DATABASE), sqlite3.connect(copy)
@@ -79,7 +86,7 @@ def back_up(folder: Path, backup: Storage) -> None:
 
 
 def serve(folder: Path, backup: Storage, port: int, every_s: float = EVERY_S) -> int:
-    """Run the server until it ends or SIGTERM comes; returns the exit code."""
+    """Run the server until it ends or SIGTERM arrives; returns the exit code."""
     folder.mkdir(parents=True, exist_ok=True)
     restore(folder, backup)
     server = subprocess.Popen(
@@ -108,12 +115,12 @@ def parser() -> argparse.ArgumentParser:
     """The command's options."""
     parser = command_parser(
         "orchestrator.mlflow_server",
-        "An MLflow server on this machine whose database is copied to an object store.",
+        "Run an MLflow server on this machine, and copy its database to an object store.",
         MORE,
         done="the server ended well",
-        failed="or more: what the server ended with",
+        failed="or more: the server's own exit code",
     )
-    parser.add_argument("--folder", type=Path, required=True, help="for its database")
+    parser.add_argument("--folder", type=Path, required=True, help="folder of its database")
     parser.add_argument(
         "--backup", required=True, help="s3://BUCKET/PREFIX, for copies and artifacts"
     )

@@ -1,8 +1,8 @@
-"""Every machine of a Ray cluster, looked at from itself: `python -m orchestrator.nodes`.
+"""Check every machine of a Ray cluster from itself: `python -m orchestrator.nodes`.
 
-What `orchestrator.doctor` is for one machine, in a line a machine: whether it runs the same code
-and packages as the head, sees the GPUs that Ray would hand out there, and reads and writes the
-output folder that the others see.
+It does what `orchestrator.doctor` does for one machine, with a line for each: whether the machine
+has the same code and packages as the head, sees the GPUs that Ray assigns there, and reads and
+writes the output folder that the other machines use.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from gdas.errors import InputError, one_line
-from orchestrator.doctor import GIB, Finding, usable_cores, usable_memory
+from orchestrator.doctor import GIB, usable_cores, usable_memory
 from orchestrator.store.storage import is_address, open_storage
 from orchestrator.terminal.command import (
     add_address,
@@ -29,18 +29,19 @@ from orchestrator.terminal.command import (
     run_command,
     say_next,
 )
+from orchestrator.terminal.words import Finding
 
 MORE = """examples:
   python -m orchestrator.nodes --address auto --out s3://BUCKET/gdas/runs
   python -m orchestrator.nodes --address 10.0.0.1:6379 --out /shared/runs
 
-A line for each machine that has joined; a cluster that starts machines when jobs wait for them has
-only its head before, so look again while a study runs."""
+There is a line for each machine that has joined. An autoscaling cluster has only its head until
+jobs wait for machines, so run this again while a study runs."""
 
 PATIENCE_S = 90.0
-"""How long a machine may take: it may import PyTorch for the first time."""
+"""How long a machine may take, in seconds: it may import PyTorch for the first time."""
 SAME = ("python", "torch", "ray", "pyarrow", "numpy", "code")
-"""What must be equal on all machines."""
+"""Keys of a report that must be equal on all machines."""
 Report = dict[str, Any]
 
 
@@ -64,8 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _nodes(options: argparse.Namespace) -> int:
-    from orchestrator.nodes import report  # by its name, so that machines run code of their own
-    from orchestrator.run.ray_study import on_every_node, ray_cluster
+    from orchestrator.nodes import report  # imported, so that Ray pickles only its name
+    from orchestrator.run.machines import on_every_node, ray_cluster
 
     address, out = options.address, options.out
     mark = f".gdas-nodes-{uuid.uuid4().hex[:8]}"
@@ -85,8 +86,7 @@ def _nodes(options: argparse.Namespace) -> int:
     for node, answer in answers:
         found = finding(node, answer, here)
         bad += found.level == "BAD"
-        fix = f" -> {found.fix}" if found.fix else ""
-        print(f"{found.level:4}  {found.what}{fix}", flush=True)
+        print(found.line(), flush=True)
     gpus = sum(node["Resources"].get("GPU", 0) for node, _ in answers)
     cpus = sum(node["Resources"].get("CPU", 0) for node, _ in answers)
     print(f"{len(answers)} machines, {cpus:g} CPUs and {gpus:g} GPUs for jobs; {bad} bad")
@@ -96,10 +96,11 @@ def _nodes(options: argparse.Namespace) -> int:
 
 
 def report(out: str, mark: str) -> Report:
-    """What this machine is.
+    """Describe this machine.
 
     Args:
-        mark: a file that is in the output folder if it is the one that the head has.
+        out: the output folder.
+        mark: a file that is in the output folder if this machine has the same one as the head.
     """
     import torch
 
@@ -119,7 +120,7 @@ def report(out: str, mark: str) -> Report:
 
 
 def code_digest() -> str:
-    """Of the project's own files on this machine."""
+    """A hash of the project's own files on this machine."""
     digest, root = hashlib.sha256(), Path(__file__).resolve().parent.parent
     for path in sorted([*root.glob("gdas/**/*.py"), *root.glob("orchestrator/**/*.py")]):
         digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
@@ -127,12 +128,12 @@ def code_digest() -> str:
 
 
 def finding(node: Mapping[str, Any], answer: Report | str, here: Report) -> Finding:
-    """One machine's line.
+    """The line about one machine.
 
     Args:
-        node: as Ray describes it.
+        node: Ray's description of it.
         answer: its report, or why there is none.
-        here: the report of the machine that asks, which the others must equal.
+        here: the report of the calling machine, which the others must equal.
     """
     name = str(node["NodeManagerAddress"])
     if isinstance(answer, str):
@@ -165,7 +166,7 @@ def finding(node: Mapping[str, Any], answer: Report | str, here: Report) -> Find
 
 
 def _storage_fault(out: str, mark: str) -> str:
-    """What keeps this machine from sharing the output folder; "" where nothing does."""
+    """Why this machine does not share the output folder; "" if it does."""
     own = f"{mark}-{uuid.uuid4().hex[:8]}"
     try:
         _put(out, own)

@@ -1,7 +1,7 @@
-"""The command line: `python -m orchestrator.reproduce_paper [EXPERIMENT] [key=value ...]`.
+"""Run an experiment: `python -m orchestrator.reproduce_paper [EXPERIMENT] [key=value ...]`.
 
-Everything that can be wrong is checked before anything starts. The same command again goes on
-where the last one stopped.
+Settings and data are checked before anything starts. The same command, run again, goes on where the
+last one stopped.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from gdas.data.settings import TableData
 from gdas.errors import InputError, one_line
@@ -29,7 +30,7 @@ from orchestrator.report.report import write_report
 from orchestrator.report.view import Results
 from orchestrator.run.checks import checked_study, prepare_data
 from orchestrator.run.lease import lease
-from orchestrator.run.process import interruptible, leave, repeatedly
+from orchestrator.run.process import Signals, interruptible, leave, repeatedly
 from orchestrator.run.scheduler import ClusterLost, Scheduler
 from orchestrator.store.data import data_sets, fetched, publish, refuse_unchecked
 from orchestrator.store.mending import mend
@@ -63,26 +64,26 @@ examples:
   python -m orchestrator.reproduce_paper                       the smoke experiment
   python -m orchestrator.reproduce_paper laptop --data DIR     small, on the real CIFAR-10
   python -m orchestrator.reproduce_paper headline --dry-run    what the abstract's claim takes
-  python -m orchestrator.reproduce_paper paper --dry-run --gpus 4,32,256    on such clusters
+  python -m orchestrator.reproduce_paper paper --dry-run --gpus 4,32,256    on clusters of GPUs
   python -m orchestrator.reproduce_paper smoke search.recipe.epochs=4 --out runs/longer
   python -m orchestrator.reproduce_paper smoke --only search-gdas-frc
-  python -m orchestrator.reproduce_paper smoke --report        of what there is by now
+  python -m orchestrator.reproduce_paper smoke --report        a report of what is done so far
 
-key=value changes a setting by its dotted name; lists and groups as YAML: 'search.seeds=[0, 1]'.
+key=value changes a setting by its dotted name; lists and groups are YAML: 'search.seeds=[0, 1]'.
 
-The same command again goes on where the last one stopped; Ctrl-C at any time. Beside it:
-orchestrator.status OUT, orchestrator.doctor EXPERIMENT, orchestrator.compare OUT1 OUT2."""
+Stop it with Ctrl-C at any time; the same command, run again, goes on where it stopped. See also
+orchestrator.status OUT, orchestrator.doctor EXPERIMENT and orchestrator.compare OUT1 OUT2."""
 
 
 NEEDS = {"calibrate": "dry_run", "price": "dry_run", "gpus": "dry_run", "faster": "gpus"}
-"""Options, and the ones without which they do nothing."""
+"""Options, each with the option that it needs."""
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's options."""
     parser = command_parser(
         "orchestrator.reproduce_paper",
-        "Search, select, train, and report beside the paper's numbers.",
+        "Search, select, train, and report the results beside the paper's numbers.",
         MORE,
         done="all done",
         failed="a job failed",
@@ -91,34 +92,34 @@ def parser() -> argparse.ArgumentParser:
     add_out(parser)
     add_data(parser)
     add_address(parser, None, "a private one here")
-    parser.add_argument("--only", metavar="JOB,...", help="these jobs and what they need")
+    parser.add_argument("--only", metavar="JOB,...", help="run these jobs and those they need")
     parser.add_argument("--dry-run", action="store_true", help="show the jobs, start nothing")
     parser.add_argument(
         "--calibrate",
         action="store_true",
-        help="with --dry-run: time a few real steps of every kind of job here, half a minute",
+        help="with --dry-run: time a few real steps of every kind of job here (half a minute)",
     )
     parser.add_argument(
         "--price",
         type=float,
         metavar="N",
-        help="with --dry-run: what a device-hour costs (of a GPU, or of a core without GPUs)",
+        help="with --dry-run: the price of an hour of a GPU, or of a CPU core if no job uses GPUs",
     )
     parser.add_argument(
         "--gpus",
         metavar="N,...",
-        help="with --dry-run: what clusters of so many GPUs would do with it, such as 4,32,256",
+        help="with --dry-run: estimate the time on clusters of so many GPUs, such as 4,32,256",
     )
     parser.add_argument(
         "--faster",
         type=float,
         metavar="X",
-        help="with --gpus: guesses are for GPUs X times as fast as a V100 (default: 1)",
+        help="with --gpus: guess for GPUs that are X times as fast as a V100 (default: 1)",
     )
     parser.add_argument(
         "--report",
         action="store_true",
-        help="write the report of what OUT has by now, start nothing; also while it runs",
+        help="write the report of what is done so far and start nothing; also while it runs",
     )
     add_yes(parser, "a run of days")
     return parser
@@ -146,11 +147,11 @@ def _command(options: argparse.Namespace) -> int:
         return _report(experiment, study, out)
     store = Store(out)
     with lease(store):
-        return _drive(experiment, study, store, data, options)
+        return _reproduce(experiment, study, store, data, options)
 
 
 def _refuse_lone_options(options: argparse.Namespace) -> None:
-    """Options that would do nothing without another one."""
+    """Refuse an option that has no effect without another one."""
     for name, other in NEEDS.items():
         given = vars(options)
         if given[name] not in (None, False) and not given[other]:
@@ -159,7 +160,7 @@ def _refuse_lone_options(options: argparse.Namespace) -> None:
 
 
 def _plan(study: Study, out: str, data: Path, options: argparse.Namespace) -> int:
-    """Say what would be done and how long that takes, here or on clusters of some sizes."""
+    """Print what would be done and how long it takes, here or on clusters of several sizes."""
     found = Store(out) if is_address(out) or Path(out).exists() else None
     estimator = Estimator(found, data if options.calibrate else None)
     if options.gpus:
@@ -173,7 +174,7 @@ def _plan(study: Study, out: str, data: Path, options: argparse.Namespace) -> in
 
 
 def _report(experiment: Experiment, study: Study, out: str) -> int:
-    """Write the report of what there is; returns the exit code."""
+    """Write the report of what is done so far; returns the exit code."""
     there = is_address(out) or (Path(out) / "study.json").is_file()  # or a folder would be made
     store = Store(out) if there else None
     if store is None or not store.study():
@@ -185,7 +186,7 @@ def _report(experiment: Experiment, study: Study, out: str) -> int:
 
 
 def _data_folder(options: argparse.Namespace, experiment: Experiment) -> Path:
-    """The data folder on this machine; what is on an object store is fetched."""
+    """The data folder on this machine; if it is on an object store, its data are downloaded."""
     named: str | None = options.data
     if named is not None and is_address(named):
         try:
@@ -196,7 +197,7 @@ def _data_folder(options: argparse.Namespace, experiment: Experiment) -> Path:
     if named is not None and not Path(named).is_dir():
         raise InputError(f"--data {named}: no such folder; make it, or name the one with the data")
     if named is None and is_address(options.out or ""):
-        return cache_folder() / "data" / "downloaded"  # a cluster's job starts anywhere
+        return cache_folder() / "data" / "downloaded"  # a cluster's job may start in any folder
     return Path(named or "data").resolve()
 
 
@@ -212,7 +213,7 @@ def _data_sets(experiment: Experiment) -> list[str]:
 
 
 def _study(experiment: Experiment, options: argparse.Namespace, data: Path) -> Study:
-    """The jobs that were asked for; to plan clusters, whatever data are at hand."""
+    """The jobs that were asked for; a plan for clusters needs no data."""
     study = whole_study(experiment, data) if options.gpus else checked_study(experiment, data)
     if options.only is None:
         return study
@@ -223,80 +224,92 @@ def _study(experiment: Experiment, options: argparse.Namespace, data: Path) -> S
         raise InputError(f"--only {missing.args[0]}: no such job; there are {labels}") from None
 
 
-def _drive(
+def _reproduce(
     experiment: Experiment, study: Study, store: Store, data: Path, options: argparse.Namespace
 ) -> int:
-    """Run what is open, write the report, say what came of it; returns the exit code."""
+    """Do everything that is not done yet, and print the outcome; returns the exit code."""
     started = time.time()
-    for line in mend(study, store):
+    for line in mend(study, store):  # repairs what faults left behind
         print(line, flush=True)
     prepare_data(study, store, data)
-    data_address = _published_data(study, store, data, options.data)
-    settings = json.loads(json.dumps(dataclasses.asdict(experiment)))
-    store.write_study(study, settings, _versions(), options.command)
+    environment: Environment = {
+        "data": _published_data(study, store, data, options.data),
+        "selections": store.selections_address,
+    }
+    store.write_study(study, _as_json(experiment), _versions(), options.command)
     say_standings(study, store)
-    console = Console(study, store)
+    console, signals = Console(study, store), Signals()
     scheduler = Scheduler(study, store, {}, console.say, experiment.retries)
     scheduler.private = options.address is None
-    tracker: Tracker | None = None
-    with interruptible() as seen:
-        interrupted = lost = False
-        try:
-            if any(job.kind != "select" and not store.done(job) for job in study):
-                from orchestrator.run.ray_study import ray_cluster, refuse_impossible, run_study
-
-                # Once more: connecting to Ray puts a handler of its own in place of ours.
-                with (
-                    ray_cluster(options.address) as scheduler.budget,
-                    interruptible() as seen,
-                ):
-                    refuse_impossible(study, store)
-                    confirm(study, store, scheduler.budget, yes=options.yes)
-                    tracker = Tracker(study, store, experiment)
-                    tracker.start(scheduler.board)
-                    console.start(scheduler.board)
-                    with (
-                        repeatedly(store.refresh_quietly, 2.0, "store"),
-                        repeatedly(console.update, 1.0, "console"),
-                    ):
-                        environment: Environment = {
-                            "data": data_address,
-                            "selections": store.selections_address,
-                        }
-                        run_study(scheduler, environment)
-            else:
-                tracker = Tracker(study, store, experiment)
-            scheduler.settle()
-        except KeyboardInterrupt as why:
-            interrupted, lost = True, isinstance(why, ClusterLost)
-            if lost:
-                console.say(str(why))
-        finally:
-            console.stop()
-        interrupted = interrupted or scheduler.board.open()
-        # Its figures take seconds, and who interrupts waits.
-        report = None if interrupted else write_report(Results(experiment, study, store))
+    with interruptible(signals):
+        tracker, stopped = _run(scheduler, console, environment, experiment, options, signals)
+        interrupted = stopped is not None or scheduler.board.open()
+        if not interrupted:  # the figures take seconds, for which nobody should wait after Ctrl-C
+            write_report(Results(experiment, study, store))
         if tracker is not None:
             tracker.finish(scheduler.board, 3.0 if interrupted else 300.0)
-        _conclude(scheduler, report, tracker, interrupted=interrupted)
+        _conclude(scheduler, tracker, interrupted=interrupted)
         done = not interrupted and scheduler.board.all_done()
         if done:
             print(f"all done in {clock(time.time() - started)}")
         say_next(f"python -m orchestrator.status {store.address}" if done else options.command)
-        if interrupted and not lost:
-            return 143 if seen["terminated"] else 130
+        if interrupted and not isinstance(stopped, ClusterLost):
+            return 143 if signals.terminated else 130
         return 0 if done else 1
 
 
+def _run(
+    scheduler: Scheduler,
+    console: Console,
+    environment: Environment,
+    experiment: Experiment,
+    options: argparse.Namespace,
+    signals: Signals,
+) -> tuple[Tracker | None, KeyboardInterrupt | None]:
+    """Run the open jobs on a Ray cluster, and selections here.
+
+    Returns:
+        The tracker that keeps MLflow up to date, and what interrupted this; None if nothing did.
+    """
+    study, store, tracker = scheduler.study, scheduler.store, None
+    try:
+        if all(store.done(job) for job in study.in_cluster):
+            tracker = Tracker(study, store, experiment)
+        else:
+            from orchestrator.run.machines import ray_cluster, refuse_impossible
+            from orchestrator.run.ray_study import run_study
+
+            # Entered again, because connecting to Ray replaces our signal handler by its own.
+            with ray_cluster(options.address) as scheduler.budget, interruptible(signals):
+                refuse_impossible(study, store)
+                confirm(study, store, scheduler.budget, yes=options.yes)
+                tracker = Tracker(study, store, experiment)
+                tracker.start(scheduler.board)
+                console.start(scheduler.board)
+                with (
+                    repeatedly(store.refresh_quietly, 2.0, "store"),
+                    repeatedly(console.update, 1.0, "console"),
+                ):
+                    run_study(scheduler, environment)
+        scheduler.settle()
+    except KeyboardInterrupt as why:
+        if isinstance(why, ClusterLost):
+            console.say(str(why))
+        return tracker, why
+    finally:
+        console.stop()
+    return tracker, None
+
+
 def _published_data(study: Study, store: Store, folder: Path, named: str | None) -> str:
-    """Where jobs find their data on any node: the folder, or what is put on an object store."""
+    """Where jobs find their data on any node: a folder, or an address that they are uploaded to."""
     if named is not None and is_address(named):
         storage = open_storage(named, option="--data")
     elif is_address(store.address):
         storage = open_storage(store.address_of("data"))
     else:
         return str(folder)
-    open_jobs = [job for job in study if job.kind != "select" and not store.done(job)]
+    open_jobs = [job for job in study.in_cluster if not store.done(job)]
     try:
         publish(folder, storage, sorted({n for job in open_jobs for n in data_sets(job.recipe)}))
     except OSError as problem:
@@ -305,13 +318,11 @@ def _published_data(study: Study, store: Store, folder: Path, named: str | None)
     return storage.address
 
 
-def _conclude(
-    scheduler: Scheduler, report: Path | None, tracker: Tracker | None, *, interrupted: bool
-) -> None:
-    """Say which jobs did not finish and why, where the results are, and how to go on.
+def _conclude(scheduler: Scheduler, tracker: Tracker | None, *, interrupted: bool) -> None:
+    """Print which jobs did not finish and why, where the results are, and how to go on.
 
     Args:
-        report: None where none was written.
+        interrupted: whether the study was interrupted, so that no report was written.
     """
     study, store, board = scheduler.study, scheduler.store, scheduler.board
     for line in failure_lines(study, store, board):
@@ -319,11 +330,9 @@ def _conclude(
     if interrupted:
         for line in saved_lines(study, store, board):
             print(line)
-    where = (
-        store.address_of("report/report.html")
-        if report
-        else "not written now; --report writes it of what is there"
-    )
+    where = store.address_of("report/report.html")
+    if interrupted:
+        where = "not written now; --report writes it of what is there"
     print(f"report: {where}")
     if tracker is not None:
         print(f"MLflow: {where_to_look(tracker.uri, tracker.experiment_id)}")
@@ -335,6 +344,11 @@ def _conclude(
         )
     elif not board.all_done():
         print("some jobs did not finish; the same command tries them again")
+
+
+def _as_json(experiment: Experiment) -> dict[str, Any]:
+    settings: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(experiment)))
+    return settings
 
 
 def _versions() -> dict[str, str]:

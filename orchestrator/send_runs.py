@@ -1,7 +1,7 @@
-"""A study's runs to an MLflow server, afterwards: `python -m orchestrator.send_runs OUT --to URI`.
+"""Upload a study's runs to an MLflow server: `python -m orchestrator.send_runs OUT --to URI`.
 
-The records in the output folder are the truth; MLflow, wherever it is, is a copy of them. So
-nothing is moved from one MLflow to another: the records are sent again, as the study sent them.
+The records in the output folder are the original, and any MLflow has a copy of them. So nothing is
+moved from one MLflow to another: the records are uploaded again, as the study uploads them.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ MORE = """examples:
   python -m orchestrator.send_runs runs/smoke --to http://127.0.0.1:5000
   python -m orchestrator.send_runs runs/smoke --to sqlite:////shared/mlflow.db
 
-Runs, metrics with their times, artifacts, the report and the registered models. Sending again
-adds nothing: it sends what the study has done since. The study itself goes on at the server with
-mlflow.tracking_uri=URI behind its command."""
+This uploads runs, metrics with their times, artifacts, the report and the registered models. A
+second upload adds only what the study has done since. To let the study itself use the server, add
+mlflow.tracking_uri=URI to its command."""
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's options."""
     parser = command_parser(
         "orchestrator.send_runs",
-        "Send a study's runs to another MLflow, as its records have them.",
+        "Upload a study's runs to another MLflow, from its records.",
         MORE,
-        done="all was sent",
-        failed="not all",
+        done="everything was sent",
+        failed="something was not",
     )
     add_study(parser)
-    parser.add_argument("--to", required=True, metavar="URI", help="of the MLflow to send them to")
-    parser.add_argument("--experiment", help="its name there (default: as in the study)")
+    parser.add_argument("--to", required=True, metavar="URI", help="the address of that MLflow")
+    parser.add_argument("--experiment", help="MLflow experiment (default: the study's own)")
     return parser
 
 

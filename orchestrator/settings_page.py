@@ -1,8 +1,8 @@
-"""experiments/README.md, written from the settings themselves: their defaults and their sources.
+"""Write experiments/README.md from the settings: their defaults and their sources.
 
     python -m orchestrator.settings_page > experiments/README.md
 
-A test holds the page to what this writes.
+A test checks that the page is up to date.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ and the command line changes any of it by its dotted key:
 
     python -m orchestrator.reproduce_paper FILE searches.NAME.recipe.epochs=5 final.recipe.lr=0.1
 
-`search`, `proxy` and `final` hold what all searches, proxy trainings and finals on images share;
-`text_search`, `text_proxy` and `text_final` the same for those on text. An unknown key, or a value
-of the wrong type or out of range, is refused before anything starts.
+`search`, `proxy` and `final` have the settings that all searches, proxy trainings and finals on
+images share; `text_search`, `text_proxy` and `text_final` have those for text. An unknown key, or a
+value of the wrong type or out of range, is refused before anything starts.
 """
 
 RECIPES: tuple[tuple[str, type, Mapping[Any, Any]], ...] = (
@@ -80,7 +80,7 @@ OTHERS: tuple[tuple[str, type], ...] = (
     ("`searches.NAME`", SearchSpec),
     ("`finals.NAME`", FinalSpec),
     ("`finals.NAME.cell`: exactly one of", CellSource),
-    ("`finals.NAME.row`: the paper's numbers that it stands beside", PaperRow),
+    ("`finals.NAME.row`: the paper's numbers that it is compared with", PaperRow),
     ("`measures.NAME`", MeasureSpec),
     ("`searches.NAME.resources`, `proxy_resources`, `measures.NAME.resources`", TrialResources),
     ("`finals.NAME.resources`", TrainResources),
@@ -92,7 +92,7 @@ OTHERS: tuple[tuple[str, type], ...] = (
 
 
 def page() -> str:
-    """The whole page, Markdown."""
+    """The whole page as Markdown."""
     parts = [HEAD, "\n## Experiments\n"]
     for path in sorted(EXPERIMENTS.glob("*.yaml")):
         parts.append(f"\n### [{path.stem}]({path.name})\n\n{_opening(path)}\n")
@@ -100,14 +100,14 @@ def page() -> str:
     parts.append("preset and where the default comes from.\n")
     for title, config, presets in RECIPES:
         parts.append(f"\n### {title}\n\n{_recipe(config, presets)}")
-    parts.append("\n## Everything else\n\nResources and tracking do not change a job's identity.\n")
+    parts.append("\n## Everything else\n\nResources and tracking do not change a job's id.\n")
     for title, settings in OTHERS:
         parts.append(f"\n### {title}\n\n{_first_line(settings)}\n\n{_fields(settings)}")
     return "".join(parts)
 
 
 def _opening(path: Path) -> str:
-    """The comment that an experiment's file begins with, as Markdown."""
+    """The comment at the top of an experiment's file, as Markdown."""
     lines: list[str] = []
     fenced = False
     for line in path.read_text(encoding="utf-8").splitlines():
@@ -143,7 +143,7 @@ def _recipe(config: type, presets: Mapping[Any, Any]) -> str:
 
 
 def _keys(settings: Any, prefix: str = "") -> list[str]:
-    """Dotted keys of settings; the constants of data sets but their name are left out."""
+    """The dotted keys of settings; of a data set's constants, only the name."""
     keys = []
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
@@ -173,7 +173,7 @@ def _fields(settings: type) -> str:
 
 
 def intervals(settings: type) -> dict[str, str]:
-    """The interval of each field that has one, in words."""
+    """The interval of each field that has one, as text."""
     return {
         key: f"{interval}, or null" if optional else str(interval)
         for key, (interval, optional) in ranges(settings).items()
@@ -191,7 +191,7 @@ def alternatives(settings: type) -> dict[str, str]:
 
 
 def _type(written: str, settings: type) -> str:
-    """A field's type as it is written, without its interval, which has a column of its own."""
+    """A field's type as in the source, without its interval, which has its own column."""
     written = re.sub(r"Annotated\[(\w+), Interval\([^)]*\)\]", r"\1", written)
     for name, value in vars(sys.modules[settings.__module__]).items():
         plain, *about = get_args(value) or (None,)
@@ -201,7 +201,7 @@ def _type(written: str, settings: type) -> str:
 
 
 def comments(settings: type) -> dict[str, str]:
-    """The comment beside or above each field of a dataclass, from its source."""
+    """The comment beside or above each field of a dataclass, from the source."""
     found: dict[str, str] = {}
     names = {field.name for field in dataclasses.fields(settings)}
     above: list[str] = []

@@ -1,6 +1,6 @@
-"""Where a study stands: `python -m orchestrator.status OUT`. From records alone, no Ray.
+"""The state of a study's jobs: `python -m orchestrator.status OUT`. From records alone, no Ray.
 
-While the study runs, from any machine that sees the folder, or after.
+It works while the study runs, from any machine that sees the folder, and afterwards.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from orchestrator.terminal.command import add_study, command_parser, run_command
 from orchestrator.terminal.progress import failure_lines, job_progress, overview, tally
 
 MORE = """examples:
-  python -m orchestrator.status runs/smoke                where every job stands, once
+  python -m orchestrator.status runs/smoke                the state of every job, once
   watch -n 5 python -m orchestrator.status runs/smoke     the same, every 5 seconds
-  python -m orchestrator.status s3://BUCKET/runs/paper    of a study on a cluster, from anywhere
+  python -m orchestrator.status s3://BUCKET/runs/paper    a study on a cluster, from anywhere
 
 states: waiting (not begun), running, done, stopped (begun; the same command goes on from its last
 epoch), failed (its error is shown), blocked (needs a job that failed)."""
@@ -31,8 +31,8 @@ def parser() -> argparse.ArgumentParser:
     """The command's options."""
     parser = command_parser(
         "orchestrator.status",
-        "Where every job of a study stands, from its records alone: state, epoch, metric, elapsed, "
-        "left, last error and its log file.",
+        "Show every job of a study, from its records alone: state, epoch, metric, elapsed and "
+        "remaining time, last error and log file.",
         MORE,
         done="whatever the jobs did",
     )
@@ -73,7 +73,7 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _to_the_report(store: Store) -> str:
-    """The command that brings the report before one's eyes."""
+    """The command that opens the report."""
     if not is_address(store.address):
         return f"open {store.address}/report/report.html"
     address = store.address_of("report").partition("?")[0]
@@ -81,11 +81,9 @@ def _to_the_report(store: Store) -> str:
 
 
 def _last_heard(study: Study, store: Store) -> str | None:
-    """When the newest record was written, in words."""
+    """When the newest record was written, in words; None if there is none."""
     times = [
-        records[-1]["time"]
-        for job in study
-        if job.kind != "select" and (records := store.folder(job).records())
+        records[-1]["time"] for job in study.in_cluster if (records := store.folder(job).records())
     ]
     if not times:
         return None

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from orchestrator.experiment.kinds import KINDS, Kind, load
+from orchestrator.experiment.spaces import SPACES, Space
 
 ROOT = Path(__file__).resolve().parent.parent
 GDAS_MAY_IMPORT = {
@@ -20,6 +24,7 @@ GDAS_MAY_IMPORT = {
     "pyarrow",
     "matplotlib",
     "sklearn",
+    "triton",
     "gdas",
 }
 
@@ -44,9 +49,21 @@ def test_the_algorithm_stands_alone(path: Path) -> None:
     assert third_party(path) <= GDAS_MAY_IMPORT
 
 
+def test_triton_is_imported_by_the_graphs_kernels_alone() -> None:
+    users = {p.parent.name for p in (ROOT / "gdas").rglob("*.py") if "triton" in third_party(p)}
+    assert users == {"graph"}
+    code = "import sys; sys.modules['triton'] = None; import gdas.cnn.graph.search, gdas.search"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
 def test_matplotlib_is_for_drawing_only() -> None:
     users = {p.name for p in (ROOT / "gdas").rglob("*.py") if "matplotlib" in third_party(p)}
     assert users == {"draw.py"}
+
+
+def test_triton_is_for_the_static_graph_only() -> None:
+    users = {p.parent.name for p in (ROOT / "gdas").rglob("*.py") if "triton" in third_party(p)}
+    assert users == {"graph"}
 
 
 def test_mlflow_is_imported_where_runs_and_models_are_logged_alone() -> None:
@@ -56,7 +73,7 @@ def test_mlflow_is_imported_where_runs_and_models_are_logged_alone() -> None:
 
 def test_ray_is_imported_by_the_runner_alone() -> None:
     users = {p.name for p in (ROOT / "orchestrator").rglob("*.py") if "ray" in third_party(p)}
-    assert users == {"ray_study.py"}
+    assert users == {"ray_study.py", "trial.py", "machines.py"}
 
 
 def test_conditional_writes_alone_go_through_obstore() -> None:
@@ -122,3 +139,89 @@ def test_looking_at_a_study_brings_along_neither_ray_nor_mlflow(module: str) -> 
 )
 def test_the_store_and_what_asks_it_work_without_pytorch(module: str) -> None:
     assert "torch" not in brought_along(f"orchestrator.{module}")
+
+
+SETTINGS = {
+    *("SearchConfig", "TextSearchConfig", "Bench201SearchConfig", "TrainConfig"),
+    *("TextTrainConfig", "TextData"),
+}
+"""Classes that say which search space, or which kind of training, settings are of."""
+MOST_QUESTIONS = 15
+
+
+def asks(node: ast.AST) -> bool:
+    """Whether a node asks of which kind a job is, or of which space its settings are."""
+    if isinstance(node, ast.Compare):
+        return any(
+            (isinstance(side, ast.Attribute) and side.attr in ("kind", "task"))
+            or (isinstance(side, ast.Name) and side.id == "task")
+            or (
+                isinstance(side, ast.Subscript)
+                and isinstance(side.slice, ast.Constant)
+                and side.slice.value in ("kind", "task")
+            )
+            for side in (node.left, *node.comparators)
+        )
+    if isinstance(node, ast.MatchClass):
+        return isinstance(node.cls, ast.Name) and node.cls.id in SETTINGS
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        named = {name.id for name in ast.walk(node) if isinstance(name, ast.Name)}
+        return node.func.id == "isinstance" and bool(named & SETTINGS)
+    return False
+
+
+def test_kinds_of_job_and_search_spaces_are_entries_and_not_questions() -> None:
+    """An assertion asks nothing: it says what the entry has settled."""
+    found = []
+    for path in MODULES:
+        if path.name in ("kinds.py", "spaces.py"):
+            continue
+        tree = ast.parse(path.read_text())
+        asserted = {
+            id(inner)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Assert)
+            for inner in ast.walk(node)
+        }
+        found += [
+            f"{path.relative_to(ROOT)}: {ast.unparse(node)}"
+            for node in ast.walk(tree)
+            if asks(node) and id(node) not in asserted
+        ]
+    assert len(found) <= MOST_QUESTIONS, "\n".join(found)
+
+
+def test_what_kinds_and_spaces_name_as_text_is_there() -> None:
+    entries: list[Kind | Space] = [*KINDS.values(), *SPACES.values()]
+    fields = [getattr(entry, f.name) for entry in entries for f in dataclasses.fields(entry)]
+    named = [text for text in fields if isinstance(text, str) and text.startswith("orchestrator.")]
+    assert len(named) > 30
+    assert all(callable(load(text)) or isinstance(load(text), tuple) for text in named)
+
+
+LONGEST_FILE, LONGEST_FUNCTION = 400, 60
+STILL_LONG = {
+    "gdas/cnn/graph/backward.py: pointwise_gradient",
+    "gdas/cnn/graph/cell.py: run_backward",
+    "gdas/cnn/graph/step.py: __init__",
+    "gdas/data/shards.py: convert",
+    "gdas/data/shards.py: main",
+}
+"""To be shortened, not to be added to."""
+
+
+def longer(path: Path) -> Iterator[str]:
+    """A file that is too long, and its functions that are."""
+    text, name = path.read_text(), str(path.relative_to(ROOT))
+    if text.count("\n") > LONGEST_FILE:
+        yield name
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno is not None
+            if node.end_lineno - node.lineno >= LONGEST_FUNCTION:
+                yield f"{name}: {node.name}"
+
+
+def test_files_and_functions_are_of_a_size_that_is_read_at_once() -> None:
+    paths = [*MODULES, *(ROOT / "gdas").rglob("*.py")]
+    assert {found for path in paths for found in longer(path)} <= STILL_LONG

@@ -13,13 +13,13 @@ import pytest
 import torch
 import yaml
 
+from gdas.cnn.genotype import PUBLISHED
 from gdas.cnn.train import train_image
 from gdas.data.images import open_images
 from gdas.data.layouts import EXTENSIONS
 from gdas.data.settings import PhotoData
 from gdas.data.shards import main as convert
 from gdas.data.source import Split
-from gdas.genotype import PUBLISHED
 from orchestrator import reproduce_paper
 from tests.gdas.photo_folder import encode, scene
 from tests.gdas.tiny import CPU, train_config
@@ -148,7 +148,8 @@ def test_the_text_of_the_page_is_planned(
 
 
 def python_that_has(word: str) -> str:
-    return next(c for c in re.findall(r"^```python\n(.*?)^```", IMAGES, re.M | re.S) if word in c)
+    found: list[str] = re.findall(r"^```python\n(.*?)^```", IMAGES, re.M | re.S)
+    return next(code for code in found if word in code)
 
 
 def test_the_arrays_of_the_page_are_taken() -> None:

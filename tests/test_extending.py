@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import gdas.cnn.genotype
 import gdas.cnn.operations
-import gdas.genotype
 from gdas import ALGORITHM_VERSION
 from gdas.data.shards import main as convert
 from orchestrator import reproduce_paper
@@ -50,7 +50,7 @@ def test_a_new_operation_takes_part_everywhere_after_the_edits_of_the_page(tmp_p
         ignored = shutil.ignore_patterns("__pycache__", "pictures")
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=ignored)
     last = '"dil_conv_5x5",\n)'
-    edit(tmp_path, "gdas/genotype.py", last, '"dil_conv_5x5",\n    "min_pool_3x3",\n)')
+    edit(tmp_path, "gdas/cnn/genotype.py", last, '"dil_conv_5x5",\n    "min_pool_3x3",\n)')
     case = '        case "none":\n            return Zero(stride)\n'
     own = (
         '        case "min_pool_3x3":\n'
@@ -80,7 +80,7 @@ def test_a_new_operation_takes_part_everywhere_after_the_edits_of_the_page(tmp_p
 
 def test_the_names_of_the_page_exist() -> None:
     for name in ("OPERATIONS", "DERIVED_OPERATIONS"):
-        assert f"`{name}`" in PAGE and hasattr(gdas.genotype, name)
+        assert f"`{name}`" in PAGE and hasattr(gdas.cnn.genotype, name)
     assert "`build_operation`" in PAGE and hasattr(gdas.cnn.operations, "build_operation")
     for file in re.findall(r"`((?:gdas|tests)/[\w/.]+\.py)`", PAGE):
         assert (ROOT / file).is_file(), file

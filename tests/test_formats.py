@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+import gdas.cnn.genotype
 import gdas.genotype
-from gdas.bench201.genotype import bench201_from_string
-from gdas.bench201.table import ACCURACIES, ARCHITECTURE
+from gdas.bench201.genotype import ACCURACIES, bench201_from_string
+from gdas.bench201.table import ARCHITECTURE
 from orchestrator import cell
 from tests.readme import FENCE, ROOT
 
@@ -31,7 +32,9 @@ def test_every_genotype_of_the_page_is_read(text: str, tmp_path: Path) -> None:
     genotype = gdas.genotype.load(path)
     assert gdas.genotype.any_from_json(genotype.to_json()) == genotype
     if '"format"' in text:
-        assert (gdas.genotype.FORMAT in text) == isinstance(genotype, gdas.genotype.Genotype)
+        assert (gdas.cnn.genotype.FORMAT in text) == isinstance(
+            genotype, gdas.cnn.genotype.Genotype
+        )
 
 
 def test_the_commands_of_the_page_run(

@@ -24,7 +24,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what the project's wheel installs."""
     folder = tmp_path_factory.mktemp("package")
     source, wheels, site = folder / "source", folder / "wheels", folder / "site"
-    source.mkdir(), wheels.mkdir()
+    source.mkdir()
+    wheels.mkdir()
     for name in SHIPPED:
         there = ROOT / name
         if there.is_dir():

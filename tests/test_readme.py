@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from gdas.genotype import PUBLISHED, PUBLISHED_RECURRENT
+from gdas.cnn.genotype import PUBLISHED
+from gdas.rnn.genotype import PUBLISHED_RECURRENT
 from orchestrator import cell, compare, reproduce_paper, status
+from orchestrator.experiment.build import AnyConfig
 from orchestrator.experiment.load import load_experiment
 from orchestrator.paper.deviations import deviations
 from tests.gdas.photo_folder import make_folder
@@ -237,7 +239,9 @@ def test_what_differs_from_the_paper_is_all_there() -> None:
     named = {key for row in rows for key in re.findall(r"`([^`]+)`", row)}
     paper = load_experiment("paper", [])
     # The search without the acceleration is there to be another than the paper's.
-    recipes = [s.recipe for n, s in paper.searches.items() if n != "not-accelerated-frc"]
+    recipes: list[AnyConfig] = [
+        s.recipe for n, s in paper.searches.items() if n != "not-accelerated-frc"
+    ]
     recipes += [final.recipe for final in paper.finals.values()]
     differ = {line.key for recipe in recipes for line in deviations(recipe) if line.differs}
     assert named == differ

@@ -14,12 +14,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from gdas.cell_json import Edge
 from gdas.cnn.derive import edge_list
+from gdas.cnn.genotype import EDGES_PER_NODE, OPERATIONS
 from gdas.cnn.norm import BatchNorm
 from gdas.cnn.operations import FactorizedReduce, Style, build_operation, conv_norm
 from gdas.cnn.rearrange import concatenate, layout_of
 from gdas.errors import InputError
-from gdas.genotype import EDGES_PER_NODE, OPERATIONS, Edge
 from gdas.sampler import Pick
 
 NONE = OPERATIONS.index("none")

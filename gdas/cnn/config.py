@@ -104,6 +104,9 @@ class SearchConfig:
     precision: Precision = "float32"
     channels_last: bool = True  # memory layout; faster on CPUs and with tensor cores
     compile: bool = False  # torch.compile, every operation by itself; does not pay on CPUs
+    # graph: each step is one CUDA graph that finds out on the card what was drawn (gdas.cnn.graph).
+    # The same draws and checkpoints, other rounding; needs a CUDA device and Triton.
+    execution: Literal["eager", "graph"] = "eager"
 
     def __post_init__(self) -> None:
         check_alpha(self.alpha, self.sampler, self.epochs)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from gdas.cnn.config import SearchConfig
+from gdas.cnn.genotype import EDGES_PER_NODE, OPERATIONS, Genotype
 from gdas.derive import DerivedCell, relative_entropy
-from gdas.genotype import EDGES_PER_NODE, OPERATIONS, Genotype
 
 
 def edge_list(nodes: int) -> list[tuple[int, int]]:

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gdas.cnn.cell import DerivedCell, FixedReductionCell
+from gdas.cnn.genotype import Genotype
 from gdas.cnn.layout import Macro, Stem, build_stem, cell_places
 from gdas.cnn.norm import BatchNorm
 from gdas.cnn.operations import Style
 from gdas.errors import InputError
-from gdas.genotype import Genotype
 
 AUXILIARY_SIZES = {"cifar": range(29, 41), "imagenet": range(193, 257)}
 """Input sizes for which the auxiliary head's pooling leaves exactly 2 x 2."""
@@ -168,5 +168,5 @@ def check_auxiliary_input(size: int, stem: Stem) -> None:
     if size not in sizes:
         raise InputError(
             f"{size} x {size} images do not suit the {stem} auxiliary head, which needs "
-            f"{sizes.start} to {sizes.stop - 1}: set auxiliary_weight to 0 to train without it"
+            f"{sizes.start} to {sizes.stop - 1}: set auxiliary_weight=0 to train without it"
         )

@@ -1,4 +1,4 @@
-"""The operations of a cell, with equal input and output channels (gdas.genotype.OPERATIONS).
+"""The operations of a cell, with equal input and output channels (gdas.cnn.genotype.OPERATIONS).
 
 Paper section 3.1 names them; layers, order of batch norms and padding are the authors' code's
 (2019), where BN also follows the pooling operations. Stride 2 turns size n into ceil(n / 2).
@@ -142,7 +142,7 @@ def build_operation(name: str, channels: int, stride: int, style: Style) -> nn.M
     """Build one operation.
 
     Args:
-        name: one of gdas.genotype.DERIVED_OPERATIONS.
+        name: one of gdas.cnn.genotype.DERIVED_OPERATIONS.
         channels: C, in and out.
         stride: 1 or 2.
 

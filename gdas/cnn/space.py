@@ -16,6 +16,7 @@ from gdas.checkpoint import State
 from gdas.cnn.cell import SearchCell
 from gdas.cnn.config import SearchConfig
 from gdas.cnn.derive import derive_genotype
+from gdas.cnn.genotype import OPERATIONS, Genotype
 from gdas.cnn.halves import ImageHalves
 from gdas.cnn.smallest_map import check_smallest_map
 from gdas.cnn.supernet import Supernet
@@ -23,7 +24,6 @@ from gdas.compute import autocast
 from gdas.config import SamplerConfig
 from gdas.data.source import ImageSource
 from gdas.derive import describe
-from gdas.genotype import OPERATIONS, Genotype
 from gdas.metrics import BatchLoss, correct_top_k
 from gdas.randomness import generator, initial_weights
 from gdas.sampler import Pick

@@ -15,10 +15,10 @@ from torch.nn import functional as F
 
 from gdas.cnn.cell import FixedReductionCell, SearchCell
 from gdas.cnn.derive import edge_list
+from gdas.cnn.genotype import OPERATIONS
 from gdas.cnn.layout import Macro, Stem, build_stem, cell_places
 from gdas.cnn.norm import BatchNorm
 from gdas.cnn.operations import Style, Zero
-from gdas.genotype import OPERATIONS
 from gdas.sampler import Pick
 
 CellKind = Literal["normal", "reduce", "fixed"]

@@ -9,7 +9,7 @@ Shapes: B batch, C channels, H and W height and width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from copy import deepcopy
 from functools import partial
 from typing import Literal
@@ -20,16 +20,16 @@ from torch.nn import functional as F
 
 from gdas.checkpoint import Segment, State
 from gdas.cnn.config import TrainConfig
+from gdas.cnn.genotype import Genotype
 from gdas.cnn.network import Network, check_auxiliary_input, draw_drop_path
 from gdas.compute import autocast, memory_format
 from gdas.data.augment import augment, draw_moves, normalise
 from gdas.data.source import Batch, ImageSource, Wanted
-from gdas.distributed import Workers, unwrap, workers
+from gdas.distributed import Workers, workers
 from gdas.errors import InputError
-from gdas.genotype import Genotype
 from gdas.metrics import BatchLoss, EpochSums, correct_top_k, require_finite
 from gdas.randomness import generator, initial_weights
-from gdas.schedule import cosine
+from gdas.schedule import cosine, exponential, warm_up
 
 EVALUATION_BATCH = 500
 TOP5_CLASSES = 6
@@ -97,11 +97,130 @@ def check_batches(config: TrainConfig, images: int, workers: int) -> None:
 def learning_rate(config: TrainConfig, epoch: int) -> float:
     """The rate of a 0-based epoch: linear warm-up, then cosine or exponential."""
     if epoch < config.warmup_epochs:
-        return config.lr * (epoch + 1) / config.warmup_epochs
+        return warm_up(epoch, config.warmup_epochs, config.lr)
     later, epochs = epoch - config.warmup_epochs, config.epochs - config.warmup_epochs
     if config.schedule == "cosine":
         return cosine(later, epochs, config.lr, config.lr_min)
-    return config.lr * config.lr_decay**later
+    return exponential(later, config.lr, config.lr_decay)
+
+
+class _Run:
+    """All that changes during a training and is checkpointed.
+
+    Args:
+        network: on the images' device.
+        images, rows_T: images and the indices of those that are trained on.
+        team: the workers that share every batch.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        network: Network,
+        images: ImageSource,
+        rows_T: Tensor,
+        team: Workers,
+    ) -> None:
+        self.config = config
+        self.network = network
+        self.images = images
+        self.rows_T = rows_T
+        self.team = team
+        self.optimizer = torch.optim.SGD(
+            network.parameters(),
+            lr=config.lr,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            nesterov=config.nesterov,
+        )
+        self.replica = team.wrap(network)
+        if config.compile:
+            self.replica = torch.compile(self.replica)  # type: ignore[assignment]
+        self.position = 0
+        self.history: list[dict[str, float]] = []
+        self._batches: tuple[int, list[Tensor]] = (-1, [])
+
+    def state(self) -> State:
+        return {
+            "weights": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "position": self.position,
+            "history": self.history,
+        }
+
+    def load(self, state: State) -> None:
+        self.network.load_state_dict(state["weights"])
+        # The optimiser keeps the tensors it is given: it gets copies.
+        self.optimizer.load_state_dict(deepcopy(state["optimizer"]))
+        self.position, self.history = state["position"], state["history"]
+
+    def batches(self, epoch: int) -> list[Tensor]:
+        """The rows of an epoch's global batches, made once."""
+        if self._batches[0] != epoch:
+            order_T = self.images.order(self.rows_T, self.config.seed, "order", epoch)
+            # Without a last batch that is too small to share out and to normalise.
+            fewest = FEWEST_IMAGES * self.team.size
+            batches = [b for b in order_T.split(self.config.batch_size) if len(b) >= fewest]
+            self._batches = epoch, batches
+        return self._batches[1]
+
+    def wanted(self, epoch: int, step: int) -> Wanted:
+        """This worker's rows of a step's global batch, and their augmentation."""
+        rows_B = self.batches(epoch)[step]
+        share = self.team.share(len(rows_B))
+        draw = generator(self.config.seed, "augmentation", epoch, step)
+        moves = draw_moves(self.config.data, len(rows_B), self.images.size, draw)
+        return Wanted(rows_B[share], moves.share(share))
+
+    def train(self, epoch: int, part: int) -> dict[str, float]:
+        """The optimiser steps of a part of an epoch, a segment."""
+        config, batches = self.config, self.batches(epoch)
+        lr = learning_rate(config, epoch)
+        self.optimizer.param_groups[0]["lr"] = lr
+        drop_path = config.drop_path * epoch / config.epochs
+        self.replica.train()
+        sums, segments = EpochSums(), config.segments_per_epoch
+        steps = range(part * len(batches) // segments, (part + 1) * len(batches) // segments)
+        for step in steps:
+            then = partial(self.wanted, epoch, step + 1) if step + 1 in steps else None
+            wanted, batch = self.wanted(epoch, step), len(batches[step])
+            read = self.images.take(wanted, then)
+            draw = generator(config.seed, "drop path", epoch, step)
+            keep_DB = draw_drop_path(self.network, batch, drop_path, draw)
+            sums.add(self.step(wanted, read, keep_DB, batch))
+        metrics = {"lr": lr, "drop_path": drop_path}
+        return metrics | sums.metrics("train", self.team.add_up(sums.totals()))
+
+    def step(self, wanted: Wanted, read: Batch, keep_DB: Tensor | None, batch: int) -> BatchLoss:
+        """One optimiser step on a global batch; returns this worker's share of it.
+
+        Args:
+            wanted, read: this worker's share.
+            keep_DB: drop-path factors of the global batch.
+            batch: size of the global batch.
+        """
+        config, team = self.config, self.team
+        pixels_BCHW, labels_B = read
+        device = pixels_BCHW.device
+        if keep_DB is not None:
+            keep_DB = keep_DB[:, team.share(batch)].to(device, non_blocking=True)
+        assert wanted.moves is not None
+        images_BCHW = augment(pixels_BCHW, config.data, wanted.moves)
+        images_BCHW = images_BCHW.contiguous(memory_format=memory_format(config.channels_last))
+        self.optimizer.zero_grad()
+        with autocast(device, config.precision):
+            scores_BK, auxiliary_BK = self.replica(images_BCHW, keep_DB)
+            loss = F.cross_entropy(scores_BK, labels_B, label_smoothing=config.label_smoothing)
+            total = loss
+            if auxiliary_BK is not None:
+                total = total + config.auxiliary_weight * F.cross_entropy(
+                    auxiliary_BK, labels_B, label_smoothing=config.label_smoothing
+                )
+        # Workers' gradients are averaged: weigh each by its share, so that the mean is the batch's.
+        (total * (len(labels_B) * team.size / batch)).backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
+        self.optimizer.step()
+        return BatchLoss(loss, len(labels_B), correct_top_k(scores_BK.detach(), labels_B, 1))
 
 
 def train_image(
@@ -138,139 +257,38 @@ def train_image(
     check_batches(config, len(train_rows), team.size)
     network = build_network(config, genotype, train.classes)
     network = network.to(memory_format=memory_format(config.channels_last)).to(device)
-    optimizer = torch.optim.SGD(
-        network.parameters(),
-        lr=config.lr,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        nesterov=config.nesterov,
-    )
-    start, history = 0, list[dict[str, float]]()
+    run = _Run(config, network, train.to(device), train_rows, team)
     if checkpoint is not None:
-        network.load_state_dict(checkpoint["weights"])
-        # The optimiser keeps the tensors it is given: it gets copies.
-        optimizer.load_state_dict(deepcopy(checkpoint["optimizer"]))
-        start, history = checkpoint["position"], checkpoint["history"]
-    replica = team.wrap(network)
-    if config.compile:
-        replica = torch.compile(replica)  # type: ignore[assignment]
-    train = train.to(device)
+        run.load(checkpoint)
     evaluation = evaluation.to(device)
     segments = config.segments_per_epoch
-    batches: Sequence[Tensor] = ()
-    for position in range(start, config.epochs * segments):
+    for position in range(run.position, config.epochs * segments):
         epoch, part = divmod(position, segments)
-        if part == 0 or position == start:
-            batches = _batches(config, train, train_rows, epoch, team)
-        lr = learning_rate(config, epoch)
-        optimizer.param_groups[0]["lr"] = lr
-        drop_path = config.drop_path * epoch / config.epochs
-        replica.train()
-        sums = EpochSums()
-        share = partial(_share, config, train.size, batches, epoch, team)
-        steps = range(part * len(batches) // segments, (part + 1) * len(batches) // segments)
-        for step in steps:
-            wanted, then = share(step), partial(share, step + 1) if step + 1 in steps else None
-            read = train.take(wanted, then)
-            batch = len(batches[step])
-            keep_DB = draw_drop_path(
-                network, batch, drop_path, generator(config.seed, "drop path", epoch, step)
-            )
-            sums.add(_step(config, network, replica, optimizer, wanted, read, keep_DB, batch, team))
-        metrics = {"lr": lr, "drop_path": drop_path}
-        metrics |= sums.metrics("train", team.add_up(sums.totals()))
-        where, rates = f"training of {genotype.name}, epoch {epoch + 1}", f"learning rate lr={lr:g}"
+        metrics = run.train(epoch, part)
+        where = f"training of {genotype.name}, epoch {epoch + 1}"
+        rates = f"learning rate lr={metrics['lr']:g}"
         require_finite(metrics, where, rates)
         team.synchronise(network)
         last = epoch + 1 == config.epochs
         if part + 1 == segments and (last or (epoch + 1) % config.evaluate_every == 0):
-            metrics |= _evaluate(
-                config, network, evaluation, evaluation_rows, evaluated_on, team, device
-            )
+            metrics |= evaluate(config, network, evaluation, evaluation_rows, evaluated_on, device)
             require_finite(metrics, where, rates)  # weights may overflow in the last step
-        history = [*history, metrics]
-        state = None
-        if team.rank == 0:
-            state = {
-                "weights": unwrap(network).state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "position": position + 1,
-                "history": history,
-            }
-        yield Segment(position + 1, config.epochs * segments, metrics, {}, state)
+        run.position = position + 1
+        run.history = [*run.history, metrics]
+        state = run.state() if team.rank == 0 else None
+        yield Segment(run.position, config.epochs * segments, metrics, {}, state)
 
 
-def _batches(
-    config: TrainConfig, train: ImageSource, rows_T: Tensor, epoch: int, team: Workers
-) -> list[Tensor]:
-    """The rows of an epoch's global batches."""
-    order_T = train.order(rows_T, config.seed, "order", epoch)
-    # Without a last batch that is too small to share out and to normalise.
-    fewest = FEWEST_IMAGES * team.size
-    return [b for b in order_T.split(config.batch_size) if len(b) >= fewest]
-
-
-def _share(
-    config: TrainConfig, size: int, batches: Sequence[Tensor], epoch: int, team: Workers, step: int
-) -> Wanted:
-    """This worker's rows of a step's global batch, and their augmentation."""
-    rows_B = batches[step]
-    share = team.share(len(rows_B))
-    draw = generator(config.seed, "augmentation", epoch, step)
-    return Wanted(rows_B[share], draw_moves(config.data, len(rows_B), size, draw).share(share))
-
-
-def _step(
-    config: TrainConfig,
-    network: Network,
-    replica: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    wanted: Wanted,
-    read: Batch,
-    keep_DB: Tensor | None,
-    batch: int,
-    team: Workers,
-) -> BatchLoss:
-    """One optimiser step on a global batch; returns this worker's share of it.
-
-    Args:
-        wanted, read: this worker's share.
-        keep_DB: drop-path factors of the global batch.
-        batch: size of the global batch.
-    """
-    pixels_BCHW, labels_B = read
-    device = pixels_BCHW.device
-    if keep_DB is not None:
-        keep_DB = keep_DB[:, team.share(batch)].to(device, non_blocking=True)
-    assert wanted.moves is not None
-    images_BCHW = augment(pixels_BCHW, config.data, wanted.moves)
-    images_BCHW = images_BCHW.contiguous(memory_format=memory_format(config.channels_last))
-    optimizer.zero_grad()
-    with autocast(device, config.precision):
-        scores_BK, auxiliary_BK = replica(images_BCHW, keep_DB)
-        loss = F.cross_entropy(scores_BK, labels_B, label_smoothing=config.label_smoothing)
-        total = loss
-        if auxiliary_BK is not None:
-            total = total + config.auxiliary_weight * F.cross_entropy(
-                auxiliary_BK, labels_B, label_smoothing=config.label_smoothing
-            )
-    # Workers' gradients are averaged: weigh each by its share, so that the mean is the batch's.
-    (total * (len(labels_B) * team.size / batch)).backward()
-    nn.utils.clip_grad_norm_(network.parameters(), config.clip)
-    optimizer.step()
-    return BatchLoss(loss, len(labels_B), correct_top_k(scores_BK.detach(), labels_B, 1))
-
-
-def _evaluate(
+def evaluate(
     config: TrainConfig,
     network: Network,
     images: ImageSource,
     rows_N: Tensor,
     split: str,
-    team: Workers,
     device: torch.device,
 ) -> dict[str, float]:
     """Loss, top-1 and top-5 on images without augmentation, shared out among the workers."""
+    team = workers()
     network.eval()
     sums = EpochSums(top5=images.classes >= TOP5_CLASSES)
     batches = images.reading_order(rows_N)[team.share(len(rows_N))].split(EVALUATION_BATCH)

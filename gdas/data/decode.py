@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from gdas.errors import one_line
@@ -78,6 +78,9 @@ def _decode_by_pil(encoded: bytes) -> Tensor:
             warnings.simplefilter("ignore")  # odd tags and the like: it decodes or it does not
             with Image.open(io.BytesIO(encoded)) as image:  # the first frame or page
                 pixels_HWC = _pixels(image)
+    except UnidentifiedImageError:  # it names an object of Python
+        why = "it begins as no image does" if encoded else "it is empty"
+        raise ValueError(f"{why}; is it whole, and a picture?") from None
     except Exception as error:  # PIL's decoders raise many kinds on damaged files
         if type(error) is ValueError:
             raise ValueError(one_line(error)) from None

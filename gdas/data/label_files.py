@@ -24,12 +24,13 @@ EXAMPLE = "a line a photo, such as 0001.jpg,CLASS"
 
 
 def read_labels(
-    files: Iterable[Path], photos: Sequence[str], classes: Sequence[str]
+    files: Iterable[Path], photos: Sequence[str], classes: Sequence[str], folder: str = ""
 ) -> tuple[Path, dict[str, str]] | None:
     """The first file that names any of the photos, and each photo's class by it.
 
     Args:
         photos: their paths below the folder.
+        folder: its name, with which paths may begin.
         classes: names of the classes there are.
 
     Returns:
@@ -38,7 +39,7 @@ def read_labels(
     Raises:
         InputError: the file gives a photo a class that is not there, or two classes.
     """
-    by_name = _names(photos)
+    by_name = _names(photos, folder)
     known = set(classes)
     for path in files:
         rows = _rows(path)
@@ -49,10 +50,12 @@ def read_labels(
             if name not in known:
                 raise InputError(
                     f"{path}: {photo} is of class {word[:80]!r}, of which train has no folder; "
-                    f"the second column must name one, such as {min(known)}"
+                    f"the second column must name one, such as {photo},{min(known)}"
                 )
             if found.setdefault(photo, name) != name:
-                raise InputError(f"{path}: {photo} is of two classes, {found[photo]} and {name}")
+                raise InputError(
+                    f"{path}: {photo} is of two classes, {found[photo]} and {name}; leave one line"
+                )
         if found:
             return path, found
     return None
@@ -72,13 +75,14 @@ def label_files(folder: Path, split: str, above: int = 4) -> list[Path]:
     return [path for path in found if path.is_file() and not path.name.startswith(".")]
 
 
-def _names(photos: Sequence[str]) -> dict[str, str]:
-    """Path, file name and file name without ending to the photo, where only one is meant."""
+def _names(photos: Sequence[str], folder: str) -> dict[str, str]:
+    """Paths, file name and file name without ending to the photo, where only one is meant."""
     names: dict[str, str] = {}
     doubtful: set[str] = set()
     for photo in photos:
         path = PurePosixPath(photo)
-        for name in {photo, path.name, path.stem, str(path.with_suffix(""))}:
+        below = {f"{folder}/{photo}", f"./{folder}/{photo}"} if folder else set()
+        for name in {photo, path.name, path.stem, str(path.with_suffix("")), *below}:
             if names.setdefault(name, photo) != photo:
                 doubtful.add(name)
     return {name: photo for name, photo in names.items() if name not in doubtful}
@@ -93,7 +97,9 @@ def _rows(path: Path) -> list[list[str]]:
         between = next((sign for sign in "\t,;" if sign in first), None)
         if between is None:
             return [line.split(maxsplit=1) for line in text.splitlines()]
-        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=between))
+        rows = list(
+            csv.reader(io.StringIO(text, newline=""), delimiter=between, skipinitialspace=True)
+        )
     except UnicodeDecodeError:
         return []
     except (OSError, csv.Error) as error:

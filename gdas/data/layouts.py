@@ -73,6 +73,11 @@ def find_photos(source: Path, *, held_out: str | None = None) -> Found:
     """
     from gdas.data import folder_layouts, table_layouts, tar_layouts  # they use what is above
 
+    if held_out is not None and held_out.lower() in TRAIN:
+        raise InputError(
+            f"--scored {held_out}: training photos cannot be scored; name a split apart from "
+            f"them, such as {HELD_OUT[0]}"
+        )
     if not source.is_dir():
         raise InputError(
             f"{source}: no such folder; name the folder that holds train and val, as a folder, "

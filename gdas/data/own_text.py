@@ -79,6 +79,11 @@ class OwnText(NamedTuple):
         """
         ids, train, own = self.ids(), _count(self.files["train"]), _count(self.files[split])
         self._refuse_unknown(split, ids, own.words)
+        if not set(ids) - {END, UNKNOWN}:
+            raise InputError(
+                f"{self.files['train']}: no word is seen {self.min_count or RARE} times, so all "
+                f"would become {UNKNOWN}; use a lower data.min_count, such as 1"
+            )
         digest = hashlib.sha256(f"{train.sha256} {own.sha256} {sorted(ids)}".encode())
         return f"text-{own.tokens}-{len(ids)}-{digest.hexdigest()[:16]}"
 
@@ -112,14 +117,18 @@ def find_files(folder: Path) -> dict[Split, Path]:
     Raises:
         InputError: the folder, or a file, is missing, or two files may be meant.
     """
-    expected = f"{folder}/train.txt, valid.txt and test.txt, with words between blanks"
+    wanted = f"{folder}/train.txt, valid.txt and test.txt, with words between blanks"
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; put your text there: {expected}")
+        raise InputError(f"{folder}: no such folder; put your text there: {wanted}")
     files: dict[Split, Path] = {}
     for split, names in NAMES.items():
         found = [path for path in sorted(folder.iterdir()) if _is_of(path, names)]
         if not found:
-            raise InputError(f"{folder}: no file of {split}; expected {expected}")
+            there = sorted(path.name for path in folder.iterdir()) or ["nothing"]
+            shown = ", ".join(there[:5]) + (", ..." if len(there) > 5 else "")
+            raise InputError(
+                f"{folder}: no file of {split} (it holds {shown}); it must have {wanted}"
+            )
         if len(found) > 1:
             raise InputError(
                 f"{folder}: {found[0].name} and {found[1].name} may both be {split}; leave one"
@@ -151,12 +160,17 @@ def _count(path: Path) -> Counted:
 def _counted(path: Path, size: int, changed: int) -> Counted:
     """A file's content; another size or time of change is another file."""
     digest, words = hashlib.sha256(), Counter[str]()
-    for line in _lines(path):
+    for number, line in enumerate(_lines(path), 1):
+        if END in line:
+            raise InputError(
+                f"{path}: line {number} has {END}, and one is added at the end of every line; "
+                f"remove them, such as with sed -i 's/ *{END} *$//' {path.name}"
+            )
         words.update(line)
         words[END] += 1
         digest.update("\0".join(line).encode() + b"\n")
-    if not words:
-        raise InputError(f"{path}: is empty; expected lines of words")
+    if not set(words) - {END}:
+        raise InputError(f"{path}: is empty; it must have lines of words, such as: the cat sat")
     return Counted(digest.hexdigest(), words.total(), words)
 
 
@@ -175,7 +189,9 @@ def _lines(path: Path) -> Iterator[list[str]]:
                     line = line.removeprefix(b"\xef\xbb\xbf")
                 if b"\0" in line:
                     raise _no_text(path, number, "a zero byte")
-                yield line.decode("utf-8").split()
+                # \r\n ends a line of Windows, \r alone one of an old Macintosh.
+                for part in line.removesuffix(b"\n").removesuffix(b"\r").split(b"\r"):
+                    yield part.decode("utf-8").split()
     except UnicodeDecodeError as error:
         raise _no_text(path, number, one_line(error)) from None
     except OSError as error:

@@ -270,7 +270,8 @@ class Photos:
 
 def _compute_alone() -> None:
     """A decoder computes in its own thread: many that share out their small work are slower, and
-    sums would depend on their number. The setting is this thread's."""
+    sums would depend on their number. The setting is this thread's.
+    """
     torch.set_num_threads(1)
 
 

@@ -106,7 +106,8 @@ def kept(part: Part) -> Written | None:
 
 def side_file(path: Path) -> Path:
     """Where the photos of one colour of a shard are listed, if it has any: not in the shard, whose
-    bytes enter the ids of jobs."""
+    bytes enter the ids of jobs.
+    """
     return path.with_name(f"{path.name}.one-colour.json")
 
 
@@ -198,6 +199,11 @@ def _table(group: Iterable[tuple[bytes, Photo]]) -> pa.Table:
         pa.array([photo.name for photo in photos], pa.string()),
     ]
     return pa.table(columns, SCHEMA)
+
+
+def short(sha256: str | None) -> str:
+    """Enough of a checksum to tell two apart, for errors."""
+    return f"{(sha256 or 'none')[:12]}..."
 
 
 def too_many(name: str, why: str, limit: int) -> InputError:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import fcntl
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,13 +27,14 @@ from pathlib import Path
 
 import torch
 
-from gdas.data.layouts import LAYOUTS, Found, find_photos, say_left_out
+from gdas.data.layouts import HELD_OUT, LAYOUTS, TRAIN, Found, find_photos, say_left_out
 from gdas.data.photo_places import WINDOW_BYTES, Photo, PhotoReader, Row
 from gdas.data.shard_index import FOLDERS, INDEX, PHOTOS, Shard, ShardIndex, Shards, read_index
 from gdas.data.shard_writing import (
     digest_of,
     kept,
     parts_of,
+    short,
     side_file,
     too_many,
     write_part,
@@ -43,6 +45,8 @@ from gdas.errors import InputError
 from gdas.files import sha256_of, write_json
 from gdas.randomness import generator
 
+OWN_FILE = re.compile(r"\d{5,}\.parquet(\.\w[\w-]*)*(\.\d+\.partial)?")
+"""What files of a conversion are called: shards, their side files, and either half-written."""
 BLOCKS = 16
 """Row groups of a table that are shuffled together, fewer if they are large; each is read once."""
 
@@ -100,6 +104,7 @@ def convert(
             else or cannot be written to.
     """
     found = find_photos(source) if isinstance(source, Path) else source
+    _refuse_others(target)
     classes = list(found.classes)
     photos: dict[Split, list[Photo]] = {"train": shuffled(found), "test": found.photos["test"]}
     parts = {
@@ -139,7 +144,10 @@ def convert(
                 )
             splits[split] = Shards(tuple(shards), group_rows, tuple(missing), tuple(flat))
             if splits[split].photos == 0:
-                raise InputError(f"{target / FOLDERS[split]}: every photo is damaged")
+                raise InputError(
+                    f"{target / FOLDERS[split]}: every photo is damaged, such as {missing[0]}; a "
+                    "split must have one or more, so mend some and run the same command again"
+                )
         index = ShardIndex(target, plan, tuple(classes), splits)
         if finished is None:
             _remove_others(target, index)
@@ -150,8 +158,9 @@ def convert(
 
 def _changed(path: Path, sha: str, expected: str | None) -> InputError:
     return InputError(
-        f"{path}: made anew it has SHA-256 {sha}, expected {expected}: the photos changed, or "
-        f"another version of Arrow wrote it; delete {path.parent.parent} to convert everything anew"
+        f"{path}: made anew it is another file (SHA-256 {short(sha)}, was {short(expected)}): "
+        "the photos changed, or another version of Arrow wrote it; delete "
+        f"{path.parent.parent} to convert everything anew"
     )
 
 
@@ -165,9 +174,54 @@ def _locked(target: Path) -> Iterator[None]:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError:
-        raise InputError(f"{target}: another conversion is writing to it") from None
+        raise InputError(
+            f"{target}: another conversion is writing to it; wait for it, or stop it"
+        ) from None
     finally:
         os.close(lock)
+
+
+def _refuse_addresses(*folders: Path) -> None:
+    for path in folders:
+        if re.match(r"\w+:/", str(path)):
+            raise InputError(
+                f"{path}: an address; photos are converted between folders of this machine, such "
+                "as to data/NAME, and copied to a store afterwards"
+            )
+
+
+def _refuse_within(source: Path, target: Path, *, tables: bool) -> None:
+    """Shards among photos would be taken for photos by the next conversion, or written over them.
+
+    Raises:
+        InputError: one is where the other's splits are.
+    """
+    here, there = source.resolve(), target.resolve()
+    below = there.relative_to(here).parts if there.is_relative_to(here) else None
+    above = here.relative_to(there).parts if here.is_relative_to(there) else None
+    among = below is not None and (
+        not below or below[0].lower() in (*TRAIN, *HELD_OUT) or (tables and len(below) == 1)
+    )
+    if among or (above and above[0] in FOLDERS.values()):
+        raise InputError(
+            f"{target}: lies among the photos of {source}; name a folder apart from them, such as "
+            "data/NAME"
+        )
+
+
+def _refuse_others(target: Path) -> None:
+    """Only what a conversion wrote may be written over or removed."""
+    for folder in FOLDERS.values():
+        try:
+            inside = sorted((target / folder).iterdir())
+        except OSError:
+            continue
+        for path in inside:
+            if not OWN_FILE.fullmatch(path.name) and not path.name.startswith("."):
+                raise InputError(
+                    f"{target}: holds {folder}/{path.name}, which no conversion wrote; name "
+                    "another folder, such as one that is not there yet"
+                )
 
 
 def _finished(target: Path, plan: str) -> ShardIndex | None:
@@ -256,8 +310,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for key in ("workers", "rows", "group_rows"):
         if getattr(options, key) < 1:
             parser.error(f"--{key.replace('_', '-')}: must be 1 or more")
+    if options.damaged_limit < 0:
+        parser.error("--damaged-limit: must be 0 or more")
     try:
+        _refuse_addresses(options.source, options.target)
         found = find_photos(options.source, held_out=options.scored)
+        _refuse_within(options.source, options.target, tables=found.blocks)
         _say(f"{options.source}: {found.layout}")
         index = convert(
             found,

@@ -62,7 +62,10 @@ def tables(source: Path, names: Sequence[str]) -> Found | None:
         labelled = [one for one in entries[split] if one.word not in UNLABELLED]
         left_out["photos without a label"] += len(entries[split]) - len(labelled)
         if not labelled:
-            raise InputError(f"{paths[0]}: no row with a photo and a label")
+            raise InputError(
+                f"{paths[0]}: no row with a photo and a label; labels must be whole numbers from 0 "
+                "or text, such as 7 or cat, so name a split that has them with --scored"
+            )
         entries[split] = labelled
     assert columns is not None
     classes = list(columns.names) or class_names(one.word for one in entries["train"])

@@ -90,7 +90,7 @@ def imagenet_tars(source: Path, names: Sequence[str]) -> Found | None:
     if not train.is_file():
         return None
     if not val.is_file():
-        raise InputError(f"{val}: missing; put it beside {train.name}")
+        raise InputError(f"{val}: missing; put it beside {train.name}, it is from the same page")
     left_out = Counter[str]()
     of_train = list[Labelled]()
     for outer in members(train):
@@ -102,7 +102,10 @@ def imagenet_tars(source: Path, names: Sequence[str]) -> Found | None:
         of_train += [Labelled(m.span, _plain(m.name), name.stem, m.span.bytes) for m in of_class]
     classes = sorted({one.name for one in of_train})
     if not classes:
-        raise InputError(f"{train}: holds no tars of photos; expected one a class, n01440764.tar")
+        raise InputError(
+            f"{train}: holds no tars of photos; must be one for each class, such as n01440764.tar; "
+            "fetch it again"
+        )
     found = {_plain(m.name): m for m in members(val) if _taken(m, left_out)}
     labels, how = _labels_of_tar(source, list(found), classes)
     left_out[f"photos that {how} does not name"] += len(found) - len(labels)
@@ -170,8 +173,9 @@ def web_dataset(source: Path, names: Sequence[str]) -> Found | None:
         read[split] = [one for path in paths for one in _samples(source, path, left_out)]
         if not read[split]:
             raise InputError(
-                f"{paths[0]}: no photo with a label; a WebDataset's tar has NAME.jpg and, beside "
-                "it, NAME.cls with the number or the name of its class"
+                f"{paths[0]}: no photo with a label; a WebDataset's tar must have NAME.jpg and, "
+                "beside it, NAME.cls with the number or the name of its class; unpack one of "
+                f"folders (tar -xf {paths[0].name}) and name the folder that comes of it"
             )
     classes = class_names(one.name for one in read["train"])
     if unknown := sorted({one.name for one in read["test"]} - set(classes)):

@@ -17,8 +17,11 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path as MplPath
 
 from gdas.bench201.genotype import EDGES, NODES, Bench201Genotype
+from gdas.cell_json import Edge
+from gdas.cnn.genotype import EDGES_PER_NODE, Genotype
 from gdas.drawing.layout import INCHES, CellLayout, lay_out_cell
-from gdas.genotype import EDGES_PER_NODE, AnyGenotype, Edge, Genotype, RecurrentGenotype
+from gdas.genotype import AnyGenotype
+from gdas.rnn.genotype import RecurrentGenotype
 
 INK, EDGE_INK = "#1b1f24", "#57606a"
 TITLES = {"normal": "normal", "reduce": "reduction"}

@@ -16,7 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gdas.genotype import EDGES_PER_NODE, Edge
+from gdas.cell_json import Edge
+from gdas.cnn.genotype import EDGES_PER_NODE
 
 Point = tuple[float, float]
 Points = NDArray[np.float64]

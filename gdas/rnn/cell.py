@@ -29,8 +29,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gdas.genotype import RECURRENT_OPERATIONS, RecurrentGenotype
 from gdas.rnn.derive import edge_count, first_edge
+from gdas.rnn.genotype import RECURRENT_OPERATIONS, RecurrentGenotype
 from gdas.rnn.over_time import Matrix, over_time, times
 from gdas.rnn.regularisation import dropped
 from gdas.sampler import Pick

@@ -8,9 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gdas.cell_json import Edge
 from gdas.derive import DerivedCell, relative_entropy
-from gdas.genotype import RECURRENT_OPERATIONS, Edge, RecurrentGenotype
 from gdas.rnn.config import TextSearchConfig
+from gdas.rnn.genotype import RECURRENT_OPERATIONS, RecurrentGenotype
 
 CELL_TYPE = "recurrent"
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gdas.genotype import RecurrentGenotype
 from gdas.rnn.cell import INITIAL_RANGE, DerivedCell
+from gdas.rnn.genotype import RecurrentGenotype
 from gdas.rnn.regularisation import NO_MASKS, Masks, dropped
 
 

@@ -45,7 +45,7 @@ def over_time(weight_NM: Tensor, dtype: torch.dtype, *, at_once: bool = True) ->
 
 
 def times(x_BN: Tensor, matrix: Matrix) -> Tensor:
-    """x W; leading dimensions of x are free."""
+    """X W; leading dimensions of x are free."""
     x_BN = x_BN.to(matrix.weight_NM.dtype)
     if matrix.kept is None:
         return x_BN @ matrix.weight_NM

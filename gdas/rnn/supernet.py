@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor, nn
 
-from gdas.genotype import RECURRENT_OPERATIONS
 from gdas.rnn.cell import SearchCell
 from gdas.rnn.derive import CELL_TYPE
+from gdas.rnn.genotype import RECURRENT_OPERATIONS
 from gdas.rnn.language_model import Words
 from gdas.rnn.regularisation import NO_MASKS, Masks
 from gdas.sampler import Pick

@@ -29,10 +29,10 @@ from gdas.compute import autocast
 from gdas.data.text import Tokens, batch_tokens, bptt_lengths
 from gdas.distributed import Workers, workers
 from gdas.errors import InputError
-from gdas.genotype import RecurrentGenotype
 from gdas.metrics import BatchLoss, EpochSums, diverged, require_finite
 from gdas.randomness import generator, initial_weights
 from gdas.rnn.config import TextTrainConfig
+from gdas.rnn.genotype import RecurrentGenotype
 from gdas.rnn.language_model import LanguageModel
 from gdas.rnn.regularisation import draw_masks, temporal_penalty
 
@@ -204,6 +204,32 @@ class _Run:
             start += length
         return sums.metrics("train", team.add_up(sums.totals()))
 
+    def finite_epoch(
+        self, train_TB: Tensor, evaluation_TB: Tensor | None, epoch: int
+    ) -> dict[str, float]:
+        """Train an epoch and evaluate; go back and repeat it while a loss is not finite.
+
+        Raises:
+            FloatingPointError: the settings' `restarts` are used up.
+        """
+        config = self.config
+        while True:
+            metrics = {"lr": config.lr, "averaging": float(self.mean is not None)}
+            metrics |= self.train(train_TB, epoch)
+            if evaluation_TB is not None:
+                with _holding(self.model, self.evaluated_weights()):
+                    metrics |= evaluate(config, self.model, evaluation_TB, "valid")
+            bad = [name for name, value in metrics.items() if not math.isfinite(value)]
+            if not bad:
+                return metrics
+            if self.restarts >= config.restarts:
+                raise FloatingPointError(
+                    f"training of {self.model.cell.genotype.name}, epoch {epoch + 1}: {bad[0]} is "
+                    f"{metrics[bad[0]]} after {self.restarts} restarts"
+                    f"{diverged(f'learning rate lr={config.lr:g}')}"
+                )
+            self.go_back()
+
     def go_back(self) -> None:
         """Return to the best epoch's weights, or to the initial ones where there is none."""
         self.restarts += 1
@@ -258,22 +284,7 @@ def train_text(
     if checkpoint is not None:
         run.load(checkpoint)
     for epoch in range(run.position, config.epochs):
-        while True:
-            metrics = {"lr": config.lr, "averaging": float(run.mean is not None)}
-            metrics |= run.train(train_TB, epoch)
-            if evaluation_TB is not None:
-                with _holding(run.model, run.evaluated_weights()):
-                    metrics |= evaluate(config, run.model, evaluation_TB, "valid")
-            bad = [name for name, value in metrics.items() if not math.isfinite(value)]
-            if not bad:
-                break
-            if run.restarts >= config.restarts:
-                raise FloatingPointError(
-                    f"training of {genotype.name}, epoch {epoch + 1}: {bad[0]} is "
-                    f"{metrics[bad[0]]} after {run.restarts} restarts"
-                    f"{diverged(f'learning rate lr={config.lr:g}')}"
-                )
-            run.go_back()
+        metrics = run.finite_epoch(train_TB, evaluation_TB, epoch)
         loss = metrics.get("valid/loss")
         run.keep_best(epoch, loss)
         earlier = [passed["valid/loss"] for passed in run.history if "valid/loss" in passed]

@@ -1,1 +1,1 @@
-"""How much a job has to do, how long it takes, and how much memory it needs."""
+"""How much a job computes, how long it takes, and how much memory it needs."""

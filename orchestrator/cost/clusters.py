@@ -1,7 +1,7 @@
-"""What clusters of some sizes would do with an experiment, from the plan alone. Pure.
+"""How long clusters of several sizes would take for an experiment, from the plan alone. Pure.
 
-Every job's time, as a dry run knows it, handed out as the scheduler hands jobs out. Nothing is
-started; neither data nor a GPU are needed.
+The jobs, with the times that a dry run estimates, are handed out as the scheduler does. Nothing is
+started, and neither data nor a GPU is needed.
 """
 
 from __future__ import annotations
@@ -14,20 +14,23 @@ from gdas.data.settings import AnyImageData, PhotoData, TableData, TextData
 from gdas.errors import InputError
 from orchestrator.cost.estimate import GUESSED, Estimator
 from orchestrator.cost.plan import duration, makespan
+from orchestrator.experiment.build import build_study
 from orchestrator.experiment.config import Experiment
-from orchestrator.experiment.study import TITLES, Job, Study, build_study
+from orchestrator.experiment.kinds import KINDS
+from orchestrator.experiment.study import Job, Study
 from orchestrator.run.checks import fixed_cells, identity
 
 PHOTOS = {"train": 1_281_167, "test": 50_000}
-"""ImageNet's, for photos that are not at hand."""
+"""ImageNet's numbers of photos, for photos that are not converted here."""
 
 
 class Row(NamedTuple):
-    """What a number of GPUs does with a study.
+    """How a number of GPUs does with a study.
 
     Attributes:
+        gpus: how many there are.
         seconds: from the first job's start to the last one's end.
-        use: share of the GPUs' time that jobs hold.
+        use: the share of the GPUs' time that jobs use.
     """
 
     gpus: int
@@ -36,10 +39,10 @@ class Row(NamedTuple):
 
 
 def whole_study(experiment: Experiment, folder: Path) -> Study:
-    """All jobs, those too whose data are not at hand.
+    """Build a study with all its jobs, even those whose data are missing.
 
     Args:
-        folder: where data sets lie.
+        folder: the folder of the data sets.
     """
 
     def known(data: AnyImageData | TextData | TableData, split: str) -> str:
@@ -56,15 +59,15 @@ def whole_study(experiment: Experiment, folder: Path) -> Study:
 def print_clusters(
     study: Study, estimator: Estimator, gpus: str, *, faster: float, price: float | None
 ) -> None:
-    """What each number of GPUs does with what is left of a study, and which jobs decide.
+    """Print what each number of GPUs does with the rest of a study, and which jobs take longest.
 
     Args:
-        gpus: the numbers, with commas between.
-        faster: how many times as fast as the V100-class GPU of the guesses a GPU is.
-        price: of a GPU-hour.
+        gpus: the numbers, separated by commas.
+        faster: the speed of a GPU, relative to the V100 that guesses are for.
+        price: the price of a GPU-hour.
 
     Raises:
-        InputError: no numbers, or the study uses no GPU, or a job needs more than there are.
+        InputError: there are no numbers, the study uses no GPU, or a job needs more than there are.
     """
     if not all(word.isdecimal() and int(word) for word in gpus.split(",")):
         raise InputError(f"--gpus {gpus}: whole numbers above 0, such as 4,32,256")
@@ -77,7 +80,7 @@ def print_clusters(
 
 
 def spans_of(study: Study, estimator: Estimator, faster: float) -> dict[str, float]:
-    """What is left of every job in seconds, its start included; guesses are of faster GPUs."""
+    """Seconds that are left of every job, with its start; guesses are scaled by `faster`."""
     estimates = {job.id: estimator.estimate(job) for job in study}
     return {
         job.id: duration(job, seconds / (faster if source == GUESSED else 1.0))
@@ -87,9 +90,9 @@ def spans_of(study: Study, estimator: Estimator, faster: float) -> dict[str, flo
 
 
 def critical_path(study: Study, spans: dict[str, float]) -> list[Job]:
-    """The chain of jobs, each needing the one before, that takes longest: no cluster is faster."""
+    """The chain of dependent jobs that takes longest: no cluster is faster than this."""
     longest: dict[str, tuple[float, list[Job]]] = {}
-    for job in study:  # after what it needs
+    for job in study:  # every job comes after those it needs
         before = max(
             (longest[need] for need in job.needs), key=lambda found: found[0], default=(0.0, [])
         )
@@ -98,7 +101,7 @@ def critical_path(study: Study, spans: dict[str, float]) -> list[Job]:
 
 
 def rows(study: Study, spans: dict[str, float], gpus: Sequence[int]) -> list[Row]:
-    """What each number of GPUs does.
+    """One row for each number of GPUs.
 
     Raises:
         InputError: a job needs more.
@@ -112,7 +115,7 @@ def rows(study: Study, spans: dict[str, float], gpus: Sequence[int]) -> list[Row
                 f"--gpus {count}: {widest.label} needs {widest.cost['GPU']:g}; give it fewer "
                 "workers, or name more GPUs"
             )
-        # CPUs are not what limits: every GPU comes with enough.
+        # CPUs are not limited: every GPU comes with enough of them.
         seconds = makespan(study, spans, {"GPU": float(count), "CPU": float("inf")})
         found.append(Row(count, seconds, held / (seconds * count)))
     return found
@@ -121,7 +124,7 @@ def rows(study: Study, spans: dict[str, float], gpus: Sequence[int]) -> list[Row
 def page(
     study: Study, spans: dict[str, float], gpus: Sequence[int], price: float | None = None
 ) -> list[str]:
-    """The figures as Markdown; with a GPU-hour's price, what each number of GPUs costs."""
+    """The figures as Markdown; with a GPU-hour's price, also what each number of GPUs costs."""
     path = critical_path(study, spans)
     shortest = sum(spans[job.id] for job in path)
     if not shortest:
@@ -142,14 +145,14 @@ def page(
         "",
     ]
     lines += ["| jobs | how many | GPUs each | hours each | GPU-hours |", "| --- " * 5 + "|"]
-    for kind, title in TITLES.items():
-        jobs = [job for job in study if job.kind == kind and job.cost["GPU"]]
+    for name, kind in KINDS.items():
+        jobs = [job for job in study.of_kind(name) if job.cost["GPU"]]
         for width in sorted({job.cost["GPU"] for job in jobs}):
             alike = [job for job in jobs if job.cost["GPU"] == width]
             hours_each = sorted(spans[job.id] / 3600 for job in alike)
             between = f"{hours_each[0]:,.1f} to {hours_each[-1]:,.1f}"
             total = f"{width * sum(hours_each):,.0f}"
-            lines.append(_line([title, f"{len(alike)}", f"{width:g}", between, total]))
+            lines.append(_line([kind.title, f"{len(alike)}", f"{width:g}", between, total]))
     return lines
 
 

@@ -1,4 +1,4 @@
-"""What a command is about to do: where every job stands, what changed, and how long it takes."""
+"""What a command is about to do: the state of every job, what changed, and how long it takes."""
 
 from __future__ import annotations
 
@@ -18,23 +18,19 @@ from orchestrator.terminal.words import clock
 
 DAY_S = 86_400.0
 COMMAND_S = 25.0
-"""From the command to the first job's start and from the last job's end to the report: Ray, MLflow
-and imports, on two cores of 2024."""
-START_S = {
-    **dict.fromkeys(("search", "proxy", "lookup", "measure"), 7.0),
-    "train": 16.0,
-    "select": 0.0,
-}
-"""CPU seconds before a job's first step: its process imports PyTorch; Ray Train starts workers."""
+"""Seconds before the first job's start and after the last one's end, on two cores of 2024.
+
+They go into imports, Ray, MLflow and the report.
+"""
 
 
 def print_plan(
     study: Study, store: Store | None, estimator: Estimator, price: float | None = None
 ) -> None:
-    """Jobs, where they stand, what they hold, how long they take, and what each waits for.
+    """Print the jobs, their states, resources and times, and what each waits for.
 
     Args:
-        price: of one device-hour: a GPU's where the study uses GPUs, else a CPU core's.
+        price: the price of an hour of a GPU if the study uses GPUs, else of a CPU core.
     """
     estimates = {job.id: estimator.estimate(job) for job in study}
     print(f"{'job':38} {'state':12} {'resources':16} {'work':>10} {'known by':10}  waits for")
@@ -56,7 +52,7 @@ def print_plan(
 def totals(
     study: Study, estimates: Mapping[str, Estimate], budget: dict[str, float], price: float | None
 ) -> list[str]:
-    """Time, device-hours and price of what is left, and how that is known."""
+    """Time, device-hours and price of what is left, and how they are known."""
     open_jobs = [job for job in study if estimates[job.id].seconds]
     if not open_jobs:
         return ["nothing is left to do"]
@@ -80,25 +76,25 @@ def totals(
 
 
 def duration(job: Job, work: float) -> float:
-    """Wall-clock seconds from its start to its end; 0 where nothing is left."""
+    """Wall-clock seconds from a job's start to its end; 0 if nothing is left."""
     if not work:
         return 0.0
     r = job.resources
     cores = r.get("cpus_per_worker", r.get("cpus", 1.0))
     crowded = 1.0 if job.cost["GPU"] else max(1.0, r["threads"] / cores)
-    return (START_S[job.kind] + work) * crowded
+    return (job.of.start_s + work) * crowded
 
 
 def makespan(study: Study, spans: dict[str, float], budget: dict[str, float]) -> float:
-    """When the last job ends, if jobs are handed out as the scheduler does."""
+    """When the last job ends, in seconds, if jobs are handed out as the scheduler does."""
     ends: dict[str, float] = {}
-    done = {job.id for job in study if not spans[job.id] and job.kind != "select"}
+    done = {job.id for job in study if not spans[job.id] and not job.in_driver}
     now = 0.0
     while True:
         for job in study:  # selections take no time
-            if job.kind == "select" and done.issuperset(job.needs):
+            if job.in_driver and done.issuperset(job.needs):
                 done.add(job.id)
-        waiting = [j for j in study if j.id not in done and j.id not in ends and j.kind != "select"]
+        waiting = [j for j in study.in_cluster if j.id not in done and j.id not in ends]
         ready = [job for job in waiting if done.issuperset(job.needs)]
         head = head_that_fits(ready, [study.job(job_id) for job_id in ends], budget)
         if head is not None:
@@ -112,17 +108,17 @@ def makespan(study: Study, spans: dict[str, float], budget: dict[str, float]) ->
 
 
 def _resources_here(study: Study) -> dict[str, float]:
-    """This machine's, or as many as the widest job needs where it has fewer."""
+    """This machine's CPUs and GPUs, or as many as the widest job needs if there are fewer."""
     here = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
     widest = {key: max((job.cost[key] for job in study), default=0.0) for key in here}
     return {key: max(here[key], widest[key]) for key in here}
 
 
 def standing(job: Job, store: Store) -> str:
-    """done, goes on, new or changed."""
+    """A job's state before the command: done, goes on, new or changed."""
     if store.done(job):
         return "done"
-    if job.kind == "select":
+    if job.in_driver:
         return "new"
     positions = sorted(store.folder(job).checkpoints.glob("*/manifest.json"))
     if positions:
@@ -133,7 +129,7 @@ def standing(job: Job, store: Store) -> str:
 
 
 def say_standings(study: Study, store: Store) -> None:
-    """The first lines of a command: which jobs are done, go on, are new or changed, and how."""
+    """Print a command's first lines: which jobs are done, go on, are new or changed, and how."""
     for name, reason in study.left_out.items():
         print(f"train-{name}: left out: {reason}", flush=True)
     for job in study:
@@ -155,7 +151,7 @@ def _changes(job: Job, store: Store) -> str:
 
 
 def confirm(study: Study, store: Store, budget: dict[str, float], *, yes: bool) -> None:
-    """Ask before more than a day of this hardware.
+    """Ask before starting what takes more than a day of this hardware.
 
     Raises:
         InputError: the answer was no, or there is no terminal to ask on.

@@ -1,1 +1,1 @@
-"""What was asked for: from YAML to a graph of jobs. No PyTorch runs here."""
+"""What a user asks for: from YAML to a graph of jobs. No PyTorch runs here."""

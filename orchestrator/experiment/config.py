@@ -1,4 +1,4 @@
-"""What an experiment consists of: searches, finals and measures, and what each of them holds."""
+"""The settings of an experiment: its searches, finals and measurements."""
 
 from __future__ import annotations
 
@@ -7,27 +7,28 @@ import re
 from dataclasses import field
 from typing import Literal
 
-import gdas.genotype
 from gdas.bench201.genotype import Accuracy, own_accuracy
 from gdas.cnn.config import SearchConfig
+from gdas.cnn.genotype import PUBLISHED
 from gdas.errors import InputError
 from gdas.presets import Preset
+from gdas.rnn.genotype import PUBLISHED_RECURRENT
 from gdas.settings import NotNegative, OneOrMore, Positive, TwoOrMore, ZeroOrMore, settings
 from orchestrator.experiment.decode import AnySearch, AnyTrain, suggestion
 from orchestrator.experiment.spaces import DERIVATION, SPACES, SelectBy
 
 MOST_NODES = 100
-"""Of a random cell: its network grows with their square."""
+"""The most nodes or steps of a random cell, whose network grows with their square."""
 
 
 @settings
 class TrialResources:
-    """What one search or proxy training holds while it runs; recorded, not part of its identity."""
+    """The resources of one search or proxy training; recorded, but not part of its id."""
 
     cpus: Positive = 1.0
-    gpus: NotNegative = 0.0  # may be a fraction: several searches share one
+    gpus: NotNegative = 0.0  # may be a fraction, if several searches share a GPU
     device: str = "cpu"
-    threads: OneOrMore | None = None  # as many as cpus
+    threads: OneOrMore | None = None  # null: as many as cpus
 
     def __post_init__(self) -> None:
         threads = _check_resources(self.cpus, self.gpus, self.device, self.threads)
@@ -36,13 +37,13 @@ class TrialResources:
 
 @settings
 class TrainResources:
-    """What one final training holds while it runs; recorded, not part of its identity."""
+    """The resources of one final training; recorded, but not part of its id."""
 
     workers: OneOrMore = 1
     cpus_per_worker: Positive = 1.0
     gpus_per_worker: NotNegative = 0.0
     device: str = "cpu"
-    threads: OneOrMore | None = None  # of each worker: as many as cpus_per_worker
+    threads: OneOrMore | None = None  # per worker; null: as many as cpus_per_worker
     backend: Literal["gloo", "nccl"] = "gloo"
 
     def __post_init__(self) -> None:
@@ -58,9 +59,12 @@ class TrainResources:
 
 
 def _check_resources(cpus: float, gpus: float, device: str, threads: int | None) -> int:
-    """Raise InputError unless these can be; returns the threads, which default to the whole CPUs.
+    """Check the resources, and return the number of threads, by default the whole CPUs.
 
     More threads than CPUs only wait for each other; `python -m tests.bench threads` measures it.
+
+    Raises:
+        InputError: the device is unknown, or does not agree with the number of GPUs.
     """
     if device not in ("cpu", "cuda"):
         raise InputError(f"device={device}: must be cpu or cuda")
@@ -71,21 +75,21 @@ def _check_resources(cpus: float, gpus: float, device: str, threads: int | None)
 
 @settings
 class LookupSpec:
-    """What a search's cells are held against once it has ended: the table of NAS-Bench-201.
+    """How a search's cells are compared with the table of NAS-Bench-201 once the search has ended.
 
-    Cells drawn uniformly, other ones for every seed, are scored with the search's shared weights:
-    all of them for the rank correlation with the table, the first `best_of` as a random search
-    that shares the search's weights.
+    Cells are drawn uniformly, different ones for every seed, and scored with the search's shared
+    weights. All of them give the rank correlation with the table; the first `best_of` stand for a
+    random search that uses the same shared weights.
     """
 
-    column: Accuracy | None = None  # null: of the data set that is searched on, else of CIFAR-10
+    column: Accuracy | None = None  # null: the searched data set's if there is one, or CIFAR-10's
     cells: TwoOrMore = 200  # a rank correlation needs two
     best_of: OneOrMore = 50
-    images: TwoOrMore = 1000  # of D_V, that these cells are scored on
+    images: TwoOrMore = 1000  # how many images of D_V these cells are scored on
 
     @property
     def accuracy(self) -> Accuracy:
-        """The column; SearchSpec has filled it in."""
+        """The column, which SearchSpec has filled in."""
         assert self.column is not None, "a lookup belongs to a search"
         return self.column
 
@@ -96,10 +100,10 @@ class LookupSpec:
 
 @settings
 class SearchSpec:
-    """Searches that differ in their seed only, and how the best of them is picked.
+    """Searches that differ only in their seed, and how the best of them is selected.
 
-    With `cells: random` nothing is searched: every seed stands for a cell drawn uniformly, which
-    is scored and selected as searched cells are. `against` names the searches (or such draws) that
+    With `cells: random` nothing is searched: every seed stands for a cell drawn uniformly, which is
+    scored and selected like a searched cell. `against` names the searches (or random cells) that
     the report compares these with.
     """
 
@@ -108,10 +112,10 @@ class SearchSpec:
     recipe: AnySearch
     cells: Literal["searched", "random"] = "searched"
     against: str | None = None
-    # proxy: train each seed's cell for a short while on D_T, score it on D_V (as DARTS, which the
+    # proxy: train each seed's cell briefly on D_T and score it on D_V (as DARTS does, which the
     # paper follows). shared_weights: score it on D_V with the search's own weights.
     select_by: SelectBy
-    proxy: AnyTrain | None  # None: cells of this space are not trained
+    proxy: AnyTrain | None  # null: cells of this space are not trained
     resources: TrialResources
     proxy_resources: TrialResources
     lookup: LookupSpec | None = None
@@ -125,7 +129,7 @@ class SearchSpec:
         if self.select_by not in space.select_by:
             ways = " or ".join(space.select_by)
             raise InputError(f"select_by={self.select_by}: {space.cells} are selected by {ways}")
-        if self.lookup is not None and self.recipe.task != "bench201":
+        if self.lookup is not None and not space.in_a_table:
             raise InputError(
                 "lookup: only cells of NAS-Bench-201 are in a table; leave it out, or set "
                 "recipe.task=bench201"
@@ -149,19 +153,19 @@ class CombinedCell:
 
 @settings
 class CellSource:
-    """Where a final's cell comes from; exactly one of the five."""
+    """Where a final's cell comes from; exactly one of the first five keys is set."""
 
-    searched: str | None = None  # a name under `searches`: its best seed
+    searched: str | None = None  # a name under `searches`: the cell of its best seed
     combined: CombinedCell | None = None
-    published: str | None = None  # a name of gdas.genotype.PUBLISHED
+    published: str | None = None  # a name in gdas.published_cells
     file: str | None = None  # a genotype file
     random: int | None = None  # a seed
-    # What a random cell is drawn from; null: as the paper's searches (4 nodes or 8 steps, distinct
-    # sources, no `none`).
+    # The space that a random cell is drawn from; null: that of the paper's searches (4 nodes or 8
+    # steps, distinct sources, no `none`).
     fixed_reduction: bool = False
-    nodes: int | None = None  # of a convolutional cell
-    steps: int | None = None  # of a recurrent cell
-    distinct_sources: bool | None = None  # of a node
+    nodes: int | None = None  # convolutional cells only
+    steps: int | None = None  # recurrent cells only
+    distinct_sources: bool | None = None  # whether the two inputs of a node must differ
     exclude_none: bool | None = None
 
     @property
@@ -193,7 +197,7 @@ class CellSource:
                 raise InputError(f"cell.{key}={value}: is of random cells; give cell.random a seed")
             if type(value) is int and not 1 <= value <= MOST_NODES:
                 raise InputError(f"cell.{key}={value}: must be from 1 to {MOST_NODES}")
-        published = [*gdas.genotype.PUBLISHED, *gdas.genotype.PUBLISHED_RECURRENT]
+        published = [*PUBLISHED, *PUBLISHED_RECURRENT]
         if self.published is not None and self.published not in published:
             raise InputError(
                 f"cell.published={self.published}: unknown{suggestion(self.published, published)}"
@@ -202,7 +206,7 @@ class CellSource:
 
 @settings
 class PaperRow:
-    """The numbers of the paper that a final stands beside."""
+    """The numbers of the paper that the report prints beside a final."""
 
     table: int
     method: str  # as the table prints it; table 5: "normal + reduction"
@@ -219,7 +223,7 @@ class FinalSpec:
     resources: TrainResources
     row: PaperRow | None = None
     seeds: tuple[int, ...] = (0,)  # one training each
-    without_data: Literal["refuse", "leave_out"] = "refuse"  # where the data set is not at hand
+    without_data: Literal["refuse", "leave_out"] = "refuse"  # if the data set is missing
 
     def __post_init__(self) -> None:
         if not self.seeds:
@@ -234,7 +238,7 @@ class MeasureSpec:
 
     preset: Preset
     recipe: SearchConfig
-    iterations: OneOrMore = 5  # of each, in turn; the median counts
+    iterations: OneOrMore = 5  # of each, alternating; the median counts
     resources: TrialResources
 
 
@@ -242,15 +246,15 @@ class MeasureSpec:
 class MlflowSpec:
     """Where runs are tracked."""
 
-    tracking_uri: str | None = None  # None: sqlite under the output folder
+    tracking_uri: str | None = None  # null: SQLite in the output folder
     experiment: str = "gdas"
-    unreachable: Literal["error", "warn"] = "error"  # at the start; later it is always waited for
+    unreachable: Literal["error", "warn"] = "error"  # at the start only; later, uploads are retried
 
 
 def _check_comparable(name: str, search: SearchSpec, other: str, against: SearchSpec) -> None:
-    """Raise InputError unless the cells of two searches are of one space.
+    """Raise InputError unless the cells of two searches are from one space.
 
-    Otherwise what the report puts down to the search would be the space's.
+    Otherwise the report would ascribe to the search what is due to the space.
     """
     where = f"searches.{name}.against={other}"
     if against.recipe.task != search.recipe.task:
@@ -271,7 +275,7 @@ def _check_comparable(name: str, search: SearchSpec, other: str, against: Search
 
 @settings
 class Experiment:
-    """An experiment, resolved."""
+    """An experiment with every setting resolved."""
 
     name: str
     searches: dict[str, SearchSpec] = field(default_factory=dict)

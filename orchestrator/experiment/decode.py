@@ -1,4 +1,4 @@
-"""Settings from decoded JSON or YAML, strictly: every refusal names its key."""
+"""Build settings from decoded JSON or YAML, strictly: every error names its key."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ AnySearch = Annotated[
 AnyTrain = Annotated[TrainConfig | TextTrainConfig, Field(discriminator="task")]
 T = typing.TypeVar("T")
 TAGS = (*SPACES, "arrays", "photos")
-"""What pydantic puts into a key's path to say which of several kinds it took."""
+"""Names that pydantic adds to a key's path to say which class of a union it tried."""
 
 
 def decode_search(recipe: object) -> AnySearchConfig:
-    """The settings of a search, from a job's recipe."""
+    """Build the settings of a search from a job's recipe."""
     decoded: AnySearchConfig = decode(AnySearch, recipe, "recipe")  # type: ignore[arg-type]
     return decoded
 
 
 def decode_train(recipe: object) -> TrainConfig | TextTrainConfig:
-    """The settings of a training, from a job's recipe."""
+    """Build the settings of a training from a job's recipe."""
     decoded: TrainConfig | TextTrainConfig = decode(AnyTrain, recipe, "recipe")  # type: ignore[arg-type]
     return decoded
 
@@ -63,7 +63,7 @@ def decode(kind: type[T], value: object, where: str) -> T:
 
 
 def check_fields(value: Raw, kind: type, where: str) -> None:
-    """Refuse unknown keys of a settings dataclass and of those inside it."""
+    """Refuse unknown keys of a settings dataclass and of the dataclasses inside it."""
     hints = typing.get_type_hints(kind)
     fields = {f.name: hints[f.name] for f in dataclasses.fields(kind)}
     check_keys(value, list(fields), where)
@@ -77,11 +77,13 @@ def check_fields(value: Raw, kind: type, where: str) -> None:
 
 
 def check_keys(value: Raw, known: list[str], where: str) -> None:
+    """Raise InputError if `value` has a key that is not in `known`, with the closest known one."""
     for key in value:
         if key not in known:
             raise InputError(f"{where}{key}: unknown key{suggestion(str(key), known)}")
 
 
 def suggestion(word: str, known: list[str]) -> str:
+    """The end of an error about an unknown word: the closest known one, or a list of all."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"; did you mean {close[0]}?" if close else f"; known are {', '.join(known)}"

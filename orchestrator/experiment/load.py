@@ -1,7 +1,7 @@
-"""An experiment file and `key=value` overrides, checked and resolved to typed settings.
+"""Read an experiment file, apply `key=value` overrides, and resolve both to typed settings.
 
-Every recipe starts from a preset of gdas.presets and the known constants of its data set; the file
-and then the command line change it.
+Every recipe starts from a preset of gdas.presets and the known constants of its data set. The file
+changes these, and then the command line.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from gdas.presets import (
     SEARCH_PRESETS,
     TEXT_SEARCH_PRESETS,
     Preset,
-    image_search_preset,
     image_train_preset,
     text_train_preset,
 )
@@ -31,14 +30,14 @@ from orchestrator.experiment.decode import Raw, check_fields, check_keys, decode
 from orchestrator.experiment.spaces import SPACES
 
 EXPERIMENTS = Path(str(files("orchestrator") / "experiments")).resolve()
-"""The experiments that come with the package; in a checkout, what lies in its `experiments/`."""
+"""The folder of the experiments that come with the package: `experiments/` of a checkout."""
 
 
 def experiment_of(words: Sequence[str]) -> Experiment:
-    """The experiment that a command's words name: at most one name (default: smoke), and overrides.
+    """Load the experiment that a command line names: one name (default: smoke) and overrides.
 
     Raises:
-        InputError: two names, or as `load_experiment`.
+        InputError: there are two names, or `load_experiment` raises it.
     """
     names = [word for word in words if "=" not in word]
     if len(names) > 1:
@@ -54,10 +53,10 @@ def load_experiment(name: str, overrides: list[str]) -> Experiment:
 
     Args:
         name: the name of a file in experiments/, or a path.
-        overrides: such as "search.recipe.epochs=3"; values are YAML.
+        overrides: texts such as "search.recipe.epochs=3"; the values are YAML.
 
     Raises:
-        InputError: anything unknown, of the wrong type or out of range; names the key.
+        InputError: a key is unknown, or its value has the wrong type or range; the error names it.
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else EXPERIMENTS / f"{name}.yaml"
     if not path.is_file():
@@ -99,11 +98,11 @@ _Loader.add_implicit_resolver(
 
 
 def _plain(text: str, where: str) -> Any:
-    """Decode YAML that is nothing but mappings with text keys, lists, and plain values.
+    """Decode YAML that consists only of mappings with text keys, lists, and plain values.
 
     Raises:
-        InputError: anything else; or more than `MAX_VALUES` values, counted where they are
-            repeated by reference, too.
+        InputError: it has anything else, or more than `MAX_VALUES` values. A value that is repeated
+            by reference counts each time.
     """
     try:
         value = yaml.load(text, Loader=_Loader)
@@ -149,15 +148,15 @@ SHARED = tuple(
     for space in SPACES.values()
     for kind in ("search", *(("proxy", "final") if space.epochs_of_proxy is not None else ()))
 )
-"""Settings that all searches, proxies and finals of a space share."""
+"""The keys of settings that all searches, proxies or finals of a space share."""
 
 
 def resolve(raw: Raw, *, base: Path) -> Experiment:
-    """Lay presets, shared settings and own settings over one another, and check the result.
+    """Merge presets, shared settings and own settings, in this order, and check the result.
 
     Args:
         raw: the decoded file.
-        base: folder that relative genotype files are relative to.
+        base: the folder that paths of genotype files are relative to.
     """
     check_keys(raw, [f.name for f in dataclasses.fields(Experiment)] + list(SHARED), "")
     shared = {key: _mapping(raw.get(key), key) for key in SHARED}
@@ -187,7 +186,7 @@ def resolve(raw: Raw, *, base: Path) -> Experiment:
 
 
 def _task(recipe: object, where: str) -> str:
-    """What a recipe says it is, or what its data set is of."""
+    """The task that a recipe names, or that its data set implies."""
     recipe = recipe if isinstance(recipe, dict) else {}
     data = recipe.get("data")
     name = data.get("name") if isinstance(data, dict) else None
@@ -205,7 +204,7 @@ def _own_text(data: Raw) -> bool:
 
 
 def _prefix(own: Raw, where: str) -> str:
-    """Which shared settings a search or a final takes: those of its space."""
+    """The prefix of the shared settings that apply to a search or final: that of its space."""
     return SPACES[_task(own.get("recipe"), f"{where}.recipe")].prefix
 
 
@@ -270,7 +269,7 @@ def _final(own: Raw, shared: dict[str, Raw], where: str, base: Path) -> Raw:
     recipe = _recipe("train", preset, spec.get("recipe"), f"{where}.recipe")
     cifar = recipe["data"].get("format") == "arrays"
     if preset == "authors_2019" and cifar and not recipe["data"]["cutout"]:
-        # Their configuration without cutout drops more paths.
+        # The authors' configuration without cutout has a higher drop path rate.
         recipe["drop_path"] = _mapping(spec.get("recipe"), where).get("drop_path", 0.3)
     return {
         "seeds": [recipe["seed"]],
@@ -283,7 +282,7 @@ def _final(own: Raw, shared: dict[str, Raw], where: str, base: Path) -> Raw:
 
 
 def _same_images(data: Raw) -> Raw:
-    """The part of data settings that says what the images are; of photos all."""
+    """The part of the data settings that says what the images are; for photos, all of them."""
     if data.get("format") == "photos":
         return data
     return {key: value for key, value in data.items() if key in ("name", "checksum")}
@@ -299,7 +298,7 @@ def _preset(spec: Raw, where: str, usual: Preset = "paper") -> Preset:
 
 
 def _recipe(stage: Literal["search", "train"], preset: Preset, own: object, where: str) -> Raw:
-    """The preset, the data set's constants, then the recipe's own settings."""
+    """Merge the preset, the data set's constants and the recipe's own settings, in this order."""
     own = _mapping(own, where)
     data = _mapping(own.get("data"), f"{where}.data")
     name = data.get("name", "cifar10")
@@ -335,10 +334,8 @@ def _recipe(stage: Literal["search", "train"], preset: Preset, own: object, wher
             )
         if stage == "train":
             base = image_train_preset(preset, name)
-        elif task == "image":
-            base = image_search_preset(preset, name)
         else:
-            base = SPACES[task].presets[preset]
+            base = SPACES[task].preset(preset, name)
     else:
         raise InputError(f"{where}.data.name={name!r}: must be a name")
     merged = _merge(dataclasses.asdict(base) | {"data": constants}, own)
@@ -358,7 +355,7 @@ def _mapping(value: object, where: str) -> Raw:
 
 
 def _merge(base: Raw, over: Raw) -> Raw:
-    """`over` laid on `base`, key by key; lists and values are replaced."""
+    """`base` with the values of `over`, key by key; lists and plain values are replaced."""
     out = dict(base)
     for key, value in over.items():
         if isinstance(value, dict) and isinstance(out.get(key), dict):

@@ -1,1 +1,1 @@
-"""What the paper says: its tables, its settings, and where ours are not its."""
+"""The paper's tables and settings, and where ours differ."""

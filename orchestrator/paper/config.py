@@ -1,4 +1,4 @@
-"""The paper's own settings for a job like ours, and in what a job is not like them. Pure."""
+"""The paper's own settings for a job like ours, and the settings in which a job differs. Pure."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ IGNORED = {
     "seed": "names the run",
     "precision": "rounds otherwise; network, data and schedule are the same",
     "compile": "the same arithmetic, in another order",
+    "execution": "the same arithmetic, fused",
     "channels_last": "memory layout",
     "evaluate_every": "how often is looked, not what is trained",
     "segments_per_epoch": "where checkpoints fall",
@@ -23,15 +24,15 @@ IGNORED = {
     "compared_images": "scores cells after the search; no source has it",
     "restarts": "whether a run that diverged may go on",
 }
-"""Settings that do not change what a result means, and why; all others do."""
+"""Settings that do not change what a result means, each with the reason; all others do."""
 
 
 def size_differences(recipe: object, papers: object) -> list[str]:
-    """Dotted keys of the settings in which a recipe is not the paper's, but those IGNORED.
+    """Dotted keys of the settings in which a recipe differs from the paper's, except those IGNORED.
 
     Args:
-        recipe: of a search or of a final.
-        papers: the paper's, from `papers_search` or `papers_final`.
+        recipe: the settings of a search or of a final.
+        papers: the paper's settings, from `papers_search` or `papers_final`.
     """
     if type(recipe) is not type(papers):
         return ["task"]
@@ -53,7 +54,7 @@ def papers_final(table: int, row: paper.Row, data: str) -> TrainConfig | TextTra
 
     Args:
         row: from orchestrator.paper.tables.find_row.
-        data: what the figure is measured on, from orchestrator.paper.tables.MEASURES.
+        data: the data set of the figure, from orchestrator.paper.tables.MEASURES.
     """
     if data in TEXT_DATA:
         return text_train_preset("paper", data)

@@ -1,13 +1,14 @@
-"""Where a run is not the paper's, and where its sources disagree: the lines of a report.
+"""The settings in which a run differs from the paper, or on which its sources disagree.
 
-Made from gdas.sources and gdas.presets. A setting gets a line where the run is not
-as its source says (the paper or, where the paper gives no value, the authors' 2019 code), and also
-where paper and authors' codes disagree with one another, so that its reader knows of the choice.
+This is made from gdas.sources and gdas.presets. A setting gets a line in the report if the run
+differs from its source (the paper or, if the paper gives no value, the authors' 2019 code), and
+also if the paper and the authors' codes disagree, so that the reader knows of the choice.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,13 +48,14 @@ class Deviation:
     """One line of the report.
 
     Attributes:
-        job: what the line is about, such as "search gdas-frc"; may be empty.
-        key: the setting, dotted, or what else differs.
+        job: the job it is about, such as "search gdas-frc"; may be empty.
+        key: the dotted key of the setting, or what else differs.
         ours: this run's value.
-        why: where the sources say so, and why the choice.
+        paper, code_2019, code_2020: the values of the paper and of the authors' codes.
+        why: where the sources give these values, and the reason for ours.
         touches: the numbers that it can change.
-        status: how ours stands to its source, in words.
-        differs: whether ours is not as its source says; False: a choice among sources.
+        status: how ours relates to its source, in words.
+        differs: True if ours differs from its source; False if it is a choice among sources.
     """
 
     job: str
@@ -76,7 +78,7 @@ def deviations(config: Config | Bench201SearchConfig, *, job: str = "") -> list[
         job: what to call it.
 
     Raises:
-        TypeError: settings of a class that SOURCES does not know.
+        TypeError: SOURCES has no entry for the class of the settings.
     """
     if isinstance(config, Bench201SearchConfig):
         return _from_the_benchmarks(config, job)
@@ -92,7 +94,7 @@ def deviations(config: Config | Bench201SearchConfig, *, job: str = "") -> list[
 
 
 def _from_the_benchmarks(config: Bench201SearchConfig, job: str) -> list[Deviation]:
-    """A later space, of which the paper and the 2019 code say nothing."""
+    """The lines for NAS-Bench-201, which is later than the paper and the 2019 code."""
     return [
         Deviation(
             job=job,
@@ -115,28 +117,42 @@ def preset_for(name: Preset, config: Config) -> Config | None:
     """A preset's settings for the job that `config` is: on its images or text.
 
     Returns:
-        None where the preset has no such job: the 2020 code has no recurrent half.
+        None if the preset has no such job: the 2020 code has no recurrent half.
     """
-    match config:
-        case SearchConfig():
-            papers = image_search_preset(name, config.data.name)
-            return dataclasses.replace(papers, data=_constants(config.data, "cifar10"))
-        case TrainConfig():
-            train = image_train_preset(name, config.data.name)
-            if isinstance(config.data, PhotoData):
-                return dataclasses.replace(train, data=_constants(config.data, "imagenet"))
-            if name == "authors_2019" and not config.data.cutout:
-                train = dataclasses.replace(train, drop_path=0.3)  # their other configuration
-            return dataclasses.replace(train, data=_constants(config.data, "cifar10"))
-        case TextSearchConfig():
-            return TEXT_SEARCH_PRESETS.get(name)
-        case TextTrainConfig():
-            known = "wikitext2" if config.data.name == "wikitext2" else "ptb"
-            return text_train_preset(name, known) if name in TEXT_SEARCH_PRESETS else None
+    found: Config | None = PRESET_FOR[type(config)](name, config)
+    return found
+
+
+def _image_search(name: Preset, config: SearchConfig) -> SearchConfig:
+    papers = image_search_preset(name, config.data.name)
+    return dataclasses.replace(papers, data=_constants(config.data, "cifar10"))
+
+
+def _image_training(name: Preset, config: TrainConfig) -> TrainConfig:
+    train = image_train_preset(name, config.data.name)
+    if isinstance(config.data, PhotoData):
+        return dataclasses.replace(train, data=_constants(config.data, "imagenet"))
+    if name == "authors_2019" and not config.data.cutout:
+        train = dataclasses.replace(train, drop_path=0.3)  # their other configuration
+    return dataclasses.replace(train, data=_constants(config.data, "cifar10"))
+
+
+def _text_training(name: Preset, config: TextTrainConfig) -> TextTrainConfig | None:
+    known = "wikitext2" if config.data.name == "wikitext2" else "ptb"
+    return text_train_preset(name, known) if name in TEXT_SEARCH_PRESETS else None
+
+
+PRESET_FOR: dict[type, Callable[[Preset, Any], Config | None]] = {
+    SearchConfig: _image_search,
+    TrainConfig: _image_training,
+    TextSearchConfig: lambda name, config: TEXT_SEARCH_PRESETS.get(name),
+    TextTrainConfig: _text_training,
+}
+"""By the class of a job's settings, what gives a preset's settings for that job."""
 
 
 def _constants(ours: AnyImageData, papers: str) -> AnyImageData:
-    """The known constants of our images, under the name of the paper's."""
+    """The known constants of our images, under the name of the paper's data set."""
     if isinstance(ours, PhotoData):
         return dataclasses.replace(PHOTO_DATA.get(ours.name, ours), name=papers)
     return dataclasses.replace(IMAGE_DATA.get(ours.name, IMAGE_DATA["cifar10"]), name=papers)
@@ -145,7 +161,7 @@ def _constants(ours: AnyImageData, papers: str) -> AnyImageData:
 def _line(
     source: Source, config: Config, presets: dict[Preset, Config], job: str
 ) -> Deviation | None:
-    """The line of a setting, or None where ours is as its source says and the sources agree."""
+    """The line of a setting; None if ours is as its source says and the sources agree."""
     if source.key.startswith("data.") and not hasattr(config.data, source.key[5:]):
         return None  # photos have no cutout, arrays no colour jitter
     key, paper, ours = source.key, source.paper, value_of(config, source.key)
@@ -184,7 +200,7 @@ def _matters(entry: NotASetting, config: Config) -> bool:
 
 
 def _fixed(entry: NotASetting, config: Config, *, covered: bool, job: str) -> Deviation:
-    """The line of what has no setting.
+    """The line of something that has no setting.
 
     Args:
         covered: whether the 2020 code has such a job.
@@ -212,11 +228,11 @@ def _fixed(entry: NotASetting, config: Config, *, covered: bool, job: str) -> De
 
 
 def _status(paper: Says, given: bool, as_paper: bool, codes: list[Preset]) -> tuple[str, bool]:
-    """How ours stands to its source, and whether it differs from it.
+    """How ours relates to its source, in words, and whether it differs from it.
 
     Args:
         given: whether the paper gives a value.
-        codes: those of the authors' codes that have our value.
+        codes: the authors' codes that have our value.
     """
     if given and as_paper:
         return "as the paper", False
@@ -230,7 +246,7 @@ def _status(paper: Says, given: bool, as_paper: bool, codes: list[Preset]) -> tu
 
 
 def value_of(config: Any, key: str) -> Any:
-    """The value behind a dotted key."""
+    """The value at a dotted key."""
     for part in key.split("."):
         config = getattr(config, part)
     return config

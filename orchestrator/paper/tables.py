@@ -15,13 +15,13 @@ Row = dict[str, Any]
 
 
 class Measure(NamedTuple):
-    """A column that a final can stand beside.
+    """A column of a table that a final can be compared with.
 
     Attributes:
-        title: what it is called.
+        title: its name in the report.
         unit: "%" or nothing.
         data: the data set it is measured on.
-        metric: which of a final's metrics it is, or, if the unit is "%", 100 minus that.
+        metric: the final's metric that it is; if the unit is "%", it is 100 minus that.
     """
 
     title: str
@@ -54,11 +54,11 @@ MEASURES: dict[int, dict[str, Measure]] = {
     4: _perplexities("wikitext2"),
     5: {"err_c10": _error("test error, CIFAR-10", "cifar10")},
 }
-"""Table to the columns that this project measures."""
+"""For every table, the columns that this project measures."""
 
 
 COUNTS = {"params_m": "M parameters", "macs_m": "M multiply-adds"}
-"""Columns that are counted from a network, not measured on data, and their titles."""
+"""Columns that are counted from a network, not measured on data, with their titles."""
 COUNTED: dict[int, tuple[str, ...]] = {
     1: ("params_m",),
     2: ("params_m", "macs_m"),
@@ -66,11 +66,11 @@ COUNTED: dict[int, tuple[str, ...]] = {
     4: ("params_m",),
     5: ("params_m",),
 }
-"""Table to its counted columns."""
+"""For every table, its counted columns."""
 
 
 def not_run(table: int, row: Row) -> str | None:
-    """Why a row that GDAS's authors measured has no line of ours; None for rows they quote."""
+    """Why we have no line for a row that GDAS's authors measured; None for rows that they quote."""
     name = name_of(row)
     if table == 5 or name.startswith("GDAS"):
         return "not in this experiment"
@@ -83,14 +83,14 @@ def not_run(table: int, row: Row) -> str | None:
 
 @cache
 def tables() -> dict[int, dict[str, Any]]:
-    """Table number to its title and rows, as printed."""
+    """The tables by number, each with its title and rows as printed."""
     path = Path(__file__).with_name("tables.yaml")
     loaded: dict[int, dict[str, Any]] = yaml.safe_load(path.read_text(encoding="utf-8"))
     return loaded
 
 
 def name_of(row: Row) -> str:
-    """What a row is called, whichever table it is in."""
+    """A row's name, whichever table it is in."""
     if "method" in row:
         return str(row["method"])
     if "architecture" in row:
@@ -101,8 +101,11 @@ def name_of(row: Row) -> str:
 def find_row(table: int, method: str, columns: Sequence[str]) -> Row:
     """The paper's row for a final.
 
+    Args:
+        columns: the columns that the final is compared in.
+
     Raises:
-        InputError: no such table, row or column, or one that is not measured here.
+        InputError: there is no such table, row or column, or it is not measured here.
     """
     if table not in MEASURES:
         measured = ", ".join(map(str, MEASURES))

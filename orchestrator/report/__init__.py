@@ -1,1 +1,1 @@
-"""The report: ours beside the paper's, from job folders alone."""
+"""The report: our numbers beside the paper's, from job folders alone."""

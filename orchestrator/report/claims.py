@@ -1,4 +1,4 @@
-"""What the paper claims in its text, beside what was measured here."""
+"""What the paper's text claims, beside our measurements."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from orchestrator.store.results import MeasureResult
 
 
 def claims(results: Results) -> list[str]:
-    """Acceleration and search cost; nothing if the experiment has neither."""
+    """The report's part on acceleration and search cost; empty if neither was measured."""
     parts = [*_acceleration(results), *_epochs(results), *_cost(results)]
     return ["## What the paper's text claims\n", *parts] if parts else []
 
@@ -62,7 +62,7 @@ def _acceleration(results: Results) -> list[str]:
 
 
 def _epochs(results: Results) -> list[str]:
-    """Searches without the acceleration beside those they stand against: epochs, scores, time."""
+    """Searches without the acceleration beside those they are compared with."""
     rows = []
     for name, spec in results.experiment.searches.items():
         recipe = spec.recipe
@@ -98,13 +98,11 @@ def _epochs(results: Results) -> list[str]:
 def _cost(results: Results) -> list[str]:
     rows = []
     for name, spec in results.experiment.searches.items():
-        if spec.cells == "random" or not SPACES[spec.recipe.task].in_the_paper:
+        printed_at = SPACES[spec.recipe.task].paper_cost
+        if spec.cells == "random" or printed_at is None:
             continue
-        if isinstance(spec.recipe, SearchConfig):
-            fixed = spec.recipe.network.reduction == "fixed"
-            printed = paper.find_row(1, "GDAS (FRC)" if fixed else "GDAS", ())["search_days"]
-        else:
-            printed = paper.find_row(3, "GDAS", ())["search_gpu_days"]
+        number, method, column = printed_at(spec.recipe)
+        printed = paper.find_row(number, method, ())[column]
         shares = spec.resources.gpus % 1 != 0
         seconds = [result["seconds"] for result in results.searches(name)]
         if not seconds:
@@ -129,7 +127,7 @@ def _cost(results: Results) -> list[str]:
 
 
 def _overlapping(name: str, results: Results) -> bool:
-    """Whether two seeds of a search held one device at the same time, by their records."""
+    """Whether two seeds of a search used one GPU at the same time, by their records."""
     spans: dict[str, list[tuple[float, float]]] = {}
     for job in results.study.searches(name):
         for record in results.records(job):

@@ -1,4 +1,4 @@
-"""Where this experiment is not the paper."""
+"""The settings in which this experiment differs from the paper."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ HEADER = ["setting", "jobs", "ours", "paper", "2019 code", "2020 code", "where",
 
 
 def differences(experiment: Experiment) -> list[str]:
-    """Settings that are not their source's, and choices where sources disagree."""
+    """The report's part on settings that differ from their source, or whose sources disagree."""
     found: list[Deviation] = []
     for name, search in experiment.searches.items():
         if search.cells == "searched":

@@ -1,8 +1,8 @@
-"""How decided a search is, edge by edge over its epochs, and what its reader should know.
+"""How decided a search is, edge by edge over its epochs, and alarms for the reader of its result.
 
-Pure: reads a search's records, whose details hold the logits of every epoch. Users of the authors'
-code report searches that end in skip connections and pooling, and published cells whose logits have
-hardly left uniform; random cells are then as good. Both are looked for here.
+Pure: it reads a search's records, whose details hold the logits of every epoch. Users of the
+authors' code report searches that end in skip connections and pooling, and the logits of published
+cells have hardly left uniform; random cells are then as good. This module looks for both.
 
 Shapes: E edges of a cell (node by node, then by source), K operations.
 """
@@ -21,29 +21,34 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from gdas.bench201.genotype import CELL_OPERATIONS, Bench201Genotype
+from gdas.cnn.genotype import OPERATIONS, Genotype
 from gdas.derive import PARAMETER_FREE, parameter_free
-from gdas.genotype import OPERATIONS, Genotype, any_from_json
+from gdas.genotype import any_from_json
 from gdas.presets import AnySearchConfig
-from gdas.rnn.config import TextSearchConfig
+from orchestrator.experiment.spaces import SPACES
 from orchestrator.store.results import Record
 
 COLLAPSED = 3 / 4
-"""Share of a cell from which it counts as collapsed: 6 of 8 operations, or 3/4 of the edges. The
-published cells have 4 of 8."""
+"""The share of a cell at which it counts as collapsed: 6 of 8 operations, or 3/4 of the edges.
+
+The published cells have 4 of 8.
+"""
 
 UNMOVED = 0.99
-"""Mean entropy / log K above which the logits have hardly moved from uniform. So it was where the
-published cells come from: the probabilities stored with one of them are 0.127 to 0.131, against a
-uniform 0.125."""
+"""Mean entropy / log K above which the logits have hardly moved from uniform.
+
+The published cells come from such searches: the probabilities stored with one of them are 0.127 to
+0.131, against a uniform 0.125.
+"""
 
 
 @dataclass(frozen=True)
 class EdgeHistory:
-    """One cell type's edges over a search; a row an epoch, a value an edge.
+    """One cell type's edges over a search: one row per epoch, one value per edge.
 
     Attributes:
-        positions: of the records, counted from 1.
-        entropy: of the edge's distribution, divided by log K: 1 is undecided, 0 decided.
+        positions: positions of the records, counted from 1.
+        entropy: entropy of the edge's distribution, divided by log K: 1 is undecided, 0 decided.
         margin: probability of the best operation minus that of the next best, of all K.
     """
 
@@ -53,11 +58,12 @@ class EdgeHistory:
 
     @property
     def mean_entropy(self) -> float:
-        """Over the edges, after the last record."""
+        """The mean over the edges, after the last record."""
         return sum(self.entropy[-1]) / len(self.entropy[-1])
 
     @property
     def mean_margin(self) -> float:
+        """The mean over the edges, after the last record."""
         return sum(self.margin[-1]) / len(self.margin[-1])
 
 
@@ -76,12 +82,13 @@ class Alarm:
 
 @dataclass(frozen=True)
 class Health:
-    """One search's health.
+    """The health of one search.
 
     Attributes:
-        edges: history by cell type.
-        parameter_free: operations without parameters in the normal, or only, cell, by position.
-        alarms: none for a healthy search.
+        edges: the history of the edges, by cell type.
+        parameter_free: (position, operations without parameters) of the normal cell or the only
+            cell.
+        alarms: empty for a healthy search.
     """
 
     edges: dict[str, EdgeHistory]
@@ -90,7 +97,7 @@ class Health:
 
 
 def search_health(records: Sequence[Record], config: AnySearchConfig) -> Health:
-    """Health of one search from its records; of one that has none yet, nothing."""
+    """Judge a search from its records; empty if there are none yet."""
     return Health(
         edge_histories(records),
         tuple(parameter_free_counts(records)),
@@ -99,7 +106,7 @@ def search_health(records: Sequence[Record], config: AnySearchConfig) -> Health:
 
 
 def edge_histories(records: Sequence[Record]) -> dict[str, EdgeHistory]:
-    """Entropy and margin of every edge by cell type; records without logits are left out."""
+    """Entropy and margin of every edge, by cell type; records without logits are skipped."""
     found = [(r["position"], logits) for r in records if (logits := _logits(r))]
     histories = {}
     for kind in found[0][1] if found else ():
@@ -126,7 +133,7 @@ def _decided(logits_K: Sequence[float]) -> tuple[float, float]:
 
 
 def parameter_free_counts(records: Sequence[Record]) -> list[tuple[int, int]]:
-    """(position, operations without parameters in the derived normal, or only, cell)."""
+    """(position, operations without parameters) of the derived normal cell, or of the only cell."""
     return [
         (r["position"], int(r["metrics"][key]))
         for r in records
@@ -141,7 +148,7 @@ def alarms(records: Sequence[Record], config: AnySearchConfig) -> list[Alarm]:
     if not histories:
         return []
     found = [*_collapse(records), *_unmoved(histories)]
-    if isinstance(config, TextSearchConfig) and config.sampler.relaxation == "hard":
+    if SPACES[config.task].lone_first_edge and config.sampler.relaxation == "hard":
         found += _noise(histories)
     return found
 
@@ -152,7 +159,7 @@ def _collapse(records: Sequence[Record]) -> list[Alarm]:
         case Genotype() as cell:
             kind, word, edges = "normal", "normal cell", cell.normal
             names: tuple[str, ...] = OPERATIONS
-            first = 1  # `none` is left out, as where the cell is derived
+            first = 1  # `none` is left out, as in the derivation
         case Bench201Genotype() as bench201:
             kind, word = "cell", "cell"
             edges = tuple((operation, 0) for operation in bench201.operations)
@@ -206,14 +213,14 @@ def _noise(histories: dict[str, EdgeHistory]) -> list[Alarm]:
 
 
 def edge_figure(path: Path, histories: Mapping[str, Sequence[Record]]) -> bool:
-    """Draw every edge's entropy over the epochs: a column a seed, a row a cell type.
+    """Draw every edge's entropy over the epochs: one column per seed, one row per cell type.
 
     Args:
         path: PNG or SVG file.
-        histories: the records of every seed by its label.
+        histories: the records of every seed, by its label.
 
     Returns:
-        whether there was anything to draw.
+        Whether there was anything to draw.
     """
     seeds = {label: edge_histories(records) for label, records in histories.items()}
     seeds = {label: kinds for label, kinds in seeds.items() if kinds}
@@ -229,7 +236,7 @@ def edge_figure(path: Path, histories: Mapping[str, Sequence[Record]]) -> bool:
     grid = figure.subplots(
         len(kinds), len(seeds), squeeze=False, height_ratios=[10 + edges[k] for k in kinds]
     )
-    # One scale for all panels, down to the most decided edge: most searches stay close to 1.
+    # One scale for all panels, down to the most decided edge, since most searches stay close to 1.
     least = min(e for found in seeds.values() for h in found.values() for r in h.entropy for e in r)
     for row, kind in enumerate(kinds):
         starts, word = _node_starts(edges[kind]), "step" if kind == "recurrent" else "node"
@@ -264,10 +271,10 @@ def edge_figure(path: Path, histories: Mapping[str, Sequence[Record]]) -> bool:
 
 
 def _node_starts(edges: int) -> list[int]:
-    """Rows where a node's edges begin.
+    """The rows at which a node's edges begin.
 
-    Every node has one edge more than the one before; the first has two (image cells) or one
-    (recurrent cells), and no number of edges fits both.
+    Every node has one edge more than the one before. The first has two (image cells) or one
+    (recurrent cells), and no number of edges is possible in both cases.
     """
     for first in (1, 2):
         ends = list(accumulate(range(first, first + edges)))

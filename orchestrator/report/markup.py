@@ -1,4 +1,4 @@
-"""Markdown tables, and the Markdown as one self-contained HTML file."""
+"""Markdown tables, and the conversion of Markdown to one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TYPES = {"png": "png", "svg": "svg+xml"}
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
+    """Make a Markdown table."""
 
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
@@ -25,7 +25,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds, minutes or hours, in words."""
+    """A duration in seconds, minutes or hours, as text."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes = seconds / 60
@@ -33,7 +33,7 @@ def duration(seconds: float) -> str:
 
 
 def html_page(title: str, markdown: str, folder: Path) -> str:
-    """The Markdown as one file: figures of `folder` become data URIs, headings a menu."""
+    """Convert Markdown to one HTML file, with a menu and the figures of `folder` inside."""
     body = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
 
     def embed(match: re.Match[str]) -> str:
@@ -42,7 +42,7 @@ def html_page(title: str, markdown: str, folder: Path) -> str:
 
     body = re.sub(r'src="([\w.-]+\.(png|svg))"', embed, body)
     body = body.replace("<table>", "<div class=wide><table>").replace("</table>", "</table></div>")
-    # A setting's name in a narrow column breaks between its words.
+    # In a narrow column, a setting's name may break between its parts.
     body = re.sub(r"<td><code>(.*?)</code>", lambda m: f"<td><code>{_breakable(m[1])}</code>", body)
     body, contents = _contents(body)
     style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
@@ -59,7 +59,7 @@ def _breakable(name: str) -> str:
 
 
 def _contents(body: str) -> tuple[str, str]:
-    """The page with an id at every second heading, and the list of them."""
+    """The page with an id at every heading of level two, and the list of these headings."""
     titles: list[str] = []
 
     def number(match: re.Match[str]) -> str:

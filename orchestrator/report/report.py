@@ -1,6 +1,6 @@
-"""The report: the paper's tables with ours beside them, from job folders alone. Pure.
+"""The report: the paper's tables with our numbers beside them, from job folders alone. Pure.
 
-Written as Markdown (report.md, with PNG figures beside it) and, from the same text, as one
+It is written as Markdown (report.md, with PNG figures beside it) and, from the same text, as one
 self-contained HTML file. A number that was not measured reads "not run".
 """
 
@@ -46,11 +46,10 @@ def write_report(results: Results) -> Path:
 
 
 def _unpublished(study: Study) -> list[str]:
-    """A warning where data are not the published ones."""
+    """A warning if a data set's files are not the published ones."""
     contents = {
         (job.recipe["config"]["data"]["name"], content)
-        for job in study
-        if job.kind != "select"
+        for job in study.in_cluster
         for content in job.recipe["data"].values()
     }
     names = sorted({name for name, content in contents if "-unpublished-" in content})

@@ -1,16 +1,15 @@
-"""The searches: every seed, what was selected, and whether searching beat drawing at random."""
+"""The searches: every seed, the selection, and whether searching was better than random cells."""
 
 from __future__ import annotations
 
 import statistics
 
-from gdas.bench201.config import Bench201SearchConfig
 from gdas.bench201.genotype import Bench201Genotype
-from gdas.cnn.config import SupernetConfig
+from gdas.cnn.genotype import Genotype
 from gdas.derive import parameter_free
-from gdas.genotype import Genotype, any_from_json
-from gdas.rnn.config import TextSearchConfig
+from gdas.genotype import any_from_json
 from orchestrator.experiment.config import SearchSpec
+from orchestrator.experiment.kinds import load
 from orchestrator.experiment.spaces import SPACES
 from orchestrator.experiment.study import Job
 from orchestrator.report.figures.curves import curves, draw
@@ -23,7 +22,7 @@ from orchestrator.store.results import FinalResult, GenotypeJson, ProxyResult, R
 
 
 def track(name: str, results: Results) -> list[str]:
-    """One search: its seeds, curves, edges, alarms and the selected cell."""
+    """The report's part on one search: its seeds, curves, edges, alarms and the selected cell."""
     spec, folder = results.experiment.searches[name], results.folder
     parts = [f"## {_title(name, spec)}\n", f"{_size(spec)}\n"]
     parts += _seeds(name, spec, results)
@@ -63,7 +62,7 @@ def track(name: str, results: Results) -> list[str]:
 
 
 def _probabilities(name: str, spec: SearchSpec, results: Results) -> list[str]:
-    """Heat maps of the selected seed, or of the first one while nothing is selected."""
+    """Heat maps of the selected seed, or of the first one if nothing is selected yet."""
     record = results.selection(name)
     winner = record["winner"]["seed"] if record else None
     jobs = {job.recipe["config"]["seed"]: job for job in results.study.searches(name)}
@@ -72,7 +71,7 @@ def _probabilities(name: str, spec: SearchSpec, results: Results) -> list[str]:
     if seed is None:
         return parts
     records = results.records(jobs[seed])
-    for kind in ("normal", "reduce") if spec.recipe.task == "image" else ("recurrent",):
+    for kind in SPACES[spec.recipe.task].heat_maps:
         figure = f"probabilities-{name}-{kind}.png"
         if probability_figure(results.folder / figure, records, kind):
             word = "reduction" if kind == "reduce" else kind
@@ -87,25 +86,25 @@ def _title(name: str, spec: SearchSpec) -> str:
 
 
 def _seeds(name: str, spec: SearchSpec, results: Results) -> list[str]:
-    """A line a seed, and the spread of their scores."""
+    """A line per seed, and the spread of their scores."""
     record = results.selection(name)
     scores = {c["seed"]: c["score"] for c in record["candidates"]} if record else {}
     winner = record["winner"]["seed"] if record else None
-    metric = SPACES[spec.recipe.task].metric
-    images, searched = spec.recipe.task != "text", spec.cells == "searched"
+    space, searched = SPACES[spec.recipe.task], spec.cells == "searched"
+    metric, shared = space.metric, "shared_weights" in space.select_by
     rows = []
     for job in results.study.scored(name):
         seed = job.recipe.get("search", job.recipe["config"])["seed"]
         score = f"{scores[seed]:.2f}" if seed in scores else NOT_RUN
         selected = "**selected**" if seed == winner else ""
-        cell = _of_cell(job, results, images=images)
+        cell = _of_cell(job, results, shared=shared)
         rows.append([str(seed), score, *cell, selected])
     header = [
         "seed",
         f"selection score: {metric} ({spec.select_by})",
         "with shared weights, top-1 on D_V; operations without parameters"
-        + (", normal cell" if spec.recipe.task == "image" else "")
-        if images
+        + (f", {space.main_cell} cell" if space.main_cell != "cell" else "")
+        if shared
         else "epoch of the cell (lowest validation loss)",
         "entropy / log K",
         "mean margin",
@@ -126,17 +125,21 @@ def _seeds(name: str, spec: SearchSpec, results: Results) -> list[str]:
     return parts
 
 
-def _of_cell(job: Job, results: Results, *, images: bool) -> list[str]:
-    """Score or epoch, entropy and margin of one seed's cell; a random one has none of them."""
+def _of_cell(job: Job, results: Results, *, shared: bool) -> list[str]:
+    """The score or epoch, entropy and margin of one seed's cell; a random cell has none of them.
+
+    Args:
+        shared: whether cells of this space can be scored with shared weights.
+    """
     search = results.study.search_of(job)
     if search is None:
         drawn = results.result(job, ProxyResult)
-        also = NOT_RUN if drawn is None else _free(drawn["genotype"]) if images else ""
+        also = NOT_RUN if drawn is None else _free(drawn["genotype"]) if shared else ""
         return [also, "", ""]
     cell = results.result(search, SearchResult)
     if cell is None:
         return [NOT_RUN, "", ""]
-    if images:
+    if shared:
         also = f"{cell['shared_weights']['valid/top1']:.2f} %, {_free(cell['genotype'])}"
     else:
         also = str(cell["epoch"])
@@ -146,7 +149,7 @@ def _of_cell(job: Job, results: Results, *, images: bool) -> list[str]:
 
 
 def _free(genotype: GenotypeJson) -> str:
-    """How many operations of the normal, or only, cell carry no parameters."""
+    """How many operations of the normal cell, or of the only cell, have no parameters."""
     cell = any_from_json(genotype)
     if isinstance(cell, Bench201Genotype):
         edges = tuple((operation, 0) for operation in cell.operations)
@@ -157,7 +160,7 @@ def _free(genotype: GenotypeJson) -> str:
 
 
 def _alarms(spec: SearchSpec, histories: dict[str, list[Record]]) -> list[str]:
-    """What a reader should know of these searches; the same words for several seeds once."""
+    """The alarms of these searches; equal ones of several seeds are printed once."""
     seeds: dict[str, list[str]] = {}
     for label, records in histories.items():
         for alarm in search_health(records, spec.recipe).alarms:
@@ -169,7 +172,7 @@ def _alarms(spec: SearchSpec, histories: dict[str, list[Record]]) -> list[str]:
 
 
 def _drawn_against_uniform(name: str, results: Results) -> list[str]:
-    """Cells drawn from the final logits beside uniform ones, by the same shared weights."""
+    """Cells drawn from the final logits against uniform ones, with the same shared weights."""
     gains = [
         drawn - uniform
         for result in results.searches(name)
@@ -188,23 +191,7 @@ def _drawn_against_uniform(name: str, results: Results) -> list[str]:
 
 def _size(spec: SearchSpec) -> str:
     r = spec.recipe
-    n: SupernetConfig | Bench201SearchConfig
-    if isinstance(r, TextSearchConfig):
-        tokens = "all tokens" if r.train_tokens is None else f"{r.train_tokens:,} tokens"
-        size = f"hidden {r.hidden}, {r.epochs} epochs, {tokens} of {r.data.name}"
-        cell = "recurrent cell"
-    else:
-        halves = "the halves"
-        if r.train_images is not None:
-            valid = f"{r.valid_images:,}" if r.valid_images else "the other"
-            halves = f"{r.train_images:,} + {valid} images"
-        if isinstance(r, Bench201SearchConfig):
-            cell, n = "NAS-Bench-201 cell", r
-        else:
-            n = r.network
-            cell = "fixed reduction cell" if n.reduction == "fixed" else "both cells searched"
-        size = f"C={n.channels}, N={n.normals_per_block}, {r.epochs} epochs, {halves} of "
-        size += r.data.name
+    cell, size = load(SPACES[r.task].search_size)(r)
     if spec.cells == "random":
         kind = cell.replace("both cells searched", "both cells drawn")
         return f"{kind}; every operation and source drawn uniformly; no search."
@@ -212,7 +199,7 @@ def _size(spec: SearchSpec) -> str:
 
 
 def comparisons(results: Results) -> list[str]:
-    """Searched cells against random ones, and searches against others, where there are both."""
+    """Searched cells against random ones, and searches against each other, as `against` says."""
     random: list[str] = []
     others: list[str] = []
     experiment = results.experiment
@@ -265,7 +252,7 @@ def _comparison(name: str, other: str, results: Results) -> list[str]:
     if all(finals.values()):
         parts += [
             "\nBest of these seeds against best of those (each chosen on D_V), on the test set "
-            f"({'error, %' if task == 'image' else 'perplexity'}, lower is better); one pair a "
+            f"({SPACES[task].outcome}, lower is better); one pair a "
             "final, so no interval:\n",
             table(["best of", "final", "test"], rows),
         ]
@@ -273,10 +260,12 @@ def _comparison(name: str, other: str, results: Results) -> list[str]:
 
 
 def _scores(name: str, task: str, results: Results) -> list[float]:
-    """Proxy scores of a track's cells that are done, in the order of their seeds."""
+    """The proxy scores of a search's (or random) cells that are done, in the order of seeds."""
     metric = SPACES[task].metric
-    jobs: list[Job] = [job for job in results.study.scored(name) if job.kind == "proxy"]
-    return [result["metrics"][metric] for result in results.done(jobs, ProxyResult)]
+    if results.experiment.searches[name].select_by != "proxy":
+        return []
+    scored = results.done(results.study.scored(name), ProxyResult)
+    return [result["metrics"][metric] for result in scored]
 
 
 def _test(result: FinalResult) -> float:

@@ -1,7 +1,7 @@
-"""Means with intervals, and whether one set of values is better than another. Pure.
+"""Means with intervals, and tests of whether one set of values is better than another. Pure.
 
-Searched and random cells are compared by an exact permutation test, which assumes no distribution;
-with few cells it cannot give a small p, and the comparison then says so.
+Searched and random cells are compared by an exact permutation test, which assumes no distribution.
+With few cells it cannot give a small p, and the comparison then says so.
 """
 
 from __future__ import annotations
@@ -23,21 +23,23 @@ LEVEL = 0.05
 """A p below this is taken as evidence; intervals cover 1 - LEVEL."""
 
 FEWEST_FOR_INTERVAL = 3
-"""With two values a Student interval is 18 standard deviations wide: it would say nothing."""
+"""With two values a Student interval is 18 standard deviations wide, which says nothing."""
 
 MOST_SPLITS = 200_000
-"""Permutation tests go through all splits up to here (10 against 10 cells are 184,756)."""
+"""Permutation tests enumerate up to this many splits (10 against 10 cells have 184,756)."""
 
 RANDOM_SPLITS = 20_000
-"""Beyond that they draw this many, from a fixed seed: a p of 0.05 is then known to 0.0015."""
+"""Beyond that they draw this many from a fixed seed; a p of 0.05 then has an error of 0.0015."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Values of one kind.
+    """The summary of some values.
 
     Attributes:
-        sd: standard deviation (n - 1); None for one value.
+        n: how many values there are.
+        mean: their mean.
+        sd: their standard deviation (n - 1); None for one value.
         low, high: 95 % Student interval of the mean; None for fewer than three values.
     """
 
@@ -49,6 +51,7 @@ class Summary:
 
     @property
     def text(self) -> str:
+        """The mean with its spread and interval, or with the reason why there is none."""
         if self.n < FEWEST_FOR_INTERVAL:
             return f"{self.mean:.2f} (n = {self.n}: n too small for an interval)"
         return (
@@ -74,10 +77,10 @@ def summary(values: Sequence[float]) -> Summary:
 
 
 def permutation_p(a: Sequence[float], b: Sequence[float], better: Better) -> float:
-    """One-sided p: how often chance alone makes `a` this much better than `b`, by their means.
+    """One-sided p: how often chance alone makes the mean of `a` this much better than that of `b`.
 
-    The share of all ways to split the values into groups of these sizes whose difference of means
-    is at least the one found; ties count. Exact up to MOST_SPLITS splits.
+    It is the share of all ways to split the values into groups of these sizes whose difference of
+    means is at least the one found; ties count. Exact up to MOST_SPLITS splits.
     """
     if not a or not b:
         raise ValueError("a permutation test needs values on both sides")
@@ -89,15 +92,15 @@ def permutation_p(a: Sequence[float], b: Sequence[float], better: Better) -> flo
     else:
         draw = Random(0)
         drawn = (draw.sample(range(total), n) for _ in range(RANDOM_SPLITS))
-        splits = chain([range(n)], drawn)  # the split found is one of them, so p is never 0
-    # All splits have one total, so the sum of one group orders them as the difference of means.
+        splits = chain([range(n)], drawn)  # with the observed split among them, p is never 0
+    # All splits have the same total, so sorting by one group's sum is sorting by difference.
     return _share_at_least(values, (math.fsum(values[i] for i in split) for split in splits), n)
 
 
 def paired_p(gains: Sequence[float]) -> float:
     """One-sided p of paired differences (positive: better), by flipping their signs.
 
-    The share of all ways to give them signs whose sum is at least the one found; ties count.
+    It is the share of all ways to choose the signs whose sum is at least the one found; ties count.
     """
     if not gains:
         raise ValueError("a paired test needs at least one difference")
@@ -115,13 +118,13 @@ def paired_p(gains: Sequence[float]) -> float:
 def uniform_p(cells: Sequence[int], percentiles: Sequence[float]) -> float:
     """One-sided p: how often as many uniformly drawn cells have a mean percentile this high.
 
-    Exact: the distribution of the sum of percentiles of independent, uniform draws from all cells,
-    ties included, by convolution.
+    Exact: the distribution of the sum of the percentiles of independent uniform draws from all
+    cells, with ties, is computed by convolution.
 
     Args:
         cells: how many cells have each accuracy, worst accuracy first.
-        percentiles: of the cells found; percent of cells that are worse, half of equal ones
-            counted.
+        percentiles: those of the cells found: the percentage of cells that are worse, with half of
+            the equal ones.
     """
     if not percentiles:
         raise ValueError("a test against uniform draws needs at least one cell")
@@ -137,12 +140,12 @@ def uniform_p(cells: Sequence[int], percentiles: Sequence[float]) -> float:
 
 
 def upwards(values: Sequence[float], better: Better) -> list[float]:
-    """The values, turned round if lower is better, so that a higher one is better."""
+    """The values, negated if lower is better, so that a higher one is always better."""
     return [v if better == "higher" else -v for v in values]
 
 
 def _share_at_least(values: Sequence[float], sums: Iterable[float], first: int) -> float:
-    """Share of sums that reach that of the `first` values; sums 1e-9 of the values apart tie."""
+    """The share of sums that reach that of the first values; a difference of 1e-9 is a tie."""
     found = math.fsum(values[:first]) - 1e-9 * math.fsum(map(abs, values))
     reached = [s >= found for s in sums]
     return sum(reached) / len(reached)
@@ -150,14 +153,14 @@ def _share_at_least(values: Sequence[float], sums: Iterable[float], first: int) 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Searched against random cells.
+    """A comparison of searched cells with random cells.
 
     Attributes:
-        searched, random: of each side; None where it was not run.
-        difference: by how much the searched cells' mean is better; negative where it is worse.
-        low, high: 95 % Welch interval of it; None with fewer than three values on a side.
-        p: of the one-sided permutation test.
-        smallest_p: the least p that so many cells can give.
+        searched, random: the summary of each side; None if it was not run.
+        difference: by how much the searched cells' mean is better; negative if it is worse.
+        low, high: its 95 % Welch interval; None with fewer than three values on a side.
+        p: from the one-sided permutation test.
+        smallest_p: the least p that this many cells can give.
         sentence: what this shows, in plain words.
     """
 
@@ -180,8 +183,9 @@ def compare(
     """Compare the results of searched cells with those of random cells.
 
     Args:
-        searched, random: one value a cell. Repeated trainings of one cell are averaged first:
-            they tell of the training's noise, not of the search.
+        searched, random: one value per cell. The caller averages repeated trainings of one cell,
+                    whose spread is the training's noise and not the search's.
+                names: what the sentence calls the two sides.
     """
     a = summary(searched) if searched else None
     b = summary(random) if random else None
@@ -200,7 +204,7 @@ def compare(
 def _welch(
     searched: Sequence[float], random: Sequence[float], better: Better
 ) -> tuple[float | None, float | None]:
-    """The 95 % Welch interval of by how much the searched cells' mean is better."""
+    """The 95 % Welch interval of the searched cells' advantage."""
     from scipy.stats import ttest_ind  # it takes a second to import
 
     if min(len(searched), len(random)) < FEWEST_FOR_INTERVAL:

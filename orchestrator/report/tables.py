@@ -1,11 +1,12 @@
-"""Tables 1 to 5 of the paper, every row, with our finals under the rows that they stand beside."""
+"""Tables 1 to 5 of the paper, every row, with our finals below the rows that they reproduce."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from gdas.rnn.config import TextTrainConfig
 from orchestrator.experiment.config import Experiment, FinalSpec
+from orchestrator.experiment.kinds import load
+from orchestrator.experiment.spaces import SPACES
 from orchestrator.paper import tables as paper
 from orchestrator.paper.config import papers_final, papers_search, size_differences
 from orchestrator.report.figures.curves import curves
@@ -28,7 +29,7 @@ CHECKED_ON_TEST = (
 
 
 def papers_tables(results: Results) -> list[str]:
-    """All tables that a final of this experiment stands beside, then the verdicts."""
+    """All tables of the paper that this experiment has a final for, then the verdicts."""
     experiment = results.experiment
     parts = ["## The paper's tables and ours\n"]
     verdicts: list[list[str]] = []
@@ -93,7 +94,7 @@ def _ours(
     results: Results,
     verdicts: list[list[str]],
 ) -> list[str]:
-    """Our line under the paper's; its verdicts are added to `verdicts`."""
+    """Our line below the paper's; its verdicts are appended to `verdicts`."""
     assert spec.row is not None
     number = spec.row.table
     runs = results.finals(name)
@@ -125,7 +126,7 @@ def _ours(
 
 
 def last(measure: paper.Measure, result: FinalResult) -> float:
-    """Our figure after the last epoch; a language model's is that of its best validation epoch."""
+    """Our figure after the last epoch; for a language model, after the best validation epoch."""
     if measure.unit == "%":
         return 100 - result["metrics"][measure.metric]
     chosen = result["best"] if measure.metric in result["best"] else result["metrics"]
@@ -136,7 +137,7 @@ COUNTED: dict[str, Callable[[FinalResult], str]] = {
     "params_m": lambda result: f"{result['parameters'] / 1e6:.3f}",
     "macs_m": lambda result: f"{result['multiply_adds'] / 1e6:.1f}",
 }
-"""Our figure in each of the columns that are counted."""
+"""Our figure in each column that holds a count, such as parameters."""
 
 
 def _figure(measure: paper.Measure, runs: list[FinalResult]) -> str:
@@ -152,7 +153,7 @@ def _figure(measure: paper.Measure, runs: list[FinalResult]) -> str:
 
 
 def _not_the_papers(spec: FinalSpec, experiment: Experiment, row: paper.Row) -> list[str]:
-    """Settings of the training, and of the search, that are not the paper's."""
+    """Settings of the training and of the search that differ from the paper's."""
     assert spec.row is not None
     data = next(iter(paper.MEASURES[spec.row.table][c].data for c in spec.row.columns))
     found = size_differences(spec.recipe, papers_final(spec.row.table, row, data))
@@ -189,25 +190,16 @@ def _others(finals: dict[str, FinalSpec], results: Results) -> str:
 
 
 def outcome(result: FinalResult) -> str:
-    """A final's main figure, in words."""
+    """A final's main figure, as text."""
     if "test/top1" in result["metrics"]:
         return f"{100 - result['metrics']['test/top1']:.2f} % error"
     return f"perplexity {result['metrics']['test/perplexity']:.2f}"
 
 
 def size_of(spec: FinalSpec) -> str:
-    """A final's size, in words."""
-    r = spec.recipe
-    if isinstance(r, TextTrainConfig):
-        tokens = "all tokens" if r.train_tokens is None else f"{r.train_tokens:,} tokens"
-        return (
-            f"hidden {r.hidden}, {r.epochs} epochs, {tokens} of {r.data.name}, batch {r.batch_size}"
-        )
-    images = "all images" if r.train_images is None else f"{r.train_images:,} images"
-    return (
-        f"C={r.channels}, N={r.normals_per_block}, {r.epochs} epochs, {images} of {r.data.name}, "
-        f"batch {r.batch_size}"
-    )
+    """A final's size, as text."""
+    size: str = load(SPACES[spec.recipe.task].training_size)(spec.recipe)
+    return size
 
 
 def _cell(spec: FinalSpec) -> str:
@@ -230,7 +222,7 @@ def _provenance(provenance: Provenance) -> str:
 
 
 def final_trainings(results: Results) -> list[str]:
-    """Every final training: its cell, cost and curves."""
+    """The report's part on every final training: its cell, cost and curves."""
     finals, study = results.experiment.finals, results.study
     if not finals:
         return []
@@ -254,24 +246,15 @@ def final_trainings(results: Results) -> list[str]:
             )
     header = ["final", "cell", "on the test set", "M multiply-adds", "workers", "time in epochs"]
     parts.append(table(header, rows))
-    for task, figure, panels in (
-        ("image", "finals.png", [("train/loss", "training loss"), ("test/top1", "test top-1, %")]),
-        (
-            "text",
-            "finals-text.png",
-            [
-                ("train/perplexity", "training perplexity"),
-                ("valid/perplexity", "validation perplexity"),
-            ],
-        ),
-    ):
+    for task, space in SPACES.items():
         histories = {
             job.name: results.records(job)
             for name, spec in finals.items()
             for job in study.final(name)
             if spec.recipe.task == task
         }
-        if any(histories.values()):
+        if any(histories.values()) and space.final_curves is not None:
+            figure, panels = space.final_curves
             curves(results.folder / figure, histories, panels)
             parts.append(f"\n![Curves of the final trainings on {task}s]({figure})\n")
     return parts

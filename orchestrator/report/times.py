@@ -1,24 +1,21 @@
-"""How long every job took, and with which versions."""
+"""How long every job took, and the versions of the packages that ran it."""
 
 from __future__ import annotations
 
-from orchestrator.experiment.study import TITLES
 from orchestrator.report.markup import NOT_RUN, duration, table
 from orchestrator.report.view import Results
 
 
 def times(results: Results) -> list[str]:
-    """Time in epochs of every job."""
+    """The report's table of each job's time in segments."""
     rows = []
-    for job in results.study:
-        if job.kind == "select":
-            continue
+    for job in results.study.in_cluster:
         records = results.records(job)
         spent = sum(record["seconds"] for record in records)
         hosts = {record["host"] for record in records}
         rows.append(
             [
-                f"{TITLES[job.kind]} {job.name}",
+                f"{job.of.title} {job.name}",
                 str(len(records)),
                 duration(spent) if records else NOT_RUN,
                 ", ".join(sorted(hosts)),
@@ -33,7 +30,7 @@ def times(results: Results) -> list[str]:
 
 
 def versions(results: Results) -> list[str]:
-    """The versions of what computed and measured."""
+    """The report's table of package versions."""
     found = results.store.study().get("versions", {})
     rows = [[name, str(version)] for name, version in found.items()]
     return ["## Versions\n", table(["package", "version"], rows)]

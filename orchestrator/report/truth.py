@@ -1,8 +1,8 @@
-"""Searches of NAS-Bench-201 against the truth: where each derived cell stands among all cells.
+"""Searches of NAS-Bench-201 against the truth: where each derived cell ranks among all cells.
 
-From the results of lookups alone, so that the report needs no table. Every method gives one cell a
-seed; all are held against cells drawn uniformly, by the exact distribution of the mean percentile
-of as many such cells.
+This part is made from the results of lookups, so the report does not read the table. Every method
+gives one cell per seed, and is compared with cells drawn uniformly, by the exact distribution of
+the mean percentile of as many such cells.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ RELAXATIONS = {
 
 @dataclass(frozen=True)
 class Method:
-    """One way to come to a cell, tried once a seed.
+    """A way to obtain a cell, tried once per seed.
 
     Attributes:
-        name: for the reader.
-        standings: of its cells, by seed.
-        seconds: a seed's cost, where it is known.
+        name: as the report prints it.
+        standings: the standing of its cell, by seed.
+        seconds: the cost of a seed; None if it is not known.
     """
 
     name: str
@@ -46,11 +46,12 @@ class Method:
     seconds: float | None
 
     def values(self, key: Literal["accuracy", "rank", "percentile", "regret"]) -> list[float]:
+        """One number of the standings, for every seed."""
         return [float(standing[key]) for standing in self.standings.values()]
 
 
 def truth(results: Results) -> list[str]:
-    """All searches that are looked up; nothing where there is none."""
+    """The report's part on all searches that are looked up; empty if there is none."""
     specs = {name: s for name, s in results.experiment.searches.items() if s.lookup is not None}
     if not specs:
         return []
@@ -105,7 +106,7 @@ def _column(column: Accuracy, specs: dict[str, SearchSpec], results: Results) ->
 
 
 def _distribution(jobs: dict[str, list[Job]], results: Results) -> Distribution:
-    """The table's column, as the first lookup that is done left it."""
+    """The table's column, as a finished lookup recorded it."""
     folders = (results.store.folder(job) for of_name in jobs.values() for job in of_name)
     done = next(folder for folder in folders if folder.result() is not None)
     found: Distribution = json.loads((done.path / "distribution.json").read_text())
@@ -113,7 +114,7 @@ def _distribution(jobs: dict[str, list[Job]], results: Results) -> Distribution:
 
 
 def _methods(specs: dict[str, SearchSpec], found: dict[str, list[LookupResult]]) -> list[Method]:
-    """Of every search its cells and the best by its weights; of the first its uniform cells."""
+    """For every search its derived cells and its best by shared weights, then the uniform cells."""
     methods: list[Method] = []
     uniform: dict[int, Standing] = {}
     for name, spec in specs.items():
@@ -138,7 +139,7 @@ def _methods(specs: dict[str, SearchSpec], found: dict[str, list[LookupResult]])
 
 
 def _other_images(column: Accuracy, specs: dict[str, SearchSpec]) -> list[str]:
-    """A sentence for each search on other images than those that the accuracies are of."""
+    """A sentence for each search whose images are not those of the looked-up accuracies."""
     images = IMAGES_OF[column]
     return [
         f"\n**{name} searched on {spec.recipe.data.name} and is looked up on {images}**: "
@@ -149,7 +150,7 @@ def _other_images(column: Accuracy, specs: dict[str, SearchSpec]) -> list[str]:
 
 
 def _settings(specs: dict[str, SearchSpec]) -> list[str]:
-    """The settings that tell the searches apart."""
+    """The settings in which the searches differ."""
     recipes = {name: spec.recipe for name, spec in specs.items()}
     first = next(iter(recipes.values()))
     keys = dict.fromkeys(
@@ -162,7 +163,7 @@ def _settings(specs: dict[str, SearchSpec]) -> list[str]:
 
 
 def _value(recipe: object, key: str) -> object:
-    """The value of a dotted key."""
+    """The value at a dotted key."""
     for part in key.split("."):
         recipe = getattr(recipe, part)
     return recipe
@@ -175,7 +176,7 @@ def _row(method: Method, cells: list[int]) -> Row:
 
 
 def _p(p: float) -> str:
-    """A p in words."""
+    """A p-value as text."""
     return f"p = {p:.4f}" if p >= 0.0001 else "p < 0.0001"
 
 
@@ -214,7 +215,7 @@ def _table(methods: list[Method], cells: list[int]) -> str:
 def _sentences(
     methods: list[Method], found: dict[str, list[LookupResult]], cells: list[int]
 ) -> list[str]:
-    """Whether each search is better than uniform draws, and searches than one another."""
+    """Whether each search is better than uniform draws, and the first search than the others."""
     by_name = {method.name.partition(":")[0]: method for method in reversed(methods)}
     sentences = []
     for name, results in found.items():
@@ -269,7 +270,7 @@ def _correlations(specs: dict[str, SearchSpec], found: dict[str, list[LookupResu
 
 
 def _no_path(specs: dict[str, SearchSpec], results: Results) -> list[str]:
-    """Draws in which no path reaches the output."""
+    """How many draws had no path from input to output."""
     rows = []
     for name in specs:
         records = [r for job in results.study.searches(name) for r in results.records(job)]

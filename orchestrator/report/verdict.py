@@ -1,7 +1,7 @@
-"""Ours against the paper's figures: one word a row, and why. Pure, without files.
+"""Verdicts on our figures against the paper's: a word for each, and why. Pure, without files.
 
-The paper gives one figure a row and no spread, so the question put to every row is where that
-figure lies in the 95 % interval of our mean.
+The paper gives one figure per row and no spread, so a verdict says where that figure lies relative
+to the 95 % interval of our mean.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ VERDICT_RULE = (
 )
 
 DIGITS = {1: 2, 2: 1, 3: 1, 4: 1, 5: 2}
-"""Digits after the point that the paper's tables print results with."""
+"""How many digits after the point the results have in each of the paper's tables."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One word for a row, and why."""
+    """A row's verdict, and the reason."""
 
     word: Word
     why: str
@@ -47,13 +47,14 @@ def verdict(
     size_differences: Sequence[str],
     digits: int = 2,
 ) -> Verdict:
-    """Ours beside the paper's figure, by VERDICT_RULE.
+    """Compare our runs with the paper's figure, by VERDICT_RULE.
 
     Args:
-        ours: one value a run.
+        ours: one value per run.
         theirs: the paper's figure.
+        better: which direction is better.
         size_differences: settings of the search and of the training that are not the paper's.
-        digits: of the paper's figure, see DIGITS.
+        digits: digits of the paper's figure, see DIGITS.
     """
     if not ours:
         return Verdict("not run", "there is no result.")

@@ -1,4 +1,4 @@
-"""An experiment, its study and what its output folder has by now: what the report is made from."""
+"""What the report is made from: an experiment, its study, and the output folder so far."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ R = TypeVar("R", bound=Result)
 
 @dataclass(frozen=True)
 class Results:
-    """What the report's functions ask, by the names that the experiment gives its parts.
+    """What the report's functions read, by the names that the experiment gives its parts.
 
     A job that is not done has no result, and is left out.
     """
@@ -28,14 +28,14 @@ class Results:
 
     @property
     def folder(self) -> Path:
-        """Where the report and its figures go."""
+        """The folder for the report and its figures."""
         return self.store.out / "report"
 
     def result(self, job: Job, kind: type[R]) -> R | None:
         """A job's result; None if it is not done.
 
         Args:
-            kind: what its kind of job leaves, for the type checker.
+            kind: the type of the result, for mypy only; it is not checked.
         """
         return self.store.folder(job).result(kind)
 
@@ -49,14 +49,14 @@ class Results:
         return self.store.folder(job).records()
 
     def finals(self, name: str) -> list[FinalResult]:
-        """Of a final, a result a seed."""
+        """A final's results, one per seed that is done."""
         return self.done(self.study.final(name), FinalResult)
 
     def searches(self, name: str) -> list[SearchResult]:
-        """Of a search, a result a seed."""
+        """A search's results, one per seed that is done."""
         return self.done(self.study.searches(name), SearchResult)
 
     def selection(self, name: str) -> Selection | None:
-        """What was selected from a search; None if nothing is yet."""
+        """The selection record of a search; None if nothing is selected yet."""
         job = self.study.selection(name)
         return self.store.selection(job) if job else None

@@ -1,1 +1,23 @@
-"""What is refused, which job runs next, and where; the only importer of Ray."""
+"""What runs a study: its checks, its scheduler, and Ray, which no other folder imports.
+
+Ray reads some of its settings when it is imported, so they are set here, before any module of this
+folder can import it.
+"""
+
+import os
+
+QUIET = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # also how soon Train sees that workers are done
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # Tune's own handler waits up to 15 s for trials. What they wrote is safe, so they are ended.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_MAX_PENDING_TRIALS_PG": "64",  # else trials of a custom searcher start one by one
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+"""Ray settings that turn its own output off and let it start trials without delay."""
+
+os.environ.update({key: value for key, value in QUIET.items() if key not in os.environ})

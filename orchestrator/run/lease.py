@@ -1,12 +1,13 @@
-"""One driver at a time for an output folder.
+"""The lease of an output folder: one driver at a time.
 
-`OUT/lease.json` names the driver and is written again every few seconds. In a folder, a lock on it
-is freed by the system when the driver dies; its heartbeat is for machines that do not share locks.
+`OUT/lease.json` names the driver and is rewritten every few seconds as a heartbeat. In a folder,
+the driver also holds a file lock on it, which the system frees when the driver dies; the heartbeat
+is for machines that do not share locks.
 
-On an object store every write is a compare-and-swap (orchestrator.store.conditional): a lease can
-be taken only as the version that was read, so of drivers that want it at once one gets it, and a
-driver that was slow, asleep or cut off learns with its next heartbeat that it was replaced and
-ends, instead of writing over its successor.
+On an object store every write is a compare-and-swap (orchestrator.store.conditional): a driver can
+take the lease only by replacing the version that it has read. So if several drivers try at once,
+exactly one gets it. A driver that was slow, asleep or cut off learns at its next heartbeat that it
+was replaced, and ends instead of overwriting its successor's lease.
 """
 
 from __future__ import annotations
@@ -34,17 +35,17 @@ HEARTBEAT_S = 5.0
 REMOTE_HEARTBEAT_S = 10.0
 LEASE_BYTES = 512
 FREE = b"{}"
-"""What an object store's lease says once its driver has ended."""
-TRIES = 10  # that others write between every reading and writing is no accident
+"""The content of an object store's lease after its driver has ended."""
+TRIES = 10  # if others write between each of our reads and writes, several drivers compete
 
 
 @contextmanager
 def lease(store: Store) -> Iterator[None]:
-    """Hold the output folder: one driver at a time.
+    """Hold the lease of the output folder, so that there is one driver at a time.
 
     Raises:
         InputError: another living process holds it (the error names host and process), or the
-            object store does not answer.
+                    object store does not answer.
     """
     if not is_address(store.address):
         with _held_folder(store.out):
@@ -72,7 +73,7 @@ def _held_folder(out: Path) -> Iterator[None]:
             raise _driven(str(out), holder, "wait for it, stop it, or name another folder")
 
         def beat() -> None:
-            # Over what is there, so that a full disk leaves the heartbeat before it at worst.
+            # Overwrites in place, so that on a full disk the previous heartbeat remains.
             with suppress(OSError):  # a full disk must not stop the study
                 os.pwrite(file.fileno(), _me().ljust(LEASE_BYTES), 0)
 
@@ -86,11 +87,12 @@ def _held_folder(out: Path) -> Iterator[None]:
 
 @contextmanager
 def held_object(there: ConditionalObject, address: str, lost: Callable[[], None]) -> Iterator[None]:
-    """Hold a lease that is an object.
+    """Hold a lease that is an object on an object store.
 
     Args:
-        address: of the output folder, for the error.
-        lost: called once, in the background, if another driver took it.
+        there: the lease.
+        address: the address of the output folder, for the error.
+        lost: called once, from the background thread, if another driver has taken the lease.
 
     Raises:
         InputError: another living driver holds it, or the store does not answer.
@@ -106,7 +108,7 @@ def held_object(there: ConditionalObject, address: str, lost: Callable[[], None]
         nonlocal mine
         if mine is None:
             return
-        with suppress(OSError):  # a store that is away must not stop the study
+        with suppress(OSError):  # a store that does not answer must not stop the study
             mine = _replaced(there, _me(token), mine, token)
             if mine is None:
                 lost()
@@ -116,12 +118,12 @@ def held_object(there: ConditionalObject, address: str, lost: Callable[[], None]
             yield
     finally:
         if mine is not None:
-            with suppress(OSError):  # it runs out by itself
+            with suppress(OSError):  # if it is not freed here, it expires
                 _replaced(there, FREE, mine, token)
 
 
 def _taken(there: ConditionalObject, address: str, token: str) -> Version:
-    """Take the lease, unless a living driver holds it; returns the version that was written."""
+    """Take the lease unless a living driver holds it; returns the version that was written."""
     for _ in range(TRIES):
         found = there.read()
         holder = _holder(found[0]) if found else {}
@@ -129,14 +131,14 @@ def _taken(there: ConditionalObject, address: str, token: str) -> Version:
             age = max(time.time() - holder["heartbeat"], 0)
             advice = f"its heartbeat is {age:.0f} s old; wait {DEAD_AFTER_S:.0f} s if it is dead"
             raise _driven(address, holder, f"{advice}, stop it, or name another folder")
-        with suppress(Changed):  # by one who was quicker: who is it?
+        with suppress(Changed):  # another driver was quicker; read again who it is
             mine = there.write(_me(token), found[1] if found else None)
             return _tried(there, address, token, mine)
     raise _driven(address, {}, "several want it at this moment; try again")
 
 
 def _tried(there: ConditionalObject, address: str, token: str, mine: Version) -> Version:
-    """Ask for what must be refused: some stores take any write, whatever its condition."""
+    """Attempt a write that must be refused, since some stores ignore the condition."""
     with suppress(Changed):
         mine = there.write(_me(token), None)
         print(
@@ -150,10 +152,14 @@ def _tried(there: ConditionalObject, address: str, token: str, mine: Version) ->
 def _replaced(
     there: ConditionalObject, content: bytes, mine: Version, token: str
 ) -> Version | None:
-    """Write over one's own version; None if it is another's by now."""
+    """Replace the version that this driver wrote.
+
+    Returns:
+        The new version; None if the lease is another driver's by now.
+    """
     with suppress(Changed):
         return there.write(content, mine)
-    # The answer to an earlier write may have been lost: then what is there is one's own.
+    # If the answer to an earlier write was lost, the current version may be this driver's own.
     found = there.read()
     if found is not None and _holder(found[0]).get("token") != token:
         return None
@@ -168,13 +174,13 @@ def _lost() -> None:
 
 
 def _me(token: str | None = None) -> bytes:
-    """What a lease of this process says now."""
+    """The content of this process's lease now."""
     me = {"host": socket.gethostname(), "pid": os.getpid(), "heartbeat": time.time()}
     return json.dumps(me if token is None else me | {"token": token}).encode()
 
 
 def _holder(content: bytes) -> dict[str, Any]:
-    """Who wrote the lease; nothing if it is empty or damaged."""
+    """The driver that the lease names; an empty dictionary if it is empty or damaged."""
     try:
         holder = json.loads(content or b"{}")
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""The driver process: signals, background work, and its end."""
+"""The driver process: its signals, its background threads, and its end."""
 
 from __future__ import annotations
 
@@ -8,19 +8,30 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import NoReturn
 
 
-@contextmanager
-def interruptible() -> Iterator[dict[str, bool]]:
-    """Make Ctrl-C and SIGTERM the same clean way out; says afterwards whether it was SIGTERM.
+@dataclass
+class Signals:
+    """The signals that the driver received.
 
-    Also where a script's background job was told to ignore Ctrl-C.
+    Attributes:
+        terminated: whether it was SIGTERM, not Ctrl-C.
     """
-    seen = {"terminated": False}
+
+    terminated: bool = False
+
+
+@contextmanager
+def interruptible(signals: Signals) -> Iterator[None]:
+    """Turn both Ctrl-C and SIGTERM into KeyboardInterrupt, so that they end the command in one way.
+
+    This also holds if the shell started the command in the background and made it ignore Ctrl-C.
+    """
 
     def terminate(*_: object) -> None:
-        seen["terminated"] = True
+        signals.terminated = True
         raise KeyboardInterrupt
 
     before = {
@@ -28,7 +39,7 @@ def interruptible() -> Iterator[dict[str, bool]]:
         signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
     }
     try:
-        yield seen
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -54,8 +65,8 @@ def repeatedly(action: Callable[[], None], interval_s: float, name: str) -> Iter
 
 
 def leave(code: int) -> NoReturn:
-    """End this process now: with PyTorch, Ray and MLflow loaded, taking it down takes seconds."""
+    """End this process at once: a regular exit with PyTorch, Ray and MLflow takes seconds."""
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):  # such as `... | head`
+        with suppress(OSError, ValueError):  # the reader has gone, as in `... | head`
             stream.flush()
     os._exit(code)

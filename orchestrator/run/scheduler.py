@@ -1,47 +1,47 @@
-"""Which job is next: the rules of a study, without Ray. Pure.
+"""Which job runs next: the rules of a study, without Ray. Pure.
 
-There is no barrier: a job is handed out as soon as what it needs is done and what it costs is
-free, finals before searches, and only the head of that queue, so that a wide final is not starved
-by narrow searches. Selections cost nothing and run here.
+There is no barrier: a job starts as soon as the jobs it needs are done and its resources are free.
+Finals go before searches, and only the head of the queue may start, so that a wide final is not
+starved by narrow searches. Selections use no resources and run here.
 
-A job that failed is tried again, but not if its input is bad: it would fail again. Its own
-exceptions use up its retries; a machine that was lost (a spot machine taken back, say) does not; a
-process that died without a word does only where it committed no segment since it started, so that
-what kills itself at the same place ends.
+A failed job is retried, unless its input is bad, which a retry cannot change. An exception of the
+job's own uses up one of its retries. A lost machine (a spot instance taken back, say) does not. A
+process that died without an exception uses one up only if it committed no segment since it started,
+so that a job that always dies at the same place comes to an end.
 
-Machines leave. A job that those left have no room for waits, and it is said for what; it holds
-nothing up meanwhile, and starts when a machine is there.
+Machines may leave the cluster. A job that the remaining ones have no room for waits, and a line
+says what it waits for. Meanwhile other jobs run, and it starts once there is room.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from orchestrator.experiment.kinds import load
 from orchestrator.experiment.study import Alike, Job, Study
 from orchestrator.store.board import Board
 from orchestrator.store.failure import note_failure, read_failure
 from orchestrator.store.store import Store
-from orchestrator.work.select import select
 
 WITHOUT_A_WORD = "its process died without a word (out of memory, or killed)"
 
 
 class ClusterLost(KeyboardInterrupt):
-    """The command's own cluster is gone. An interrupt, so that nothing waits for what is gone."""
+    """This command's own cluster is gone. An interrupt, so that nothing waits for the cluster."""
 
 
 class Scheduler:
-    """Hands out jobs and keeps the board.
+    """Decides which job is next, and keeps the board.
 
     Args:
-        budget: CPUs and GPUs that jobs may hold together; set once the cluster is known.
-        announce: told one line about what happens.
-        retries: how often a failed job is tried again.
+        budget: CPUs and GPUs that running jobs may use together; set once the cluster is known.
+        announce: called with one line about each event.
+        retries: how often a failed job is retried.
 
     Attributes:
-        nodes: what every living machine has; None where that is not known.
-        grows: an autoscaler starts machines when jobs wait for them.
-        private: the cluster is this command's own: one machine, and no other will come.
+        nodes: the resources of every living machine; None if they are not known.
+        grows: whether an autoscaler starts machines when jobs wait for them.
+        private: whether the cluster is this command's own: one machine, which no other can join.
     """
 
     def __init__(
@@ -60,13 +60,13 @@ class Scheduler:
         self.nodes: list[Resources] | None = None
         self.grows = False
         self.private = False
-        self.waits: dict[str, str] = {}  # what was said of a job without room, by its id
+        self.waits: dict[str, str] = {}  # what a job without room lacks, as announced, by job id
         self.used: dict[str, int] = {}  # retries, by job id
-        self.begun_at: dict[str, int] = {}  # records when a job last started, by its id
+        self.begun_at: dict[str, int] = {}  # how many records a job had when it last started, by id
         self.board = Board({job.id: "done" if store.done(job) else "waiting" for job in study.jobs})
 
     def settle(self) -> None:
-        """Run selections that are ready and mark what can no longer run."""
+        """Run the selections that are ready, and mark jobs that can no longer run as blocked."""
         states, notes = self.board.states, self.board.notes
         for job in self.study:
             if states[job.id] != "waiting":
@@ -77,27 +77,24 @@ class Scheduler:
                 needed = ", ".join(self.study.job(need).label for need in lost)
                 notes[job.id] = f"needs {needed}, which did not finish"
                 self.announce(f"{job.label}: cannot run, {notes[job.id]}")
-            elif job.kind == "select" and self._ready(job):
+            elif job.in_driver and self._ready(job):
                 try:
-                    record = select(self.study, job, self.store)
+                    said = load(job.of.body)(self.study, job, self.store)
                 except Exception as error:  # a raise here would end the whole experiment
                     states[job.id] = "failed"
                     notes[job.id] = f"{type(error).__name__}: {error}"
                 else:
                     states[job.id] = "done"
-                    winner = record["winner"]
-                    self.announce(
-                        f"{job.label}: seed {winner['seed']} of {len(record['candidates'])} "
-                        f"by {record['by']}, {record['metric']} {winner['score']:.2f}"
-                    )
+                    self.announce(f"{job.label}: {said}")
 
     def next_job(self) -> Job | None:
-        """The head of the queue, if it fits what is free.
+        """Take the head of the queue, if its resources are free.
 
-        A job without room goes to the cluster, where it waits, only when nothing else can go.
+        A job that no machine has room for is handed to the cluster, to wait there, only if no other
+        job can start.
         """
         self.settle()
-        ready = [job for job in self.study if self._ready(job) and job.kind != "select"]
+        ready = [job for job in self.study.in_cluster if self._ready(job)]
         handed = [job for job in self.study if self.board.states[job.id] == "running"]
         room = self._room_for({job.alike: job for job in [*ready, *handed]})
         running = [job for job in handed if room[job.alike]]
@@ -111,10 +108,10 @@ class Scheduler:
         return head
 
     def finished(self, job: Job, *, node_lost: bool = False) -> None:
-        """A job's trial is over; its record decides how it went.
+        """Record how a job went, from its folder, after its trial has ended.
 
         Args:
-            node_lost: a machine of the cluster was lost while the job ran.
+            node_lost: whether a machine of the cluster was lost while the job ran.
         """
         if self.store.done(job):
             self.board.states[job.id] = "done"
@@ -123,7 +120,7 @@ class Scheduler:
         self.settle()
 
     def failed(self, job: Job, why: str) -> None:
-        """Give a job up."""
+        """Mark a job as failed for good, without a retry."""
         self.board.states[job.id] = "failed"
         self.board.notes[job.id] = why
 
@@ -131,7 +128,7 @@ class Scheduler:
         folder, board = self.store.folder(job), self.board
         failure = read_failure(folder.place)
         cause = failure.cause if failure else "node" if node_lost else "process"
-        heard = board.notes.pop(job.id, None)  # what Ray knew of a process that left no word
+        heard = board.notes.pop(job.id, None)  # Ray's reason, if the process left no error record
         silent = "its machine was lost" if cause == "node" else heard or WITHOUT_A_WORD
         why = failure.error if failure else silent
         went_on = len(folder.records()) > self.begun_at.get(job.id, 0)
@@ -150,15 +147,15 @@ class Scheduler:
         self.announce(f"{job.label}: failed ({why}); {then}")
 
     def _lack(self, job: Job) -> str | None:
-        """What the living machines lack for a job, in words; None where they can hold it."""
+        """What the living machines lack for a job, in words; None if they have room for it."""
         return None if self.nodes is None else missing(job, self.nodes)
 
     def _room_for(self, jobs: Mapping[Alike, Job]) -> dict[Alike, bool]:
-        """Whether the living machines can hold a job, by what it holds: thousands are alike."""
+        """Whether the living machines have room, by `Job.alike`, which many jobs may share."""
         return {key: self.grows or self._lack(job) is None for key, job in jobs.items()}
 
     def _say_what_waits(self, handed: Sequence[Job]) -> None:
-        """Say, once, of jobs that the cluster was given and cannot hold now, what they wait for."""
+        """Announce once what each job waits for that was handed out and has no room now."""
         then = "more are being started" if self.grows else "it starts when there is room"
         waits = {job.id: lack for job in handed if (lack := self._lack(job)) is not None}
         for job in handed:
@@ -174,12 +171,12 @@ class Scheduler:
 def head_that_fits(
     ready: Sequence[Job], running: Sequence[Job], budget: Mapping[str, float]
 ) -> Job | None:
-    """The first in the queue, finals before others, if it fits beside what runs.
+    """The first job in the queue, finals before others, if it fits beside those running.
 
     Args:
         ready: jobs whose needs are done, in the study's order.
     """
-    head = min(ready, key=lambda job: job.kind != "train", default=None)
+    head = min(ready, key=lambda job: not job.of.first, default=None)
     if head is None or not running:
         return head
     for resource, total in budget.items():
@@ -193,11 +190,11 @@ Resources = dict[str, float]
 
 
 def missing(job: Job, nodes: list[Resources]) -> str | None:
-    """What a cluster of these nodes lacks to ever run a job, in words; None where it can.
+    """What a cluster of these nodes lacks to ever run a job, in words; None if it can.
 
-    A trial, and each worker of a final, needs its share on one node.
+    Each trial, and each worker of a final, must fit on one node.
     """
-    count = job.resources["workers"] if job.kind == "train" else 1
+    count = job.workers
     for resource, needed in job.cost.items():
         total = sum(node.get(resource, 0.0) for node in nodes)
         if needed > total + 1e-9:

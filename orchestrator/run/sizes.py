@@ -1,10 +1,11 @@
-"""Settings that the size of the data decides on: whether there is a batch at all. Pure.
+"""Check settings against the size of the data: whether there is at least one batch. Pure.
 
-What is refused here would fail in a worker, after machines have been waited for.
+What is refused here would otherwise fail in a worker, after waiting for machines.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -13,15 +14,17 @@ from gdas.errors import InputError
 from gdas.presets import ImageSearchConfig
 from gdas.rnn.config import TextSearchConfig, TextTrainConfig
 
+SETTING = re.compile(r"[a-z]\w*(\.\w+)*=")
+"""How an error about a setting begins: batch_size=128."""
 FEWEST_TOKENS = 2
-"""Of a column of a batch of text: a word and the one that is to be predicted."""
+"""The fewest tokens in a column of a batch of text: a word, and the next one to predict."""
 
 
 def check_image_search(config: ImageSearchConfig, images: int) -> tuple[int, int]:
-    """Images in D_T and D_V of a search.
+    """The numbers of images in D_T and D_V of a search.
 
     Args:
-        images: of the training split.
+        images: the number of images in the training split.
 
     Raises:
         InputError: a half is larger than the split, or smaller than a batch.
@@ -33,18 +36,20 @@ def check_image_search(config: ImageSearchConfig, images: int) -> tuple[int, int
 
 @contextmanager
 def under(key: str) -> Iterator[None]:
-    """Name the settings of an InputError below `key`."""
+    """Prefix the setting that an InputError names with `key`; leave one that names a file."""
     try:
         yield
     except InputError as problem:
+        if not SETTING.match(str(problem)):
+            raise
         raise InputError(f"{key}.{problem}") from None
 
 
 def check_text_search(config: TextSearchConfig, tokens: Mapping[str, int]) -> None:
-    """Raise InputError unless both texts of a search have a batch.
+    """Raise InputError unless both texts of a search have at least one batch.
 
     Args:
-        tokens: of every split.
+        tokens: the number of tokens by split.
     """
     for split, key in (("train", "train_tokens"), ("valid", "valid_tokens")):
         read = _first(tokens[split], split, key, getattr(config, key))
@@ -52,11 +57,11 @@ def check_text_search(config: TextSearchConfig, tokens: Mapping[str, int]) -> No
 
 
 def check_text_training(config: TextTrainConfig, tokens: Mapping[str, int], *splits: str) -> None:
-    """Raise InputError unless every text that a training reads has a batch.
+    """Raise InputError unless every text that a training reads has at least one batch.
 
     Args:
-        tokens: of every split.
-        splits: those that are read: "train", "valid", "test".
+        tokens: the number of tokens by split.
+                splits: the splits that are read: "train", "valid", "test".
     """
     keys = {
         "train": "batch_size",
@@ -85,7 +90,8 @@ def _first(tokens: int, split: str, key: str, asked: int | None) -> int:
 def _check_columns(tokens: int, split: str, key: str, batch: int) -> None:
     most = tokens // FEWEST_TOKENS
     if batch > most:
+        fix = f"use {key}={most}" if most == 1 else f"use {key}={most} or less"
         raise InputError(
             f"{key}={batch}: wider than the {split} text ({tokens} tokens, {FEWEST_TOKENS} or more "
-            f"a column); use {key}={most} or less"
+            f"a column); {fix if most else f'give a longer {split} text'}"
         )

@@ -1,1 +1,1 @@
-"""What is on disk, here or on an object store: the only memory of a study."""
+"""Everything about the output folder, local or on an object store: a study's only memory."""

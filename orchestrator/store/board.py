@@ -1,4 +1,4 @@
-"""Where every job of a study stands, for all that run, show or track it."""
+"""The state of every job of a study, shared by whatever runs, shows or tracks them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ State = str
 
 @dataclass
 class Board:
-    """Where every job stands, shared by the scheduler and the console.
+    """The state of every job, shared by the scheduler and the console.
 
     Attributes:
-        states: by job id.
+        states: the state, by job id.
         notes: why a job failed or cannot run, by job id.
-        failures: errors so far, by job id.
+        failures: how often a job has failed so far, by job id.
     """
 
     states: dict[str, State]
@@ -26,27 +26,31 @@ class Board:
     failures: dict[str, int] = field(default_factory=dict)
 
     def open(self) -> bool:
-        """Whether a job is still to be run."""
+        """Whether any job has yet to finish."""
         return any(state in ("waiting", "running") for state in self.states.values())
 
     def all_done(self) -> bool:
+        """Whether every job has its result; failed and blocked ones have not."""
         return all(state == "done" for state in self.states.values())
 
 
 class Changes:
-    """Which jobs are worth another look at their folders, asked every second or two.
+    """Tell which jobs' folders to read again; it is asked every second or two.
 
-    Those that run, and those whose state is another one than at the last look: so that a look costs
-    what runs, and not what there is.
+    Those are the running jobs, and the jobs whose state changed since their folder was last read.
+    So the cost of a round grows with the jobs that run, not with all jobs of the study.
+
+    Attributes:
+        seen: a job's state when its folder was last read, by job id.
     """
 
     def __init__(self) -> None:
         self.seen: dict[str, State] = {}
 
     def due(self, jobs: Iterable[Job], board: Board) -> Iterator[tuple[Job, State]]:
-        """Such jobs and their states; a job whose look raised is due again."""
+        """Yield those jobs and their states; if the caller raises on one, it is due again."""
         for job in jobs:
-            state = board.states[job.id]  # before the look: what comes after it is seen next time
+            state = board.states[job.id]  # before the folder is read: a later change is due
             if state == "running" or self.seen.get(job.id) != state:
                 yield job, state
                 self.seen[job.id] = state

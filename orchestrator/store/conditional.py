@@ -1,9 +1,9 @@
-"""One object on an object store that is replaced only as the object that was read. Pure.
+"""Compare and swap for one object on an object store. Pure.
 
-pyarrow's file systems offer no conditional write, so this alone goes through obstore: an object is
-made only if there is none (`If-None-Match`), and replaced only if it is still the one that was read
-(`If-Match` and its ETag; on Google Cloud Storage its generation). The store decides in one step, so
-that of any number of writers exactly one succeeds, however slow the others are.
+pyarrow's file systems offer no conditional write, so this module uses obstore. An object is created
+only if there is none (`If-None-Match`), and replaced only if it is still the version that was read
+(`If-Match` with its ETag; on Google Cloud Storage, its generation). The store decides this in one
+step, so exactly one of any number of writers succeeds, however slow the others are.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from gdas.errors import InputError, one_line
 from orchestrator.store.storage import Storage
 
 ANSWER_S = 20.0
-"""How long an answer is waited for."""
+"""How long to wait for an answer, in seconds."""
 Version = dict[str, str]
-"""Which version of an object this is, as obstore takes it: an ETag, a generation."""
+"""An object's version in obstore's form: an ETag or a generation."""
 T = TypeVar("T")
 
 
 class Changed(Exception):
-    """Another process made, replaced or removed the object since it was read."""
+    """Another process created, replaced or removed the object since it was read."""
 
 
 @dataclass(frozen=True)
 class ConditionalObject:
-    """An object that is never written over one that its writer has not read."""
+    """An object that is replaced only if the writer has read its current version."""
 
     store: S3Store | GCSStore | AzureStore
     name: str
 
     def read(self) -> tuple[bytes, Version] | None:
-        """The content and its version; None if there is no object.
+        """Read the content and its version; None if there is no object.
 
         Raises:
             OSError: the store does not answer.
@@ -53,17 +53,18 @@ class ConditionalObject:
             return None
 
     def write(self, content: bytes, over: Version | None) -> Version:
-        """Make the object, or replace the version of it that was read.
+        """Create the object, or replace the version of it that was read.
 
         Args:
-            over: that version; None: there must be no object.
+            content: the new bytes.
+            over: the version to replace; None if there must be no object.
 
         Returns:
             The version that was written.
 
         Raises:
-            Changed: there is another version, or none any more; nothing was written. After a lost
-                answer it may be the version that this very call wrote.
+            Changed: there is another version, or no object any more; nothing was written. If the
+                answer to a first attempt was lost, the other version may be this call's own.
             OSError: the store does not answer.
         """
         mode: Any = over or "create"
@@ -75,12 +76,12 @@ class ConditionalObject:
 
 
 def _version(answer: Any) -> Version:
-    """What tells a version, as obstore's answers have it; it takes no key without a value back."""
+    """An answer's version, without empty keys, which obstore does not take back."""
     return {key: answer[key] for key in ("e_tag", "version") if answer.get(key) is not None}
 
 
 def _answered(ask: Callable[[], T]) -> T:
-    """What the store answers; that it does not is an OSError, as everywhere."""
+    """The store's answer; if there is none, OSError is raised, as by the rest of the store."""
     try:
         return ask()
     except (AlreadyExistsError, PreconditionError):
@@ -90,7 +91,7 @@ def _answered(ask: Callable[[], T]) -> T:
 
 
 def conditional_object(storage: Storage, name: str) -> ConditionalObject:
-    """An object of a folder on an object store; nothing is asked of the store.
+    """Address an object in a folder on an object store; no request is sent.
 
     Raises:
         InputError: this kind of store is not known to write conditionally.
@@ -113,7 +114,7 @@ def conditional_object(storage: Storage, name: str) -> ConditionalObject:
 
 
 def _s3(storage: Storage, bucket: str, prefix: str, patient: dict[str, Any]) -> S3Store:
-    """The bucket as pyarrow sees it: the same region, endpoint and credentials."""
+    """The bucket as pyarrow sees it: with the same region, endpoint and credentials."""
     address = urlsplit(storage.address)
     options = {key: values[-1] for key, values in parse_qs(address.query).items()}
     given: dict[str, Any] = {"region": storage.files.region or "us-east-1"}
@@ -127,12 +128,12 @@ def _s3(storage: Storage, bucket: str, prefix: str, patient: dict[str, Any]) -> 
 
 
 def _credentials() -> Any:
-    """Those that boto3 finds, if it is there: obstore by itself reads no profiles of `~/.aws`."""
+    """boto3's credentials, if it is installed: obstore alone reads no profiles of `~/.aws`."""
     if find_spec("boto3") is None:
         return None
     from obstore.auth.boto3 import Boto3CredentialProvider
 
     try:
         return Boto3CredentialProvider()
-    except ValueError:  # it found none; obstore looks itself
+    except ValueError:  # boto3 found none; obstore has other sources
         return None

@@ -1,7 +1,7 @@
-"""Data sets where the output folder, or `--data`, is on an object store. Pure.
+"""Data sets of a study whose output folder or `--data` is on an object store. Pure.
 
-The driver converts and verifies a data set once and puts the converted files on the store; every
-node fetches the files of a data set once, whatever number of trials run on it.
+The driver converts and verifies a data set once and uploads the converted files. Every node
+downloads a data set once, however many trials run on it.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from orchestrator.store.storage import Storage, cache_folder, is_address, open_s
 
 
 def of_data_set(name: str, object_name: str) -> bool:
-    """Whether a file below a data folder is part of a data set: its Arrow files, or its shards."""
+    """Whether an object below a data folder is one of the data set's Arrow files or shards."""
     return object_name.startswith((f"arrow/{name}-", f"{name}/")) and not object_name.endswith(
         ".partial"
     )
 
 
 def data_on_this_node(settings: JobSettings) -> Path:
-    """The data folder of a job, with its data set in it where it comes from an object store."""
+    """The path of a job's data folder; if it is on an object store, the data set is downloaded."""
     address = settings["environment"]["data"]
     if not is_address(address):
         return Path(address)
@@ -38,13 +38,13 @@ def data_on_this_node(settings: JobSettings) -> Path:
 
 
 def data_sets(recipe: dict[str, Any]) -> list[str]:
-    """The data sets that a job reads, by name; of a lookup the table too."""
+    """The names of the data sets that a job reads; a lookup reads the table too."""
     table = [TableData().name] if "lookup" in recipe else []
     return [str(recipe["config"]["data"]["name"]), *table]
 
 
 def described(address: str) -> Path:
-    """Fetch what tells the content of data sets, and not the data: indexes of photos, tables.
+    """Download what identifies the data sets, without the data: photo indexes and tables.
 
     Raises:
         InputError: the store does not answer.
@@ -59,12 +59,12 @@ def described(address: str) -> Path:
 
 
 def node_folder(address: str) -> Path:
-    """Where this node keeps what it fetched from there."""
+    """Where this node keeps what it downloaded from an address."""
     return cache_folder() / "data" / hashlib.sha256(address.encode()).hexdigest()[:12]
 
 
 def fetched(address: str, names: list[str]) -> Path:
-    """Fetch what is missing on this node of some data sets; one process does, the others wait.
+    """Download the files of data sets that this node lacks; one process does, others wait for it.
 
     Raises:
         OSError: the store does not answer.
@@ -84,7 +84,7 @@ def fetched(address: str, names: list[str]) -> Path:
 
 
 def publish(folder: Path, storage: Storage, names: list[str]) -> None:
-    """Put the converted files of data sets on the store, those that are not there already."""
+    """Upload the converted files of data sets, except those that are on the store already."""
     there = storage.listing()
     for name in names:
         for path in sorted(folder.glob(f"arrow/{name}-*")) + sorted((folder / name).rglob("*")):
@@ -96,13 +96,16 @@ def publish(folder: Path, storage: Storage, names: list[str]) -> None:
 
 
 def refuse_unchecked(study: Study) -> None:
-    """Files of unknown content are known by their bytes, which nodes of an object store have not.
+    """Refuse jobs that read files of unknown content.
+
+    Such files are identified by their bytes, and not every node has them if the folder is on an
+    object store.
 
     Raises:
         InputError: a job reads a data set with checksum=any, or own text.
     """
-    for job in study:
-        data = {} if job.kind == "select" else job.recipe["config"]["data"]
+    for job in study.in_cluster:
+        data = job.recipe["config"]["data"]
         if data.get("checksum") == "any" or data.get("format") == "text":
             key = "checksum=any" if data.get("checksum") == "any" else "format=text"
             raise InputError(
@@ -120,7 +123,7 @@ def _same_size(path: Path, size: int) -> bool:
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """One process of this node at a time; the lock ends with the process."""
+    """Let one process of this node in at a time; the lock ends with the process."""
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(file, fcntl.LOCK_EX)

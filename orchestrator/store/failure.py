@@ -1,4 +1,4 @@
-"""The last error of a job, as failure.json in its folder holds it."""
+"""The error record of a job: its last error, in failure.json in the job's folder."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ FAILURE = "failure.json"
 
 @dataclass(frozen=True)
 class Failure:
-    """What is known of a job's last failure.
+    """A job's last failure.
 
     Attributes:
-        error: its text, in one line.
-        cause: whose fault it was.
-        times: failures in the command that last ran the job.
-        given_up: that command will not try the job again.
+        error: the error's text, in one line.
+        cause: where the error came from.
+        times: how often the job failed in the command that last ran it.
+        given_up: whether that command will not retry the job.
     """
 
     error: str
@@ -33,7 +33,7 @@ class Failure:
 
 
 def read_failure(job: Place) -> Failure | None:
-    """The job's last failure; None where nobody left a word, or a damaged one."""
+    """Read the job's error record; None if there is none or it is damaged."""
     try:
         found = _load(job)
         cause = found.get("cause", "own")
@@ -48,7 +48,7 @@ def read_failure(job: Place) -> Failure | None:
 
 
 def write_failure(job: Place, error: str, trace: str, cause: Cause = "own") -> None:
-    """Leave an error and its traceback in the job's folder."""
+    """Write an error and its traceback to the job's folder."""
     found: FailureFile = {
         "error": error,
         "traceback": trace,
@@ -58,16 +58,17 @@ def write_failure(job: Place, error: str, trace: str, cause: Cause = "own") -> N
     write_json(job.path / FAILURE, found)
     try:
         job.publish(FAILURE)
-    except OSError as problem:  # what failed is raised, not this
+    except OSError as problem:  # the job's own error is the one to raise, not this one
         print(f"{job.address}: {FAILURE} cannot be written ({problem})", file=sys.stderr)
 
 
 def note_failure(job: Place, why: str, cause: Cause, times: int, *, again: bool) -> None:
-    """The driver's word on a failure, beside what the job left of it.
+    """Add what only the driver knows to a job's error record, or make one if there is none.
 
     Args:
-        times: failures in this command.
-        again: the job will be tried again.
+        why: the error's text, used if the job left no record of its own.
+        times: how often the job has failed in this command.
+        again: whether the job will be retried.
     """
     try:
         found = _load(job)
@@ -77,11 +78,11 @@ def note_failure(job: Place, why: str, cause: Cause, times: int, *, again: bool)
         write_json(job.path / FAILURE, {**found, "times": times, "again": again})
         job.publish(FAILURE)
     except OSError:
-        return  # a full disk, or a store that is away: the driver knows it still
+        return  # a full disk, or a store that does not answer; the driver has it in memory
 
 
 def clear_failure(job: Place) -> None:
-    """The job has no failure from here on."""
+    """Delete the job's error record."""
     job.remove(FAILURE)
 
 

@@ -1,7 +1,7 @@
-"""One job's folder: its records, checkpoints and result, here or on an object store.
+"""One job's folder: its records, checkpoints and result, local or on an object store.
 
-A job is done when its result.json is there. On an object store a job works in a folder of its own
-node, which it copies up segment by segment.
+A job is done once its result.json is there. If the folder is on an object store, the job works in a
+folder on its own node and uploads it segment by segment.
 """
 
 from __future__ import annotations
@@ -22,14 +22,17 @@ NO_SPACE = "No space left on device: make room, it goes on from its last checkpo
 R = TypeVar("R", bound=Result)
 SMALL = (
     *("settings.json", "provenance.json", "records.jsonl", "result.json", FAILURE),
-    "distribution.json",  # of a lookup
+    "distribution.json",  # lookups only
 )
-"""What a job folder has beside checkpoints, and what the driver keeps a copy of."""
+"""The files of a job folder outside its checkpoints; the driver keeps a copy of them."""
 COMMITS = ("result.json", MANIFEST)
 
 
 class Tail:
-    """The records of a file that grows at its end, or is replaced by another."""
+    """The records of a file that is appended to, or replaced by another.
+
+    Each call reads only the bytes that are new since the last one.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -37,6 +40,7 @@ class Tail:
         self.found: list[Record] = []
 
     def records(self) -> list[Record]:
+        """All records up to the first line that is damaged or incomplete; none without a file."""
         try:
             with self.path.open("rb") as file:
                 now = os.fstat(file.fileno())
@@ -64,7 +68,7 @@ class JobFolder:
 
     Attributes:
         place: where it is.
-        token: of this start of the job.
+        token: identifies this start of the job.
     """
 
     place: Place
@@ -72,7 +76,7 @@ class JobFolder:
 
     @classmethod
     def open(cls, address: str | Path) -> JobFolder:
-        """The folder at `address`, to work in; of one on an object store a copy is made."""
+        """Open the folder at `address` to work in; if it is on an object store, a copy is made."""
         name = str(address).partition("?")[0].rpartition("/")[2]
         folder = cls(open_place(address, copy=f"jobs/{name}"))
         folder.refresh()
@@ -80,7 +84,7 @@ class JobFolder:
 
     @property
     def path(self) -> Path:
-        """Where this process reads and writes its files."""
+        """Where this process reads and writes the job's files."""
         return self.place.path
 
     @property
@@ -93,40 +97,43 @@ class JobFolder:
         return JobFolder.open(self.place.beside(name))
 
     def refresh(self) -> None:
-        """Bring the copy up to date, checkpoints left out."""
+        """Bring the local copy up to date, except checkpoints."""
         self.place.pull(SMALL.__contains__)
 
     def publish(self, name: str) -> None:
-        """What was written under `name` counts from here on."""
+        """Make the file or subfolder `name`, written in `path`, visible to all."""
         self.place.publish(name)
 
     def claim(self) -> None:
-        """From here on no process that claimed the job earlier can commit: it may still live, on a
-        node that was given up."""
+        """Make this start of the job the only one that can commit.
+
+        An earlier one may still be alive, on a node that was given up.
+        """
         self.place.claim(self.token)
 
     def commit_checkpoint(self, position: int) -> None:
-        """The checkpoint at `position` counts from here on; positions not in the copy go.
+        """Commit the checkpoint at `position`; delete the positions that the copy no longer has.
 
         Raises:
-            TakenOver: by a later start of this job.
+            TakenOver: a later start of this job has claimed it.
         """
         self.place.commit_checkpoint(position, self.token)
 
     def fetch_checkpoint(self, below: int | None = None) -> int | None:
-        """Copy the newest committed checkpoint, of a lower position than `below`.
+        """Copy the newest committed checkpoint with a position lower than `below` into `path`.
 
         Returns:
-            Its position; None where there is none to copy.
+            Its position; None if there is nothing to copy.
         """
         return self.place.fetch_checkpoint(below)
 
     @property
     def checkpoints(self) -> Path:
+        """The folder that `gdas.checkpoint` reads and writes, one subfolder per position."""
         return self.path / "checkpoints"
 
     def settings(self) -> JobSettings:
-        """What `Store.prepare` wrote."""
+        """The job's settings, as `Store.prepare` wrote them."""
         settings: JobSettings = json.loads((self.path / "settings.json").read_text())
         return settings
 
@@ -145,12 +152,13 @@ class JobFolder:
         return records
 
     def rewrite_records(self, records: list[Record]) -> None:
-        """Replace all records: on resume the checkpoint's history wins."""
+        """Replace all records by those in a checkpoint's history, which win when a job resumes."""
         lines = [json.dumps(record, allow_nan=False) + "\n" for record in records]
         write_text(self.path / "records.jsonl", "".join(lines))
         self.publish("records.jsonl")
 
     def append_record(self, record: Record) -> None:
+        """Add the record of a segment and publish the file."""
         with (self.path / "records.jsonl").open("a") as file:
             file.write(json.dumps(record, allow_nan=False) + "\n")
         self.publish("records.jsonl")
@@ -165,23 +173,23 @@ class JobFolder:
         """The result, or None if the job is not done.
 
         Args:
-            kind: what the job's kind leaves, for the type checker.
+            kind: the type of the result, for mypy only; it is not checked.
         """
         try:
             result = json.loads((self.path / "result.json").read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError, RecursionError):
-            return None  # damaged: the job goes on from its last checkpoint
+            return None  # if damaged, the job resumes from its last checkpoint
         return result if isinstance(result, dict) else None
 
     def write_result(self, result: Result) -> None:
-        """Mark the job done."""
+        """Write result.json, which marks the job done, and delete its error record."""
         write_json(self.path / "result.json", result)
         self.publish("result.json")
         clear_failure(self.place)
 
 
 def _record(line: bytes) -> Record | None:
-    """A line's record; None where it is torn or none."""
+    """A line's record; None if it is torn or not a record."""
     try:
         record: Any = json.loads(line, parse_constant=_refuse)
     except (ValueError, RecursionError):

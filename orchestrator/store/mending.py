@@ -1,7 +1,7 @@
-"""What faults left behind in an output folder, put right before jobs start. Pure.
+"""Repair what faults left behind in an output folder, before jobs start. Pure.
 
-Only the holder of the lease calls this. Open jobs need nothing: they find their newest whole
-checkpoint by themselves, and its history replaces their records.
+Only the driver that holds the lease calls this. Unfinished jobs need no repair: they find their
+newest valid checkpoint by themselves, and its history replaces their records.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ HALF_WRITTEN = ("*.partial", "selections/*.partial", "report/*.partial", "jobs/*
 
 
 def mend(study: Study, store: Store) -> list[str]:
-    """Take away half-written files and restore damaged records of finished jobs.
+    """Delete half-written files, and restore damaged records of finished jobs.
 
     Returns:
         A line for each thing that was damaged.
@@ -28,7 +28,7 @@ def mend(study: Study, store: Store) -> list[str]:
             path.unlink(missing_ok=True)
     said = []
     for job in study:
-        if job.kind == "select":
+        if job.in_driver:
             if store.selection_path(job).exists() and not store.selection_is_whole(job):
                 said.append(f"{job.label}: its record is damaged; selecting again")
             continue

@@ -1,23 +1,27 @@
-"""A study as its output folder tells it: jobs, states and errors, from records alone. Pure.
+"""A study as its output folder records it: jobs, states and errors. Pure.
 
-For commands that look at a folder from outside, while a study runs or after. Nothing is written.
+This is for commands that read a folder while a study runs or afterwards. Nothing is written.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import socket
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast, get_args
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from gdas.errors import InputError
+from orchestrator.experiment.build import final_names, search_names
 from orchestrator.experiment.config import Experiment
-from orchestrator.experiment.study import Job, Kind, Study
+from orchestrator.experiment.kinds import KINDS
+from orchestrator.experiment.study import Job, Study
 from orchestrator.store.board import Board
 from orchestrator.store.failure import FAILURE, read_failure
 from orchestrator.store.results import JobEntry
@@ -34,12 +38,12 @@ class Driver:
 
 
 def open_recorded(out: str) -> tuple[Store, Study]:
-    """The study in an output folder, or at an address on an object store.
+    """Open the study in an output folder, or at an address on an object store.
 
     Raises:
         InputError: there is no study, or the store does not answer.
     """
-    there = is_address(out) or (Path(out) / "study.json").is_file()  # or a folder would be made
+    there = is_address(out) or (Path(out) / "study.json").is_file()  # `Store` would make the folder
     store = Store(out) if there else None
     if store is None or not store.study():
         raise InputError(f"{out}: no study there (no study.json); name the --out of a study")
@@ -53,30 +57,47 @@ def recorded_study(store: Store) -> Study:
         InputError: study.json is damaged.
     """
     found = store.study()
+    settings = found.get("settings", {})
     try:
         jobs = tuple(_job(store, entry) for entry in found["jobs"])
-    except (KeyError, TypeError, ValueError):
+        study = Study(jobs, {}, {}, {}, {})
+        finals = _by_seed(study.of_kind("train"), settings.get("finals", {}), final_names)
+        lookups = _by_seed(study.of_kind("lookup"), settings.get("searches", {}), search_names)
+    except (AttributeError, KeyError, TypeError, ValueError):
         raise InputError(
             f"{store.address_of('study.json')}: damaged (its jobs cannot be read); delete it, and "
             "start the study again: finished jobs are kept"
         ) from None
-    finals: dict[str, tuple[str, ...]] = {
-        job.name: (job.id,) for job in jobs if job.kind == "train"
-    }
-    return Study(
-        jobs,
-        {job.name: job.id for job in jobs if job.kind == "select"},
-        finals,
-        {job.name: job.id for job in jobs if job.kind == "measure"},
-        {},
+    return dataclasses.replace(
+        study,
+        selections={job.name: job.id for job in study.of_kind("select")},
+        finals=finals,
+        measures={job.name: job.id for job in study.of_kind("measure")},
+        lookups=lookups,
     )
+
+
+def _by_seed(
+    jobs: Sequence[Job],
+    specs: dict[str, dict[str, Any]],
+    names: Callable[[str, Sequence[int]], list[str]],
+) -> dict[str, tuple[str, ...]]:
+    """The ids of the jobs of every search or final, one per seed, keyed as `build_study` does.
+
+    Two finals that do the same computation share one job, under the name of the first.
+    """
+    ids = {job.name: job.id for job in jobs}
+    return {
+        name: tuple(ids[seed] for seed in names(name, spec["seeds"]) if seed in ids)
+        for name, spec in specs.items()
+    }
 
 
 def _job(store: Store, entry: JobEntry) -> Job:
     kind, _, name = entry["label"].partition("-")
-    if kind not in get_args(Kind):
+    if kind not in KINDS:
         raise ValueError(kind)
-    job = Job(cast(Kind, kind), name, entry["id"], tuple(entry["needs"]), {}, {})
+    job = Job(kind, name, entry["id"], tuple(entry["needs"]), {}, {})
     try:
         settings = store.folder(job).settings()
         return Job(job.kind, name, job.id, job.needs, settings["recipe"], settings["resources"])
@@ -101,7 +122,7 @@ def recorded_experiment(store: Store) -> Experiment:
 
 
 def driver(store: Store) -> Driver | None:
-    """Who drives the study now, or None: nobody, or one that has not been heard of for a minute."""
+    """The process that drives the study now; None if its heartbeat is older than a minute."""
     try:
         holder = json.loads(store.lease_text() or "{}")
         found = Driver(str(holder["host"]), int(holder["pid"]))
@@ -124,11 +145,11 @@ def _alive(pid: int) -> bool:
 
 
 def recorded_board(store: Store, study: Study, *, driven: bool) -> Board:
-    """Where every job stands: done, running, stopped, failed, blocked or waiting.
+    """The state of every job: done, running, stopped, failed, blocked or waiting.
 
     Args:
-        driven: a process drives the study: what failed waits for another try, unless that process
-            has given it up. Without one, what was begun is stopped, or has failed.
+        driven: whether a process drives the study. If so, a failed job waits for its retry, unless
+            that process has given it up. If not, a job that was begun is stopped, or has failed.
     """
     states: dict[str, str] = {}
     notes: dict[str, str] = {}
@@ -140,7 +161,7 @@ def recorded_board(store: Store, study: Study, *, driven: bool) -> Board:
             states[job.id] = "done"
         elif any(states[need] in ("failed", "blocked") for need in job.needs):
             states[job.id] = "blocked"
-        elif job.kind == "select":
+        elif job.in_driver:
             states[job.id] = "waiting"
         elif (failure := read_failure(folder.place)) and _is_last(folder.path, driven, began):
             failures[job.id], notes[job.id] = failure.times, failure.error
@@ -156,19 +177,20 @@ def _is_last(folder: Path, driven: bool, began: float) -> bool:
     """Whether the last thing that happened to a job is its failure.
 
     Args:
-        driven, began: a command drives the study, since then; it tries again what failed before.
+        driven: whether a command drives the study; it retries what failed before it started.
+        began: when that command started.
     """
     records = folder / "records.jsonl"
     try:
         failed = (folder / FAILURE).stat().st_mtime
-    except OSError:  # just now handed out again
+    except OSError:  # the job was started again just now
         return False
     after = not records.exists() or failed >= records.stat().st_mtime
     return after and not (driven and failed < began)
 
 
 def started_at(store: Store, job: Job) -> float:
-    """When the job was last handed out, in seconds since the epoch; 0 if never."""
+    """When the job was last started, in seconds since 1970; 0 if never."""
     try:
         return (store.folder(job).path / "settings.json").stat().st_mtime
     except OSError:

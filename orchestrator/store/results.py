@@ -1,17 +1,17 @@
-"""What an output folder holds, file by file: the contract between all parts, and nothing else.
+"""What an output folder holds, file by file: the contract between the parts of the orchestrator.
 
     OUT/study.json                    StudyFile
     OUT/selections/<track>.json       Selection
     OUT/jobs/<kind>-<name>-<id>/
         settings.json                 JobSettings
-        provenance.json               Provenance, of a final training
-        records.jsonl                 a Record a line
-        result.json                   SearchResult, ProxyResult, LookupResult, FinalResult, ...
-        distribution.json             Distribution, of a lookup
+        provenance.json               Provenance (final trainings only)
+        records.jsonl                 one Record a line
+        result.json                   a Result of the kind: SearchResult, LookupResult, ...
+        distribution.json             Distribution (lookups only)
         failure.json                  Failure
 
-Jobs write these and everything else reads them. They are plain dictionaries on disk and in memory:
-the types are what mypy checks their readers by. What comes from a file is checked where it is read.
+Jobs write these files and everything else reads them. They are plain dictionaries on disk and in
+memory; the types are for mypy. The code that reads a file checks what it finds.
 """
 
 from __future__ import annotations
@@ -19,49 +19,51 @@ from __future__ import annotations
 from typing import Any, Literal, NotRequired, TypedDict
 
 GenotypeJson = dict[str, Any]
-"""A cell as `to_json` of its genotype writes it; `gdas.genotype.any_from_json` checks and reads
-it."""
+"""A cell as its genotype's `to_json` gives it; `gdas.genotype.any_from_json` reads it."""
 
 Cause = Literal["own", "input", "process", "node"]
-"""An exception of the job's own; bad input; a process that died without a word; a machine that was
-lost."""
+"""Where an error came from.
+
+own: the job raised an exception. input: the job was given bad settings or data. process: its
+process died without an exception. node: its machine was lost.
+"""
 
 
 class Environment(TypedDict):
-    """What a job needs to know beside its recipe; not part of its identity."""
+    """What a job needs to know beside its recipe; it is not part of the job's id."""
 
     data: str  # the folder or the address of the data sets
     selections: NotRequired[str]  # where the study's selection records are
 
 
 class JobSettings(TypedDict):
-    """What a job is. `recipe` and `resources` are those of `orchestrator.experiment.study.Job`."""
+    """A job as it is handed out; `recipe` and `resources` are explained at `study.Job`."""
 
     kind: str
     name: str
     id: str
-    needs: list[str]  # names of job folders; of a selection its id
+    needs: list[str]  # names of job folders; for a selection, its id
     recipe: dict[str, Any]
     resources: dict[str, Any]
     environment: Environment
 
 
 class Details(TypedDict, total=False):
-    """What a search's record says of its cell beside the metrics."""
+    """What a segment's record holds beside its metrics."""
 
-    genotype: GenotypeJson  # what its logits derive
-    logits: dict[str, list[list[float]]]  # by cell type: a row an edge, a number an operation
+    genotype: GenotypeJson  # derived from the logits after this segment
+    logits: dict[str, list[list[float]]]  # by cell type: one row per edge, one number per operation
     margins: dict[str, list[float]]
     probabilities: dict[str, list[float]]
-    best_epoch: int  # of a training on text
+    best_epoch: int  # training on text only
     restarts: int
 
 
 class Record(TypedDict):
-    """One segment: an epoch, or a part of one. Times are seconds, of dates since 1970."""
+    """One segment: an epoch, or a part of one. Times are in seconds, dates since 1970."""
 
     position: int  # counted from 1
-    of: int
+    of: int  # how many segments there are in all
     metrics: dict[str, float]
     details: Details
     started: float
@@ -69,61 +71,61 @@ class Record(TypedDict):
     seconds: float
     host: str
     pid: int
-    gpu: NotRequired[str]  # CUDA_VISIBLE_DEVICES, where it is set
+    gpu: NotRequired[str]  # CUDA_VISIBLE_DEVICES, if set
 
 
 class Result(TypedDict):
-    """What every finished job says."""
+    """The result fields that every kind of job has."""
 
-    metrics: dict[str, float]  # of its last record
-    seconds: float  # in segments, over all starts
+    metrics: dict[str, float]  # those of its last record
+    seconds: float  # the segments' durations, summed over all starts of the job
 
 
 class Trained(Result):
-    """Of a job with a training loop."""
+    """The result fields of every job with a training loop."""
 
-    digest: str  # of the final state
+    digest: str  # a hash of the final state
     genotype: GenotypeJson
 
 
 class SearchResult(Trained):
-    """Of a search. Entropies and margins by cell type."""
+    """The result of a search. Entropies and margins are by cell type."""
 
     weights: int  # parameters of the supernet
     entropy: dict[str, float]
     margins: dict[str, list[float]]
-    epoch: NotRequired[int]  # text: the one whose cell this is
-    shared_weights: NotRequired[dict[str, float]]  # images: the cell's score on D_V
-    drawn_against_uniform: NotRequired[list[tuple[float, float]]]  # top-1, in pairs
+    epoch: NotRequired[int]  # text only: the epoch that the cell was derived after
+    shared_weights: NotRequired[dict[str, float]]  # images only: the cell's score on D_V
+    drawn_against_uniform: NotRequired[list[tuple[float, float]]]  # top-1 of pairs of cells
 
 
 class ProxyResult(Trained):
-    """Of a short training that scores a cell; its metrics are the score."""
+    """The result of a short training that scores a cell; its metrics are the score."""
 
     weights: int
     parameters: int
 
 
 class FinalResult(Trained):
-    """Of a final training."""
+    """The result of a final training."""
 
     provenance: Provenance
     workers: int
-    best: dict[str, float]  # the best epoch and its metrics
+    best: dict[str, float]  # the best epoch's number and metrics
     parameters: int
-    multiply_adds: NotRequired[int]  # images
+    multiply_adds: NotRequired[int]  # images only
     train_images: NotRequired[int]
 
 
 class MeasureResult(Result):
-    """Of a measurement: the costs of an iteration, "accelerated" and "all_operations"."""
+    """The result of a measurement: costs per iteration, by "accelerated" and "all_operations"."""
 
     iterations: dict[str, dict[str, float]]
     device: str
 
 
 class Standing(TypedDict):
-    """A cell's place in the table of NAS-Bench-201, as `gdas.bench201.table.Standing`."""
+    """A cell's place in the table of NAS-Bench-201 (`gdas.bench201.table.Standing`)."""
 
     cell: str
     accuracy: float
@@ -133,27 +135,27 @@ class Standing(TypedDict):
 
 
 class EpochStanding(Standing):
-    """Of the cell that the logits derive after an epoch."""
+    """The standing of the cell that the logits derive after an epoch."""
 
     epoch: int
 
 
 class BestStanding(Standing):
-    """Of the best of `k` cells by its score with shared weights."""
+    """The standing of the best of `k` cells by their score with shared weights."""
 
     k: int
     score: float
 
 
 class LookupResult(Result):
-    """Of a lookup of a search's cells."""
+    """The result of looking up a search's cells in the table."""
 
     column: str
     seed: int
     derived: Standing
     uniform: Standing
     best_of: BestStanding
-    correlation: float | None  # None where it is not defined
+    correlation: float | None  # None if it is not defined
     scored: list[tuple[str, float, float]]  # cell, score with shared weights, true accuracy
     epochs: list[EpochStanding]
     search_seconds: float
@@ -161,22 +163,22 @@ class LookupResult(Result):
 
 
 class Distribution(TypedDict):
-    """Every accuracy of a column of the table, ascending, and how many cells have it."""
+    """Every accuracy in a column of the table, ascending, and how many cells have it."""
 
     accuracies: list[float]
     cells: list[int]
 
 
 class Provenance(TypedDict):
-    """Which cell a final trains and where it comes from; what opens the test split for it."""
+    """Which cell a final training trains, and its origin; without it the test split stays shut."""
 
     source: str  # searched, combined, published, file or random
     genotype: GenotypeJson
-    selection: NotRequired[str]  # searched: the selection's id, and what it says
+    selection: NotRequired[str]  # searched: the selection's id; the next three are from its record
     track: NotRequired[str]
     by: NotRequired[str]
     seed: NotRequired[int]
-    selections: NotRequired[list[str]]  # combined: of the normal and the reduction cell
+    selections: NotRequired[list[str]]  # combined: those of the normal and of the reduction cell
     seeds: NotRequired[list[int]]
 
 
@@ -184,16 +186,16 @@ class Candidate(TypedDict):
     """One seed's cell in a selection."""
 
     seed: int
-    search: str | None  # the id of its search; None for a random cell
+    search: str | None  # the search's id; None for a random cell
     score: float
     loss: float
     genotype: GenotypeJson
 
 
 class Selection(TypedDict):
-    """All seeds of a search, their scores, the winner and why."""
+    """All seeds of a search, their scores, the winner and the rule that chose it."""
 
-    id: str  # of the selection's job: a record of other settings does not count
+    id: str  # the selection job's id; if the settings have changed since, the record does not count
     track: str
     by: str
     method: str
@@ -205,7 +207,7 @@ class Selection(TypedDict):
 
 
 class FailureFile(TypedDict):
-    """A job's last error; the driver adds how often it failed and whether it tries again."""
+    """An error record; the driver adds how often the job failed and whether it is retried."""
 
     error: str
     traceback: str
@@ -224,11 +226,11 @@ class JobEntry(TypedDict):
 
 
 class StudyFile(TypedDict, total=False):
-    """What the folder was last started with; nothing where it never was."""
+    """What the folder was last started with; empty if no study was started in it."""
 
     format: str
-    key: str  # the study's own, which MLflow's runs are found by
-    settings: dict[str, Any]  # an Experiment
+    key: str  # a random id of the study, by which its MLflow runs are found
+    settings: dict[str, Any]  # an `Experiment`
     versions: dict[str, str]
     command: str
     jobs: list[JobEntry]

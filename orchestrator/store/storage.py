@@ -1,12 +1,13 @@
 """An output folder on an object store (`--out s3://bucket/prefix`), through pyarrow.fs. Pure.
 
-An object store has no rename and no lock; an object appears whole or not at all. So work happens in
-folders of the node, and what counts is copied up, in an order that makes its last object the
-commit: a checkpoint's state before its manifest, a job's result after all else. What was not
-committed is lost with the node, and no more.
+An object store has no rename and no lock, but an object appears as a whole or not at all. So jobs
+work in folders on their own node and upload the files that others need, in an order that makes the
+last object the commit: a checkpoint's state before its manifest, a job's result after all its other
+files. If the node is lost, only what was not committed is lost with it.
 
-A store that is away for a while is waited for (`PATIENCE_S`), except where somebody waits for an
-answer: at the start of a command, and in what runs in the background anyway.
+If the store does not answer, an operation is retried for `PATIENCE_S`. The exceptions are the start
+of a command, when a person waits for an answer, and background work, which comes round again
+anyway.
 """
 
 from __future__ import annotations
@@ -27,32 +28,38 @@ from pyarrow import ArrowException, fs
 from gdas.errors import InputError, one_line
 
 PATIENCE_S = 300.0
-"""How long an operation is tried again while the store does not answer."""
+"""How long an operation is retried while the store does not answer, in seconds."""
 THREADS = 8
 FINAL = re.compile("ACCESS_DENIED|NO_SUCH_BUCKET|INVALID_ACCESS_KEY|SIGNATURE_DOES_NOT_MATCH")
-"""Answers that waiting does not change."""
+"""Error texts that no retry can change."""
 
 Stamp = tuple[int, int]
-"""An object's size and time of change: what tells that it is another one."""
+"""An object's size in bytes and modification time in ns; if either differs, it has changed."""
 T = TypeVar("T")
 
 
 def is_address(out: str | Path) -> bool:
-    """Whether this names an object store and not a folder."""
+    """Whether `out` is the address of an object store, not the path of a folder."""
     return "://" in str(out)
 
 
 def join(address: str, name: str) -> str:
-    """The address of what lies under another: s3://b/p?region=x and jobs: s3://b/p/jobs?region=x."""
+    """Append `name` to an address's path, before its options.
+
+    `join("s3://b/p?region=x", "jobs")` is `"s3://b/p/jobs?region=x"`.
+    """
     path, mark, options = address.partition("?")
     return f"{path.rstrip('/')}/{name}{mark}{options}"
 
 
 def open_storage(address: str, *, option: str = "--out") -> Storage:
-    """The folder at an address, which need not exist yet; nothing is asked of the store.
+    """Open the folder at an address, which need not exist yet; no request is sent to the store.
+
+    Args:
+        option: the command line option that gave the address, for the error.
 
     Raises:
-        InputError: the address is not one, or of a kind that pyarrow does not know.
+        InputError: the address is malformed, or of a kind that pyarrow does not know.
     """
     try:
         files, root = fs.FileSystem.from_uri(address)
@@ -67,9 +74,9 @@ class Storage:
     """A folder on an object store.
 
     Attributes:
-        files: the file system.
-        root: the folder's path in it, bucket first.
-        address: as `open_storage` takes it, on this node and on others.
+        files: the pyarrow file system.
+        root: the folder's path in it, starting with the bucket.
+        address: what `open_storage` takes, on this node and on others.
     """
 
     files: Any
@@ -77,10 +84,18 @@ class Storage:
     address: str
 
     def under(self, name: str) -> Storage:
+        """The subfolder `name`, which need not exist; no request is sent."""
         return Storage(self.files, f"{self.root}/{name}", join(self.address, name))
 
     def listing(self, *, patience: float | None = None) -> dict[str, Stamp]:
-        """Every object below, by its name relative to here."""
+        """List every object below this folder, by its name relative to the folder.
+
+        Args:
+            patience: seconds to retry if the store does not answer; `PATIENCE_S` if None.
+
+        Raises:
+            OSError: the store does not answer.
+        """
         selector = fs.FileSelector(self.root, recursive=True, allow_not_found=True)
         found = self._tried(lambda: self.files.get_file_info(selector), patience)
         cut = len(self.root) + 1
@@ -91,7 +106,7 @@ class Storage:
         }
 
     def read(self, name: str, *, patience: float | None = None) -> bytes:
-        """An object's bytes.
+        """Read an object's bytes.
 
         Raises:
             FileNotFoundError: there is no such object.
@@ -106,10 +121,10 @@ class Storage:
         return self._tried(get, patience)
 
     def write(self, name: str, content: bytes, *, patience: float | None = None) -> None:
-        """Make or replace an object, as a whole.
+        """Create or replace an object, atomically.
 
         Raises:
-            OSError: the store does not answer; what was there before still is.
+            OSError: the store does not answer; an earlier object of that name is unchanged.
         """
 
         def put() -> None:
@@ -119,7 +134,7 @@ class Storage:
         self._tried(put, patience)
 
     def fetch(self, name: str, path: Path) -> None:
-        """Copy an object to a file, which is never seen half-written."""
+        """Download an object to a file, which never exists half-written."""
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f"{path.name}.{os.getpid()}.{time.monotonic_ns()}.partial")
 
@@ -137,22 +152,22 @@ class Storage:
             beside.unlink(missing_ok=True)
 
     def put(self, path: Path, name: str) -> None:
-        """Copy a file to an object."""
+        """Upload a file from memory."""
         self.write(name, path.read_bytes())
 
     def put_large(self, path: Path, name: str) -> None:
-        """The same in parts, for a file that may not fit in memory."""
+        """Upload a file in parts, if it may not fit in memory."""
 
         def send() -> None:
             with path.open("rb") as file:
                 stream = self.files.open_output_stream(f"{self.root}/{name}")
                 shutil.copyfileobj(file, stream, 1 << 23)
-                stream.close()  # commits: only once all of it was sent
+                stream.close()  # this commits the object, so it must come after the last byte
 
         self._tried(send, None)
 
     def remove(self, name: str) -> None:
-        """Delete an object; it may be gone already."""
+        """Delete an object; it is no error if there is none."""
 
         def delete() -> None:
             try:
@@ -163,12 +178,12 @@ class Storage:
         self._tried(delete, None)
 
     def fetch_all(self, names: Iterable[str], folder: Path) -> None:
-        """Copy objects to files of the same names below a folder."""
+        """Download objects to files of the same names below a folder."""
         with ThreadPoolExecutor(THREADS) as pool:
             list(pool.map(lambda name: self.fetch(name, folder / name), names))
 
     def _tried(self, action: Callable[[], T], patience: float | None) -> T:
-        """What `action` returns, tried again while the store does not answer."""
+        """Call `action`, and retry it while the store does not answer."""
         end = time.monotonic() + (PATIENCE_S if patience is None else patience)
         wait = 0.5
         while True:
@@ -184,7 +199,7 @@ class Storage:
 
 
 def work_folder() -> Path:
-    """A fresh folder of this process on this node; those of processes that ended are removed."""
+    """Make a temporary folder for this process, and remove those of processes that have ended."""
     root = Path(tempfile.gettempdir()) / f"gdas-work-{os.getuid()}"
     root.mkdir(mode=0o700, exist_ok=True)
     for old in root.iterdir():
@@ -195,5 +210,5 @@ def work_folder() -> Path:
 
 
 def cache_folder() -> Path:
-    """What this node keeps between commands: GDAS_CACHE, or ~/.cache/gdas."""
+    """The folder that this node keeps between commands: GDAS_CACHE, or ~/.cache/gdas."""
     return Path(os.environ.get("GDAS_CACHE") or Path.home() / ".cache" / "gdas")

@@ -3,11 +3,11 @@
     OUT/study.json  lease.json  selections/  report/
     OUT/jobs/<kind>-<name>-<id>/  settings.json  records.jsonl  checkpoints/  result.json
 
-A job is done when its result.json is there. Pure: no Ray, no MLflow, no PyTorch.
+A job is done once its result.json is there. Pure: no Ray, no MLflow, no PyTorch.
 
-On an object store (`place`), the same layout: `Store.out` is then a copy of its small files on
-the driver's node, kept up by `Store.refresh`, and a job works in a folder of its own node that it
-copies up segment by segment.
+On an object store the layout is the same. `Store.out` is then a copy of the small files on the
+driver's node, which `Store.refresh` brings up to date, and a job works in a folder on its own node
+that it uploads segment by segment.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ from orchestrator.store.storage import Stamp, is_address
 FORMAT = "gdas-study/1"
 SETTLED_NS = 50_000_000
 LEASE = "lease.json"
-"""Who drives the study: host, process and heartbeat."""
+"""The file that names the study's driver: host, process and heartbeat."""
 DEAD_AFTER_S = 60.0
-"""A driver whose heartbeat is older than this has died."""
+"""A driver whose heartbeat is older than this many seconds is taken for dead."""
 
 
 class Store:
     """A study's output folder.
 
     Args:
-        out: a folder, made where it is missing, or the address of one on an object store.
+        out: a folder, made if it is missing, or the address of one on an object store.
 
     Attributes:
         place: where the folder is.
-        out: the folder; of one on an object store the copy of its small files.
-        address: the same for people, and for other nodes.
+        out: the folder; if it is on an object store, the copy of its small files.
+        address: its path or address, valid on other nodes and readable for people.
 
     Raises:
         InputError: the folder cannot be made or reached, or an incompatible version wrote it.
@@ -84,17 +84,17 @@ class Store:
 
     @property
     def tracking_folder(self) -> Path:
-        """Where MLflow's own files are: in the output folder, or kept on this node beside none.
+        """Where MLflow's own files are: in the output folder, or in this node's cache.
 
-        They are made from the job folders and can be made again.
+        They are made from the job folders, so they can be made again.
         """
         return self.place.kept_here("mlflow")
 
     def refresh(self, *, manifests: bool = False, patience: float | None = None) -> None:
-        """Bring the copy of an object store's small files up to date; a folder needs none.
+        """Bring the copy of an object store's small files up to date; a local folder needs none.
 
         Args:
-            manifests: those of checkpoints too.
+            manifests: whether to copy the manifests of checkpoints too.
 
         Raises:
             OSError: the store does not answer.
@@ -102,18 +102,18 @@ class Store:
         self.place.pull(lambda name: _kept(name, manifests), patience=patience)
 
     def refresh_quietly(self) -> None:
-        """The same in the background: a store that is away is asked again next time."""
+        """Refresh in the background: if the store does not answer, the next call tries again."""
         try:
             self.refresh(patience=0.0)
         except OSError:
             return
 
     def fetch_report(self) -> None:
-        """Copy the report of an object store's study, which a refresh leaves where it is."""
+        """Download the report of a study on an object store, which `refresh` leaves out."""
         self.place.under("report").pull()
 
     def job_files(self) -> dict[str, dict[str, Stamp]]:
-        """Every job folder by its name, whosever it is, and its files by theirs."""
+        """Every job folder by name, of this study or not, and its files by theirs."""
         here = (self.out / "jobs").iterdir()
         found: dict[str, dict[str, Stamp]] = {
             path.name: {} for path in here if path.is_dir() and not path.is_symlink()
@@ -125,22 +125,26 @@ class Store:
         return dict(sorted(found.items()))
 
     def remove_job(self, name: str) -> None:
-        """Remove a job folder, what commits first: a half-removed one has nothing that counts."""
+        """Delete a job folder: committing files first, so that a half-deleted one has no result."""
         there = self.place.under(f"jobs/{name}")
         for file in sorted(there.listing(), key=lambda file: not file.endswith(COMMITS)):
             there.remove(file)
         shutil.rmtree(there.path, ignore_errors=True)
 
     def publish(self, name: str) -> None:
-        """A file, or all of a folder, that this process wrote in `out` counts from here on."""
+        """Make a file or subfolder that this process wrote in `out` visible to all."""
         self.place.publish(name)
 
     def address_of(self, name: str) -> str:
-        """Where a file is, for people, wherever they are."""
+        """The address of a file, valid on any machine."""
         return self.place.address_of(name)
 
     def study(self) -> StudyFile:
-        """study.json, or nothing where there is none yet."""
+        """Read study.json; an empty dictionary if there is none yet.
+
+        Raises:
+            InputError: it is damaged.
+        """
         try:
             study: StudyFile = json.loads((self.out / "study.json").read_text())
         except FileNotFoundError:
@@ -169,14 +173,14 @@ class Store:
         self.publish("study.json")
 
     def folder(self, job: Job) -> JobFolder:
-        """The job's folder, whether it exists or not; found by its id, whatever its name was."""
+        """The job's folder, which need not exist; found by id, since its name may have changed."""
         existing = self._existing().get(job.id)
         return self._job(existing.name if existing else f"{job.label}-{job.id}")
 
     def _existing(self) -> dict[str, Path]:
-        """The job folders by id, listed again only when one came or went.
+        """The job folders by id, listed again only if one was added or removed.
 
-        Looking through all of them for every job would grow with the square of their number.
+        Listing all of them for every job would take time quadratic in their number.
         """
         jobs = self.out / "jobs"
         try:
@@ -184,8 +188,8 @@ class Store:
         except FileNotFoundError:
             return {}
         if self.listed[0] != changed:
-            paths = sorted(jobs.iterdir(), reverse=True)  # of one id the first counts
-            # What changed just now may change again within one tick of the file system's clock.
+            paths = sorted(jobs.iterdir(), reverse=True)  # if two share an id, the first name wins
+            # A folder that just changed may change again within one tick of the file clock.
             settled = time.time_ns() - changed > SETTLED_NS
             listed = {path.name.rpartition("-")[2]: path for path in paths}
             self.listed = changed if settled else -1, listed
@@ -198,14 +202,14 @@ class Store:
     def records(self, job: Job) -> list[Record]:
         """The records so far, as `JobFolder.records`, reading only what is new since the last call.
 
-        Not to be changed by the caller.
+        The caller must not change the list.
         """
         path = self.folder(job).path / "records.jsonl"
         with self.reading:
             return self.tails.setdefault(path, Tail(path)).records()
 
     def other_versions(self, job: Job) -> list[JobFolder]:
-        """Folders of jobs of the same kind and name but other settings."""
+        """Folders of jobs with the same kind and name but other settings."""
         return [
             self._job(path.name)
             for path in sorted(self._existing().values())
@@ -219,7 +223,7 @@ class Store:
         """Make the job's folder with its settings.
 
         Args:
-            environment: what else a trial needs to know, such as the data folder; not hashed.
+            environment: what else a trial needs to know, such as the data folder; it is not hashed.
         """
         folder = self.folder(job)
         folder.checkpoints.mkdir(parents=True, exist_ok=True)
@@ -237,11 +241,12 @@ class Store:
         return folder
 
     def folder_name(self, job_id: str) -> str:
-        """The name of an existing job folder (a selection has none: its record is its folder)."""
+        """The name of an existing job folder; for a selection, which has none, its id."""
         existing = self._existing().get(job_id)
         return existing.name if existing else job_id
 
     def selection_path(self, job: Job) -> Path:
+        """The selection's record, which need not exist; later settings overwrite it."""
         return self.out / "selections" / f"{job.name}.json"
 
     @property
@@ -250,14 +255,14 @@ class Store:
         return self.address_of("selections")
 
     def selection_is_whole(self, job: Job) -> bool:
-        """Whether the selection's file can be read, for whatever settings it was written."""
+        """Whether the selection's record can be read, whichever settings it was written for."""
         try:
             return isinstance(json.loads(self.selection_path(job).read_text())["id"], str)
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return False
 
     def selection(self, job: Job) -> Selection | None:
-        """The selection's record, or None where there is none for these very settings."""
+        """The selection's record; None if there is none for exactly these settings."""
         try:
             record: Selection = json.loads(self.selection_path(job).read_text())
         except (FileNotFoundError, ValueError, RecursionError):
@@ -265,15 +270,16 @@ class Store:
         return record if isinstance(record, dict) and record.get("id") == job.id else None
 
     def lease_text(self) -> str:
-        """What the lease says now, from the place itself.
+        """The content of the lease now, from the place itself and not from a copy.
 
         Raises:
-            OSError: there is none, or the store does not answer.
+            OSError: there is no lease, or the store does not answer.
         """
         return self.place.read(LEASE, patience=0.0).decode(errors="replace")
 
     def done(self, job: Job) -> bool:
-        if job.kind == "select":
+        """Whether the job has its result; for a selection, its record."""
+        if job.in_driver:
             return self.selection(job) is not None
         return self.folder(job).result() is not None
 
@@ -289,7 +295,7 @@ def _kept(name: str, manifests: bool) -> bool:
 
 
 def selection_records(address: str) -> Path:
-    """A folder with the study's selection records, on this node."""
+    """Make the study's selection records available on this node, and return their folder."""
     place = open_place(address)
     place.pull(lambda name: "/" not in name)
     return place.path

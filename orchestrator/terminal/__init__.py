@@ -1,1 +1,1 @@
-"""What a person reads in the terminal while a command runs."""
+"""What a command prints in the terminal."""

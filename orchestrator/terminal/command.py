@@ -1,4 +1,4 @@
-"""What all commands share: how they are described, their options, their end, their exit codes."""
+"""What all commands share: their help, their options, and their exit codes."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from gdas.errors import InputError
 from orchestrator.store.job_folder import NO_SPACE
 
 WIDTH = 100
-"""Of a help text's lines."""
+"""The width of a help text's lines."""
 
 
 def command_parser(
     module: str, description: str, more: str, *, done: str, failed: str | None = None
 ) -> argparse.ArgumentParser:
-    """A command's parser, with `--help` that teaches.
+    """Make a command's parser, whose `--help` has examples and the exit codes.
 
     Args:
-        module: what `python -m` runs.
-        more: examples, and what else is to be known.
+        module: the module that `python -m` runs.
+        more: examples, and what else the reader should know.
         done: what exit code 0 means.
         failed: what exit code 1 means, if there is one.
     """
@@ -37,7 +37,7 @@ def command_parser(
 
 
 def add_experiment(parser: argparse.ArgumentParser) -> None:
-    """`words`: an experiment, and settings to change."""
+    """Add `words`: an experiment, and settings to change."""
     parser.add_argument(
         "words",
         nargs="*",
@@ -47,7 +47,7 @@ def add_experiment(parser: argparse.ArgumentParser) -> None:
 
 
 def add_study(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
-    """`out`: a study that was started before, or `outs`: two or more."""
+    """Add `out`: a study that was started before; or `outs`: two or more of them."""
     if several:
         text = "the studies' output folders, or their addresses, 2 or more"
         parser.add_argument("outs", nargs="+", metavar="OUT", help=text)
@@ -57,7 +57,7 @@ def add_study(parser: argparse.ArgumentParser, *, several: bool = False) -> None
 
 
 def add_out(parser: argparse.ArgumentParser, default: str | None = "runs/EXPERIMENT") -> None:
-    """`--out`; with no default it must be given."""
+    """Add `--out`; if it has no default, it is required."""
     text = "output folder, or s3://BUCKET/PREFIX"
     parser.add_argument(
         "--out",
@@ -68,7 +68,7 @@ def add_out(parser: argparse.ArgumentParser, default: str | None = "runs/EXPERIM
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
-    """`--data`."""
+    """Add `--data`."""
     parser.add_argument(
         "--data",
         metavar="DIR",
@@ -78,20 +78,24 @@ def add_data(parser: argparse.ArgumentParser) -> None:
 
 
 def add_address(parser: argparse.ArgumentParser, default: str | None, meaning: str) -> None:
-    """`--address`.
+    """Add `--address`.
 
     Args:
-        meaning: of the default.
+        meaning: what the help says about the default.
     """
     parser.add_argument(
         "--address",
         default=default,
-        help=f"of a running Ray cluster, auto for the one of this machine (default: {meaning})",
+        help=f"a running Ray cluster's address, or auto for this machine's (default: {meaning})",
     )
 
 
 def add_yes(parser: argparse.ArgumentParser, before: str) -> None:
-    """`--yes`."""
+    """Add `--yes`.
+
+    Args:
+        before: the action that the command otherwise asks about.
+    """
     parser.add_argument("--yes", action="store_true", help=f"do not ask before {before}")
 
 
@@ -100,13 +104,18 @@ def run_command(
     body: Callable[[argparse.Namespace], int],
     arguments: Sequence[str] | None,
 ) -> int:
-    """Run a command's body on its options; returns its exit code.
+    """Run a command's body on its options.
 
     Args:
-        arguments: None: those of the process.
+        parser: parses the options.
+        body: takes the options and returns the exit code.
+        arguments: the command line; None: that of this process.
+
+    Returns:
+        The exit code.
 
     Raises:
-        SystemExit: 2, the options are not the parser's; 0 after `--help`.
+        SystemExit: 2 if the parser refuses the options; 0 after `--help`.
     """
     options = parser.parse_intermixed_args(arguments)
     try:
@@ -117,7 +126,7 @@ def run_command(
     except KeyboardInterrupt:
         error("interrupted")
         return 130
-    except BrokenPipeError:  # such as `... | head`
+    except BrokenPipeError:  # the reader has gone, as in `... | head`
         sys.stderr.close()
         return 141
     except OSError as problem:
@@ -129,10 +138,10 @@ def run_command(
 
 
 def error(message: str) -> None:
-    """The one way to fail: a line on standard error."""
+    """Print the one line on standard error with which every command fails."""
     print(f"error: {message}", file=sys.stderr, flush=True)
 
 
 def say_next(command: str) -> None:
-    """The last line of every command: what is useful now."""
+    """Print a command's last line: what to run next."""
     print(f"next: {command}", flush=True)

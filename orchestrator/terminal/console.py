@@ -1,4 +1,4 @@
-"""Progress while a study runs: a line a job on a terminal, a line a segment in a pipe."""
+"""Progress while a study runs: a line per job on a terminal, a line per segment in a pipe."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from rich.console import Console as Terminal
 from rich.live import Live
 from rich.text import Text
 
-from orchestrator.experiment.study import TITLES, Job, Study
+from orchestrator.experiment.kinds import KINDS
+from orchestrator.experiment.study import Job, Study
 from orchestrator.store.board import Board, Changes
 from orchestrator.store.store import Store
 from orchestrator.terminal.progress import (
@@ -24,11 +25,11 @@ COLOURS = {"running": "cyan", "done": "green", "failed": "bold red", "blocked": 
 
 
 class Console:
-    """Shows where every job stands.
+    """Shows the state of every job.
 
     Args:
-        study, store: what is shown.
-        terminal: where to; None: standard output.
+        study, store: the study, and its output folder.
+        terminal: where it is shown; None: standard output.
     """
 
     def __init__(self, study: Study, store: Store, terminal: Terminal | None = None) -> None:
@@ -39,18 +40,19 @@ class Console:
         self.live: Live | None = None
         self.shown = {job.id: len(store.folder(job).records()) for job in study}
         self.changes = Changes()
-        self.since: dict[str, float] = {}  # job id -> when it was seen to begin
-        # job id -> its state and progress when last looked at
+        self.since: dict[str, float] = {}  # job id -> when it was first seen running
+        # job id -> its state and progress when its folder was last read
         self.known: dict[str, tuple[str, Mapping[str, str]]] = {}
 
     def say(self, line: str) -> None:
-        """One line, at once."""
+        """Print one line at once, above the live view if there is one."""
         if self.live is not None:
             self.live.console.print(line, markup=False)
         else:
             print(line, flush=True)
 
     def start(self, board: Board) -> None:
+        """Show the board's jobs from now on; on a terminal, as a view that is redrawn."""
         self.board = board
         self.changes.seen = dict(board.states)
         if self.terminal.is_terminal:
@@ -60,6 +62,7 @@ class Console:
             self.live.start(refresh=True)
 
     def stop(self) -> None:
+        """Draw the last view, with every job, and leave it on the terminal."""
         if self.live is not None:
             self.live.update(self._view(whole=True), refresh=True)
             self.live.vertical_overflow = "visible"
@@ -73,7 +76,7 @@ class Console:
             return
         assert self.board is not None
         for job, state in self.changes.due(self.study, self.board):
-            if job.kind == "select":
+            if job.in_driver:
                 continue
             records = self.store.records(job)
             for i in range(min(self.shown[job.id], len(records)), len(records)):
@@ -90,7 +93,7 @@ class Console:
 
     def _view(self, *, whole: bool = False) -> Text:
         assert self.board is not None
-        # The last view stays on the screen, and the failures are said after it.
+        # The last view stays on the screen, and the failures are printed after it.
         failures = [] if whole else failure_lines(self.study, self.store, self.board)
         height = self.terminal.size.height - 1
         failures = failures[: height // 2]
@@ -99,7 +102,8 @@ class Console:
         text = Text("\n".join([*lines, *failures]), no_wrap=True, overflow="ellipsis")
         for state, colour in COLOURS.items():
             text.highlight_regex(rf"(?m)^  \S+ +({state}\b.*?)(?=  |$)", style=colour)
-        text.highlight_regex(rf"(?m)^({'|'.join(TITLES.values())}): .*$", style="bold")
+        titles = "|".join(kind.title for kind in KINDS.values())
+        text.highlight_regex(rf"(?m)^({titles}): .*$", style="bold")
         text.highlight_regex(r"(?m)^\S+: (failed|could not run).*$", style="red")
         return text
 

@@ -1,11 +1,12 @@
-"""Where jobs stand, in lines of text: from job folders alone."""
+"""The state of jobs as lines of text, from job folders alone."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from orchestrator.experiment.study import TITLES, Job, Study
+from orchestrator.experiment.kinds import KINDS
+from orchestrator.experiment.study import Job, Study
 from orchestrator.store.board import Board
 from orchestrator.store.failure import FAILURE, read_failure
 from orchestrator.store.results import Record
@@ -16,7 +17,7 @@ SHOWN = (
     *("valid/top1", "test/top1", "train/top1", "valid/perplexity", "train/perplexity"),
     "derived/accuracy",
 )
-"""The first of these that a record has is the metric shown."""
+"""Metrics to show; the first one that a record has is shown."""
 
 HEADER = ("job", "state", "epoch", "metric", "elapsed", "left")
 
@@ -24,11 +25,11 @@ HEADER = ("job", "state", "epoch", "metric", "elapsed", "left")
 def progress(
     records: list[Record], *, segments: int = 1, since: float | None = None
 ) -> dict[str, str]:
-    """Epoch, metric, elapsed and left of a job, as text.
+    """A job's epoch, metric, elapsed and remaining time, as text.
 
     Args:
-        segments: of an epoch.
-        since: when the job began to run, for one that runs: its clocks go on between records.
+        segments: how many segments an epoch has.
+        since: when the job started, if it runs; its times then go on between records.
     """
     if not records:
         elapsed = clock(max(0.0, time.time() - since)) if since else ""
@@ -50,17 +51,17 @@ def progress(
 
 
 def job_progress(job: Job, store: Store, *, since: float | None = None) -> dict[str, str]:
-    """`progress` of a job from its folder."""
+    """The `progress` of a job, from its folder."""
     return progress(store.records(job), segments=segments_of(job), since=since)
 
 
 def segments_of(job: Job) -> int:
-    """Of an epoch."""
+    """How many segments an epoch of the job has."""
     return int(job.recipe.get("config", {}).get("segments_per_epoch", 1))
 
 
 def tally(jobs: Sequence[Job], board: Board) -> str:
-    """3 of 4 done, 1 running."""
+    """A count of jobs by state, such as "3 of 4 done, 1 running"."""
     states = [board.states[job.id] for job in jobs]
     others = [
         f"{states.count(state)} {state}" for state in dict.fromkeys(states) if state != "done"
@@ -75,11 +76,11 @@ def overview(
     *,
     height: int | None = None,
 ) -> list[str]:
-    """A line a job, grouped by stage; with less room, only those that run or failed.
+    """A line per job, grouped by kind; if they do not fit, only running and failed jobs.
 
     Args:
-        progress_of: a job's epoch, metric, elapsed and left.
-        height: lines that there is room for; None: all that are needed.
+        progress_of: gives a job's `progress`.
+        height: how many lines fit; None: as many as are needed.
     """
     if height is None or 1 + len({job.kind for job in study}) + len(study.jobs) <= height:
         return _lines(study, board, progress_of, None)
@@ -93,17 +94,17 @@ def _lines(
     progress_of: Callable[[Job], Mapping[str, str]],
     only: tuple[str, ...] | None,
 ) -> list[str]:
-    """A heading, then each stage's jobs under its tally.
+    """A heading, then each kind's jobs under its tally.
 
     Args:
-        only: leave out jobs in other states.
+        only: the states of jobs to show; None: all.
     """
     rows: list[tuple[str, ...] | str] = [HEADER]
-    for kind, title in TITLES.items():
-        jobs = [job for job in study if job.kind == kind]
+    for name, kind in KINDS.items():
+        jobs = study.of_kind(name)
         if not jobs:
             continue
-        rows.append(f"{title}: {tally(jobs, board)}")
+        rows.append(f"{kind.title}: {tally(jobs, board)}")
         for job in jobs:
             state, tried = board.states[job.id], board.failures.get(job.id, 0)
             if only is not None and state not in only:
@@ -118,7 +119,7 @@ def _lines(
 
 
 def failure_lines(study: Study, store: Store, board: Board) -> list[str]:
-    """For every job that failed at least once: how often, the last error, and the file with all."""
+    """For every job that failed at least once: how often, the last error, and its log file."""
     lines = []
     for job in study:
         count, state = board.failures.get(job.id, 0), board.states[job.id]
@@ -139,7 +140,7 @@ def failure_lines(study: Study, store: Store, board: Board) -> list[str]:
 
 
 def saved_lines(study: Study, store: Store, board: Board) -> list[str]:
-    """What an interrupted study keeps of every job that had begun."""
+    """For every job that was running when the study was interrupted, what is saved."""
     lines = []
     for job in study:
         p = job_progress(job, store) if board.states[job.id] == "running" else {}

@@ -1,1 +1,1 @@
-"""MLflow: runs, models, and how they read; the only importer of it."""
+"""MLflow: runs, models, and their names and tags; no other folder imports it."""

@@ -1,13 +1,13 @@
 """A final training's network as an MLflow model, without a pickle.
 
-The model is the file served_model.py (MLflow's models from code) with a folder of artifacts:
-`final.json`, the settings and the cell that a network is built with, and `weights.pt`, a dictionary
-of tensors read with `weights_only`. MLflow runs the file where the model is loaded; the package
-must be importable there. An image model takes pixels as they are stored and gives class scores; a
-language model takes one text's token ids and gives the cross entropy (in nats) of every token but
-the first.
+The model is the file served_model.py (MLflow calls this "models from code") with a folder of
+artifacts: `final.json`, the settings and the cell that the network is built from, and `weights.pt`,
+a dictionary of tensors that is read with `weights_only`. MLflow runs the file when it loads the
+model, so this package must be importable there. An image model takes pixels as they are stored and
+returns class scores. A language model takes the token ids of one text and returns the cross entropy
+(in nats) of every token but the first.
 
-Pure: served_model.py and orchestrator.tracking.registry import MLflow, this does not.
+Pure: served_model.py and orchestrator.tracking.registry import MLflow, this module does not.
 
 Shapes: N images or tokens, C channels, H and W height and width, K classes.
 """
@@ -15,29 +15,31 @@ Shapes: N images or tokens, C channels, H and W height and width, K classes.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 import gdas.genotype
-from gdas.bench201.genotype import Bench201Genotype
 from gdas.cnn.config import TrainConfig
-from gdas.cnn.network import Network
 from gdas.cnn.train import build_network
 from gdas.data.augment import normalise
 from gdas.data.images import known
 from gdas.data.shard_index import open_index
 from gdas.data.text import batch_tokens, text_counts
 from gdas.files import write_json
-from gdas.genotype import Genotype, RecurrentGenotype
+from gdas.rnn.config import TextTrainConfig
 from gdas.rnn.language_model import LanguageModel
 from gdas.rnn.train import build_language_model
-from orchestrator.cost.workload import image_side
+from orchestrator.cost.images import image_side
 from orchestrator.experiment.decode import decode_train
+from orchestrator.experiment.kinds import load
+from orchestrator.experiment.spaces import SPACES
 from orchestrator.store.data import data_on_this_node
 from orchestrator.store.job_folder import JobFolder
 from orchestrator.store.results import FinalResult, GenotypeJson, JobSettings
@@ -48,7 +50,7 @@ BATCH = 256
 
 
 class About(TypedDict):
-    """What final.json says."""
+    """The content of final.json."""
 
     config: dict[str, Any]
     genotype: GenotypeJson
@@ -57,22 +59,25 @@ class About(TypedDict):
 
 
 def write_final(job: JobFolder, folder: Path) -> About:
-    """Write what a finished final's model needs into `folder`; returns what final.json says.
+    """Write a finished final's model files into `folder`.
+
+    Returns:
+        The content of final.json.
 
     Raises:
-        ValueError: the job has no whole checkpoint any more.
+        ValueError: the job has no valid checkpoint any more.
     """
     settings, result = job.settings(), job.result(FinalResult)
     checkpoint = newest_checkpoint(job)
     if result is None or checkpoint is None:
         raise ValueError(f"{job.path}: not finished, or its last checkpoint is gone")
     state, config = checkpoint.state, settings["recipe"]["config"]
-    # A language model is tested with the weights of its best validation epoch.
-    weights = state["weights"] if config["task"] == "image" else state["best"]
+    model = model_of(config)
+    weights = state[model.tested]
     about: About = {
         "config": config,
         "genotype": result["genotype"],
-        "outputs": _outputs(settings),
+        "outputs": model.outputs(settings),
         "metrics": result["metrics"],
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -81,18 +86,8 @@ def write_final(job: JobFolder, folder: Path) -> About:
     return about
 
 
-def _outputs(settings: JobSettings) -> int:
-    """Classes or words."""
-    config = decode_train(settings["recipe"]["config"])
-    if not isinstance(config, TrainConfig):
-        return text_counts(config.data, settings["recipe"]["data"]).vocabulary
-    if config.data.format == "photos":
-        return len(open_index(config.data, data_on_this_node(settings)).classes)
-    return known(config.data.name).classes
-
-
 def load_final(folder: Path) -> FinalModel:
-    """The model that `write_final` wrote."""
+    """Load the model that `write_final` wrote."""
     about: About = json.loads((folder / ABOUT).read_text())
     weights = torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True)
     return FinalModel(about, weights)
@@ -103,56 +98,94 @@ class FinalModel:
 
     Args:
         about: as `write_final` returned it.
-        weights: the network's, by name.
+        weights: the network's state_dict.
     """
 
     def __init__(self, about: About, weights: dict[str, torch.Tensor]) -> None:
         self.config = decode_train(about["config"])
+        self.model = model_of(about["config"])
         genotype = gdas.genotype.any_from_json(about["genotype"], ABOUT)
-        assert not isinstance(genotype, Bench201Genotype)
-        self.network: Network | LanguageModel
-        if isinstance(self.config, TrainConfig):
-            assert isinstance(genotype, Genotype)
-            self.network = build_network(self.config, genotype, about["outputs"])
-        else:
-            assert isinstance(genotype, RecurrentGenotype)
-            self.network = build_language_model(self.config, genotype, about["outputs"])
+        self.network = self.model.build(self.config, genotype, about["outputs"])
         self.network.load_state_dict(weights)
         self.network.eval()
 
     @torch.no_grad()
     def predict(self, values: NDArray[Any]) -> NDArray[np.float32]:
-        """Class scores N x K of uint8 pixels N x C x H x W, or entropies of N token ids."""
+        """Class scores N x K of uint8 pixels N x C x H x W, or cross entropies of N token ids."""
         inputs = torch.from_numpy(np.ascontiguousarray(values))
-        if not isinstance(self.network, Network):
-            return self._entropies(inputs.long())
-        assert isinstance(self.config, TrainConfig)
-        scores = [
-            self.network(normalise(pixels_BCHW.to(torch.uint8), self.config.data))[0]
-            for pixels_BCHW in inputs.split(BATCH)
-        ]
-        return np.asarray(torch.cat(scores).float().numpy())
-
-    def _entropies(self, ids_N: torch.Tensor) -> NDArray[np.float32]:
-        """Of every token but the first, given those before it."""
-        assert isinstance(self.network, LanguageModel)
-        text_T1, hidden, found = batch_tokens(ids_N, 1), self.network.initial_hidden(1), []
-        for start in range(0, len(text_T1) - 1, self.config.bptt):  # type: ignore[union-attr]
-            end = min(start + self.config.bptt, len(text_T1) - 1)  # type: ignore[union-attr]
-            scores, _, hidden = self.network(text_T1[start:end], hidden)
-            targets = text_T1[start + 1 : end + 1].flatten()
-            found.append(F.cross_entropy(scores.flatten(0, 1), targets, reduction="none"))
-        return np.asarray(torch.cat(found).float().numpy())
+        predicted = self.model.predict(self.network, self.config, inputs)
+        return np.asarray(predicted.float().numpy())
 
 
-def example(about: About, size: int) -> NDArray[Any]:
-    """An input of the right shape and type: two images of `size`, or eight tokens."""
-    if about["config"]["task"] == "image":
-        return np.zeros((2, 3, size, size), np.uint8)
-    return np.zeros(8, np.int64)
+class Model(NamedTuple):
+    """How a final's network becomes a model, on images or on text.
+
+    Attributes:
+        tested: the key of the checkpoint's state with the weights that were tested.
+        outputs: gives the number of classes or words, from a job's settings.
+        build: builds the network from a training's settings, a genotype and the number of outputs.
+        predict: predicts from the network, the settings and inputs.
+        example: makes an input of the right shape and type, from a recipe's settings.
+    """
+
+    tested: str
+    outputs: Callable[[JobSettings], int]
+    build: Callable[[Any, Any, int], nn.Module]
+    predict: Callable[[nn.Module, Any, Tensor], Tensor]
+    example: Callable[[dict[str, Any]], NDArray[Any]]
 
 
-def image_size(about: About) -> int:
-    """Side of the images, in pixels; 0 for a language model."""
-    config = about["config"]
-    return image_side(config["data"]) if config["task"] == "image" else 0
+def model_of(config: dict[str, Any]) -> Model:
+    """The `Model` for a final with these settings."""
+    model: Model = load(SPACES[config["task"]].model)
+    return model
+
+
+def example(about: About) -> NDArray[Any]:
+    """An input of the right shape and type: two images, or eight tokens."""
+    return model_of(about["config"]).example(about["config"])
+
+
+def _classes(settings: JobSettings) -> int:
+    config = decode_train(settings["recipe"]["config"])
+    assert isinstance(config, TrainConfig)
+    if config.data.format == "photos":
+        return len(open_index(config.data, data_on_this_node(settings)).classes)
+    return known(config.data.name).classes
+
+
+def _scores(network: nn.Module, config: TrainConfig, pixels_NCHW: Tensor) -> Tensor:
+    """Class scores N x K."""
+    scores = [
+        network(normalise(pixels_BCHW.to(torch.uint8), config.data))[0]
+        for pixels_BCHW in pixels_NCHW.split(BATCH)
+    ]
+    return torch.cat(scores)
+
+
+def _two_images(config: dict[str, Any]) -> NDArray[Any]:
+    size = image_side(config["data"])
+    return np.zeros((2, 3, size, size), np.uint8)
+
+
+def _words(settings: JobSettings) -> int:
+    config = decode_train(settings["recipe"]["config"])
+    assert isinstance(config, TextTrainConfig)
+    return text_counts(config.data, settings["recipe"]["data"]).vocabulary
+
+
+def _entropies(network: nn.Module, config: TextTrainConfig, ids_N: Tensor) -> Tensor:
+    """The cross entropy of every token but the first, given those before it."""
+    assert isinstance(network, LanguageModel)
+    text_T1, hidden, found = batch_tokens(ids_N.long(), 1), network.initial_hidden(1), []
+    for start in range(0, len(text_T1) - 1, config.bptt):
+        end = min(start + config.bptt, len(text_T1) - 1)
+        scores, _, hidden = network(text_T1[start:end], hidden)
+        targets = text_T1[start + 1 : end + 1].flatten()
+        found.append(F.cross_entropy(scores.flatten(0, 1), targets, reduction="none"))
+    return torch.cat(found)
+
+
+IMAGES = Model("weights", _classes, build_network, _scores, _two_images)
+# A language model is tested with the weights of its best validation epoch.
+TEXT = Model("best", _words, build_language_model, _entropies, lambda config: np.zeros(8, np.int64))

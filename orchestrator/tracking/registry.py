@@ -1,7 +1,7 @@
 """The finals' networks in MLflow's model registry.
 
-`mlflow.pyfunc.load_model("models:/EXPERIMENT-FINAL/1")` gives a model that takes test images and
-gives the scores behind the reported accuracy.
+`mlflow.pyfunc.load_model("models:/EXPERIMENT-FINAL/1")` loads a model that takes test images and
+returns the scores behind the reported accuracy.
 """
 
 from __future__ import annotations
@@ -11,25 +11,30 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.store.job_folder import JobFolder
-from orchestrator.tracking.final_model import example, image_size, load_final, write_final
+from orchestrator.tracking.final_model import example, load_final, write_final
 
 TAG = "gdas.model"
 LOADER_TAG = "gdas.model.loader"
-"""The module whose code a logged model imports."""
+"""Tag of the module that a logged model imports."""
 
 
 def log_final(client: Any, run_id: str, folder: JobFolder, name: str) -> str:
-    """Log a finished final's network to its run and register it; returns its models:/ address.
+    """Log a finished final's network to its run and register it.
 
-    Done once: a run that has a model keeps it. One whose model imports code that has moved since
-    gets its files anew under the address that it has.
+    This happens once: a run that has a model keeps it. If the module that a logged model imports
+    has moved since, the model's files are logged again, under the address that it has.
 
     Args:
         client: an MlflowClient.
-        name: of the registered model.
+        run_id: the final's run.
+        folder: the final's job folder.
+        name: the name of the registered model.
+
+    Returns:
+        The model's models:/ address.
 
     Raises:
-        Exception: MLflow's, of many kinds; nothing else depends on it.
+        Exception: whatever MLflow raises; the caller only reports it.
     """
     import mlflow
     from mlflow.models import infer_signature
@@ -40,7 +45,7 @@ def log_final(client: Any, run_id: str, folder: JobFolder, name: str) -> str:
     with tempfile.TemporaryDirectory() as temporary:
         final, model = Path(temporary) / "final", Path(temporary) / "model"
         about = write_final(folder, final)
-        inputs = example(about, image_size(about))
+        inputs = example(about)
         signature = infer_signature(inputs, load_final(final).predict(inputs))
         mlflow.pyfunc.save_model(
             path=str(model),

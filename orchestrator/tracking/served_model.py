@@ -1,4 +1,4 @@
-"""What MLflow runs to load a final's model (see orchestrator.tracking.final_model).
+"""The file that MLflow runs to load a final's model (see orchestrator.tracking.final_model).
 
 Nothing imports it.
 """
@@ -19,15 +19,17 @@ class Served(PythonModel):  # type: ignore[misc]  # MLflow has no other way to c
     """A final training's network behind MLflow's interface."""
 
     def load_context(self, context: Any) -> None:
+        """Build the network from the model's artifacts."""
         self.final = load_final(Path(context.artifacts["final"]))
 
-    # MLflow reads the hint of the input as a schema: plain np.ndarray is one that it leaves alone.
+    # MLflow derives a schema from the type hint of the input; it leaves a plain np.ndarray alone.
     def predict(
         self,
         context: Any,
         model_input: np.ndarray,
         params: dict[str, Any] | None = None,
     ) -> Any:
+        """Predict as `FinalModel.predict` does; there are no parameters."""
         return self.final.predict(model_input)
 
 

@@ -1,8 +1,8 @@
-"""MLflow: a parent run a study, a child run a job. The only module that imports it.
+"""MLflow: a parent run for each study, a child run for each job.
 
-The driver is the one writer. It ships the records that jobs leave on disk, with the times that
-are in them: MLflow keeps one point for equal (key, value, step, time), so that sending twice is
-sending once. A server that is down is nobody's failure: what is not sent now is sent later.
+Only the driver writes to MLflow. It uploads the records that jobs leave on disk, with the times in
+them. MLflow keeps one point for equal (key, value, step, time), so a repeated upload changes
+nothing. If the server is down, no job fails: what cannot be uploaded now is uploaded later.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ from orchestrator.tracking.words import (
 KEY = "gdas.key"
 PARENT = "mlflow.parentRunId"
 NOTE = "mlflow.note.content"
-TABLES = "mlflow.loggedArtifacts"  # which JSON artifacts its page shows as tables
-# Without it, its page opens an experiment as one of language model agents.
+TABLES = "mlflow.loggedArtifacts"  # names the JSON artifacts that MLflow's page shows as tables
+# Without this tag, MLflow's page takes the experiment for one about language model agents.
 KIND = {"mlflow.experimentKind": "custom_model_development"}
 INTERVAL_S = 2.0
-BATCH = 900  # metrics a call; MLflow takes 1,000
-PARAMS = 90  # parameters a call; MLflow takes 100
+BATCH = 900  # metrics per call; MLflow takes 1,000
+PARAMS = 90  # parameters per call; MLflow takes 100
 
 
 class Tracker:
-    """Keeps MLflow in step with the output folder.
+    """Keeps MLflow up to date with the output folder.
 
     Args:
-        study, store: what is tracked.
-        experiment: names the server and the MLflow experiment.
+        study, store: the study, and its output folder.
+        experiment: its settings name the server and the MLflow experiment.
 
     Raises:
         InputError: no tracking server answers.
@@ -55,16 +55,16 @@ class Tracker:
 
     def __init__(self, study: Study, store: Store, experiment: Experiment) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        # Tried again by us, at the next call, without blocking and without a doubled run.
+        # `sync` retries at its next call instead, which neither blocks nor makes a run twice.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         import mlflow  # noqa: F401  (it sets its loggers' levels when it is imported)
 
         for noisy in ("mlflow", "alembic", "urllib3"):
-            logging.getLogger(noisy).setLevel(logging.CRITICAL)  # we say what went wrong
+            logging.getLogger(noisy).setLevel(logging.CRITICAL)  # this class reports errors
         self.study, self.store, self.experiment = study, store, experiment
-        self.jobs = [job for job in study if job.kind != "select"]
+        self.jobs = list(study.in_cluster)
         self.uri = (
             experiment.mlflow.tracking_uri or f"sqlite:///{store.tracking_folder / 'mlflow.db'}"
         )
@@ -74,7 +74,7 @@ class Tracker:
         self.runs: dict[str, str] = {}  # job id -> run id
         self.sent: dict[str, list[float]] = {}  # job id -> the times of the records sent
         self.closed: set[str] = set()
-        self.board: Board | None = None  # without one, every job is looked at every time
+        self.board: Board | None = None  # without one, every job's folder is read every time
         self.changes = Changes()
         self.complained = False
         self.sending = threading.Lock()
@@ -94,7 +94,7 @@ class Tracker:
             ) from None
 
     def _connect(self) -> None:
-        """Find or make the experiment and the parent run."""
+        """Find or create the experiment and the parent run."""
         from mlflow import MlflowClient
 
         self.client = MlflowClient(tracking_uri=self.uri)
@@ -106,7 +106,7 @@ class Tracker:
         self.parent = self._run(self.key, name, tags, self._began())
 
     def _began(self) -> int | None:
-        """When the study's first record was begun, or None where there is none yet."""
+        """When the study's first record was begun, in milliseconds; None if there is none yet."""
         records = [self.store.records(job) for job in self.jobs]
         return min((_milliseconds(found[0], "started") for found in records if found), default=None)
 
@@ -114,14 +114,14 @@ class Tracker:
         found = self.client.get_experiment_by_name(name)
         if found is not None:
             return str(found.experiment_id)
-        location = None  # a server's own choice
-        if self.uri.startswith("sqlite:///"):  # beside the database
+        location = None  # a server chooses its own
+        if self.uri.startswith("sqlite:///"):  # artifacts go beside the database
             database = Path(self.uri.removeprefix("sqlite:///")).resolve()
             location = (database.parent / "mlruns").as_uri()
         return str(self.client.create_experiment(name, artifact_location=location, tags=KIND))
 
     def _run(self, key: str, name: str, tags: dict[str, str], began: int | None) -> str:
-        """The run of this key, made where there is none: no doubled run after a resume."""
+        """Find the run with this key, or create it; so a resumed study makes no second run."""
         found = self.client.search_runs([self.experiment_id], f"tags.`{KEY}` = '{key}'")
         if found:
             run_id = str(found[0].info.run_id)
@@ -134,10 +134,10 @@ class Tracker:
         return str(run.info.run_id)
 
     def start(self, board: Board) -> None:
-        """Send what is new every few seconds, in the background, until `finish`.
+        """Upload new records every few seconds, in the background, until `finish`.
 
         Args:
-            board: says which jobs' folders change.
+            board: tells which jobs' folders may have changed.
         """
         self.board = board
 
@@ -149,9 +149,10 @@ class Tracker:
         self.thread.start()
 
     def sync(self) -> bool:
-        """Send what is new; whether all was sent.
+        """Upload what is new; it never raises, and what fails is retried at the next call.
 
-        Never raises: a dead server is tried again at the next call.
+        Returns:
+            Whether everything was uploaded.
         """
         with self.sending:
             try:
@@ -169,7 +170,7 @@ class Tracker:
             return True
 
     def _due(self) -> Iterator[Job]:
-        """The jobs whose folders may have what was not sent."""
+        """The jobs whose folders may have something to upload."""
         jobs, board = [job for job in self.jobs if job.id not in self.closed], self.board
         if board is None:
             return iter(jobs)
@@ -182,7 +183,7 @@ class Tracker:
         self.complained = True
 
     def _forget(self, error: Exception) -> None:
-        """Ask the server next time what it has: it may come back with less than it had."""
+        """Ask the server at the next call what it has, since it may have lost something."""
         self.runs.clear()
         self.sent.clear()
         self.changes.seen.clear()
@@ -194,7 +195,7 @@ class Tracker:
         folder = self.store.folder(job)
         if not folder.path.is_dir():
             return
-        result = folder.result(Trained)  # before the records: with a result they are all there
+        result = folder.result(Trained)  # read before the records: if it exists, they are complete
         records = self.store.records(job)
         if not records and result is None:
             return
@@ -211,7 +212,7 @@ class Tracker:
         self.sent[job.id] = times
         if result is not None:
             self.client.log_dict(run_id, result, "result.json")
-            if "genotype" in result:  # not of a measurement
+            if "genotype" in result:  # measurements have none
                 self.client.log_dict(run_id, result["genotype"], "genotype.json")
                 self._picture(run_id, result["genotype"])
             self.client.log_artifact(run_id, str(folder.path / "settings.json"))
@@ -219,7 +220,10 @@ class Tracker:
             self.closed.add(job.id)
 
     def _start(self, job: Job, records: list[Record]) -> str:
-        """The run of a job; a new one where the old one has what is no longer true."""
+        """Find or create a job's run.
+
+        If the run has records that the job no longer has, a new run replaces it.
+        """
         from mlflow.entities import Param
 
         tags = tags_of(job, self.experiment) | {PARENT: self.parent}
@@ -259,10 +263,14 @@ class Tracker:
             self.client.log_artifact(run_id, str(path), "figures")
 
     def finish(self, board: Board, patience_s: float) -> bool:
-        """Send the rest, close the runs, and log the report to the parent; whether all was sent.
+        """Upload the rest, close the runs, and log the report to the parent run.
 
         Args:
-            patience_s: how long at most; then the next command sends the rest.
+            patience_s: how long this may take, in seconds; after that, the rest is left to the next
+                command.
+
+        Returns:
+            Whether everything was uploaded.
         """
         self.stopped.set()
         outcome: list[bool] = []
@@ -277,7 +285,7 @@ class Tracker:
         return outcome == [True]
 
     def _finish(self, board: Board) -> bool:
-        self.board = None  # a last look at all
+        self.board = None  # read every job's folder once more
         if not self.sync():
             return False
         try:
@@ -296,7 +304,7 @@ class Tracker:
         return True
 
     def _conclude(self, board: Board) -> None:
-        """The parent's report, its tables, what it says of the study, and its end."""
+        """Log the parent run's report, tables and description, and close it."""
         report = self.store.out / "report"
         if report.is_dir():
             self.client.log_artifacts(self.parent, str(report), "report")
@@ -314,8 +322,8 @@ class Tracker:
         self.client.set_terminated(self.parent, status, end)
 
     def _model(self, job: Job) -> None:
-        """Log and register a finished final's network; a failure here fails nothing else."""
-        if job.kind != "train" or job.id not in self.closed:
+        """Log and register a finished final's network; an error here is only printed."""
+        if not job.of.model or job.id not in self.closed:
             return
         from orchestrator.tracking.registry import log_final
 
@@ -327,7 +335,7 @@ class Tracker:
             print(f"{job.label}: its model is not in MLflow ({text})", file=sys.stderr)
 
     def _tag_selected(self, job: Job) -> None:
-        if job.kind != "search" or job.id not in self.runs:
+        if job.id not in self.runs:
             return
         for path in (self.store.out / "selections").glob("*.json"):
             winner = json.loads(path.read_text()).get("winner", {})
@@ -336,7 +344,7 @@ class Tracker:
 
 
 def _inputs(job: Job) -> list[Any]:
-    """A job's data as MLflow lists them; the same again is one."""
+    """A job's data as MLflow lists it; logging equal data again changes nothing."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     return [
@@ -351,5 +359,5 @@ def _milliseconds(record: Record, key: str = "time") -> int:
 
 
 def _end(records: list[Record]) -> int | None:
-    """When the last segment ended; None, which MLflow reads as now, where there is none."""
+    """When the last segment ended, in milliseconds; None (to MLflow: now) without records."""
     return _milliseconds(records[-1]) if records else None

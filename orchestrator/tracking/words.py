@@ -1,7 +1,7 @@
-"""How runs read in MLflow: their names, tags and descriptions, and the report's tables. Pure.
+"""The names, tags and descriptions of runs in MLflow, and the report's tables. Pure.
 
-MLflow's page groups runs by their parent, sorts them by name, and filters and groups by tags; a
-description is Markdown, and may lead to the page's own charts.
+MLflow's page groups runs by their parent, sorts them by name, and filters and groups them by tags.
+A description is Markdown, and may link to charts on the page.
 """
 
 from __future__ import annotations
@@ -14,44 +14,45 @@ from typing import Any
 from urllib.parse import quote
 
 from orchestrator.experiment.config import Experiment
-from orchestrator.experiment.study import TITLES, Job, Study, flat
+from orchestrator.experiment.kinds import KINDS
+from orchestrator.experiment.study import Job, Study, flat
 from orchestrator.store.store import Store
 
 PAGE = "workflowType=machine_learning"
-"""Of MLflow's page: without it, it shows language model agents, where runs are not to be found."""
+"""A query for MLflow's page; without it the page shows language model agents, not runs."""
 COLOURS = (
     *("#0072B2", "#E69F00", "#009E73", "#CC79A7"),
     *("#56B4E9", "#D55E00", "#8C6BB1", "#666666"),
 )
-"""Told apart by colour-blind eyes too (Okabe and Ito); MLflow's own are drawn, and may be alike."""
+"""Colours for all eyes (Okabe and Ito); MLflow draws its own at random, which may be alike."""
 SEED = re.compile(r"(.+?)-(?:seed)?(\d+)")
 MAIN = (("test/top1", "top-1", "%"), ("test/perplexity", "perplexity", ""))
 
 
 def variant_of(job: Job) -> str:
-    """The search or final that a job is one seed of, as the experiment names it."""
+    """The search or final, as the experiment names it, that a job is one seed of."""
     found = SEED.fullmatch(job.name)
     return found[1] if found and int(found[2]) == _seed(job) else job.name
 
 
 def run_name(job: Job) -> str:
-    """Such as "search gdas-frc seed 2"."""
+    """The name of a job's run, such as "search gdas-frc seed 2"."""
     variant = variant_of(job)
     return f"{job.kind} {variant}" + ("" if variant == job.name else f" seed {_seed(job)}")
 
 
 def _seed(job: Job) -> int:
-    """Its own, or of the search whose cell it scores."""
+    """The job's own seed, or that of the search whose cell it scores."""
     return int(job.recipe.get("search", job.recipe["config"])["seed"])
 
 
 def tags_of(job: Job, experiment: Experiment) -> dict[str, str]:
-    """What a job's run is found and grouped by."""
+    """The tags by which a job's run is found and grouped."""
     config = job.recipe["config"]
-    final = experiment.finals.get(variant_of(job)) if job.kind == "train" else None
+    final = experiment.finals.get(variant_of(job)) if job.of.section == "finals" else None
     row = final.row if final else None
     tags = {
-        "stage": TITLES[job.kind],
+        "stage": job.of.title,
         "variant": variant_of(job),
         "dataset": str(config["data"]["name"]),
         "seed": str(_seed(job)),
@@ -62,7 +63,7 @@ def tags_of(job: Job, experiment: Experiment) -> dict[str, str]:
 
 
 def data_of(job: Job) -> dict[str, tuple[str, str]]:
-    """A job's data: split to the data set's name and a digest of what it holds."""
+    """A job's data: for each split, the data set's name and a digest of its content."""
     name = str(job.recipe["config"]["data"]["name"])
     return {
         split: (name, hashlib.sha256(f"{split} {content}".encode()).hexdigest()[:8])
@@ -71,32 +72,32 @@ def data_of(job: Job) -> dict[str, tuple[str, str]]:
 
 
 def parameters_of(job: Job) -> dict[str, str]:
-    """A job's settings: the short keys first, then those of its data and network."""
+    """A job's settings: those without a dot in the key first, then those of data and network."""
     return dict(sorted(flat(job.recipe["config"]).items(), key=lambda item: "." in item[0]))
 
 
 def description(study: Study, store: Store, experiment_id: str) -> str:
-    """The parent's: what was selected, how the finals ended, and every search's seeds in a chart.
+    """The parent run's description: selections, results of finals, and links to charts.
 
     Args:
-        experiment_id: MLflow's, for the addresses of its charts.
+        experiment_id: MLflow's id, for the addresses of the charts.
     """
     selected, charts, finals = [], [], []
-    for job in study:
-        if job.kind == "select" and (record := store.selection(job)) is not None:
+    for job in study.of_kind("select"):
+        if (record := store.selection(job)) is not None:
             best = record["winner"]
             selected.append(
                 f"- {job.name}: seed {best['seed']}, {record['metric']} {best['score']:.2f}"
             )
-        elif job.kind == "train" and (result := store.folder(job).result()) is not None:
+    for job in study.of_kind("train"):
+        if (result := store.folder(job).result()) is not None:
             words = [
                 f"test {name} {result['metrics'][key]:.2f} {unit}".rstrip()
                 for key, name, unit in MAIN
                 if key in result["metrics"]
             ]
             finals.append(f"- {run_name(job).partition(' ')[2]}: {', '.join(words) or 'done'}")
-    searched = [job for job in study if job.kind == "search"]
-    for variant in dict.fromkeys(variant_of(job) for job in searched):
+    for variant in dict.fromkeys(variant_of(job) for job in study.of_kind("search")):
         charts.append(f"- [{variant}]({chart(experiment_id, variant)})")
     parts = [("Selected by validation", selected), ("Finals", finals)]
     parts.append(("The seeds of a search in one chart", charts))
@@ -106,9 +107,10 @@ def description(study: Study, store: Store, experiment_id: str) -> str:
 def chart(experiment_id: str, variant: str) -> str:
     """The address, on MLflow's page, of the curves of a search's seeds.
 
-    Sorted by name: in its order of time the page folds runs under their parent and draws none.
+    They are sorted by name, because if they are sorted by time the page folds the runs under their
+    parent and draws none.
     """
-    wanted = f"tags.variant = '{variant}' AND tags.stage = '{TITLES['search']}'"
+    wanted = f"tags.variant = '{variant}' AND tags.stage = '{KINDS['search'].title}'"
     order = quote("attributes.`run_name`", safe="")
     return (
         f"#/experiments/{experiment_id}/runs?{PAGE}&compareRunsMode=CHART&orderByKey={order}"
@@ -117,7 +119,7 @@ def chart(experiment_id: str, variant: str) -> str:
 
 
 def where_to_look(uri: str, experiment_id: str) -> str:
-    """The command that shows an MLflow's runs, or the page of one that runs."""
+    """The address of a server's page, or the command that shows the runs of a database."""
     page = f"/#/experiments/{experiment_id}?{PAGE}" if experiment_id else ""
     if uri.startswith(("http://", "https://")):
         return uri.rstrip("/") + page
@@ -125,7 +127,7 @@ def where_to_look(uri: str, experiment_id: str) -> str:
 
 
 def report_tables(markdown: str) -> dict[str, str]:
-    """The report's tables as MLflow keeps tables: file name to JSON, split by columns and rows."""
+    """The report's tables in MLflow's JSON format (columns and data), by file name."""
     found: dict[str, str] = {}
     for part in re.split(r"^#{2,3} ", markdown, flags=re.M)[1:]:
         title, _, text = part.partition("\n")

@@ -1,1 +1,1 @@
-"""What runs inside a trial or a worker: one file for every kind of job."""
+"""What runs inside a trial or a worker: one file for each kind of job."""

@@ -1,8 +1,8 @@
 """What every job does around its training loop: resume, save, record.
 
-A job finds its own newest whole checkpoint, so that a new trial, a retry and a new study are one
-case. A segment's checkpoint is committed before its record is appended, and the checkpoint's
-history replaces the records on resume.
+A job finds its own newest valid checkpoint, so a new trial, a retry and a new study are the same
+case. A segment's checkpoint is committed before its record is appended, and on resume the records
+are replaced by the checkpoint's history.
 """
 
 from __future__ import annotations
@@ -30,19 +30,23 @@ from orchestrator.store.job_folder import NO_SPACE, JobFolder
 from orchestrator.store.place import TakenOver
 from orchestrator.store.results import Cause, Details, JobSettings, Record
 
+Report = Callable[[Record], None]
+"""A callback for every record, called once the record is on disk."""
+
 
 class Loop(Protocol):
-    """A training loop that begins from a state, or from nothing."""
+    """A training loop that starts from a checkpoint's state, or from the beginning."""
 
-    def __call__(self, *, checkpoint: State | None) -> Iterator[Segment]: ...
+    def __call__(self, *, checkpoint: State | None) -> Iterator[Segment]:
+        """Start from `checkpoint`, or from the beginning if it is None."""
 
 
 class Finished(NamedTuple):
     """A loop that ran to its end.
 
     Attributes:
-        digest: of the final state.
-        records: of every segment.
+        digest: a hash of the final state.
+        records: one per segment.
         state: the final state.
     """
 
@@ -52,23 +56,21 @@ class Finished(NamedTuple):
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Of the last segment."""
+        """The metrics of the last segment."""
         return self.records[-1]["metrics"]
 
     @property
     def seconds(self) -> float:
-        """Time spent in segments, over all starts."""
+        """Seconds spent in segments, over all starts."""
         return float(sum(record["seconds"] for record in self.records))
 
 
-def run_to_end(
-    folder: JobFolder, start: Loop, on_record: Callable[[Record], None] = lambda record: None
-) -> Finished:
-    """Go on from the newest checkpoint, committing every segment.
+def run_to_end(folder: JobFolder, start: Loop, on_record: Report = lambda record: None) -> Finished:
+    """Run a loop from the newest checkpoint to its end, and commit every segment.
 
     Args:
         start: the loop.
-        on_record: told of every segment once it is on disk.
+        on_record: called with each record once it is on disk.
     """
     folder.claim()
     checkpoint = newest_checkpoint(folder)
@@ -91,7 +93,7 @@ def run_to_end(
 
 
 def newest_checkpoint(folder: JobFolder) -> Checkpoint | None:
-    """The newest whole checkpoint of a job; damaged ones are passed over and named."""
+    """The newest valid checkpoint of a job; damaged ones are skipped and named on stderr."""
     position = None
     while True:
         position = folder.fetch_checkpoint(below=position)
@@ -106,7 +108,7 @@ def newest_checkpoint(folder: JobFolder) -> Checkpoint | None:
 def record_of(
     position: int, of: int, metrics: dict[str, float], details: Details, started: float
 ) -> Record:
-    """The record of a segment that ends now, in this process."""
+    """Make the record of a segment that ends now, in this process."""
     now = time.time()
     return {
         "position": position,
@@ -122,13 +124,13 @@ def record_of(
 
 @contextmanager
 def failure_recorded(folder: JobFolder) -> Iterator[None]:
-    """Leave an error's text in the job's folder on its way out."""
+    """Write an error record to the job's folder if the block raises; the error is raised again."""
     try:
         yield
     except TakenOver:
-        raise  # the folder is another's: it is not this start's failure that counts
+        raise  # the folder belongs to a later start now, so this error does not count
     except Exception as error:
-        # On a full disk there is no room for a word; the error itself tells Ray.
+        # On a full disk there is no room for the record; Ray gets the error all the same.
         with suppress(OSError):
             cause: Cause = "input" if isinstance(error, InputError) else "own"
             write_failure(folder.place, describe(error), traceback.format_exc(), cause)
@@ -136,7 +138,7 @@ def failure_recorded(folder: JobFolder) -> Iterator[None]:
 
 
 def describe(error: Exception) -> str:
-    """An error in one line, with what to change where that is known."""
+    """An error in one line, with what to change if that is known."""
     text = one_line(error) or type(error).__name__
     if isinstance(error, InputError):
         return f"bad input: {text}"
@@ -148,7 +150,7 @@ def describe(error: Exception) -> str:
 
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "Cannot allocate memory")
-"""What PyTorch, CUDA and Linux say."""
+"""How PyTorch, CUDA and Linux word it."""
 
 MEMORY_ADVICE = (
     "give it a larger device, let fewer jobs share one (resources: cpus or gpus), or lower "
@@ -160,7 +162,9 @@ class OpenJob(NamedTuple):
     """A job that runs in this process.
 
     Attributes:
-        settings: what `Store.prepare` wrote.
+        folder: its folder.
+        settings: its settings.json, as `Store.prepare` wrote it.
+        device: where its tensors go.
         data: the folder of the data sets, on this node.
     """
 
@@ -171,6 +175,7 @@ class OpenJob(NamedTuple):
 
     @property
     def recipe(self) -> dict[str, Any]:
+        """Everything that the job's id is hashed from besides what it needs."""
         return self.settings["recipe"]
 
     def needed(self) -> JobFolder:
@@ -180,10 +185,10 @@ class OpenJob(NamedTuple):
 
 @contextmanager
 def open_job(path: str) -> Iterator[OpenJob]:
-    """Set this process up for the job in the folder `path`; an error inside is left there.
+    """Set this process up for the job in the folder `path`; an error inside is recorded there.
 
     Args:
-        path: as `JobFolder.open` takes it.
+        path: the path or address that `JobFolder.open` takes.
     """
     folder = JobFolder.open(path)
     settings = folder.settings()
@@ -202,7 +207,7 @@ class Process(TypedDict):
 
 
 def where_and_who() -> Process:
-    """This process."""
+    """This process, for a record."""
     here: Process = {"host": platform.node(), "pid": os.getpid()}
     if gpus := os.environ.get("CUDA_VISIBLE_DEVICES", ""):
         here["gpu"] = gpus

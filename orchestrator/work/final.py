@@ -1,6 +1,6 @@
-"""A final training: a Ray Train run around gdas.cnn.train.
+"""A final training, in one of several processes: gdas.cnn.train or gdas.rnn.train.
 
-The test split opens only where the cell's provenance is on disk (`require_provenance`).
+The test split opens only if the cell's provenance is on disk (`require_provenance`).
 """
 
 from __future__ import annotations
@@ -9,35 +9,46 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import NotRequired, TypedDict
 
 import torch
 
 import gdas.genotype
 from gdas.cnn.config import TrainConfig
+from gdas.cnn.genotype import Genotype
 from gdas.cnn.train import build_network, train_image
 from gdas.data.images import open_images, subset
 from gdas.data.text import open_tokens
 from gdas.distributed import workers
 from gdas.files import write_json
-from gdas.genotype import Genotype
 from gdas.metrics import count_multiply_adds, count_parameters
 from gdas.rnn.config import TextTrainConfig
+from gdas.rnn.genotype import RecurrentGenotype
 from gdas.rnn.train import build_language_model, train_text
 from orchestrator.experiment.decode import decode_train
+from orchestrator.experiment.kinds import load
+from orchestrator.experiment.spaces import SPACES
 from orchestrator.store.job_folder import JobFolder
-from orchestrator.store.results import FinalResult, JobSettings, Provenance, Record, Selection
-from orchestrator.work.body import Finished, Loop, newest_checkpoint, open_job, run_to_end
+from orchestrator.store.results import FinalResult, JobSettings, Provenance, Selection
+from orchestrator.work.body import (
+    Finished,
+    Loop,
+    Report,
+    newest_checkpoint,
+    open_job,
+    run_to_end,
+)
 
 
 def settle_provenance(folder: JobFolder, settings: JobSettings, selections: Path) -> None:
-    """Write down which cell this final trains and where it comes from.
+    """Record which cell this final trains and where the cell comes from.
 
     Args:
         selections: the study's folder of selection records.
 
     Raises:
-        RuntimeError: the selection record is missing or of another study.
+        FileNotFoundError: there is no selection record.
+        RuntimeError: the selection record was made for other settings.
     """
     cell = settings["recipe"]["cell"]
     provenance: Provenance
@@ -72,7 +83,7 @@ def settle_provenance(folder: JobFolder, settings: JobSettings, selections: Path
 
 
 def _selected(track: str, settings: JobSettings, selections: Path) -> Selection:
-    """A track's selection record, which must be one that the job needs."""
+    """The selection record of a search, which must be one that the job needs."""
     path = selections / f"{track}.json"
     record: Selection = json.loads(path.read_text())
     if record["id"] not in settings["needs"]:
@@ -81,10 +92,10 @@ def _selected(track: str, settings: JobSettings, selections: Path) -> Selection:
 
 
 def require_provenance(folder: JobFolder) -> Provenance:
-    """The provenance record of a final; what lets it open the test split.
+    """Read the provenance record of a final, without which the test split stays shut.
 
     Raises:
-        PermissionError: there is none.
+        PermissionError: there is none, or it is damaged.
     """
     path = folder.path / "provenance.json"
     try:
@@ -95,19 +106,18 @@ def require_provenance(folder: JobFolder) -> Provenance:
     return provenance
 
 
-def train_worker(path: str, on_record: Callable[[Record], None] = lambda record: None) -> None:
-    """What each worker of a final training does; worker 0 writes.
+def train_worker(path: str, on_record: Report = lambda record: None) -> None:
+    """Run one worker of a final training; only worker 0 writes.
 
-    Works without Ray too: one worker where torch.distributed is not initialised.
+    It works without Ray too: if torch.distributed is not initialised, there is one worker.
     """
     with open_job(path) as job:
         config = decode_train(job.recipe["config"])
         provenance = require_provenance(job.folder)
         genotype = gdas.genotype.any_from_json(provenance["genotype"])
-        if isinstance(config, TrainConfig):
-            start, describe = _images(config, genotype, job.data, job.device)
-        else:
-            start, describe = _text(config, genotype, job.data, job.device)
+        prepare = load(SPACES[config.task].final)
+        training: Training = prepare(config, genotype, job.data, job.device)
+        start, describe = training
         if workers().rank > 0:
             checkpoint = newest_checkpoint(job.folder)
             for _ in start(checkpoint=checkpoint.state if checkpoint else None):
@@ -127,7 +137,7 @@ def train_worker(path: str, on_record: Callable[[Record], None] = lambda record:
 
 
 class Described(TypedDict):
-    """What a final's result says of its network and best epoch."""
+    """What a final's result holds about its network and best epoch."""
 
     best: dict[str, float]
     parameters: int
@@ -136,10 +146,13 @@ class Described(TypedDict):
 
 
 Training = tuple[Loop, Callable[[Finished], Described]]
-"""A final's loop, and what describes its network and best epoch once it has ended."""
+"""A final's loop, and a function that describes its network and best epoch after the end."""
 
 
-def _images(config: TrainConfig, genotype: Any, data: Path, device: torch.device) -> Training:
+def train_on_images(
+    config: TrainConfig, genotype: Genotype, data: Path, device: torch.device
+) -> Training:
+    """Prepare the training of a convolutional cell's network on the training images."""
     images = open_images(config.data, "train", data)
     test = open_images(config.data, "test", data)
     rows = subset(len(images), config.seed, config.train_images)
@@ -171,7 +184,10 @@ def _images(config: TrainConfig, genotype: Any, data: Path, device: torch.device
     return start, describe
 
 
-def _text(config: TextTrainConfig, genotype: Any, data: Path, device: torch.device) -> Training:
+def train_on_text(
+    config: TextTrainConfig, genotype: RecurrentGenotype, data: Path, device: torch.device
+) -> Training:
+    """Prepare the training of a recurrent cell's language model."""
     train, valid, test = (
         open_tokens(config.data, split, data) for split in ("train", "valid", "test")
     )

@@ -1,10 +1,11 @@
-"""What a search of NAS-Bench-201 has found, held against the table: the only job that opens it.
+"""Compare what a search of NAS-Bench-201 has found with the table; no other job opens the table.
 
 A lookup needs its search, and refuses to open the table before the search's result is on disk. It
-looks up the cell that each epoch's logits derive, the last of which is the search's result, and
-beside it a cell drawn uniformly and the best of some uniformly drawn cells as judged by the
-search's shared weights. The scores of these and more uniform cells give the rank correlation of
-shared weights with the truth. All draws are the seed's own, so that seeds are independent.
+looks up the cells that the logits derive after each epoch, the last of which is the search's
+result. Beside them it looks up one uniformly drawn cell, and the best of several uniformly drawn
+cells by their score with the search's shared weights. The scores of these and further uniform cells
+give the rank correlation of shared weights with the true accuracy. Every seed draws its own cells,
+so that seeds are independent.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -48,21 +49,19 @@ from orchestrator.store.results import (
     SearchResult,
     Standing,
 )
-from orchestrator.work.body import open_job, record_of
+from orchestrator.work.body import Report, open_job, record_of
 
 DISTRIBUTION = "distribution.json"
-"""Beside the result: every accuracy of the column, ascending, and how many cells have it."""
+"""A file in the job's folder: every accuracy in the column, and how many cells have it."""
 
 FIGURES: tuple[Literal["accuracy", "rank", "percentile", "regret"], ...] = (
     *("accuracy", "rank", "percentile", "regret"),
 )
 """The numbers of a standing."""
 
-Report = Callable[[Record], None]
-
 
 def open_table(search: JobFolder, data: Path) -> tuple[Table, SearchResult]:
-    """The table, and the result of the search whose cells are looked up.
+    """Read the table, and the result of the search whose cells are looked up.
 
     Raises:
         PermissionError: the search has not ended.
@@ -77,7 +76,7 @@ def open_table(search: JobFolder, data: Path) -> tuple[Table, SearchResult]:
 
 
 def run_lookup(path: str, on_record: Report = lambda record: None) -> LookupResult:
-    """Look up what the search of the job in the folder `path` has found; returns the result."""
+    """Look up the cells of the search that the job in the folder `path` needs."""
     with open_job(path) as job:
         started = time.time()
         config = decode_search(job.recipe["config"])
@@ -100,7 +99,7 @@ def run_lookup(path: str, on_record: Report = lambda record: None) -> LookupResu
         scoring = time.time()
         cells, scores = scored_cells(config, spec, search, job.data, job.device)
         seconds_a_cell = (time.time() - scoring) / len(cells)
-        best = max(range(spec.best_of), key=scores.__getitem__)  # of equals the first drawn
+        best = max(range(spec.best_of), key=scores.__getitem__)  # the first drawn, if several tie
         uniform = standing(uniform_cells(config.seed, "a uniform cell", 1)[0])
         best_of: BestStanding = {**standing(cells[best]), "k": spec.best_of, "score": scores[best]}
         correlation = table.correlation(cells, scores, spec.accuracy)
@@ -137,7 +136,7 @@ def _records(
     of: int,
     started: float,
 ) -> list[Record]:
-    """A record an epoch of the search; the last says what the others are compared with."""
+    """One record per epoch of the search; the last one also has the cells it is compared with."""
     records = [
         record_of(epoch["epoch"], of, _metrics("derived", epoch), {}, started) for epoch in epochs
     ]
@@ -146,7 +145,7 @@ def _records(
         **_metrics("best_of", best_of),
         **({} if correlation is None else {"correlation": correlation}),
     }
-    for record in records:  # the time is one for all
+    for record in records:  # one measured time, shared equally
         record["seconds"] = (records[-1]["time"] - started) / len(records)
     return records
 
@@ -164,7 +163,7 @@ def _metrics(name: str, standing: Standing) -> dict[str, float]:
 
 
 def uniform_cells(seed: int, stream: str, count: int) -> list[Bench201Genotype]:
-    """Cells drawn uniformly from all, with replacement."""
+    """Draw cells uniformly from all cells, with replacement."""
     numbers = torch.randint(CELLS, (count,), generator=generator(seed, stream))
     return [bench201_cell(number) for number in numbers.tolist()]
 
@@ -176,10 +175,16 @@ def scored_cells(
     data: Path,
     device: torch.device,
 ) -> tuple[list[Bench201Genotype], list[float]]:
-    """Uniformly drawn cells and their top-1 on images of D_V with the search's shared weights.
+    """Draw cells uniformly and score them with the search's shared weights.
 
-    A cell that no path leads through gives every image the same scores; it is not run, and counts
-    as no better than a guess among the classes.
+    If no path leads through a cell to its output, the cell gives every image the same scores. It is
+    not run, and its score is that of a guess among the classes.
+
+    Returns:
+        The cells, and the top-1 of each in percent on images of D_V.
+
+    Raises:
+        RuntimeError: the search has no valid checkpoint any more.
     """
     search.fetch_checkpoint()
     checkpoint, damaged = newest(search.checkpoints)

@@ -1,6 +1,6 @@
-"""The best seed by validation, written as a record that a final's provenance points to.
+"""Select the best seed by validation, and write the record that a final's provenance points to.
 
-Pure. Reads results of searches and proxy trainings, which never see the test split.
+Pure. It reads results of searches and proxy trainings, which never see the test split.
 """
 
 from __future__ import annotations
@@ -20,11 +20,21 @@ METHODS = {
 }
 
 
+def run_select(study: Study, job: Job, store: Store) -> str:
+    """Make the selection; returns a line about it."""
+    record = select(study, job, store)
+    winner = record["winner"]
+    return (
+        f"seed {winner['seed']} of {len(record['candidates'])} by {record['by']}, "
+        f"{record['metric']} {winner['score']:.2f}"
+    )
+
+
 def select(study: Study, job: Job, store: Store) -> Selection:
     """Compare the seeds, write the record and return it.
 
     The highest top-1 on D_V wins (for recurrent cells the lowest validation perplexity); a tie
-    goes to the lower loss, then to the earlier seed.
+        goes to the lower loss, then to the earlier seed.
     """
     space = SPACES[job.recipe["task"]]
     metric, best = space.metric, space.best
@@ -32,7 +42,7 @@ def select(study: Study, job: Job, store: Store) -> Selection:
     for need in job.needs:
         scored = study.job(need)
         search = study.search_of(scored)
-        genotype, score = _scored(scored, store)
+        genotype, score = _scored(job.recipe["by"], scored, store)
         searched = scored.recipe.get("search", scored.recipe["config"])
         candidates.append(
             {
@@ -61,10 +71,10 @@ def select(study: Study, job: Job, store: Store) -> Selection:
     return record
 
 
-def _scored(job: Job, store: Store) -> tuple[GenotypeJson, dict[str, float]]:
-    """The cell that a search or a proxy training scored, and its score."""
+def _scored(by: str, job: Job, store: Store) -> tuple[GenotypeJson, dict[str, float]]:
+    """The genotype that a search (by shared weights) or a proxy training scored, and its score."""
     folder = store.folder(job)
-    if job.kind == "search":
+    if by == "shared_weights":
         searched = folder.result(SearchResult)
         assert searched is not None, "a selection runs after what it needs"
         return searched["genotype"], searched["shared_weights"]

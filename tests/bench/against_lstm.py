@@ -22,12 +22,12 @@ from torch import Tensor, nn
 
 import gdas.rnn.train
 from gdas.data.text import open_tokens
-from gdas.genotype import PUBLISHED_RECURRENT, RecurrentGenotype
 from gdas.metrics import count_parameters
 from gdas.presets import text_train_preset
 from gdas.randomness import initial_weights
 from gdas.rnn.cell import INITIAL_RANGE
 from gdas.rnn.config import Dropouts, TextTrainConfig
+from gdas.rnn.genotype import PUBLISHED_RECURRENT, RecurrentGenotype
 from gdas.rnn.language_model import Words
 from gdas.rnn.regularisation import NO_MASKS, Masks
 

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gdas.cell_json import Edge
 from gdas.cnn.derive import edge_list
+from gdas.cnn.genotype import OPERATIONS, Genotype
 from gdas.cnn.layout import Stem as StemName
 from gdas.cnn.layout import cell_places
-from gdas.genotype import OPERATIONS, Edge, Genotype
 from gdas.sampler import Pick
 
 

@@ -17,8 +17,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from gdas.genotype import RECURRENT_OPERATIONS
 from gdas.rnn.cell import DerivedCell, SearchCell
+from gdas.rnn.genotype import RECURRENT_OPERATIONS
 from gdas.sampler import Pick
 
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 import gdas.cnn.train
 import gdas.distributed
 from gdas.cnn.config import SearchConfig, SupernetConfig, TrainConfig
+from gdas.cnn.genotype import PUBLISHED
 from gdas.cnn.network import draw_drop_path
 from gdas.cnn.space import ImageSpace
 from gdas.config import AlphaUpdate
@@ -26,7 +27,6 @@ from gdas.data.arrow import Images
 from gdas.data.augment import draw_moves
 from gdas.data.settings import IMAGE_DATA, PHOTO_DATA, AnyImageData
 from gdas.data.source import Wanted
-from gdas.genotype import PUBLISHED
 from gdas.presets import AnySearchConfig
 from gdas.randomness import generator
 from gdas.search import SearchSpace, SearchSteps, draw_architecture
@@ -194,11 +194,9 @@ def _train_contenders(
 
 def training_step(config: TrainConfig, network: Any, images: Images) -> Step:
     """The library's step on either network."""
-    optimizer = torch.optim.SGD(
-        network.parameters(), lr=0.025, momentum=0.9, weight_decay=config.weight_decay
-    )
-    team = gdas.distributed.workers()
-    batches = torch.arange(len(images)).split(config.batch_size)
+    rows_T = torch.arange(len(images))
+    run = gdas.cnn.train._Run(config, network, images, rows_T, gdas.distributed.workers())
+    batches = rows_T.split(config.batch_size)
 
     def step(index: int) -> object:
         rows_B = batches[index % len(batches)]
@@ -209,16 +207,6 @@ def training_step(config: TrainConfig, network: Any, images: Images) -> Step:
         keep_DB = draw_drop_path(
             network, len(rows_B), 0.1, generator(config.seed, "drop path", index)
         )
-        return gdas.cnn.train._step(
-            config,
-            network,
-            network,
-            optimizer,
-            wanted,
-            images.take(wanted),
-            keep_DB,
-            len(rows_B),
-            team,
-        )
+        return run.step(wanted, images.take(wanted), keep_DB, len(rows_B))
 
     return step

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
+from orchestrator.store.results import Record
 from tests.bench import orchestration
 from tests.bench.page import machine, render
+from tests.orchestrator.written import plain_record
 
 
-def records(start: float, *lengths: float, gap: float) -> list[dict[str, Any]]:
+def records(start: float, *lengths: float, gap: float) -> list[Record]:
     found = []
     for position, seconds in enumerate(lengths, 1):
         end = start + seconds
-        found.append({"position": position, "started": start, "time": end, "seconds": seconds})
+        found.append(plain_record(position, started=start, time=end, seconds=seconds))
         start = end + gap
     return found
 

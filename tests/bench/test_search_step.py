@@ -9,10 +9,10 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from gdas.cnn.genotype import OPERATIONS, PUBLISHED
 from gdas.cnn.network import Network, draw_drop_path
 from gdas.cnn.supernet import Supernet
 from gdas.config import SamplerConfig
-from gdas.genotype import OPERATIONS, PUBLISHED
 from gdas.search import draw_architecture
 from tests.bench.plain import PlainNetwork, PlainSupernet
 

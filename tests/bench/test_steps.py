@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Generator
 
-from gdas.genotype import PUBLISHED_RECURRENT
 from gdas.rnn.cell import DerivedCell, SearchCell
+from gdas.rnn.genotype import PUBLISHED_RECURRENT
 from tests.bench.operation_times import group_seconds, top_operations
 from tests.bench.plain_text import PlainDerivedCell, PlainSearchCell
 from tests.bench.steps import KINDS, measure

@@ -19,8 +19,8 @@ import gdas.rnn.train
 from gdas.config import AlphaUpdate
 from gdas.data.text import Tokens, batch_tokens, bptt_lengths
 from gdas.distributed import workers
-from gdas.genotype import PUBLISHED_RECURRENT
 from gdas.rnn.config import TextSearchConfig, TextTrainConfig
+from gdas.rnn.genotype import PUBLISHED_RECURRENT
 from gdas.rnn.space import TextSpace
 from gdas.search import SearchSteps
 from tests.bench.plain_text import PlainDerivedCell, PlainSearchCell

@@ -20,9 +20,9 @@ import torch
 import torch.distributed as dist
 
 from gdas.cnn.config import TrainConfig
+from gdas.cnn.genotype import PUBLISHED
 from gdas.cnn.train import train_image
 from gdas.data.settings import IMAGE_DATA
-from gdas.genotype import PUBLISHED
 from tests.bench.search_step import CPU, random_images
 from tests.bench.threads import Process, by_turns, start
 from tests.bench.timing import Size

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,8 @@ def test_up_starts_the_head_alone_and_down_ends_it(
     make_profiles()
     ec2 = boto3.client("ec2", region_name=REGION)
     config = load(CLUSTER / "aws.yaml")
-    given = {"aws": aws, "stubs": stubs, "home": tmp_path}
-    command_of_the_readme("up", "cluster/aws.yaml", "-y", "--no-config-cache", **given)
+    ray = partial(command_of_the_readme, aws=aws, stubs=stubs, home=tmp_path)
+    ray("up", "cluster/aws.yaml", "-y", "--no-config-cache")
 
     (head,) = instances(ec2, "pending", "running")
     tags = {tag["Key"]: tag["Value"] for tag in head["Tags"]}
@@ -110,5 +111,5 @@ def test_up_starts_the_head_alone_and_down_ends_it(
     assert any(line.rstrip().endswith(":/home/ubuntu/gdas/") or "gdas" in line for line in rsyncs)
     assert all(f"--exclude {what}" in rsyncs[-1] for what in (".git/**", "data/**", "runs/**"))
 
-    command_of_the_readme("down", "cluster/aws.yaml", "-y", **given)
+    ray("down", "cluster/aws.yaml", "-y")
     assert instances(ec2, "pending", "running", "stopped") == []

@@ -35,6 +35,7 @@ def test_a_job_whose_only_machine_left_waits_without_hanging_the_study(
                 in process.output()
             ),
             "the final to wait",
+            process,
             timeout=240,
         )
         results = list(tmp_path.glob("jobs/search-*/result.json"))

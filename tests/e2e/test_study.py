@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from torch.multiprocessing.spawn import spawn
 
 from orchestrator.work.final import train_worker
 from orchestrator.work.search import run_search
@@ -99,7 +99,7 @@ def test_a_final_of_two_workers_without_ray_ends_with_the_same_digest(
     source = driving.folders(undisturbed)["train-frc-digits"]
     for name in ("settings.json", "provenance.json"):
         (tmp_path / name).write_text((source / name).read_text())
-    mp.spawn(_worker, args=(str(tmp_path), free_port), nprocs=2)
+    spawn(_worker, args=(str(tmp_path), free_port), nprocs=2)
     assert driving.result(tmp_path)["digest"] == driving.result(source)["digest"]
 
 

@@ -14,16 +14,18 @@ import torch
 
 from gdas.cnn.config import SearchConfig, SupernetConfig
 from gdas.cnn.derive import derive_cell, edge_list
+from gdas.cnn.genotype import OPERATIONS, Genotype, from_json, random_genotype
+from gdas.cnn.graph.search import covered
 from gdas.cnn.network import Network
 from gdas.cnn.space import build_supernet
 from gdas.derive import parameter_free
 from gdas.drawing.draw import draw
-from gdas.genotype import OPERATIONS, Genotype, from_json, random_genotype
 from gdas.metrics import count_multiply_adds
-from orchestrator.cost.workload import every_operation_in_turn
+from orchestrator.cost.images import cell_size, every_operation_in_turn
 from orchestrator.report.figures.probabilities import probability_figure
 from orchestrator.report.health import alarms
 from orchestrator.settings_page import page
+from orchestrator.store.results import Record
 
 NAME = sys.argv[1]
 OWN = OPERATIONS.index(NAME)
@@ -40,7 +42,10 @@ picks = [[(e, OWN) for e in range(EDGES)]] * len(supernet.cells)
 scores_BK = supernet(torch.randn(2, 3, 16, 16), picks)
 scores_BK.sum().backward()
 assert scores_BK.shape == (2, 10)
-assert len(every_operation_in_turn(CONFIG, supernet)) == len(OPERATIONS)
+assert len(every_operation_in_turn(*cell_size(CONFIG), len(supernet.cells))) == len(OPERATIONS)
+
+refused = covered(CONFIG, torch.device("cuda"), elsewhere=True)
+assert refused is not None and refused.startswith("OPERATIONS: only none"), "graphs lack its kernel"
 
 a_EK = torch.zeros(EDGES, len(OPERATIONS))
 a_EK[:, OWN], a_EK[:, OWN - 1] = 2.0, 1.0
@@ -59,10 +64,19 @@ assert count_multiply_adds(network, torch.zeros(1, 3, 16, 16)) > 0
 draw(genotype, Path("cell.svg"))
 assert NAME in Path("cell.svg").read_text(encoding="utf-8")
 
-details = {"genotype": genotype.to_json(), "logits": {"normal": a_EK.tolist()}}
-records = [{"position": 1, "metrics": {}, "details": details}]
-assert any(f"{NAME} is the most probable" in alarm.text for alarm in alarms(records, CONFIG))
-assert probability_figure(Path("edges.svg"), records, "normal")
+record: Record = {
+    "position": 1,
+    "of": 1,
+    "metrics": {},
+    "details": {"genotype": genotype.to_json(), "logits": {"normal": a_EK.tolist()}},
+    "started": 0.0,
+    "time": 1.0,
+    "seconds": 1.0,
+    "host": "here",
+    "pid": 1,
+}
+assert any(f"{NAME} is the most probable" in alarm.text for alarm in alarms([record], CONFIG))
+assert probability_figure(Path("edges.svg"), [record], "normal")
 assert NAME in Path("edges.svg").read_text(encoding="utf-8")
 assert page() == Path("experiments/README.md").read_text(encoding="utf-8")
 print(f"{NAME}: operation {OWN} of {len(OPERATIONS)}")

@@ -14,13 +14,13 @@ from PIL import Image
 
 from gdas.checkpoint import Segment, State
 from gdas.cnn.config import TrainConfig
+from gdas.cnn.genotype import PUBLISHED
 from gdas.cnn.train import train_image
 from gdas.data.images import open_images
 from gdas.data.settings import PhotoData
 from gdas.data.shard_index import ShardIndex
 from gdas.data.shards import convert
 from gdas.data.source import ImageSource
-from gdas.genotype import PUBLISHED
 from tests.gdas.tiny import CPU, train_config
 
 CLASSES = ("apple", "bee", "cat", "dog", "elm", "fox", "gnu")
@@ -35,10 +35,11 @@ def scene(seed: int, channels: int = 3) -> NDArray[np.uint8]:
     y, x = np.mgrid[0:height, 0:width]
     slopes = rng.uniform(-2, 2, (channels, 2))
     planes = [128 + a * (y - height / 2) + b * (x - width / 2) for a, b in slopes]
-    return np.clip(np.stack(planes, -1), 0, 255).astype(np.uint8)
+    pixels: NDArray[np.uint8] = np.clip(np.stack(planes, -1), 0, 255).astype(np.uint8)
+    return pixels
 
 
-def encode(pixels: NDArray[np.uint8], form: str = "JPEG", mode: str = "RGB") -> bytes:
+def encode(pixels: NDArray[np.uint8 | np.uint16], form: str = "JPEG", mode: str = "RGB") -> bytes:
     buffer = io.BytesIO()
     image = Image.fromarray(pixels) if mode != "CMYK" else Image.fromarray(pixels, "CMYK")
     (image.convert("L") if mode == "L" else image).save(buffer, form)

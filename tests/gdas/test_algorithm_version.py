@@ -24,15 +24,16 @@ import gdas
 import gdas.cnn.halves
 import gdas.cnn.space
 import gdas.cnn.train
+from gdas.cnn.genotype import PUBLISHED
 from gdas.cnn.train import train_image
 from gdas.data.arrow import Images
-from gdas.data.augment import draw_moves
+from gdas.data.augment import Moves, draw_moves
 from gdas.data.images import split_indices
 from gdas.data.settings import IMAGE_DATA
-from gdas.genotype import PUBLISHED
 from gdas.randomness import derive_seed, generator
 from gdas.sampler import draw_operations
 from tests.gdas.tiny import CPU, run_search, search_config, train_config
+from tests.narrow import narrow
 
 ORDER_SEED = 228291028133782092
 SPLIT = ([29, 1300, 1385, 312], [667, 851, 991, 230])
@@ -74,7 +75,7 @@ def test_draws_are_what_they_were() -> None:
     drawn = draw_operations(torch.zeros(14, 8), 1.0, generator=generator(0, "gumbel", 0))
     assert drawn.operations == OPERATIONS
     moves = draw_moves(IMAGE_DATA["cifar10"], 2, 32, generator(0, "augmentation", 0, 0))
-    assert moves.moves_B5.tolist() == MOVES
+    assert narrow(moves, Moves).moves_B5.tolist() == MOVES
 
 
 @pytest.fixture

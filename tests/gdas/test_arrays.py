@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from gdas.cnn.genotype import PUBLISHED
 from gdas.cnn.train import train_image
 from gdas.data.arrow import Images
 from gdas.errors import InputError
-from gdas.genotype import PUBLISHED
 from tests.gdas.tiny import CPU, train_config
 
 PIXELS = torch.arange(10 * 3 * 8 * 8).reshape(10, 3, 8, 8).to(torch.uint8)

@@ -19,6 +19,7 @@ from gdas.cnn.cell import (
     sum_of,
 )
 from gdas.cnn.derive import edge_list
+from gdas.cnn.genotype import DERIVED_OPERATIONS, OPERATIONS, PUBLISHED, Genotype, random_genotype
 from gdas.cnn.layout import cell_places
 from gdas.cnn.network import Network, check_auxiliary_input, draw_drop_path
 from gdas.cnn.operations import FactorizedReduce, Style, build_operation
@@ -27,10 +28,10 @@ from gdas.cnn.supernet import Supernet
 from gdas.config import SamplerConfig, WeightUpdate
 from gdas.data.arrow import Images
 from gdas.errors import InputError
-from gdas.genotype import DERIVED_OPERATIONS, OPERATIONS, PUBLISHED, Genotype, random_genotype
 from gdas.sampler import Pick
 from gdas.search import Architecture, SearchSteps, draw_architecture
 from tests.gdas.tiny import CPU, search_config
+from tests.narrow import narrow
 
 SEARCH_STYLE = Style(affine=False)
 
@@ -95,7 +96,7 @@ def test_only_the_picked_operations_run_each_once_and_none_never(
 
     for i, cell in search_cells(space):
         for e, operations in enumerate(cell.edges):
-            for k, operation in enumerate(operations):  # type: ignore[arg-type]
+            for k, operation in enumerate(narrow(operations, nn.ModuleList)):
                 operation.register_forward_hook(note((i, e, k)))
     take(run, step)
     (architecture,) = architectures
@@ -192,7 +193,7 @@ def edge_parameters(space: ImageSpace) -> dict[tuple[int, int, int], list[nn.Par
     found = {}
     for i, cell in search_cells(space):
         for e, operations in enumerate(cell.edges):
-            for k, operation in enumerate(operations):  # type: ignore[arg-type]
+            for k, operation in enumerate(narrow(operations, nn.ModuleList)):
                 if parameters := list(operation.parameters()):
                     found[i, e, k] = parameters
     return found
@@ -415,7 +416,8 @@ def test_the_fixed_reduction_cells_branches_are_those_of_the_figure() -> None:
 
     expected = []
     for branch, state in zip(cell.convolutions, states, strict=True):
-        _, across, down, first, _, point, second = branch  # type: ignore[misc]
+        layers: list[Any] = [*narrow(branch, nn.Sequential)]
+        _, across, down, first, _, point, second = layers
         x = F.conv2d(state.relu(), across.weight, None, (1, 2), (0, 1), groups=8)
         x = F.conv2d(x, down.weight, None, (2, 1), (1, 0), groups=8)
         x = F.conv2d(norm(first, x).relu(), point.weight)
@@ -458,7 +460,8 @@ def test_drop_path_scales_every_operation_but_identity_skips(reduction: bool) ->
     x0, x1 = cell.preprocess(s0, s1)
 
     def scaled(i: int, x: Tensor, factor_B: Tensor) -> Tensor:
-        return cell.operations[i](x) * factor_B[:, None, None, None]
+        out: Tensor = cell.operations[i](x)
+        return out * factor_B[:, None, None, None]
 
     node2 = scaled(0, x0, skip) + scaled(1, x1, sep)
     node3 = scaled(2, x0, pool) + node2
@@ -577,7 +580,7 @@ def dense_cell(
         for e, (of_node, source) in enumerate(cell.edge_list):
             if of_node != node:
                 continue
-            for k, operation in enumerate(cell.edges[e]):  # type: ignore[arg-type]
+            for k, operation in enumerate(narrow(cell.edges[e], nn.ModuleList)):
                 gate = gate_EK[e, k]
                 if not through_all and float(gate.detach()) == 0.0:
                     gate = gate.detach()
@@ -614,7 +617,7 @@ def test_the_logits_gradient_is_that_of_running_every_operation_under_the_one_ho
     supernet = Supernet(10, channels=4, normals_per_block=1, fixed_reduction=fixed)
     supernet = supernet.double().eval()
     stir(supernet, 2)
-    logits = {
+    logits: dict[str, Tensor] = {
         kind: torch.randn(14, 8, generator=seeded(i), dtype=torch.float64).requires_grad_()
         for i, kind in enumerate(supernet.searched)
     }

@@ -16,9 +16,9 @@ from torch._dynamo.utils import counters
 
 import gdas.cnn.train
 from gdas.checkpoint import Segment
+from gdas.cnn.genotype import PUBLISHED
 from gdas.config import AlphaUpdate
 from gdas.data.arrow import Images
-from gdas.genotype import PUBLISHED
 from tests.gdas import tiny_text
 from tests.gdas.tiny import CPU, run_search, search_config, seen, train_config
 

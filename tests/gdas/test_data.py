@@ -21,7 +21,9 @@ from gdas.data.arrow import content_digest, read_images, write_images
 from gdas.data.augment import Moves, augment, draw_moves, normalise
 from gdas.data.images import identity, open_images, split_indices, subset
 from gdas.data.settings import IMAGE_DATA, ImageData
+from gdas.data.source import Split
 from gdas.errors import InputError
+from tests.narrow import narrow
 
 
 def some_arrays(n: int = 20, size: int = 8) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -329,7 +331,8 @@ def test_both_cifars_have_torchvisions_files_and_identities_of_their_own(tmp_pat
     from torchvision.datasets import CIFAR10, CIFAR100
 
     for name, of in (("cifar10", CIFAR10), ("cifar100", CIFAR100)):
-        for split, listed in (("train", of.train_list), ("test", of.test_list)):
+        files: dict[Split, Any] = {"train": of.train_list, "test": of.test_list}
+        for split, listed in files.items():
             found = gdas.data.cifar.cifar_files(name, split)
             assert found == [tuple(pair) for pair in listed]
     ids = {
@@ -440,7 +443,7 @@ def slow_augment(image_CHW: Tensor, data: ImageData, moves: list[int]) -> Tensor
 def test_batched_augmentation_equals_one_image_at_a_time(data: ImageData) -> None:
     images, _ = some_arrays(64, size=12)
     batch_BCHW = torch.from_numpy(images)
-    moves = draw_moves(data, 64, 12, Generator().manual_seed(1))
+    moves = narrow(draw_moves(data, 64, 12, Generator().manual_seed(1)), Moves)
     # Corners, so that the square overhangs on every side whatever was drawn.
     moves.moves_B5[:4, 3:] = torch.tensor([[0, 0], [0, 11], [11, 0], [11, 11]])
     expected = torch.stack(
@@ -456,7 +459,8 @@ def test_batched_augmentation_equals_one_image_at_a_time(data: ImageData) -> Non
 
 def test_moves_cover_their_whole_range_evenly() -> None:
     data = dataclasses.replace(IMAGE_DATA["cifar10"], cutout=16)
-    moves_B5 = draw_moves(data, 90_000, 32, Generator().manual_seed(2)).moves_B5
+    moves = draw_moves(data, 90_000, 32, Generator().manual_seed(2))
+    moves_B5 = narrow(moves, Moves).moves_B5
     for column, values in enumerate((9, 9, 2, 32, 32)):
         counts = torch.bincount(moves_B5[:, column])
         assert len(counts) == values

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from gdas.bench201.genotype import CELL_OPERATIONS
 from gdas.bench201.network import build_cell_operation
+from gdas.cell_json import Edge
 from gdas.cnn.derive import derive_cell, edge_list
+from gdas.cnn.genotype import DERIVED_OPERATIONS, OPERATIONS
 from gdas.cnn.operations import Style, build_operation
 from gdas.derive import PARAMETER_FREE, parameter_free
-from gdas.genotype import DERIVED_OPERATIONS, OPERATIONS, Edge
 
 NONE, MAX, AVG, SKIP, SEP3, SEP5, DIL3, DIL5 = range(8)
 

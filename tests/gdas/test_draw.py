@@ -11,17 +11,13 @@ import pytest
 import torch
 from torch import nn
 
+from gdas.cell_json import Edge
 from gdas.cnn.cell import FixedReductionCell
+from gdas.cnn.genotype import PUBLISHED, Genotype, random_genotype
 from gdas.cnn.operations import Style
 from gdas.drawing.draw import FIXED_REDUCTION, draw, draw_fixed_reduction
 from gdas.drawing.layout import label_box, lay_out_cell, node_box, overlaps, points
-from gdas.genotype import (
-    PUBLISHED,
-    PUBLISHED_RECURRENT,
-    Edge,
-    Genotype,
-    random_genotype,
-)
+from gdas.rnn.genotype import PUBLISHED_RECURRENT
 
 CELLS = {
     f"{genotype.name} {kind}": edges

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from gdas.cnn.cell import NONE, SearchCell
+from gdas.cnn.genotype import OPERATIONS
 from gdas.cnn.operations import Style
 from gdas.cnn.space import ImageSpace
 from gdas.config import AlphaUpdate, SamplerConfig
 from gdas.data.arrow import Images
 from gdas.errors import InputError
-from gdas.genotype import OPERATIONS
 from gdas.rnn.config import TextSearchConfig
 from gdas.search import SearchSteps, draw_architecture
 from tests.gdas.tiny import CPU, latest, run_search, search_config, seen, until

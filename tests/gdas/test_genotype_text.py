@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +13,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gdas.bench201.genotype import bench201_cell
+from gdas.cnn.genotype import PUBLISHED, Genotype, random_genotype
 from gdas.cnn.network import Network, draw_drop_path
 from gdas.errors import InputError
-from gdas.genotype import (
-    PUBLISHED,
-    PUBLISHED_RECURRENT,
-    Genotype,
-    RecurrentGenotype,
-    load,
-    random_genotype,
-    random_recurrent_genotype,
-    read,
-)
+from gdas.genotype import AnyGenotype, load, read
 from gdas.genotype_text import SMALLEST, darts_text
 from gdas.metrics import count_parameters
+from gdas.rnn.genotype import PUBLISHED_RECURRENT, RecurrentGenotype, random_recurrent_genotype
 from tests.harm import harmed, read_harmed, tries
 
 V1 = PUBLISHED["GDAS_V1"]
@@ -38,14 +32,16 @@ FROM_NODE = [[(o, s, i // 2 + 2) for i, (o, s) in enumerate(edges)] for edges in
 CONCAT = "range(2, 6)"
 
 
-def namedtuple_text(normal: object, reduce: object, more: str = "") -> str:
+def namedtuple_text(cells: Sequence[object], more: str = "") -> str:
+    normal, reduce = cells
     return (
         f"Genotype(normal={normal}, normal_concat={CONCAT}, reduce={reduce}, "
         f"reduce_concat={CONCAT}{more})"
     )
 
 
-def fields(normal: object, reduce: object) -> dict[str, Any]:
+def fields(cells: Sequence[object]) -> dict[str, Any]:
+    normal, reduce = cells
     concat = [2, 3, 4, 5]
     return {
         "normal": normal,
@@ -55,7 +51,7 @@ def fields(normal: object, reduce: object) -> dict[str, Any]:
     }
 
 
-PLAIN = namedtuple_text(*PAIRS)
+PLAIN = namedtuple_text(PAIRS)
 RENAMED = (
     PLAIN.replace("sep_conv", "dua_sepc").replace("dil_conv", "dil_sepc").replace("), (", "),\n(")
 )
@@ -66,24 +62,24 @@ FORMS = {
     "in a line of a log": f"2019-03-01 10:00:00,123 genotype = {PLAIN}\n",
     "twice in a log": f"epoch 0\n{PLAIN}\nepoch 1\n{PLAIN}\n",
     "without names": f"Genotype({PAIRS[0]}, {CONCAT}, {PAIRS[1]}, {CONCAT})",
-    "grouped by node": namedtuple_text(*NESTED),
-    "grouped, authors' fields": namedtuple_text(*NESTED, ", connectN=None, connects=None"),
-    "with weights": namedtuple_text(*WEIGHED),
-    "grouped, with weights": namedtuple_text(*NESTED_WEIGHED),
-    "NumPy's numbers": namedtuple_text(*NESTED_WEIGHED).replace("0.125", "np.float32(0.125)"),
+    "grouped by node": namedtuple_text(NESTED),
+    "grouped, authors' fields": namedtuple_text(NESTED, ", connectN=None, connects=None"),
+    "with weights": namedtuple_text(WEIGHED),
+    "grouped, with weights": namedtuple_text(NESTED_WEIGHED),
+    "NumPy's numbers": namedtuple_text(NESTED_WEIGHED).replace("0.125", "np.float32(0.125)"),
     "NumPy's sources": PLAIN.replace("', 0)", "', np.int64(0))"),
-    "tensors": namedtuple_text(*WEIGHED).replace("0.125,", "tensor(0.125, device='cuda:0'),"),
-    "with the node that an edge leads to": namedtuple_text(*TO_NODE),
-    "with the node in the last place": namedtuple_text(*FROM_NODE),
-    "the authors' dictionary of 2020": str(fields(*NESTED_WEIGHED)),
-    "that in a log": f"<<<--->>> The 249-th epoch : {fields(*NESTED_WEIGHED)}\n",
+    "tensors": namedtuple_text(WEIGHED).replace("0.125,", "tensor(0.125, device='cuda:0'),"),
+    "with the node that an edge leads to": namedtuple_text(TO_NODE),
+    "with the node in the last place": namedtuple_text(FROM_NODE),
+    "the authors' dictionary of 2020": str(fields(NESTED_WEIGHED)),
+    "that in a log": f"<<<--->>> The 249-th epoch : {fields(NESTED_WEIGHED)}\n",
     "the authors' names of 2020": RENAMED,
-    "_asdict as JSON": json.dumps(fields(*PAIRS)),
-    "_asdict as JSON, grouped, with weights": json.dumps(fields(*NESTED_WEIGHED), indent=1),
-    "_asdict of an older Python": f"OrderedDict({[*fields(*PAIRS).items()]})",
-    "_asdict of Python 3.12": f"OrderedDict({fields(*PAIRS)})",
-    "a namedtuple as JSON": json.dumps(list(fields(*PAIRS).values())),
-    "in a record": json.dumps({"genotype": fields(*PAIRS)}),
+    "_asdict as JSON": json.dumps(fields(PAIRS)),
+    "_asdict as JSON, grouped, with weights": json.dumps(fields(NESTED_WEIGHED), indent=1),
+    "_asdict of an older Python": f"OrderedDict({[*fields(PAIRS).items()]})",
+    "_asdict of Python 3.12": f"OrderedDict({fields(PAIRS)})",
+    "a namedtuple as JSON": json.dumps(list(fields(PAIRS).values())),
+    "in a record": json.dumps({"genotype": fields(PAIRS)}),
     "text in JSON": json.dumps({"genotype": PLAIN}),
     "in quotes": json.dumps(PLAIN),
     "without concat": json.dumps({"normal": PAIRS[0], "reduce": PAIRS[1]}),
@@ -159,6 +155,61 @@ def test_a_file_of_several_needs_a_name(tmp_path: Path) -> None:
     assert isinstance(other, Genotype) and other.normal == PUBLISHED["PDARTS"].normal
     with pytest.raises(InputError, match="no genotype NEITHER; those in it are MINE, OTHER"):
         load(f"{path}:NEITHER")
+
+
+BENCH201 = "|nor_conv_3x3~0|+|nor_conv_3x3~0|none~1|+|skip_connect~0|none~1|nor_conv_1x1~2|"
+IN_LOGS = {
+    "its time in brackets": (f"[2019/04/02 03:17] genotype={PLAIN}", PLAIN),
+    "a list of one": (f"[{PLAIN}]", PLAIN),
+    "something behind it": (f"{BENCH201}   accuracy 93.2", BENCH201),
+    "a line an epoch": (f"{BENCH201}\n{BENCH201}\n", BENCH201),
+    "tuples": (
+        "((('nor_conv_3x3', 0),), (('nor_conv_3x3', 0), ('none', 1)), "
+        "(('skip_connect', 0), ('none', 1), ('nor_conv_1x1', 2)))",
+        BENCH201,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", IN_LOGS)
+def test_a_line_of_a_log_is_read_whatever_is_around_it(case: str) -> None:
+    text, same = IN_LOGS[case]
+    assert read(text, "log.txt").to_json() == read(same, "log.txt").to_json()
+
+
+def test_several_cells_of_nas_bench_201_are_not_one() -> None:
+    other = BENCH201.replace("skip_connect", "avg_pool_3x3")
+    with pytest.raises(InputError, match="2 different genotypes"):
+        read(f"{BENCH201}\n{other}\n", "log.txt")
+
+
+def test_a_log_may_hold_other_bytes_and_a_checkpoint_is_no_log(tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    log.write_bytes(b"caf\xe9 " + PLAIN.encode())
+    assert load(log) == read(PLAIN, "log.txt")
+    log.write_bytes(b"PK\0\0" + PLAIN.encode())
+    with pytest.raises(InputError, match="is no text"):
+        load(log)
+
+
+def test_a_second_name_of_a_genotype_names_it_too(tmp_path: Path) -> None:
+    """DARTS's own file ends with `DARTS = DARTS_V2`."""
+    file = tmp_path / "genotypes.py"
+    other = changed("skip_connect", "sep_conv_5x5")
+    file.write_text(f"DARTS_V1 = {PLAIN}\nDARTS_V2 = {other}\n\nDARTS = DARTS_V2  # newest\n")
+    assert load(f"{file}:DARTS") == load(f"{file}:DARTS_V2") != load(f"{file}:DARTS_V1")
+    with pytest.raises(InputError, match=r"those in it are DARTS_V1, DARTS_V2, DARTS$"):
+        load(f"{file}:PDARTS")
+
+
+def test_nodes_behind_the_last_edge_are_left_out_as_those_before_it() -> None:
+    text = (
+        "Genotype(normal=[('sep_conv_3x3', 2, 0), ('skip_connect', 4, 1)], "
+        "normal_concat=range(2, 6), reduce=[('max_pool_3x3', 2, 0)], reduce_concat=range(2, 6))"
+    )
+    cell = read(text, "log.txt")
+    assert isinstance(cell, Genotype)
+    assert (cell.normal_concat, cell.reduce_concat) == ((2, 4), (2,))
 
 
 def test_a_file_of_powershell_is_read(tmp_path: Path) -> None:
@@ -250,9 +301,13 @@ def test_parameters_of_nasnet_are_those_that_others_count() -> None:
 
 
 def test_what_is_read_and_written_again_is_the_same() -> None:
-    cells = [*PUBLISHED.values(), *PUBLISHED_RECURRENT.values()]
+    cells: list[AnyGenotype] = [*PUBLISHED.values(), *PUBLISHED_RECURRENT.values()]
     odd = [read(text, "x") for text in (NASNET, AMOEBANET, FEW_EDGES)]
-    drawn = [random_genotype(1, nodes=5), random_recurrent_genotype(2), bench201_cell(99)]
+    drawn: list[AnyGenotype] = [
+        random_genotype(1, nodes=5),
+        random_recurrent_genotype(2),
+        bench201_cell(99),
+    ]
     for cell in [*cells, *odd, *drawn]:
         again = read(darts_text(cell.to_json()), "x").to_json()
         assert {**again, "name": ""} == {**cell.to_json(), "name": ""}, cell.name
@@ -266,14 +321,16 @@ def changed(old: str, new: str) -> str:
 REFUSED = {
     "a call": (changed("('skip_connect', 0)", "__import__('os').getcwd()"), "is not read"),
     "a name": (changed("'skip_connect'", "skip"), "skip"),
-    "a long range": (changed(CONCAT, "range(2, 10**9)"), "neither"),
+    "a long range": (changed(CONCAT, "range(2, 10**9)"), "is not read"),
     "a range beyond reason": (changed(CONCAT, "range(999999)"), "more than 1000"),
     "a range that stands": (changed(CONCAT, "range(2, 6, 0)"), "step of 0"),
     "two of a field": (changed("reduce=", "normal="), "repeated|twice"),
-    "torn": (PLAIN[:80], "not closed"),
+    "torn": (PLAIN[:80], "no closing bracket"),
     "an unknown operation": (changed("skip_connect", "conv_9x9"), "unknown operation 'conv_9x9'"),
     "a later source": (changed("'skip_connect', 0", "'skip_connect', 4"), "source 4"),
     "an odd number of edges": (changed("('skip_connect', 0), ", ""), "7 edges"),
+    "the source first": ("Genotype(normal=[(0, 'none'), (1, 'none')])", "must be an operation"),
+    "numbers of operations": ("[[0, 2, 1], [1, 0]]", "is no cell"),
     "a concat beyond the nodes": (changed(CONCAT, "range(2, 7)"), "normal_concat"),
     "a concat of a node twice": (changed(CONCAT, "[2, 3, 4, 5, 5]"), "normal_concat"),
     "a concat that is a number": (changed(CONCAT, "4"), "normal_concat"),
@@ -294,8 +351,8 @@ REFUSED = {
         FEW_EDGES.replace("('sep_conv_3x3', 5, 0)", "('sep_conv_3x3', 0, 5)"),
         "in one order",
     ),
-    "a node of a large number": (FEW_EDGES.replace("5, 0)", "999999, 0)"), "numbered from 2"),
-    "a source of a large number": (PLAIN.replace("0)", "9" * 20 + ")"), "neither"),
+    "a node of a large number": (FEW_EDGES.replace("5, 0)", "999999, 0)"), "numbered"),
+    "a source of a large number": (PLAIN.replace("0)", "9" * 20 + ")"), "is not read"),
     "a weight that is a node": (
         "{'normal': [[('none', 0, 2), ('none', 1, 2)]], 'reduce': None}",
         "with a weight",
@@ -303,13 +360,17 @@ REFUSED = {
     "another format": ('{"format": "gdas-genotype/9", "normal": []}', "gdas-genotype/9"),
     "starred": ("Genotype(*[1], normal=[('none', 0), ('none', 1)])", "no Genotype|not read"),
     "of two stars": ("Genotype(normal=[('none', 0), ('none', 1)], **{})", "not read"),
-    "nothing": ("", "not a JSON file"),
-    "a list of numbers": ("[1, 2]", "JSON object"),
-    "deep": ("Genotype(normal=" + "[" * 500 + "]" * 500 + ")", "not a Python expression"),
+    "nothing": ("", "is empty"),
+    "words": ("no cell here", "not a JSON file"),
+    "a list of numbers": ("[1, 2]", "is no cell"),
+    "deep": ("Genotype(normal=" + "[" * 500 + "]" * 500 + ")", "too many nested"),
     "long": ("Genotype(normal=[" + "('none', 0)," * 6000 + "])", "characters"),
-    "bytes": (changed("'skip_connect'", "b'skip_connect'"), "neither"),
-    "a set": (changed(CONCAT, "{2, 3, 4, 5}"), "neither"),
-    "a truth value as a source": (changed("'skip_connect', 0", "'skip_connect', True"), "neither"),
+    "bytes": (changed("'skip_connect'", "b'skip_connect'"), "is not read"),
+    "a set": (changed(CONCAT, "{2, 3, 4, 5}"), "is not read"),
+    "a truth value as a source": (
+        changed("'skip_connect', 0", "'skip_connect', True"),
+        "is not read",
+    ),
     "a key that is a number": ("{'normal': [('none', 0), ('none', 1)], 2: 3}", "no text"),
 }
 
@@ -342,12 +403,12 @@ VALUES = st.recursive(
 
 
 @settings(tries, max_examples=60)
-@given(st.sampled_from(sorted(fields(0, 0))), VALUES)
+@given(st.sampled_from(sorted(fields((0, 0)))), VALUES)
 @example("normal_concat", [[], 2])
 @example("reduce", [[], []])
 def test_any_value_in_a_fields_place_is_a_cell_or_refused(key: str, value: object) -> None:
     of_few = {"normal": TO_NODE[0][:4], "normal_concat": [2, 3], "reduce": None}
-    for whole in (fields(*PAIRS), fields(*NESTED), of_few):
+    for whole in (fields(PAIRS), fields(NESTED), of_few):
         changed = {**whole, key: value}
         call = ", ".join(f"{name}={inner!r}" for name, inner in changed.items())
         for text in (json.dumps(changed), str(changed), f"Genotype({call})"):

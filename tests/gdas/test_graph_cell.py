@@ -12,14 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from gdas.cnn.cell import SearchCell
+from gdas.cnn.genotype import OPERATIONS
 from gdas.cnn.supernet import Supernet
-from gdas.genotype import OPERATIONS
 
 pytest.importorskip("triton")
 
 from gdas.cnn.graph import tiles
 from gdas.cnn.graph.cell import TILE, apply_cell, graph_cell
 from gdas.cnn.graph.flat import flatten_weights
+from gdas.cnn.graph.search import KERNELS
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 Results = dict[str, Tensor]
@@ -47,8 +48,7 @@ def plain(cell: SearchCell, inputs: list[Tensor], drawn: list[int], weight: Tens
     parameters = dict(cell.edges.named_parameters())
     found |= {f"gradient of {n}": p.grad for n, p in parameters.items() if p.grad is not None}
     state = cell.edges.state_dict()  # in which batches are counted
-    found |= {name: state[name] for name, _ in cell.edges.named_buffers()}
-    return found  # type: ignore[return-value]
+    return found | {name: state[name] for name, _ in cell.edges.named_buffers()}
 
 
 def both(
@@ -159,3 +159,4 @@ def test_the_kernels_number_the_operations_as_the_space_does() -> None:
     found = {name: number.value for name, number in numbers.items()}
     assert found == {name: OPERATIONS.index(name) for name in numbers}
     assert tiles.OPERATIONS.value == len(OPERATIONS)
+    assert OPERATIONS == KERNELS

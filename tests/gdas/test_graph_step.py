@@ -19,11 +19,13 @@ from gdas.cnn.space import ImageSpace
 from gdas.config import AlphaUpdate, SamplerConfig, WeightUpdate
 from gdas.data.arrow import Images
 from gdas.data.augment import augment
+from gdas.data.settings import ImageData
 from gdas.errors import InputError
 from gdas.randomness import generator
 from gdas.sampler import draw_operations
 from gdas.search import search
 from tests.gdas.tiny import CPU, search_config
+from tests.narrow import narrow
 
 pytest.importorskip("triton")
 
@@ -159,7 +161,7 @@ def test_tables_hold_what_the_sampler_draws(tiny_digits: Images) -> None:
 @pytest.mark.parametrize("cutout", [0, 3])
 @pytest.mark.parametrize("flip", [False, True])
 def test_images_are_augmented_as_today(tiny_digits: Images, flip: bool, cutout: int) -> None:
-    data = replace(search_config().data, flip=flip, cutout=cutout)  # type: ignore[type-var]
+    data = replace(narrow(search_config().data, ImageData), flip=flip, cutout=cutout)
     config = config_of(data=data)
     space = ImageSpace(config, tiny_digits, DEVICE)
     steps = GraphSteps(config, space)

@@ -36,7 +36,7 @@ class Launches(TorchDispatchMode):
     """Operations on the meta device; what is read from there is zero."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.operations: Counter[str] = Counter()
 
     def __torch_dispatch__(

@@ -276,9 +276,12 @@ def test_rows_of_a_table_become_the_same_shards_by_any_number_of_workers(
     root = source(tmp_path, "Parquet")
     first = convert(root, tmp_path / "a", shard_rows=5, group_rows=2)
     read: list[Row] = []
-    monkeypatch.setattr(
-        gdas.data.photo_places, "_images", lambda place: read.append(place) or images(place)
-    )
+
+    def noted(place: Row) -> Any:
+        read.append(place)
+        return images(place)
+
+    monkeypatch.setattr(gdas.data.photo_places, "_images", noted)
     second = convert(root, tmp_path / "b", shard_rows=5, group_rows=2, workers=3)
     assert first.identity("train") == second.identity("train")
     assert len(read) == 7, "every row group once: twice three of training, one of validation"
@@ -331,6 +334,32 @@ def move_val_labels(root: Path) -> None:
     (root / "val" / "labels.csv").unlink()
 
 
+def flatten_train(root: Path) -> None:
+    shutil.rmtree(root / "train")
+    put(root / "train" / "x.png", picture(0, 0))
+
+
+def take_labels_out(root: Path) -> None:
+    for i in (0, 1):
+        put(root / f"imagenet1k-validation-000{i}.tar", tar_of({"a.jpg": b""}))
+
+
+def compress_train(root: Path) -> None:
+    (root / "imagenet1k-train-0000.tar").rename(root / "train-0.tar.gz")
+    put(root / "train-0.tar.gz", b"\x1f\x8b" + b"x" * 600)
+
+
+def convert_in_place(root: Path) -> None:
+    convert(root, root.parent / "done")
+    shutil.rmtree(root)
+    (root.parent / "done").rename(root)
+
+
+def pack_train(root: Path) -> None:
+    shutil.rmtree(root / "train")
+    put(root / "train.zip", b"PK")
+
+
 REFUSED: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "flat without labels": (
         "labels.csv",
@@ -352,11 +381,8 @@ REFUSED: dict[str, tuple[str, Callable[[Path], object], str]] = {
     ),
     "flat train": (
         "ImageFolder",
-        lambda root: (
-            shutil.rmtree(root / "train"),
-            put(root / "train" / "x.png", picture(0, 0)),
-        ),
-        r"train: no classes \(1 photos lie in train/ itself\)",
+        flatten_train,
+        r"train: no folders of classes \(1 photos lie in train/ itself\)",
     ),
     "a class of endings that nobody reads": (
         "ImageFolder",
@@ -390,10 +416,7 @@ REFUSED: dict[str, tuple[str, Callable[[Path], object], str]] = {
     ),
     "tars without labels inside": (
         "WebDataset",
-        lambda root: (
-            put(root / "imagenet1k-validation-0000.tar", tar_of({"a.jpg": b""}))
-            or put(root / "imagenet1k-validation-0001.tar", tar_of({"a.jpg": b""}))
-        ),
+        take_labels_out,
         "no photo with a label",
     ),
     "a class of the scored tars alone": (
@@ -405,10 +428,7 @@ REFUSED: dict[str, tuple[str, Callable[[Path], object], str]] = {
     ),
     "a compressed tar": (
         "WebDataset",
-        lambda root: (
-            (root / "imagenet1k-train-0000.tar").rename(root / "train-0.tar.gz")
-            and put(root / "train-0.tar.gz", b"\x1f\x8b" + b"x" * 600)
-        ),
+        compress_train,
         "not a whole, uncompressed tar",
     ),
     "other columns": (
@@ -434,17 +454,13 @@ REFUSED: dict[str, tuple[str, Callable[[Path], object], str]] = {
     ),
     "converted already": (
         "ImageFolder",
-        lambda root: (
-            convert(root, root.parent / "done"),
-            shutil.rmtree(root),
-            (root.parent / "done").rename(root),
-        ),
+        convert_in_place,
         "is converted already",
     ),
     "an archive": (
         "ImageFolder",
-        lambda root: (shutil.rmtree(root / "train"), put(root / "train.zip", b"PK")),
-        r"no folder train.*it holds train\.zip, val.*unpack archives",
+        pack_train,
+        r"no folder train.*it holds train\.zip, val.*unpack the archive",
     ),
 }
 

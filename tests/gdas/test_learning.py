@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 from gdas.cnn.config import SearchConfig
 from gdas.cnn.derive import derive_cell
+from gdas.cnn.genotype import OPERATIONS
 from gdas.config import AlphaUpdate, SamplerConfig, WeightUpdate
-from gdas.genotype import OPERATIONS
 from gdas.metrics import BatchLoss, correct_top_k
 from gdas.randomness import generator, initial_weights
 from gdas.sampler import Pick

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ import gdas.data.photos
 import gdas.data.shard_writing
 import gdas.data.shards
 from gdas.checkpoint import digest
+from gdas.cnn.genotype import PUBLISHED
 from gdas.cnn.space import ImageSpace, score_with_shared_weights
 from gdas.cnn.train import train_image
 from gdas.config import AlphaUpdate
@@ -37,9 +39,9 @@ from gdas.data.photos import Photos, augment_photo, crop_box, plain_photo
 from gdas.data.settings import PHOTO_DATA, PhotoData
 from gdas.data.shard_index import read_index
 from gdas.data.shards import convert, main
-from gdas.data.source import Wanted
+from gdas.data.source import Split, Wanted
 from gdas.errors import InputError
-from gdas.genotype import PUBLISHED
+from gdas.files import sha256_of
 from gdas.randomness import generator
 from gdas.search import search
 from tests.gdas.photo_folder import (
@@ -149,7 +151,8 @@ def test_extensions_are_torchvisions() -> None:
 def test_shards_hold_every_file_as_it_is_with_label_and_name(source: Path, folder: Path) -> None:
     index = read_index(folder / DATA.name)
     assert index.classes == CLASSES
-    for split, on_disk, count in (("train", "train", 35), ("test", "val", 14)):
+    splits: list[tuple[Split, str, int]] = [("train", "train", 35), ("test", "val", 14)]
+    for split, on_disk, count in splits:
         shards = index.splits[split]
         assert shards.photos == count
         seen_names = []
@@ -263,15 +266,17 @@ def test_photos_at_any_depth_and_through_links_but_not_in_circles(tmp_path: Path
     assert len(names) == 8
 
 
+def empty(folder: Path) -> None:
+    folder.rename(folder.with_name("old"))
+    folder.mkdir()
+
+
 BAD_SOURCES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no source": (lambda source: source.rename(source.parent / "gone"), "no such folder"),
     "no val": (lambda source: (source / "val").rename(source / "held"), "no folder val"),
     "no classes": (
-        lambda source: (
-            (source / "train").rename(source / "old"),
-            (source / "train").mkdir(),
-        ),
-        "train: no classes",
+        lambda source: empty(source / "train"),
+        "train: no folders of classes",
     ),
     "a class of val alone": (lambda source: (source / "val" / "hen").mkdir(), "val/hen: train has"),
     "an empty class": (lambda source: (source / "train" / "hen").mkdir(), "train/hen: no photos"),
@@ -325,7 +330,7 @@ def test_a_damaged_shard_is_named_with_both_digests(source: Path, tmp_path: Path
     index = read_index(tmp_path / "tiny")
     shard = index.splits["train"].shards[2]
     flip_byte(shard.path, 700)
-    found = gdas.data.shards.sha256_of(shard.path)
+    found = sha256_of(shard.path)
     with pytest.raises(InputError) as caught:
         open_images(DATA, "train", tmp_path, verify=True)
     for part in (str(shard.path), found, shard.sha256, "gdas.data.shards"):
@@ -426,7 +431,7 @@ def test_an_epoch_reads_every_row_group_once_and_holds_a_window(
             held.append(len(photos._groups))
             return super().read_row_group(group, **options)
 
-    monkeypatch.setattr(gdas.data.photos.pq, "ParquetFile", Counting)
+    monkeypatch.setattr(pq, "ParquetFile", Counting)
     for rows_B in photos.order(torch.arange(35), 0, "order", 0).split(8):
         photos.take(Wanted(rows_B, None))
     assert len(reads) == len(set(reads)) == 11
@@ -442,7 +447,8 @@ def test_what_was_announced_is_what_is_read(photos: Photos) -> None:
     ]
     plain = [photos.take(w) for w in wanted]
     ahead = [
-        photos.take(w, (lambda n=n: wanted[n])) for w, n in zip(wanted, (1, 0, 1), strict=True)
+        photos.take(w, partial(wanted.__getitem__, n))
+        for w, n in zip(wanted, (1, 0, 1), strict=True)
     ]
     for first, second in zip(plain, ahead, strict=True):
         assert torch.equal(first.pixels_BCHW, second.pixels_BCHW)

@@ -75,7 +75,7 @@ class WeightGradients(TorchDispatchMode):
     """Sizes of the kernels whose gradients PyTorch computes."""
 
     def __init__(self) -> None:
-        super().__init__()
+        TorchDispatchMode.__init__(self)
         self.kernels: list[tuple[int, ...]] = []
 
     def __torch_dispatch__(

@@ -18,12 +18,12 @@ from torch import Tensor
 import gdas.checkpoint
 from gdas.checkpoint import MANIFEST, STATE, Segment, digest, newest, save
 from gdas.cnn.config import TrainConfig
+from gdas.cnn.genotype import PUBLISHED
 from gdas.cnn.train import learning_rate, train_image
 from gdas.config import AlphaUpdate, SamplerConfig, WeightUpdate
 from gdas.data.arrow import Images
 from gdas.data.settings import IMAGE_DATA
 from gdas.errors import InputError
-from gdas.genotype import PUBLISHED
 from tests.gdas.tiny import (
     CPU,
     Seen,

@@ -19,18 +19,18 @@ from gdas.distributed import Workers
 from gdas.drawing.draw import draw_recurrent
 from gdas.errors import InputError
 from gdas.files import write_json
-from gdas.genotype import (
-    PUBLISHED_RECURRENT,
-    RECURRENT_OPERATIONS,
-    RecurrentGenotype,
-    random_recurrent_genotype,
-)
 from gdas.genotype import load as load_genotype
 from gdas.metrics import count_parameters
 from gdas.randomness import generator
 from gdas.rnn.cell import DerivedCell, SearchCell
 from gdas.rnn.config import Dropouts, TextSearchConfig
 from gdas.rnn.derive import derive_recurrent, edge_count
+from gdas.rnn.genotype import (
+    PUBLISHED_RECURRENT,
+    RECURRENT_OPERATIONS,
+    RecurrentGenotype,
+    random_recurrent_genotype,
+)
 from gdas.rnn.language_model import LanguageModel
 from gdas.rnn.regularisation import draw_masks, temporal_penalty
 from gdas.rnn.space import TextSpace
@@ -46,6 +46,7 @@ from gdas.sampler import draw_operations
 from gdas.search import Architecture, search
 from tests.gdas.tiny import CPU
 from tests.gdas.tiny_text import CELL, WORDS, random_text, train_config, training
+from tests.narrow import present
 
 GDAS = PUBLISHED_RECURRENT["RNN_GDAS"]
 NO_DROPOUT = Dropouts(output=0.0, hidden=0.0, input=0.0, embedded=0.0, word=0.0)
@@ -792,7 +793,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch, *, epoch: int, attempts: int) -> None
         drawn = draw_masks(*args, **kwargs)
         at, step, attempt = asked[-1]
         if at == epoch and step == 1 and attempt < attempts:
-            return drawn._replace(output_BN=drawn.output_BN * math.nan)
+            return drawn._replace(output_BN=present(drawn.output_BN) * math.nan)
         return drawn
 
     monkeypatch.setattr("gdas.rnn.train.generator", note)

@@ -64,7 +64,7 @@ def test_the_side_is_that_of_the_last_maps() -> None:
         space = ImageSpace(config, images(size, 200), CPU)
         seen: list[int] = []
         space.supernet.pool.register_forward_hook(
-            lambda module, inputs, output, seen=seen: seen.append(inputs[0].shape[-1])  # type: ignore[misc]
+            lambda module, inputs, output, seen=seen: seen.append(inputs[0].shape[-1])
         )
         with torch.no_grad():
             picks = [[(0, 1)] for _ in space.supernet.cells]

@@ -14,6 +14,7 @@ import gdas.cnn.space
 from gdas.checkpoint import State, digest
 from gdas.cnn.config import Derivation, SearchConfig
 from gdas.cnn.derive import derive_genotype
+from gdas.cnn.genotype import from_json
 from gdas.cnn.halves import search_split
 from gdas.cnn.space import (
     ImageSpace,
@@ -23,9 +24,9 @@ from gdas.cnn.space import (
 )
 from gdas.config import AlphaUpdate
 from gdas.data.arrow import Images
-from gdas.data.augment import normalise
+from gdas.data.augment import augment, normalise
 from gdas.errors import InputError
-from gdas.genotype import from_json
+from gdas.randomness import generator
 from gdas.search import search
 from tests.gdas.tiny import CPU, run_search, search_config
 
@@ -48,7 +49,6 @@ def indices(images_BCHW: Tensor) -> list[int]:
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     """The images of every step of a search, W and alpha in turn."""
     noted: list[list[int]] = []
-    augment = gdas.cnn.halves.augment
 
     def watching(images_BCHW: Tensor, *args: Any) -> Tensor:
         noted.append(indices(images_BCHW))
@@ -216,7 +216,7 @@ def test_a_score_is_of_the_derived_net_with_statistics_of_its_own(
         return normalise(small_digits.images_NCHW[rows], config.data)
 
     with torch.no_grad():
-        order = torch.randperm(64, generator=gdas.cnn.space.generator(config.seed, "recalibration"))
+        order = torch.randperm(64, generator=generator(config.seed, "recalibration"))
         for rows in train_T[order].split(32):
             supernet(plain(rows), every)
         scores = supernet.eval()(plain(valid_V), every)
@@ -229,9 +229,10 @@ def test_memory_layout_does_not_change_a_search(
     small_digits: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In float64: rounding differs between layouts, and a ReLU near zero makes much of it."""
-    augment, build = gdas.cnn.halves.augment, build_supernet
     monkeypatch.setattr(gdas.cnn.halves, "augment", lambda *args: augment(*args).double())
-    monkeypatch.setattr(gdas.cnn.space, "build_supernet", lambda *args: build(*args).double())
+    monkeypatch.setattr(
+        gdas.cnn.space, "build_supernet", lambda *args: build_supernet(*args).double()
+    )
     plain, last = (
         next(run_search(search_config("fixed", channels_last=layout), small_digits))
         for layout in (False, True)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ class Waits(TorchDispatchMode):
     """Where the CPU waited for the device; what it would have read there is zero."""
 
     def __init__(self) -> None:
-        super().__init__()
+        TorchDispatchMode.__init__(self)
         self.reads: list[str] = []
         self.blocking_writes: list[str] = []
         self.operations = 0
@@ -80,7 +81,8 @@ class Waits(TorchDispatchMode):
 
 
 def count(take: Callable[[], object]) -> Waits:
-    with Waits() as waits:
+    waits = Waits()
+    with waits:
         take()
     return waits
 
@@ -136,11 +138,15 @@ def test_a_w_step_waits_nowhere_and_an_alpha_step_once(
         monkeypatch.setattr(f"{module}.autocast", lambda device, precision: nullcontext())
     run = RUNS[kind]()
     sums = EpochSums()
+
+    def take(half: Callable[..., Any], step: int) -> None:
+        sums.add(half(0, step, 5.0))
+
     for step in range(2):  # the second with the optimisers' state and carried hidden states
-        weights = count(lambda step=step: sums.add(run.weight_step(0, step, 5.0)))
+        weights = count(partial(take, run.weight_step, step))
         assert weights.operations > 100
         assert (weights.reads, weights.blocking_writes) == ([], [])
-        alpha = count(lambda step=step: sums.add(run.alpha_step(0, step, 5.0)))
+        alpha = count(partial(take, run.alpha_step, step))
         assert len(alpha.reads) == 1, alpha.reads
         assert alpha.blocking_writes == []
     # The epoch's end reads the sums.

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 import gdas.checkpoint
 from gdas.checkpoint import MANIFEST, STATE, Segment, digest, load, newest, save
+from gdas.cnn.genotype import PUBLISHED
 from gdas.data.arrow import read_images, write_images
 from gdas.data.images import open_images
 from gdas.data.photos import Photos
@@ -29,8 +30,8 @@ from gdas.data.source import Wanted
 from gdas.data.text import read_tokens, write_tokens
 from gdas.errors import InputError
 from gdas.files import sha256_of
-from gdas.genotype import PUBLISHED, PUBLISHED_RECURRENT
 from gdas.genotype import load as load_genotype
+from gdas.rnn.genotype import PUBLISHED_RECURRENT
 from tests.gdas.photo_folder import DATA, convert_tiny, make_folder
 from tests.harm import RunsCode, files, harmed, no_code_runs, read_harmed, tries
 

@@ -10,9 +10,9 @@ import torch
 
 from gdas.checkpoint import Segment, State
 from gdas.data.text import Tokens
-from gdas.genotype import random_recurrent_genotype
 from gdas.randomness import generator
 from gdas.rnn.config import Dropouts, TextTrainConfig
+from gdas.rnn.genotype import random_recurrent_genotype
 from gdas.rnn.train import train_text
 from tests.gdas.tiny import CPU
 

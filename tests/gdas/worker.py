@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
@@ -20,12 +21,12 @@ from torch import Tensor, nn
 import gdas.cnn.train
 from gdas.checkpoint import Segment, State, digest, save
 from gdas.cnn.config import TrainConfig
+from gdas.cnn.genotype import PUBLISHED
 from gdas.cnn.norm import BatchNorm
 from gdas.data.arrow import Images
-from gdas.data.augment import Moves
+from gdas.data.augment import Moves, augment
 from gdas.data.images import open_images
 from gdas.data.settings import ImageData
-from gdas.genotype import PUBLISHED
 from tests.gdas.team import joined
 from tests.gdas.tiny import CPU, latest, train_config
 
@@ -82,7 +83,7 @@ class Watch:
 def watched() -> Iterator[Watch]:
     """Note the images and moves of every step, and the networks that are trained."""
     watch = Watch([], [])
-    augment, build = gdas.cnn.train.augment, gdas.cnn.train.build_network
+    build = gdas.cnn.train.build_network
 
     def watching(images_BCHW: Tensor, data: ImageData, moves: Moves) -> Tensor:
         tags_B1 = images_BCHW[:, :1, 0, 0].long()
@@ -93,11 +94,9 @@ def watched() -> Iterator[Watch]:
         watch.networks.append(build(*args))
         return watch.networks[-1]
 
-    gdas.cnn.train.augment, gdas.cnn.train.build_network = watching, building
-    try:
+    module = gdas.cnn.train
+    with patch.object(module, "augment", watching), patch.object(module, "build_network", building):
         yield watch
-    finally:
-        gdas.cnn.train.augment, gdas.cnn.train.build_network = augment, build
 
 
 @contextmanager
@@ -110,7 +109,7 @@ def no_batch_norm() -> Iterator[None]:
             return x_BCHW
         return x_BCHW * self.weight[:, None, None] + self.bias[:, None, None]
 
-    BatchNorm.forward = scale_and_shift  # type: ignore[method-assign, assignment]
+    BatchNorm.forward = scale_and_shift  # type: ignore[method-assign]
     try:
         yield
     finally:
@@ -156,15 +155,16 @@ def run_without_norm(images: Images) -> tuple[dict[str, Any], State | None]:
 
 def run_diverging(images: Images, rank: int) -> str:
     """The last worker's images alone are not numbers."""
-    augment = gdas.cnn.train.augment
-    if rank > 0:
-        gdas.cnn.train.augment = lambda *args: augment(*args) * float("nan")
-    try:
-        list(training(CONFIG, images, rows=10))
-    except FloatingPointError as error:
-        return str(error)
-    finally:
-        gdas.cnn.train.augment = augment
+    factor = float("nan") if rank > 0 else 1.0
+
+    def diverging(*args: Any) -> Tensor:
+        return augment(*args) * factor
+
+    with patch.object(gdas.cnn.train, "augment", diverging):
+        try:
+            list(training(CONFIG, images, rows=10))
+        except FloatingPointError as error:
+            return str(error)
     return "did not diverge"
 
 

@@ -17,15 +17,16 @@ from torch import nn
 from gdas.bench201.config import Bench201SearchConfig
 from gdas.bench201.space import build_bench201_supernet
 from gdas.cnn.config import SearchConfig, TrainConfig
+from gdas.cnn.genotype import PUBLISHED
 from gdas.cnn.space import build_supernet
 from gdas.cnn.train import build_network
 from gdas.data.settings import AnyImageData, PhotoData, TableData, TextData
-from gdas.genotype import PUBLISHED, PUBLISHED_RECURRENT
 from gdas.rnn.config import TextSearchConfig
+from gdas.rnn.genotype import PUBLISHED_RECURRENT
 from gdas.rnn.language_model import LanguageModel
 from gdas.rnn.supernet import RecurrentSupernet
+from orchestrator.experiment.build import build_study
 from orchestrator.experiment.load import EXPERIMENTS, load_experiment
-from orchestrator.experiment.study import build_study
 from orchestrator.run.checks import fixed_cells
 from tests.readme import commands, words
 

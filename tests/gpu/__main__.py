@@ -1,6 +1,6 @@
 """What a card does with this project: right, exact, fast, shared by seeds, and for real.
 
-    python -m tests.gpu --minutes 8 --out DIR [--parts right,exact,fast,shared,real]
+    python -m tests.gpu --minutes 8 --out DIR [--parts right,exact,fast,shared,graph,real]
 
 needs `gdas`, PyTorch and one GPU; no Ray, no network. Writes DIR/results.json as it goes, and at
 the end DIR/RESULTS.md. Parts come in the order of their worth, each within its share of the
@@ -9,8 +9,9 @@ that what breaks one does not break the others.
 
 right: float32, TensorFloat32 and bfloat16 beside float64, piece by piece and whole. exact: the same
 bits again, and after an interruption. fast: time, memory, kernels and waits of every step, beside a
-plain baseline. shared: one, two and four seeds on the card. real: a short search on real images
-(--cifar FILE, which tests.gpu.carry writes).
+plain baseline. shared: one, two and four seeds on the card. graph: searches whose steps are CUDA
+graphs, beside eager ones. real: a short search on real images (--cifar FILE, which tests.gpu.carry
+writes).
 
 With --device cpu everything is tiny: to try the pack out, no measurement.
 """
@@ -32,11 +33,11 @@ import torch
 from gdas.compute import open_device
 from gdas.errors import InputError
 from tests.bench.timing import ROOT
-from tests.gpu import carry, exact, fast, findings, page, real, right, shared
+from tests.gpu import carry, exact, fast, findings, graph, page, real, right, shared
 from tests.gpu.findings import Findings
 from tests.gpu.sizes import PAPER, TRIAL
 
-PARTS = {"right": 0.9, "exact": 1.0, "fast": 1.6, "shared": 0.5, "real": 4.0}
+PARTS = {"right": 0.9, "exact": 1.0, "fast": 1.6, "shared": 0.5, "graph": 2.0, "real": 2.0}
 """Every part and its share of the time: as many minutes, where all have 8."""
 GRACE = 20.0
 """Seconds after its deadline at which a part's process is stopped."""
@@ -73,8 +74,8 @@ def run_part(part: str, args: argparse.Namespace, deadline: float) -> None:
     device = open_device(args.device, threads=args.threads)
     sizes = PAPER if device.type == "cuda" else TRIAL
     of = Findings(args.out, part, deadline)
-    if part == "real":
-        real.run(of, device, sizes, args.cifar)
+    if part in ("real", "graph"):
+        {"real": real, "graph": graph}[part].run(of, device, sizes, args.cifar)
     else:
         {"right": right, "exact": exact, "fast": fast, "shared": shared}[part].run(
             of, device, sizes

@@ -30,7 +30,7 @@ def main() -> None:
     cuda = device.type == "cuda"
     sizes = PAPER if cuda else TRIAL
     if not cuda:
-        torch.compile = partial(torch.compile, backend="aot_eager")  # type: ignore[assignment]
+        torch.compile = partial(torch.compile, backend="aot_eager")
 
     def contender(compile: bool) -> Contender:
         if args.kind == "language":

@@ -15,6 +15,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,13 @@ from gdas.bench201.config import Bench201SearchConfig
 from gdas.bench201.space import Bench201Space
 from gdas.checkpoint import Segment, State, digest, newest, save
 from gdas.cnn.config import SearchConfig, SupernetConfig, TrainConfig
+from gdas.cnn.genotype import PUBLISHED
 from gdas.cnn.space import ImageSpace
 from gdas.cnn.train import train_image
 from gdas.config import AlphaUpdate
-from gdas.data.settings import IMAGE_DATA, PHOTO_DATA
-from gdas.genotype import PUBLISHED, PUBLISHED_RECURRENT
+from gdas.data.settings import IMAGE_DATA, PHOTO_DATA, AnyImageData
 from gdas.rnn.config import TextSearchConfig, TextTrainConfig
+from gdas.rnn.genotype import PUBLISHED_RECURRENT
 from gdas.rnn.space import TextSpace
 from gdas.rnn.train import train_text
 from gdas.search import search
@@ -85,9 +87,10 @@ def bench201_search(sizes: Sizes, device: torch.device, **changes: Any) -> Run:
 def image_training(sizes: Sizes, device: torch.device, *, photos: bool, **changes: Any) -> Run:
     channels, _, batch, side = sizes.imagenet if photos else (*sizes.final, 32)
     batch = max(2, batch // 4)
-    data = PHOTO_DATA["imagenet"] if photos else IMAGE_DATA["cifar10"]
+    cut = dataclasses.replace(IMAGE_DATA["cifar10"], cutout=16)
+    data: AnyImageData = PHOTO_DATA["imagenet"] if photos else cut
     config = TrainConfig(
-        data=data if photos else dataclasses.replace(data, cutout=16),  # type: ignore[type-var]
+        data=data,
         epochs=EPOCHS,
         batch_size=batch,
         channels=channels,
@@ -221,12 +224,12 @@ def run(of: Findings, device: torch.device, sizes: Sizes) -> None:
     """Loops as they are by default, the operations, then bfloat16 and what PyTorch warns of."""
     usual = loops(sizes, device)
     for name, loop in usual.items():
-        of.take(name, lambda loop=loop: same(loop))
+        of.take(name, partial(same, loop))
     of.take("operations", lambda: all_operations(of, sizes, device, bfloat16=False))
     coarse = loops(sizes, device, precision="bfloat16")
     for names in (FIRST, [name for name in usual if name not in FIRST]):
         for name in names:
-            of.take(f"{name}, bfloat16", lambda name=name: same(coarse[name]))
+            of.take(f"{name}, bfloat16", partial(same, coarse[name]))
         for name in names:
-            of.take(f"{name}, deterministic algorithms", lambda name=name: warned(usual[name]))
+            of.take(f"{name}, deterministic algorithms", partial(warned, usual[name]))
     of.take("operations, bfloat16", lambda: all_operations(of, sizes, device, bfloat16=True))

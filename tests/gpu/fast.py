@@ -12,6 +12,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -52,13 +53,13 @@ def run(of: Findings, device: torch.device, sizes: Sizes) -> None:
     for batch in batches[:-1]:
         of.take(
             f"search, both cells, batch {batch}",
-            lambda batch=batch: _search(of, device, sizes, batch, "searched"),
+            partial(_search, of, device, sizes, batch, "searched"),
         )
     for kind, needs in (("language", 45.0), ("search", 240.0)):
         cuda = device.type == "cuda"
         of.take(
             f"compiled, {kind}",
-            lambda kind=kind: _compiled(of, device, kind),
+            partial(_compiled, of, device, kind),
             needs=needs if cuda else 0.0,
         )
 

@@ -303,10 +303,42 @@ def _real(checks: Figures) -> Iterator[str]:
             yield f"The derived cell with the shared weights: {of['cell_top1']:.2f} % on D_V."
 
 
+def _graph(checks: Figures) -> Iterator[str]:
+    yield "Iterations, of W and of alpha, as CUDA graphs; a search is the paper's 240 epochs."
+    yield ""
+    rows = []
+    for name, of in _done(checks):
+        for way in ("graph", "today's", "plain"):
+            if way not in of:
+                continue
+            ms, minutes = of[way]["ms"], of[way]["search_minutes"]
+            spread = f"{ms['median']:.2f} ({ms['lowest']:.2f} to {ms['highest']:.2f}, n={ms['n']})"
+            rows.append([f"{name}, batch {of['batch']}", way, spread, f"{minutes:.0f}"])
+    yield from table(["", "", "ms an iteration", "search, minutes"], rows)
+    for name, of in _done(checks):
+        if "memory_gib" in of:
+            heads = ["seeds at once", "iterations/s, all", "beside one"]
+            alone = of["1"]["steps_a_second"]
+            rates = {n: of[n]["steps_a_second"] for n in ("1", "2", "4") if n in of}
+            rows = [[n, f"{rate:.1f}", f"{rate / alone:.2f}"] for n, rate in rates.items()]
+            yield from table(heads, rows)
+            yield f"A seed holds {max(of['memory_gib']):.1f} GiB of the card."
+        if "again" in of:
+            bits = [
+                f"{key} {'equal' if of[key] else '**differs**'}" for key in ("again", "resumed")
+            ]
+            yield f"Bits: {', '.join(bits)}."
+        if "curve" in of:
+            yield f"An epoch of {name}: {of['epoch_seconds']:.2f} s."
+            yield ""
+            yield from _real({name: of})
+
+
 PARTS = (
     ("right", "Right", _right),
     ("exact", "Exact", _exact),
     ("fast", "Fast", _fast),
     ("shared", "Shared", _shared),
+    ("graph", "Graphs", _graph),
     ("real", "For real", _real),
 )

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gdas.cnn.cell import FixedReductionCell, on_rows, sum_through_gates
+from gdas.cnn.genotype import DERIVED_OPERATIONS
 from gdas.cnn.network import AuxiliaryHead
 from gdas.cnn.operations import Style, build_operation
 from gdas.cnn.rearrange import alternate_pixels
 from gdas.data.augment import augment, draw_moves
 from gdas.data.settings import IMAGE_DATA
-from gdas.genotype import DERIVED_OPERATIONS
 from gdas.randomness import generator
 from tests.bench.search_step import random_images
 from tests.gpu.clock import wait

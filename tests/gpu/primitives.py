@@ -8,6 +8,7 @@ its weights are compared.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -74,6 +75,20 @@ class Stem(nn.Module):
         return out
 
 
+def _relu_depthwise(kernel: int, stride: int, dilation: int) -> Make:
+    return lambda c: nn.Sequential(nn.ReLU(), Depthwise(c, kernel, stride, dilation))
+
+
+def _in_groups(kernel: tuple[int, int], stride: tuple[int, int]) -> Make:
+    padding = (kernel[0] // 2, kernel[1] // 2)
+    return lambda c: nn.Conv2d(c, c, kernel, stride, padding, groups=8, bias=False)
+
+
+def _pooling(build: Callable[[], nn.Module]) -> Make:
+    """Whatever the number of channels is: pooling has no weights."""
+    return lambda c: build()
+
+
 def pieces() -> dict[str, Make]:
     """All of them, by name."""
     plain = Style(affine=False)
@@ -81,28 +96,23 @@ def pieces() -> dict[str, Make]:
     for kernel, dilation in ((3, 1), (3, 2), (5, 1), (5, 2), (7, 1)):
         for stride in (1, 2):
             name = f"ReLU, depthwise {kernel} x {kernel}, dilation {dilation}, stride {stride}"
-            found[name] = lambda c, k=kernel, s=stride, d=dilation: nn.Sequential(
-                nn.ReLU(), Depthwise(c, k, s, d)
-            )
+            found[name] = _relu_depthwise(kernel, stride, dilation)
     found["1 x 1 convolution"] = lambda c: nn.Conv2d(c, c, 1, bias=False)
     found["1 x 1 convolution, 4C to C"] = lambda c: nn.Sequential(
         Function(lambda x: concatenate([x, x * 2, x.relu(), -x])),
         nn.Conv2d(4 * c, c, 1, bias=False),
     )
-    for size, stride in (((1, 3), (1, 2)), ((3, 1), (2, 1))):
-        name = f"{size[0]} x {size[1]} convolution, 8 groups, stride {stride[0]} x {stride[1]}"
-        padding = (size[0] // 2, size[1] // 2)
-        found[name] = lambda c, k=size, s=stride, p=padding: nn.Conv2d(
-            c, c, k, s, p, groups=8, bias=False
-        )
+    for (high, wide), (down, across) in (((1, 3), (1, 2)), ((3, 1), (2, 1))):
+        name = f"{high} x {wide} convolution, 8 groups, stride {down} x {across}"
+        found[name] = _in_groups((high, wide), (down, across))
     found["7 x 1 convolution"] = lambda c: nn.Conv2d(c, c, (7, 1), (1, 1), (3, 0), bias=False)
     found["batch norm"] = lambda c: nn.BatchNorm2d(c, affine=False)
     found["batch norm, affine"] = nn.BatchNorm2d
     for stride in (1, 2):
-        found[f"max pooling, stride {stride}"] = lambda c, s=stride: nn.MaxPool2d(3, s, 1)
-        found[f"average pooling, stride {stride}"] = lambda c, s=stride: AveragePool(s)
-        found[f"PyTorch's avg_pool2d, stride {stride}"] = lambda c, s=stride: nn.AvgPool2d(
-            3, s, 1, count_include_pad=False
+        found[f"max pooling, stride {stride}"] = _pooling(partial(nn.MaxPool2d, 3, stride, 1))
+        found[f"average pooling, stride {stride}"] = _pooling(partial(AveragePool, stride))
+        found[f"PyTorch's avg_pool2d, stride {stride}"] = _pooling(
+            partial(nn.AvgPool2d, 3, stride, 1, count_include_pad=False)
         )
     found["factorized reduction"] = lambda c: FactorizedReduce(c, c, plain)
     found["alternate pixels"] = lambda c: Function(lambda x: torch.cat(alternate_pixels(x)))

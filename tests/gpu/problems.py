@@ -10,14 +10,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gdas.cnn.cell import FixedReductionCell, SearchCell
+from gdas.cnn.genotype import PUBLISHED
 from gdas.cnn.network import Network, draw_drop_path
 from gdas.cnn.operations import Style, build_operation
 from gdas.cnn.supernet import Supernet
 from gdas.config import SamplerConfig
-from gdas.genotype import PUBLISHED, PUBLISHED_RECURRENT
 from gdas.randomness import generator, initial_weights
 from gdas.rnn.config import Dropouts
 from gdas.rnn.derive import CELL_TYPE
+from gdas.rnn.genotype import PUBLISHED_RECURRENT
 from gdas.rnn.language_model import LanguageModel
 from gdas.rnn.regularisation import draw_masks, temporal_penalty
 from gdas.rnn.supernet import RecurrentSupernet

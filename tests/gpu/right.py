@@ -16,13 +16,14 @@ import statistics
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gdas.genotype import DERIVED_OPERATIONS
+from gdas.cnn.genotype import DERIVED_OPERATIONS
 from tests.gpu import primitives
 from tests.gpu.arithmetic import tf32
 from tests.gpu.findings import Figures, Findings
@@ -207,12 +208,10 @@ def run(of: Findings, device: torch.device, sizes: Sizes) -> None:
     of.take("pieces", lambda: all_pieces(of, sizes, device))
     cells, operations = list(parts(sizes))[:3], list(parts(sizes))[3:]
     for name, build in cells:
-        of.take(name, lambda build=build: check(build, device, CPU, FEW))
+        of.take(name, partial(check, build, device, CPU, FEW))
     for fixed, name in ((False, "both cells"), (True, "FRC")):
-        of.take(
-            f"alpha step, {name}", lambda fixed=fixed: alpha_gradient(sizes, device, fixed=fixed)
-        )
+        of.take(f"alpha step, {name}", partial(alpha_gradient, sizes, device, fixed=fixed))
     for name, build, ways in networks(sizes):
-        of.take(name, lambda build=build, ways=ways: check(build, device, device, ways))
+        of.take(name, partial(check, build, device, device, ways))
     for name, build in operations:
-        of.take(name, lambda build=build: check(build, device, CPU, WAYS))
+        of.take(name, partial(check, build, device, CPU, WAYS))

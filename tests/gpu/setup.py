@@ -15,14 +15,15 @@ from torch import nn
 import gdas.cnn.train
 import gdas.rnn.train
 from gdas.cnn.config import SearchConfig, SupernetConfig, TrainConfig
+from gdas.cnn.genotype import PUBLISHED
 from gdas.cnn.space import ImageSpace
 from gdas.config import AlphaUpdate
 from gdas.data.arrow import Images
 from gdas.data.settings import IMAGE_DATA, PHOTO_DATA
 from gdas.data.text import Tokens, batch_tokens
 from gdas.distributed import workers
-from gdas.genotype import PUBLISHED, PUBLISHED_RECURRENT
 from gdas.rnn.config import TextSearchConfig, TextTrainConfig
+from gdas.rnn.genotype import PUBLISHED_RECURRENT
 from gdas.rnn.space import TextSpace
 from gdas.search import SearchSteps
 from tests.bench.plain import PlainNetwork, PlainSupernet

@@ -12,6 +12,7 @@ import argparse
 import subprocess
 import sys
 import time
+from functools import partial
 
 import torch
 
@@ -66,7 +67,7 @@ def run(of: Findings, device: torch.device, sizes: Sizes) -> None:
     for precision in ("float32", "bfloat16"):
         of.take(
             precision,
-            lambda precision=precision: _seeds(of, device, sizes, precision),
+            partial(_seeds, of, device, sizes, precision),
             needs=3 * len(sizes.processes) * sizes.seconds / 2,
         )
 

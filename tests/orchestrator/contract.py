@@ -18,7 +18,7 @@ def assert_is(value: object, kind: type) -> None:
     marked = typing.get_type_hints(kind, include_extras=True)
     hints = typing.get_type_hints(kind)
     optional = {key for key, hint in marked.items() if typing.get_origin(hint) is NotRequired}
-    required = hints.keys() - optional if kind.__total__ else set()
+    required = hints.keys() - optional if getattr(kind, "__total__", True) else set()
     assert required <= value.keys(), f"{kind.__name__} lacks {required - value.keys()}"
     assert value.keys() <= hints.keys(), f"{kind.__name__} has {value.keys() - hints.keys()} too"
     for key, inner in value.items():

@@ -12,9 +12,9 @@ import pytest
 
 import gdas.data.cifar
 from gdas.errors import InputError
+from orchestrator.experiment.build import build_study
 from orchestrator.experiment.config import Experiment
 from orchestrator.experiment.load import load_experiment
-from orchestrator.experiment.study import build_study
 from orchestrator.run.checks import identity, prepare_data
 from orchestrator.run.scheduler import Scheduler
 from orchestrator.store.store import Store

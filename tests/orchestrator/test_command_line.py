@@ -12,8 +12,8 @@ import pytest
 import gdas.data.cifar
 from gdas.errors import InputError
 from orchestrator.cost import estimate, plan
+from orchestrator.experiment.build import build_study
 from orchestrator.experiment.load import load_experiment
-from orchestrator.experiment.study import build_study
 from orchestrator.reproduce_paper import main
 from orchestrator.run.checks import fixed_cells
 from tests.orchestrator.fake_study import TINY, fake_study
@@ -25,9 +25,9 @@ def nothing_starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("Ray was about to be started")
 
-    import orchestrator.run.ray_study
+    import orchestrator.run.machines
 
-    monkeypatch.setattr(orchestrator.run.ray_study, "ray_cluster", refuse)
+    monkeypatch.setattr(orchestrator.run.machines, "ray_cluster", refuse)
     monkeypatch.chdir(tmp_path)
 
 
@@ -95,7 +95,7 @@ def test_a_damaged_data_file(
 
 def test_shapes_that_cannot_be_built(capsys: pytest.CaptureFixture[str]) -> None:
     line = refused(capsys, "final.recipe.channels=6")
-    assert "finals.gdas-frc-digits: channels=6" in line and "divisible by 4" in line
+    assert "finals.gdas-frc-digits: recipe.channels=6" in line and "divisible by 4" in line
     line = refused(capsys, "final.recipe.stem=imagenet")
     assert "32 x 32 images do not suit the imagenet auxiliary head" in line
     line = refused(capsys, "search.recipe.train_images=2000")
@@ -159,7 +159,8 @@ def test_rough_times_order_the_experiments_sensibly() -> None:
         return sum(estimate.estimated_seconds(job) for job in study) / 3600
 
     assert hours("smoke") < 0.5 < hours("laptop") < 5 < hours("headline") < hours("paper")
-    on_cpu = ["search.resources.gpus=0", "search.resources.device=cpu",
+    on_cpu = ["search.recipe.execution=eager",
+              "search.resources.gpus=0", "search.resources.device=cpu",
               "proxy.resources.gpus=0", "proxy.resources.device=cpu"]  # fmt: skip
     final = ["final.resources.gpus_per_worker=0", "final.resources.device=cpu",
              "final.resources.backend=gloo"]  # fmt: skip

@@ -12,15 +12,17 @@ from typing import Any
 import pytest
 
 import orchestrator.run.checks
-from gdas.genotype import PUBLISHED, load
+from gdas.cnn.genotype import PUBLISHED
+from gdas.genotype import load
 from orchestrator import cell, compare, doctor, jobs, status
-from orchestrator.cost.ram import estimated_bytes
+from orchestrator.cost.estimate import estimated_bytes
+from orchestrator.experiment.build import build_study
 from orchestrator.experiment.load import load_experiment
-from orchestrator.experiment.study import build_study
 from orchestrator.run.scheduler import Scheduler
 from orchestrator.store.failure import clear_failure, write_failure
-from tests.orchestrator.fake_study import CELL, fake_study, finish, record, select
+from tests.orchestrator.fake_study import fake_study, finish, record, select
 from tests.orchestrator.test_study import identity
+from tests.orchestrator.written import CELL, NO_DATA
 
 Capture = pytest.CaptureFixture[str]
 
@@ -139,7 +141,7 @@ def test_status_between_retries_says_that_a_job_waits_and_failed_only_once_it_is
     words, out = said()
     assert words == ["waiting", "(failed", "1x)"]
     assert "search-frc-seed0: failed (now waiting): ValueError: too bad" in out
-    store.prepare(job, {})  # as the runner does
+    store.prepare(job, NO_DATA)  # as the runner does
     clear_failure(folder.place)
     assert said()[0][0] == "running"
     write_failure(folder.place, "ValueError: too bad", "the traceback")

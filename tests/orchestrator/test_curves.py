@@ -9,10 +9,11 @@ import pytest
 
 from orchestrator.report.figures.curves import MOST_NAMED, curves
 from orchestrator.store.results import Record
+from tests.orchestrator.written import plain_record
 
 
 def history(seed: int) -> list[Record]:
-    return [{"position": i, "metrics": {"valid/top1": seed + i}} for i in (1, 2, 3)]
+    return [plain_record(i, metrics={"valid/top1": seed + i}) for i in (1, 2, 3)]
 
 
 @pytest.mark.parametrize("searches", [1, MOST_NAMED, 200])

@@ -14,8 +14,8 @@ from matplotlib.image import imread
 from gdas.bench201.config import Bench201SearchConfig
 from gdas.bench201.genotype import Bench201Genotype
 from gdas.cnn.config import SearchConfig, TrainConfig
-from gdas.data.settings import IMAGE_DATA
-from gdas.genotype import OPERATIONS, PUBLISHED
+from gdas.cnn.genotype import OPERATIONS, PUBLISHED
+from gdas.data.settings import IMAGE_DATA, ImageData
 from gdas.rnn.config import TextSearchConfig, TextTrainConfig
 from orchestrator.paper import tables as paper
 from orchestrator.paper.config import IGNORED, papers_final, papers_search, size_differences
@@ -34,6 +34,9 @@ from orchestrator.report.statistics import (
     summary,
 )
 from orchestrator.report.verdict import DIGITS, VERDICT_RULE, verdict
+from orchestrator.store.results import Record
+from tests.narrow import narrow, present
+from tests.orchestrator.written import plain_record
 
 # Summaries
 
@@ -55,10 +58,7 @@ def test_an_interval_needs_three_values() -> None:
     assert "n too small" in one.text and "n too small" in two.text
     half = 4.302653 * 1.0 / 3**0.5
     assert (three.mean, three.sd) == (2.0, 1.0)
-    assert (three.low, three.high) == (
-        pytest.approx(2 - half, abs=1e-5),
-        pytest.approx(2 + half, abs=1e-5),
-    )
+    assert (three.low, three.high) == pytest.approx((2 - half, 2 + half), abs=1e-5)
     assert three.text == "2.00 ± 1.00 (n = 3, 95 % interval -0.48 to 4.48)"
 
 
@@ -154,7 +154,7 @@ def test_a_search_that_is_better_is_called_so() -> None:
     c = compare([2.8, 2.9, 2.85, 2.7], [3.2, 3.3, 3.1, 3.4], "lower")
     assert c.difference == pytest.approx(3.25 - 2.8125)
     assert c.p == pytest.approx(1 / 70) == c.smallest_p
-    assert c.low is not None and c.high is not None and 0 < c.low < c.difference < c.high
+    assert 0 < present(c.low) < present(c.difference) < present(c.high)
     assert c.sentence.startswith("search is better than random cells here: mean 2.81 (n = 4)")
 
 
@@ -162,7 +162,7 @@ def test_welchs_interval_by_hand() -> None:
     # Variances 1 and 4, n = 3: standard error sqrt(5 / 3), df 25 / (1 / 2 + 16 / 2) = 2.941.
     c = compare([11.0, 12.0, 13.0], [8.0, 10.0, 12.0], "higher")
     half = 3.2187586 * (5 / 3) ** 0.5  # the 0.975 quantile
-    assert (c.low, c.high) == (pytest.approx(2 - half), pytest.approx(2 + half))
+    assert (c.low, c.high) == pytest.approx((2 - half, 2 + half))
 
 
 @pytest.mark.parametrize("better", ["higher", "lower"])
@@ -263,11 +263,12 @@ def test_size_differences_are_all_but_those_that_mean_nothing() -> None:
 def test_the_papers_recipes() -> None:
     row = paper.find_row(1, "GDAS (FRC) + CutOut", ["err_c10"])
     final = papers_final(1, row, "cifar10")
-    assert isinstance(final, TrainConfig) and (final.data.cutout, final.epochs) == (16, 600)
+    assert isinstance(final, TrainConfig) and final.epochs == 600
+    assert narrow(final.data, ImageData).cutout == 16
     plain = papers_final(1, paper.find_row(1, "GDAS", ["err_c10"]), "cifar10")
-    assert isinstance(plain, TrainConfig) and plain.data.cutout == 0
+    assert narrow(plain.data, ImageData).cutout == 0
     fifth = papers_final(5, paper.find_row(5, "FRC-N + FIX-R", ["err_c10"]), "cifar10")
-    assert isinstance(fifth, TrainConfig) and fifth.data.cutout == 16
+    assert narrow(fifth.data, ImageData).cutout == 16
     text = papers_final(4, paper.find_row(4, "GDAS", ["ppl_test"]), "wikitext2")
     assert isinstance(text, TextTrainConfig) and (text.epochs, text.hidden) == (3000, 700)
     fixed = dataclasses.replace(SearchConfig().network, reduction="fixed")
@@ -283,13 +284,13 @@ EDGES = 14
 
 def record(
     position: int, logits_EK: list[list[float]], *, kind: str = "normal", cell: Any = None
-) -> dict[str, Any]:
+) -> Record:
     genotype = (cell or PUBLISHED["GDAS_F1"]).to_json()
-    return {
-        "position": position,
-        "metrics": {"normal/parameter_free": float(position)},
-        "details": {"genotype": genotype, "logits": {kind: logits_EK}},
-    }
+    return plain_record(
+        position,
+        metrics={"normal/parameter_free": float(position)},
+        details={"genotype": genotype, "logits": {kind: logits_EK}},
+    )
 
 
 def favouring(operation: str, edges: int, by: float = 3.0) -> list[list[float]]:
@@ -298,7 +299,7 @@ def favouring(operation: str, edges: int, by: float = 3.0) -> list[list[float]]:
     return [[by if name == op else 0.0 for name in OPERATIONS] for op in chosen]
 
 
-def kinds(records: list[dict[str, Any]]) -> list[str]:
+def kinds(records: list[Record]) -> list[str]:
     return [alarm.kind for alarm in alarms(records, SearchConfig())]
 
 
@@ -326,7 +327,7 @@ def test_the_library_and_the_report_agree_on_entropy() -> None:
 
 def test_records_without_logits_are_left_out() -> None:
     assert edge_histories([]) == {}
-    assert edge_histories([{"position": 1, "metrics": {}, "details": {}}]) == {}
+    assert edge_histories([plain_record(1)]) == {}
     health = search_health([], SearchConfig())
     assert (health.edges, health.parameter_free, health.alarms) == ({}, (), ())
 
@@ -361,8 +362,11 @@ def test_one_operation_on_most_edges_is_a_collapse(operation: str) -> None:
 
 def test_a_cell_of_the_benchmark_collapses_to_operations_without_parameters_too() -> None:
     def found(cell: Bench201Genotype, rows: list[list[float]]) -> list[str]:
-        details = {"genotype": cell.to_json(), "logits": {"cell": rows}}
-        last = {"position": 1, "metrics": {"cell/parameter_free": 5.0}, "details": details}
+        last = plain_record(
+            1,
+            metrics={"cell/parameter_free": 5.0},
+            details={"genotype": cell.to_json(), "logits": {"cell": rows}},
+        )
         assert parameter_free_counts([last]) == [(1, 5)]
         return [alarm.text for alarm in alarms([last], Bench201SearchConfig())]
 
@@ -383,7 +387,7 @@ def test_logits_that_have_hardly_moved_alarm() -> None:
 
 
 def test_the_first_step_of_a_hard_recurrent_search_alarms() -> None:
-    from gdas.genotype import PUBLISHED_RECURRENT
+    from gdas.rnn.genotype import PUBLISHED_RECURRENT
 
     rows = [[0.0] * 5] + [[4.0, 0.0, 0.0, 0.0, 0.0]] * 35
     recurrent = record(1, rows, kind="recurrent", cell=next(iter(PUBLISHED_RECURRENT.values())))
@@ -398,7 +402,7 @@ def test_the_first_step_of_a_hard_recurrent_search_alarms() -> None:
 def test_the_figure_has_a_panel_for_every_seed_and_cell(tmp_path: Path) -> None:
     draw = Random(0)
 
-    def history(edges: int, operations: int) -> list[dict[str, Any]]:
+    def history(edges: int, operations: int) -> list[Record]:
         logits = [
             [[draw.gauss(0, t) for _ in range(operations)] for _ in range(edges)] for t in (0, 1)
         ]

@@ -7,6 +7,7 @@ import json
 import re
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -14,14 +15,16 @@ from gdas.cnn.config import SearchConfig, TrainConfig
 from gdas.config import differences
 from gdas.data.settings import PHOTO_DATA, ImageData, PhotoData
 from gdas.data.shard_index import Shard, ShardIndex, Shards
+from gdas.data.source import Split
 from gdas.errors import InputError
 from gdas.presets import SEARCH_PRESETS
 from gdas.rnn.config import TextSearchConfig, TextTrainConfig
 from orchestrator.cost.estimate import estimated_seconds
+from orchestrator.experiment.build import build_study
 from orchestrator.experiment.config import Experiment
 from orchestrator.experiment.load import EXPERIMENTS, load_experiment
-from orchestrator.experiment.study import build_study
 from orchestrator.run.checks import check_experiment, fixed_cells, identity
+from tests.narrow import narrow
 
 SHIPPED = sorted(EXPERIMENTS.glob("*.yaml"))
 
@@ -46,6 +49,7 @@ def test_paper_has_the_papers_settings() -> None:
     for name, search in experiment.searches.items():
         assert search.seeds == (0, 1, 2, 3)
         assert search.select_by == "proxy"
+        assert search.proxy is not None
         assert search.proxy.epochs == (300 if name == "gdas-rnn" else 100)
     assert differences(experiment.searches["gdas-rnn"].recipe, TextSearchConfig()) == []
     ptb, wikitext2 = (experiment.finals[f"gdas-rnn-{n}"].recipe for n in ("ptb", "wikitext2"))
@@ -96,7 +100,7 @@ def test_threads_follow_the_processors_unless_they_are_named() -> None:
 def test_the_data_sets_own_augmentation_comes_with_its_name() -> None:
     recipe = load_experiment("smoke", []).searches["gdas-frc"].recipe
     assert recipe.data.name == "digits"
-    assert not recipe.data.flip, "mirrored digits are not digits"
+    assert not narrow(recipe.data, ImageData).flip, "mirrored digits are not digits"
 
 
 PHOTO_STUDY = """
@@ -124,7 +128,8 @@ def test_photos_take_the_imagenet_recipe_and_their_own_settings(tmp_path: Path) 
     search = experiment.searches["photos"].recipe
     assert search.data == PHOTO_DATA["imagenet"]
     assert search.network.stem == "imagenet"
-    assert experiment.searches["digits"].recipe.network.stem == "cifar"
+    digits = narrow(experiment.searches["digits"].recipe, SearchConfig)
+    assert digits.network.stem == "cifar"
     v1, small = (experiment.finals[name].recipe for name in ("v1", "small"))
     assert isinstance(v1, TrainConfig) and isinstance(small, TrainConfig)
     assert v1.data == dataclasses.replace(PHOTO_DATA["imagenet"], hue=0.0)
@@ -139,16 +144,15 @@ def test_photos_take_the_imagenet_recipe_and_their_own_settings(tmp_path: Path) 
     assert small.data == PhotoData(name="flowers", classes=5)
     assert (small.stem, small.epochs) == ("cifar", 250)
     proxied = experiment.searches["proxied"]
-    assert (
-        proxied.proxy.data == proxied.recipe.data == PhotoData(name="flowers", classes=5, size=64)
-    )
+    flowers = PhotoData(name="flowers", classes=5, size=64)
+    assert proxied.proxy is not None
+    assert proxied.proxy.data == proxied.recipe.data == flowers
 
 
 def test_a_proxy_reads_what_its_search_reads() -> None:
     overrides = ["searches.gdas.recipe.data.checksum=any"]
     search = load_experiment("paper", overrides).searches["gdas"]
-    assert isinstance(search.proxy.data, ImageData)
-    assert search.proxy.data.checksum == "any"
+    assert narrow(narrow(search.proxy, TrainConfig).data, ImageData).checksum == "any"
 
 
 @pytest.mark.parametrize(
@@ -188,9 +192,8 @@ def test_photos_that_are_not_converted_are_refused_with_the_command(tmp_path: Pa
 def converted(folder: Path, classes: int, photos: int) -> None:
     """The index of a conversion; what a check reads."""
     folder.mkdir(parents=True)
-    splits = {
-        split: Shards((Shard(folder / "x", photos, 1, split),), 64, ())
-        for split in ("train", "test")
+    splits: dict[Split, Shards] = {
+        split: Shards((Shard(folder / "x", photos, 1, split),), 64, ()) for split in get_args(Split)
     }
     index = ShardIndex(folder, "plan", tuple(f"c{i}" for i in range(classes)), splits)
     (folder / "index.json").write_text(json.dumps(index.to_json()))
@@ -201,7 +204,7 @@ def test_converted_photos_are_counted_and_identified_by_their_index(tmp_path: Pa
     converted(tmp_path / "flowers", 5, 300)
     experiment = photo_study(tmp_path, "finals.small.recipe.auxiliary_weight=0")
     cells = fixed_cells(experiment)
-    with pytest.raises(InputError, match=r"64 x 64 .* set auxiliary_weight to 0"):
+    with pytest.raises(InputError, match=r"64 x 64 .* set auxiliary_weight=0"):
         check_experiment(experiment, cells, tmp_path)
     override = [
         "finals.small.recipe.auxiliary_weight=0",

@@ -10,14 +10,16 @@ import pytest
 import torch
 
 from gdas.checkpoint import Segment, save
+from orchestrator.experiment.build import build_study
 from orchestrator.experiment.load import load_experiment
-from orchestrator.experiment.study import Job, Study, build_study
+from orchestrator.experiment.study import Job, Study
 from orchestrator.store.job_folder import JobFolder
 from orchestrator.store.mending import mend
 from orchestrator.store.results import Record
 from orchestrator.store.store import Store
 from orchestrator.work.body import describe, failure_recorded
 from tests.orchestrator.test_study import identity
+from tests.orchestrator.written import NO_DATA, plain_record, plain_result
 
 
 @pytest.fixture
@@ -27,13 +29,14 @@ def study() -> Study:
 
 def finished(store: Store, job: Job) -> tuple[JobFolder, list[Record]]:
     """A job that left three records, their checkpoint and a result."""
-    folder = store.prepare(job, {})
-    times = {"of": 3, "time": 1.0, "seconds": 1.0}
-    records = [{"position": p, "metrics": {"loss": 1.0 / p}, **times} for p in (1, 2, 3)]
+    folder = store.prepare(job, NO_DATA)
+    records = [
+        plain_record(p, of=3, metrics={"loss": 1.0 / p}, time=1.0, seconds=1.0) for p in (1, 2, 3)
+    ]
     segment = Segment(3, 3, {}, state={"w": torch.zeros(2)})
     save(folder.checkpoints, segment, records)
     folder.rewrite_records(records)
-    folder.write_result({"metrics": {}})
+    folder.write_result(plain_result())
     return folder, records
 
 

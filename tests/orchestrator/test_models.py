@@ -11,9 +11,10 @@ import pytest
 
 from gdas.data.images import open_images
 from gdas.data.text import open_tokens
+from orchestrator.experiment.build import build_study
 from orchestrator.experiment.load import load_experiment
-from orchestrator.experiment.study import build_study
 from orchestrator.store.job_folder import JobFolder
+from orchestrator.store.results import Result
 from orchestrator.store.store import Store
 from orchestrator.tracking.final_model import load_final, write_final
 from orchestrator.work.final import settle_provenance, train_worker
@@ -30,7 +31,7 @@ finals:
 """
 
 
-def trained(name: str, tmp_path: Path, data: Path) -> tuple[JobFolder, dict[str, Any]]:
+def trained(name: str, tmp_path: Path, data: Path) -> tuple[JobFolder, Result]:
     """A finished final, trained without Ray."""
     from orchestrator.run.checks import fixed_cells
 

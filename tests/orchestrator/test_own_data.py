@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from orchestrator.load_experiment import experiment_of
-from orchestrator.study import settings_of
 
-from gdas.config import SearchConfig, TextSearchConfig
+from gdas.cnn.config import SearchConfig
 from gdas.data.settings import TextData
 from gdas.errors import InputError
+from gdas.rnn.config import TextSearchConfig
 from orchestrator import doctor
+from orchestrator.experiment.build import settings_of
+from orchestrator.experiment.load import experiment_of
 
 OWN = """
 finals:

@@ -9,14 +9,16 @@ import pytest
 
 from gdas.data.images import open_images
 from orchestrator.cost.plan import standing
+from orchestrator.experiment.build import build_study
 from orchestrator.experiment.load import load_experiment
-from orchestrator.experiment.study import build_study
 from orchestrator.run.checks import check_experiment, fixed_cells, identity, prepare_data
 from orchestrator.store.results import FinalResult, Provenance, ProxyResult, SearchResult
 from orchestrator.store.store import Store
 from orchestrator.work.final import require_provenance, settle_provenance, train_worker
-from orchestrator.work.search import run_proxy, run_search
+from orchestrator.work.proxy import run_proxy
+from orchestrator.work.search import run_search
 from tests.gdas.photo_folder import DATA, convert_tiny, make_folder
+from tests.narrow import present
 from tests.orchestrator.contract import assert_is, assert_job_is
 
 YAML = """
@@ -59,21 +61,19 @@ def test_jobs_on_photos_run_from_settings_to_results(tmp_path: Path) -> None:
     store = Store(tmp_path / "out")
     prepare_data(study, store, data)
     folders = {job.kind: store.prepare(job, {"data": str(data)}) for job in study}
-    search, proxy, final = (folders[kind] for kind in ("search", "proxy", "train"))
+    search, proxy, final = folders["search"], folders["proxy"], folders["train"]
     run_search(str(search.path))
     assert run_proxy(str(proxy.path))["metrics"]["valid/top1"] >= 0
 
     settle_provenance(final, final.settings(), tmp_path)
     train_worker(str(final.path))
-    result = final.result()
-    assert result is not None
+    result = present(final.result(FinalResult))
     assert result["best"]["epoch"] == 1, "an epoch of two segments"
     assert result["best"]["test/top5"] == result["metrics"]["test/top5"]
     assert result["train_images"] == len(open_images(DATA, "train", data)) == 35
     assert [record["position"] for record in final.records()] == [1, 2]
-    results = {"search": SearchResult, "proxy": ProxyResult, "train": FinalResult}
-    for kind, written in results.items():
-        assert_job_is(folders[kind], written)
+    for folder, kind in ((search, SearchResult), (proxy, ProxyResult), (final, FinalResult)):
+        assert_job_is(folder, kind)
     assert_is(require_provenance(final), Provenance)
     job = next(job for job in study if job.kind == "train")
     (final.path / "result.json").unlink()

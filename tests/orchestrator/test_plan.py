@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
+import torch
 
 from orchestrator.cost import estimate
-from orchestrator.cost.calibrate import timed_seconds
-from orchestrator.cost.estimate import GUESSED, RECORDED, TIMED, Estimate, Estimator
+from orchestrator.cost.estimate import GUESSED, RECORDED, TIMED, Estimate, Estimator, timed_seconds
 from orchestrator.cost.plan import makespan, totals
 from orchestrator.experiment.study import Job, Study
 from orchestrator.store.store import Store
 from tests.orchestrator.test_study import study
+from tests.orchestrator.written import NO_DATA, plain_record, plain_result
 
 QUICK = ["search.recipe.train_images=64", "search.recipe.valid_images=64",
          "search.recipe.compared_cells=0", "search.recipe.recalibration_batches=1"]  # fmt: skip
@@ -61,17 +61,15 @@ def test_what_is_done_takes_no_time_and_the_rest_is_summed_and_priced() -> None:
 def test_records_of_a_like_job_tell_and_only_what_is_left_counts(tmp_path: Path) -> None:
     store = Store(tmp_path)
     earlier, now = study(), study("search.recipe.epochs=8")
-    folder = store.prepare(of(earlier, "search-gdas-frc-seed0"), {})
-    record: dict[str, Any] = {"position": 1, "of": 3, "metrics": {}, "details": {}}
-    record |= {"started": 0.0, "time": 5.0, "seconds": 5.0, "host": "here", "pid": 1}
-    folder.append_record(record)
-    folder.append_record(record | {"position": 2, "seconds": 7.0})
+    folder = store.prepare(of(earlier, "search-gdas-frc-seed0"), NO_DATA)
+    folder.append_record(plain_record(1, of=3, time=5.0, seconds=5.0))
+    folder.append_record(plain_record(2, of=3, time=5.0, seconds=7.0))
     estimator = Estimator(store)
     assert estimator.estimate(of(now, "search-gdas-frc-seed3")) == (8 * 6.0, RECORDED)
     assert estimator.estimate(of(earlier, "search-gdas-frc-seed0")) == (1 * 6.0, RECORDED)
     other = study("search.recipe.batch_size=16")
     assert estimator.estimate(of(other, "search-gdas-frc-seed0")).source == GUESSED
-    folder.write_result({})
+    folder.write_result(plain_result())
     assert estimator.estimate(of(earlier, "search-gdas-frc-seed0")).seconds == 0
 
 
@@ -89,7 +87,7 @@ def test_steps_are_timed_once_for_each_kind_of_job_and_never_for_an_absent_devic
     for seed in range(4):
         assert estimator.estimate(of(found, f"search-gdas-frc-seed{seed}")) == (12.0, TIMED)
     assert asked == ["search-gdas-frc-seed0"]
-    monkeypatch.setattr(estimate.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     gpus = study("search.resources={gpus: 1, device: cuda}")
     assert estimator.estimate(of(gpus, "search-gdas-frc-seed0")).source == GUESSED
 

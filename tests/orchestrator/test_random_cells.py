@@ -11,10 +11,11 @@ import pytest
 import yaml
 
 from gdas.cnn.config import Derivation, SearchConfig, SupernetConfig
+from gdas.cnn.genotype import Genotype
 from gdas.errors import InputError
-from gdas.genotype import Genotype, RecurrentGenotype
 from gdas.presets import SEARCH_PRESETS
 from gdas.rnn.config import TextSearchConfig
+from gdas.rnn.genotype import RecurrentGenotype
 from orchestrator.experiment.config import Experiment
 from orchestrator.experiment.load import load_experiment
 from orchestrator.experiment.spaces import SPACES

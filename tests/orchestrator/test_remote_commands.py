@@ -19,8 +19,9 @@ from orchestrator.store.recorded import open_recorded
 from orchestrator.store.storage import open_storage
 from orchestrator.store.store import Store
 from tests.cloud import Server
-from tests.orchestrator.fake_study import CELL, fake_study, finish, record, select
+from tests.orchestrator.fake_study import fake_study, finish, record, select
 from tests.orchestrator.test_study import identity
+from tests.orchestrator.written import CELL
 
 Capture = pytest.CaptureFixture[str]
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from gdas.data.settings import AnyImageData, TextData
-from gdas.genotype import PUBLISHED
+from gdas.data.settings import AnyImageData, TableData, TextData
+from orchestrator.experiment.build import DataIdentity, build_study
 from orchestrator.experiment.load import load_experiment
-from orchestrator.experiment.study import build_study
 from orchestrator.report.report import write_report
 from orchestrator.report.view import Results
 from orchestrator.store.results import Selection
@@ -16,6 +14,7 @@ from orchestrator.store.store import Store
 from orchestrator.work.select import select
 from tests.orchestrator.contract import assert_is
 from tests.orchestrator.test_study import identity
+from tests.orchestrator.written import NO_DATA, search_result
 
 YAML = """
 search:
@@ -30,7 +29,7 @@ searches:
 """
 
 
-def report_of(folder: Path, scores: dict[str, float], data: Any = identity) -> str:
+def report_of(folder: Path, scores: dict[str, float], data: DataIdentity = identity) -> str:
     """The report where every seed's proxy has its track's score plus a tenth of its seed."""
     (folder / "own.yaml").write_text(YAML)
     experiment = load_experiment(str(folder / "own.yaml"), [])
@@ -40,18 +39,11 @@ def report_of(folder: Path, scores: dict[str, float], data: Any = identity) -> s
         if job.kind != "select":
             track, seed = job.name[:-1].removesuffix("-seed").removesuffix("-"), int(job.name[-1])
             score = scores[track] + seed / 10
-            store.prepare(job, {})
-            store.folder(job).write_result(
-                {
-                    "metrics": {"valid/top1": score, "valid/loss": 1.0},
-                    "genotype": PUBLISHED["GDAS_F1"].to_json(),
-                    "seconds": 60.0 if track == "plain" else 240.0,
-                    "entropy": {"normal": 0.9},
-                    "margins": {"normal": [0.1]},
-                    "shared_weights": {"valid/top1": score, "valid/loss": 1.0},
-                    "drawn_against_uniform": [[50.0 + i, 40.0] for i in range(4)],
-                }
-            )
+            store.prepare(job, NO_DATA)
+            seconds = 60.0 if track == "plain" else 240.0
+            result = search_result({"valid/top1": score, "valid/loss": 1.0}, seconds)
+            result["drawn_against_uniform"] = [(50.0 + i, 40.0) for i in range(4)]
+            store.folder(job).write_result(result)
         else:
             assert_is(select(study, job, store), Selection)
     store.write_study(study, {}, {})
@@ -83,7 +75,7 @@ def test_drawn_cells_beside_uniform_ones(tmp_path: Path) -> None:
 
 
 def test_unpublished_data_are_named_at_the_top(tmp_path: Path) -> None:
-    def other(data: AnyImageData | TextData, split: str) -> str:
+    def other(data: AnyImageData | TextData | TableData, split: str) -> str:
         return f"{data.name}-unpublished-0123"
 
     assert "not the published ones" not in report_of(tmp_path, SCORES)

@@ -18,10 +18,12 @@ import ray
 from ray import tune
 
 from gdas.errors import InputError
-from orchestrator.run import ray_study as runner
-from orchestrator.run.ray_study import ray_cluster, run_study
+from orchestrator.run import machines, ray_study
+from orchestrator.run.machines import ray_cluster
+from orchestrator.run.ray_study import run_study
 from orchestrator.run.scheduler import ClusterLost, Scheduler
 from tests.orchestrator.fake_study import fake_study
+from tests.orchestrator.written import NO_DATA
 
 Usage = namedtuple("Usage", "free")
 
@@ -39,7 +41,7 @@ def test_a_ray_that_does_not_start_is_given_a_second_chance(
 
     monkeypatch.setattr(ray, "init", fails_once)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
-    monkeypatch.setattr(runner, "cluster_budget", lambda: {"CPU": 2.0})
+    monkeypatch.setattr(machines, "cluster_budget", lambda: {"CPU": 2.0})
     with ray_cluster(None) as budget:
         assert budget == {"CPU": 2.0}
     assert asked == ["local", "local"]
@@ -57,12 +59,12 @@ def test_a_command_whose_own_cluster_is_gone_ends_and_one_of_others_waits(
     scheduler = Scheduler(study, store, {}, print)
     monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": False, "NodeID": "a", "Resources": {}}])
     monkeypatch.setattr(ray, "cluster_resources", dict)
-    monkeypatch.setattr(runner, "_largest", dict)
-    runner.look_at_cluster(scheduler)
+    monkeypatch.setattr(machines, "_largest", dict)
+    machines.look_at_cluster(scheduler)
     assert scheduler.nodes == []
     scheduler.private = True
     with pytest.raises(ClusterLost, match="lost its hold of this machine"):
-        runner.look_at_cluster(scheduler)
+        machines.look_at_cluster(scheduler)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +103,7 @@ def test_no_garbage_is_collected_while_ray_shuts_down_and_its_errors_end_nothing
 
     monkeypatch.setattr(ray, "init", lambda **_: None)
     monkeypatch.setattr(ray, "shutdown", shuts_down)
-    monkeypatch.setattr(runner, "cluster_budget", lambda: {"CPU": 2.0})
+    monkeypatch.setattr(machines, "cluster_budget", lambda: {"CPU": 2.0})
     with ray_cluster(None):
         left = weakref.ref(Cycle())
     assert gc.isenabled()
@@ -111,7 +113,7 @@ def test_no_garbage_is_collected_while_ray_shuts_down_and_its_errors_end_nothing
 SHUTDOWN = """
 import gc, threading, ray
 from ray._private.worker import global_worker
-from orchestrator.run.ray_study import ray_cluster
+from orchestrator.run.machines import ray_cluster
 from tests.orchestrator.test_runner import Cycle
 
 ended = threading.Event()
@@ -151,11 +153,11 @@ def test_a_disk_too_full_for_tunes_own_files_is_said_as_that(
             raise EOFError("Ran out of input")
 
     monkeypatch.setattr(tune, "Tuner", Torn)
-    monkeypatch.setattr(runner, "look_at_cluster", lambda scheduler: None)
+    monkeypatch.setattr(ray_study, "look_at_cluster", lambda scheduler: None)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: Usage(free))
     _, study, store = fake_study(tmp_path)
     with pytest.raises(raised) as failed:
-        run_study(Scheduler(study, store, {"CPU": 2.0, "GPU": 0.0}, print), {})
+        run_study(Scheduler(study, store, {"CPU": 2.0, "GPU": 0.0}, print), NO_DATA)
     if raised is OSError:
         assert getattr(failed.value, "errno", None) == errno.ENOSPC
 
@@ -181,16 +183,17 @@ def test_a_machine_that_ray_has_not_missed_yet_uses_up_no_retry(
         return set(alive)
 
     failed = threading.Event()
-    monkeypatch.setattr(runner, "living_nodes", living)
-    monkeypatch.setattr(runner, "NOTICED_AFTER_S", 1.5)
+    monkeypatch.setattr(ray_study, "living_nodes", living)
+    monkeypatch.setattr(machines, "living_nodes", living)
+    monkeypatch.setattr(machines, "NOTICED_AFTER_S", 1.5)
     _, study, store = fake_study(tmp_path)
     scheduler = Scheduler(study, store, {"CPU": 1.0, "GPU": 0.0}, print, retries=1)
-    searcher = runner.StudySearcher(scheduler, {})
+    searcher = ray_study.StudySearcher(scheduler, NO_DATA)
     assert isinstance(searcher.suggest("a"), dict)
     job = searcher.job_of_trial["a"]
     trial = types.SimpleNamespace(trial_id="a", get_error=lambda: text)
     failed.set()
-    runner.LastWords(searcher).on_trial_error(0, [], trial)
+    ray_study.LastWords(searcher).on_trial_error(0, [], trial)
     searcher.on_trial_complete("a", error=True)
     assert scheduler.board.states[job.id] == "waiting"
     assert scheduler.used[job.id] == retries_used

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from gdas.genotype import PUBLISHED
 from orchestrator.experiment.study import Job
 from orchestrator.run.scheduler import Scheduler, missing
 from orchestrator.store.failure import write_failure
 from orchestrator.store.store import Store
 from tests.orchestrator.test_study import study as image_study
+from tests.orchestrator.written import NO_DATA, plain_record, search_result
 
 TWO_TRACKS = [
     "searches.other.recipe={network: {reduction: fixed}, epochs: 2}",
@@ -38,7 +38,7 @@ class Cluster:
         """Everything that may start now."""
         started = []
         while (job := self.scheduler.next_job()) is not None:
-            self.store.prepare(job, {})
+            self.store.prepare(job, NO_DATA)
             started.append(job.label)
         return started
 
@@ -47,9 +47,7 @@ class Cluster:
 
     def finish(self, label: str, top1: float = 10.0) -> None:
         score = {"valid/top1": top1, "valid/loss": 1.0}
-        self.store.folder(self.job(label)).write_result(
-            {"shared_weights": score, "genotype": PUBLISHED["GDAS_F1"].to_json()}
-        )
+        self.store.folder(self.job(label)).write_result(search_result(score))
         self.scheduler.finished(self.job(label))
 
     def fail(self, label: str) -> None:
@@ -163,9 +161,7 @@ def test_a_process_that_dies_at_the_same_place_is_given_up_and_one_that_went_on_
     label = "search-gdas-frc-seed0"
     job = cluster.job(label)
     for position in range(1, 4):
-        cluster.store.folder(job).append_record(
-            {"position": position, "of": 9, "metrics": {}, "time": 0.0, "seconds": 0.0}
-        )
+        cluster.store.folder(job).append_record(plain_record(position))
         cluster.scheduler.finished(job)
         assert cluster.start() == [label]
     cluster.scheduler.finished(job)

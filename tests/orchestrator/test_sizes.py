@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,16 @@ from gdas.cnn.config import TrainConfig
 from gdas.cnn.train import FEWEST_IMAGES, check_batches
 from gdas.data.text import batch_tokens, known_text
 from gdas.errors import InputError
+from gdas.rnn.config import TextSearchConfig, TextTrainConfig
 from orchestrator import reproduce_paper
 from orchestrator.experiment.load import load_experiment
 from orchestrator.run.checks import checked_study, fixed_cells
 from orchestrator.run.scheduler import Scheduler
 from orchestrator.run.sizes import check_text_search, check_text_training
 from orchestrator.store.store import Store
-from orchestrator.work.search import run_proxy
+from orchestrator.work.proxy import run_proxy
 from tests.harm import tries
+from tests.narrow import narrow
 
 DIGITS = {"name": "digits"}
 PROSE = {"name": "prose"}
@@ -96,7 +99,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     ),
     "no whole batch": (
         a_final(workers=4, train_images=7),
-        "recipe.7 training images are too few for 4 workers.* use 3 workers",
+        "finals.one: 7 training images are too few for 4 workers.* use 3 workers",
         a_final(workers=3, train_images=7),
     ),
     "no images": (a_final(train_images=0), "train_images=0: must be 2 or more", a_final()),
@@ -157,6 +160,33 @@ def test_what_cannot_run_is_refused_by_the_dry_run_and_the_fix_is_not(
     assert len(list(checked_study(load_experiment("mended.yaml", []), tmp_path))) > 0
 
 
+def test_an_error_about_a_file_names_the_file_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Below the key of a setting stands a setting, never a path: `recipe./data/mine/train.txt`."""
+    monkeypatch.chdir(tmp_path)
+    data = {"name": "mine", "format": "text"}
+    Path("own.yaml").write_text(yaml.safe_dump(a_final(cell="RNN_GDAS", data=data)))
+    Path("data/mine").mkdir(parents=True)
+    assert reproduce_paper.main(["own.yaml", "--dry-run"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: finals.one: {tmp_path}/data/mine: no file of train")
+
+
+def test_a_recurrent_cell_without_its_text_is_refused_with_the_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What all finals on text share does not make one of them a final on text."""
+    monkeypatch.chdir(tmp_path)
+    shared = {"recipe": {"data": {"name": "ptb"}}}
+    spec = {"text_final": shared, "finals": {"one": {"cell": {"published": "RNN_GDAS"}}}}
+    Path("own.yaml").write_text(yaml.safe_dump(spec))
+    assert reproduce_paper.main(["own.yaml", "--dry-run"]) == 2
+    said = capsys.readouterr().err
+    assert "its data set, cifar10, is image" in said
+    assert "set finals.one.recipe.data, such as {name: ptb}" in said
+
+
 @tries
 @given(
     images=st.integers(2, 60),
@@ -180,8 +210,8 @@ def test_a_training_is_refused_only_if_it_has_too_few_batches(
 
 def test_the_widest_text_batch_that_passes_is_the_widest_that_can_be_laid_out() -> None:
     experiment = load_experiment("smoke", [])
-    recipe = experiment.searches["gdas-rnn"].recipe
-    final = experiment.finals["gdas-rnn-prose"].recipe
+    recipe = narrow(experiment.searches["gdas-rnn"].recipe, TextSearchConfig)
+    final = narrow(experiment.finals["gdas-rnn-prose"].recipe, TextTrainConfig)
     for tokens in (4, 5, 9, 400):
         text = torch.arange(tokens)
         for batch in range(2, tokens + 1):
@@ -196,8 +226,8 @@ def test_the_widest_text_batch_that_passes_is_the_widest_that_can_be_laid_out() 
             except InputError:
                 fits = False
             for check in (
-                lambda: check_text_search(of_search, counts),  # noqa: B023
-                lambda: check_text_training(of_final, counts, "test"),  # noqa: B023
+                partial(check_text_search, of_search, counts),
+                partial(check_text_training, of_final, counts, "test"),
             ):
                 try:
                     check()

@@ -17,17 +17,19 @@ import orchestrator.store.place
 import orchestrator.store.storage
 from gdas.checkpoint import Segment, State
 from gdas.errors import InputError
+from orchestrator.experiment.build import build_study
 from orchestrator.experiment.load import load_experiment
-from orchestrator.experiment.study import build_study
 from orchestrator.store.data import data_on_this_node, node_folder, publish
 from orchestrator.store.failure import read_failure, write_failure
 from orchestrator.store.job_folder import JobFolder
 from orchestrator.store.place import ObjectFolder, TakenOver
+from orchestrator.store.results import JobSettings
 from orchestrator.store.storage import Storage, is_address, join, open_storage
 from orchestrator.store.store import Store
 from orchestrator.work.body import Finished, newest_checkpoint, run_to_end
 from tests.cloud import Server
 from tests.orchestrator.test_study import identity
+from tests.orchestrator.written import trained_result
 
 SEGMENTS = 4
 
@@ -84,7 +86,7 @@ def job(address: str, **faults: Any) -> tuple[JobFolder, Faulty]:
 def run(address: str, **faults: Any) -> tuple[Finished, int]:
     folder, files = job(address, **faults)
     finished = run_to_end(folder, counting)
-    folder.write_result({"digest": finished.digest})
+    folder.write_result(trained_result(finished.digest))
     return finished, files.calls
 
 
@@ -135,7 +137,7 @@ def test_a_job_killed_between_any_two_calls_goes_on_to_the_same_bits(
         assert kept == (before.records if before else [])
         folder = JobFolder.open(address)
         assert folder.records() == finished.records
-        assert folder.result() == {"digest": undisturbed.digest}
+        assert folder.result() == trained_result(undisturbed.digest)
 
 
 def test_only_the_newest_two_checkpoints_stay(out: str) -> None:
@@ -208,7 +210,7 @@ def test_the_driver_sees_what_jobs_leave_and_keeps_no_more_than_that(out: str) -
     failure = read_failure(store.folder(first).place)
     assert failure is not None and failure.error == "ValueError: no"
     finished = run_to_end(on_its_node, counting)
-    on_its_node.write_result({"digest": finished.digest})
+    on_its_node.write_result(trained_result(finished.digest))
     assert not store.done(first)
     store.refresh()
     assert store.done(first) and read_failure(store.folder(first).place) is None
@@ -233,9 +235,14 @@ def test_data_are_fetched_once_a_node(out: str, tmp_path: Path) -> None:
         (folder / name).write_text(name)
     storage = open_storage(join(out, "data"))
     publish(folder, storage, ["digits"])
-    settings = {
-        "environment": {"data": storage.address},
+    settings: JobSettings = {
+        "kind": "search",
+        "name": "a",
+        "id": "0",
+        "needs": [],
         "recipe": {"config": {"data": {"name": "digits"}}},
+        "resources": {},
+        "environment": {"data": storage.address},
     }
     threads = [threading.Thread(target=data_on_this_node, args=(settings,)) for _ in range(4)]
     for thread in threads:

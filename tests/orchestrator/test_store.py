@@ -12,19 +12,19 @@ from pathlib import Path
 import pytest
 
 from gdas.errors import InputError
+from orchestrator.experiment.build import build_study
 from orchestrator.experiment.load import load_experiment
-from orchestrator.experiment.study import build_study
 from orchestrator.run.lease import lease
 from orchestrator.store.failure import read_failure, write_failure
 from orchestrator.store.job_folder import JobFolder
-from orchestrator.store.results import Record
 from orchestrator.store.store import Store
 from tests.orchestrator.test_study import identity
+from tests.orchestrator.written import NO_DATA, plain_record, plain_result, trained_result
 
 
 def test_a_torn_last_record_is_left_out(tmp_path: Path) -> None:
     folder = JobFolder.open(tmp_path)
-    record = {"position": 1, "of": 2, "metrics": {"loss": 0.5}, "time": 9.0, "seconds": 1.0}
+    record = plain_record(1, of=2, metrics={"loss": 0.5}, time=9.0, seconds=1.0)
     folder.append_record(record)
     with (tmp_path / "records.jsonl").open("a") as file:
         file.write('{"position": 2, "met')
@@ -34,8 +34,9 @@ def test_a_torn_last_record_is_left_out(tmp_path: Path) -> None:
 def test_a_torn_result_is_no_result(tmp_path: Path) -> None:
     folder = JobFolder.open(tmp_path)
     assert folder.result() is None
-    folder.write_result({"digest": "x"})
-    assert folder.result() == {"digest": "x"}
+    result = trained_result("x")
+    folder.write_result(result)
+    assert folder.result() == result
     (tmp_path / "result.json").write_text('{"dig')
     assert folder.result() is None
 
@@ -45,7 +46,7 @@ def test_a_result_clears_an_earlier_failure(tmp_path: Path) -> None:
     write_failure(folder.place, "ValueError: no", "trace")
     failure = read_failure(folder.place)
     assert failure is not None and failure.error == "ValueError: no"
-    folder.write_result({})
+    folder.write_result(plain_result())
     assert read_failure(folder.place) is None
 
 
@@ -113,28 +114,24 @@ def test_a_living_driver_on_another_host_is_refused_by_its_heartbeat(tmp_path: P
         pass
 
 
-def _at(position: int) -> Record:
-    return {"position": position, "of": 9, "metrics": {}, "time": 0.0, "seconds": 0.0}
-
-
 def test_records_are_read_from_where_the_last_reading_ended(tmp_path: Path) -> None:
     store = Store(tmp_path)
     job = next(iter(build_study(load_experiment("smoke", []), identity, {})))
     assert store.records(job) == []
-    folder = store.prepare(job, {})
-    folder.append_record(_at(1))
-    assert store.records(job) == [_at(1)]
+    folder = store.prepare(job, NO_DATA)
+    folder.append_record(plain_record(1))
+    assert store.records(job) == [plain_record(1)]
     path = folder.path / "records.jsonl"
     content = path.read_bytes()
     # The same file, its beginning no longer readable: only what is new is looked at.
     with path.open("r+b") as file:
         file.write(b"x" * len(content))
     with path.open("a") as file:
-        file.write(json.dumps(_at(2)) + "\n" + json.dumps(_at(3))[:20])
-    assert store.records(job) == [_at(1), _at(2)]
+        file.write(json.dumps(plain_record(2)) + "\n" + json.dumps(plain_record(3))[:20])
+    assert store.records(job) == [plain_record(1), plain_record(2)]
     with path.open("a") as file:
-        file.write(json.dumps(_at(3))[20:] + "\n")
-    assert store.records(job)[2:] == [_at(3)]
+        file.write(json.dumps(plain_record(3))[20:] + "\n")
+    assert store.records(job)[2:] == [plain_record(3)]
     # Replaced, as a resume does.
-    folder.rewrite_records([_at(1), _at(9)])
-    assert store.records(job) == folder.records() == [_at(1), _at(9)]
+    folder.rewrite_records([plain_record(1), plain_record(9)])
+    assert store.records(job) == folder.records() == [plain_record(1), plain_record(9)]

@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 
 import gdas
-from gdas.data.settings import AnyImageData, PhotoData, TextData
+from gdas.cnn.genotype import PUBLISHED
+from gdas.data.settings import AnyImageData, PhotoData, TableData, TextData
 from gdas.errors import InputError
-from gdas.genotype import PUBLISHED
+from orchestrator.experiment.build import build_study
 from orchestrator.experiment.load import load_experiment
-from orchestrator.experiment.study import Study, build_study
+from orchestrator.experiment.study import Study
 
 
-def identity(data: AnyImageData | TextData, split: str) -> str:
+def identity(data: AnyImageData | TextData | TableData, split: str) -> str:
     return f"photos-100-{split}" if isinstance(data, PhotoData) else f"{data.name}-{split}"
 
 
@@ -100,7 +101,7 @@ def test_the_algorithms_version_and_the_data_change_every_id(
 
 
 def test_a_search_does_not_depend_on_the_test_split() -> None:
-    def without_test(data: AnyImageData | TextData, split: str) -> str:
+    def without_test(data: AnyImageData | TextData | TableData, split: str) -> str:
         return identity(data, split) if split != "test" else "gone"
 
     found = build_study(load_experiment("smoke", []), without_test, {})

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from gdas.errors import InputError
+from orchestrator.experiment.build import build_study
 from orchestrator.experiment.load import load_experiment
-from orchestrator.experiment.study import Study, build_study
+from orchestrator.experiment.study import Study
 from orchestrator.run.scheduler import Scheduler
 from orchestrator.store.job_folder import JobFolder
 from orchestrator.store.results import Record
@@ -19,21 +20,19 @@ from orchestrator.store.store import Store
 from orchestrator.tracking.tracker import Tracker
 from tests.e2e.driving import expected_points, points
 from tests.orchestrator.test_study import identity
+from tests.orchestrator.written import NO_DATA, plain_record
 
 
 def record(position: int, when: float) -> Record:
     metrics = {"train/loss": 1.0 / position}
-    return {
-        **{"position": position, "of": 9, "metrics": metrics, "details": {}, "started": when - 1},
-        **{"time": when, "seconds": 1.0, "host": "h", "pid": 1},
-    }
+    return plain_record(position, metrics=metrics, started=when - 1, time=when, seconds=1.0)
 
 
 def made(out: Path, *words: str) -> tuple[Study, Store, JobFolder, Tracker]:
     experiment = load_experiment("smoke", list(words))
     study, store = build_study(experiment, identity, {}), Store(out)
     store.write_study(study, {}, {})
-    folder = store.prepare(study.jobs[0], {})
+    folder = store.prepare(study.jobs[0], NO_DATA)
     return study, store, folder, Tracker(study, store, experiment)
 
 

@@ -8,7 +8,7 @@ import json
 import shutil
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from itertools import product
@@ -18,21 +18,27 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from gdas.bench201.config import Bench201SearchConfig
-from gdas.bench201.genotype import ACCURACIES, all_bench201_cells, bench201_from_string
+from gdas.bench201.genotype import (
+    ACCURACIES,
+    Accuracy,
+    all_bench201_cells,
+    bench201_from_json,
+    bench201_from_string,
+)
 from gdas.bench201.table import read_table
 from gdas.checkpoint import digest, newest
 from gdas.data.images import open_images
 from gdas.errors import InputError
-from gdas.genotype import bench201_from_json
 from orchestrator.compare import results
-from orchestrator.cost.estimate import estimated_seconds
+from orchestrator.cost.estimate import PROCESS, estimated_bytes, estimated_seconds
 from orchestrator.cost.plan import standing
-from orchestrator.cost.ram import PROCESS, estimated_bytes
+from orchestrator.experiment.build import build_study
 from orchestrator.experiment.config import Experiment
 from orchestrator.experiment.load import load_experiment
-from orchestrator.experiment.study import Study, build_study
+from orchestrator.experiment.study import Study
 from orchestrator.report.figures.truth import Row, distribution_figure, epochs_figure
 from orchestrator.report.report import write_report
 from orchestrator.report.statistics import uniform_p
@@ -44,16 +50,24 @@ from orchestrator.run.scheduler import Scheduler
 from orchestrator.store.data import data_sets, publish
 from orchestrator.store.failure import read_failure
 from orchestrator.store.job_folder import JobFolder
-from orchestrator.store.results import Distribution, LookupResult, SearchResult, StudyFile
+from orchestrator.store.results import (
+    Distribution,
+    LookupResult,
+    Result,
+    SearchResult,
+    StudyFile,
+)
 from orchestrator.store.storage import open_storage
 from orchestrator.store.store import Store
 from orchestrator.work.lookup import run_lookup, uniform_cells
 from orchestrator.work.search import run_search
 from tests.cloud import Server
+from tests.narrow import narrow, present
 from tests.orchestrator.contract import assert_is, assert_job_is
+from tests.orchestrator.written import NO_DATA
 
 YAML = Path(__file__).parent.parent / "e2e" / "bench201.yaml"
-COLUMN = "cifar10_test_200"
+COLUMN: Accuracy = "cifar10_test_200"
 
 
 def write_table(folder: Path, *, without: int = 0) -> Path:
@@ -91,9 +105,15 @@ class Ran:
     store: Store
     opened: dict[str, list[str]]
 
-    def results(self, kind: str, track: str) -> list[dict[str, Any]]:
-        jobs = [j for j in self.study if j.kind == kind and j.name.startswith(f"{track}-seed")]
-        return [result for job in jobs if (result := self.store.folder(job).result()) is not None]
+    def searches(self, track: str) -> list[SearchResult]:
+        """The results of a search, one a seed."""
+        folders = [self.store.folder(job) for job in self.study.searches(track)]
+        return [present(folder.result(SearchResult)) for folder in folders]
+
+    def lookups(self, track: str) -> list[LookupResult]:
+        """Those of its lookups."""
+        folders = [self.store.folder(job) for job in self.study.lookups_of(track)]
+        return [present(folder.result(LookupResult)) for folder in folders]
 
 
 OPENED: list[str] | None = None
@@ -110,7 +130,8 @@ sys.addaudithook(_opened)  # it cannot be removed, so it looks at OPENED
 @contextmanager
 def opened_files() -> Iterator[list[str]]:
     global OPENED
-    OPENED = found = []
+    found: list[str] = []
+    OPENED = found
     try:
         yield found
     finally:
@@ -141,7 +162,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Ran:
 TIMES = {"seconds", "best_of_seconds", "search_seconds"}
 
 
-def without_times(result: dict[str, Any]) -> dict[str, Any]:
+def without_times(result: Mapping[str, object]) -> dict[str, object]:
     """What a lookup's result must be however often it was begun."""
     return {key: value for key, value in result.items() if key not in TIMES}
 
@@ -198,7 +219,7 @@ def test_a_lookup_before_its_search_has_ended_is_refused(
 def test_every_cell_is_looked_up_as_the_table_has_it(ran: Ran, data: Path) -> None:
     table = read_table(data / "nasbench201" / "nasbench201.csv")
     for name in ran.experiment.searches:
-        searches, lookups = ran.results("search", name), ran.results("lookup", name)
+        searches, lookups = ran.searches(name), ran.lookups(name)
         for seed, (job, search, found) in enumerate(
             zip(ran.study.searches(name), searches, lookups, strict=True)
         ):
@@ -215,13 +236,13 @@ def test_every_cell_is_looked_up_as_the_table_has_it(ran: Ran, data: Path) -> No
             ]
             for cell, _, accuracy in found["scored"]:
                 assert accuracy == table.standing(bench201_from_string(cell), COLUMN).accuracy
-    uniform = [[r["uniform"]["cell"] for r in ran.results("lookup", n)] for n in ("gdas", "darts")]
+    uniform = [[r["uniform"]["cell"] for r in ran.lookups(n)] for n in ("gdas", "darts")]
     assert uniform[0] == uniform[1] and len(set(uniform[0])) == 2, "the seeds' own, in every search"
 
 
 def test_records_of_a_lookup_are_the_epochs_of_its_search(ran: Ran) -> None:
     lookup = ran.study.lookups_of("gdas")[0]
-    records, (result, _) = ran.store.folder(lookup).records(), ran.results("lookup", "gdas")
+    records, (result, _) = ran.store.folder(lookup).records(), ran.lookups("gdas")
     assert [(r["position"], r["of"]) for r in records] == [(1, 3), (2, 3), (3, 3)]
     accuracies = [epoch["accuracy"] for epoch in result["epochs"]]
     assert [r["metrics"]["derived/accuracy"] for r in records] == accuracies
@@ -238,9 +259,7 @@ def test_a_lookup_killed_before_its_result_is_done_again_to_the_same_figures(
     before, records = folder.result(), folder.records()
     (folder.path / "result.json").unlink()
     run_lookup(str(folder.path))
-    after = folder.result()
-    assert before is not None and after is not None
-    assert without_times(after) == without_times(before)
+    assert without_times(present(folder.result())) == without_times(present(before))
     assert [r["metrics"] for r in folder.records()] == [r["metrics"] for r in records]
 
 
@@ -281,13 +300,13 @@ def test_cells_are_scored_with_the_weights_that_the_search_left(ran: Ran, data: 
     from gdas.bench201.space import score_with_shared_weights
     from tests.gdas.tiny import CPU
 
-    search, lookup = ran.study.searches("gdas")[1], ran.results("lookup", "gdas")[1]
+    search, lookup = ran.study.searches("gdas")[1], ran.lookups("gdas")[1]
     config = ran.experiment.searches["gdas"].recipe
     assert isinstance(config, Bench201SearchConfig)
     config = dataclasses.replace(config, seed=1, valid_images=32)
     checkpoint, _ = newest(ran.store.folder(search).checkpoints)
     assert checkpoint is not None and checkpoint.position == 3
-    assert digest(checkpoint.state) == ran.results("search", "gdas")[1]["digest"]
+    assert digest(checkpoint.state) == ran.searches("gdas")[1]["digest"]
     images = open_images("digits", "train", data)
     cell, found, _ = next(s for s in lookup["scored"] if s[1] != 10.0)
     (score,) = score_with_shared_weights(
@@ -302,7 +321,7 @@ def test_the_report_says_where_every_seed_landed(ran: Ran) -> None:
     assert "The truth of NAS-Bench-201" in report
     rows = {line.split(" | ")[0].removeprefix("| "): line for line in report.splitlines()}
     for name, how in (("gdas", "hard draws, as GDAS"), ("darts", "softmax weights, as DARTS")):
-        lookups = ran.results("lookup", name)
+        lookups = ran.lookups(name)
         row = next(line for key, line in rows.items() if key.startswith(name) and how in key)
         assert ", ".join(f"{r['derived']['accuracy']:.2f}" for r in lookups) in row
         best = rows[f"{name}: best of 3 uniform cells by its shared weights"]
@@ -345,12 +364,12 @@ def test_a_search_that_is_no_better_is_called_so(ran: Ran, tmp_path: Path) -> No
         (store.out / "report").mkdir()
         for job in ran.study:
             if job.kind in ("search", "lookup"):
-                source, folder = ran.store.folder(job), store.prepare(job, {})
+                source, folder = ran.store.folder(job), store.prepare(job, NO_DATA)
                 folder.rewrite_records(source.records())
-                result = source.result()
-                assert result is not None
+                result: Result = present(source.result())
                 if job.kind == "lookup":
-                    result["derived"]["percentile"] = percentile
+                    result = looked_up = present(source.result(LookupResult))
+                    looked_up["derived"]["percentile"] = percentile
                     text = (source.path / "distribution.json").read_text()
                     (folder.path / "distribution.json").write_text(text)
                 folder.write_result(result)
@@ -365,18 +384,18 @@ def test_the_figures_put_every_seed_where_it_landed(
     """Dots at the accuracies, an arrow at the edge for one below it; held epochs shaded."""
     drawn: list[Figure] = []
     monkeypatch.setattr(Figure, "savefig", lambda figure, path, dpi: drawn.append(figure))
-    every = {"accuracies": [10.0, 80.0, 90.0, 94.0], "cells": [4, 16, 60, 20]}
+    every: Distribution = {"accuracies": [10.0, 80.0, 90.0, 94.0], "cells": [4, 16, 60, 20]}
     row = Row("mine", [10.0, 90.0, 94.0], "61, p = 0.2000")
     distribution_figure(tmp_path / "a.png", every, [row], COLUMN)
     top, rows = drawn[0].axes
-    marks = {str(line.get_marker()): list(line.get_xdata()) for line in rows.lines}
+    marks = {str(line.get_marker()): [*np.asarray(line.get_xdata())] for line in rows.lines}
     assert marks["o"] == [90.0, 94.0] and marks["<"] == [80.0] and marks["|"] == [90.0]
-    assert sum(bar.get_height() for bar in top.patches) == 100
+    assert sum(narrow(bar, Rectangle).get_height() for bar in top.patches) == 100
     assert {text.get_text() for text in rows.texts} == {"mean percentile, p", row.end}
 
     epochs_figure(tmp_path / "b.png", {"mine": [[20, 40], [40, 90]], "other": [[50]]}, {"mine": 1})
     panels = drawn[1].axes
-    lines = [[*map(float, line.get_ydata())] for line in panels[0].lines]
+    lines = [[*map(float, np.asarray(line.get_ydata()))] for line in panels[0].lines]
     assert [20, 40] in lines and [40, 90] in lines and [30, 65] in lines
     assert [len(panel.patches) for panel in panels] == [1, 0]
 

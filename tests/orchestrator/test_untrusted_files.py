@@ -12,15 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gdas.errors import InputError
+from orchestrator.experiment.build import build_study
 from orchestrator.experiment.config import Experiment
 from orchestrator.experiment.load import EXPERIMENTS, load_experiment
-from orchestrator.experiment.study import build_study
 from orchestrator.run.lease import lease
 from orchestrator.store.failure import read_failure
 from orchestrator.store.job_folder import JobFolder
+from orchestrator.store.results import Record
 from orchestrator.store.store import Store
 from tests.harm import files, harmed, no_code_runs, read_harmed, tries
 from tests.orchestrator.test_study import identity
+from tests.orchestrator.written import plain_record
 
 
 @pytest.fixture(scope="module")
@@ -93,23 +95,19 @@ def test_hostile_settings_are_refused_and_run_nothing(
 
 # The output folder
 
-RECORD = {
-    "position": 1,
-    "of": 2,
-    "metrics": {"train/loss": 0.5},
-    "details": {},
-    "started": 1.0,
-    "time": 2.0,
-    "seconds": 1.0,
-    "host": "h",
-    "pid": 1,
-}
+
+def trained_epoch(position: int) -> Record:
+    loss = {"train/loss": 0.5}
+    return plain_record(position, of=2, metrics=loss, started=1.0, time=2.0, seconds=1.0)
+
+
+RECORD = trained_epoch(1)
 
 
 def test_harmed_records_are_read_up_to_the_harm(folder: Path) -> None:
     job = JobFolder.open(folder / "job")
     job.path.mkdir()
-    records = [RECORD | {"position": position} for position in (1, 2, 3)]
+    records = [trained_epoch(position) for position in (1, 2, 3)]
     job.rewrite_records(records)
     path = job.path / "records.jsonl"
     whole = path.read_bytes()

@@ -20,19 +20,18 @@ from gdas.cnn.graph.tiles import (
     AVG_POOL,
     DIL_3,
     MAX_POOL,
-    OPERATIONS,
     SEP_3,
     SKIP,
     coordinates,
     depthwise_gradient_tile,
     depthwise_place,
     place_of_state,
+    place_of_weights,
     pointwise_place,
     pointwise_weight,
-    positive,
 )
 
-PLAIN = ["P", "Q", "H", "W", "H_IN", "W_IN", "T", "T_WIDE", "first", "node", "programs"]
+PLAIN = ["P", "Q", "H", "W", "H_IN", "W_IN", "T", "first", "node", "programs"]
 
 
 @triton.jit(do_not_specialize=PLAIN)
@@ -130,7 +129,7 @@ def pointwise_gradient(
     SLOT: tl.constexpr, WEIGHTS: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Through batch norm and pointwise convolution of a slot, into `between` (dense, an edge each).
+    """Through batch norm and pointwise convolution of a slot, into `between` (2 x E x P x C).
 
     Pools have no convolution: `between` gets the gradient before their norm. A strided skip has
     two: `inner` gets what belongs to the odd pixels. A program takes every `programs`-th tile and
@@ -142,7 +141,7 @@ def pointwise_gradient(
     source = tl.load(sources + edge)
     c = tl.arange(0, BLOCK_C)
     channel = c < C
-    weight = tl.load(offsets + edge * OPERATIONS + operation)
+    weight = place_of_weights(offsets, edge, operation)
     share = shares + ((SLOT * E + edge) * programs + program) * C * C
     at_share = share + c[:, None] * C + c[None, :]
     square = channel[:, None] & channel[None, :]
@@ -172,11 +171,10 @@ def pointwise_gradient(
                 out = before_norm(
                     inner, begin, step, raw, statistics, sums, 0, edge, pixel, mask, c, P, E, C
                 )
-            at = (edge * P + pixel)[:, None] * C + c[None, :]
+            at = ((SLOT * E + edge) * P + pixel)[:, None] * C + c[None, :]
             tl.store(between + at, tl.dot(out, matrix, input_precision=PRECISION), mask=mask)
             if WEIGHTS:
-                at = depth + ((SLOT * E + edge) * P + pixel)[:, None] * C + c[None, :]
-                value = tl.load(at, mask=mask, other=0.0).to(tl.float32)
+                value = tl.load(depth + at, mask=mask, other=0.0).to(tl.float32)
                 total += tl.dot(tl.trans(out), value, input_precision=PRECISION)
         if WEIGHTS:
             tl.store(at_share, total, mask=square)
@@ -195,7 +193,7 @@ def pointwise_gradient(
                     _, row, column = coordinates(pixel, H, W)
                     high = reach(row * stride, height) * reach(column * stride, width)
                     out = out / high.to(tl.float32)[:, None]
-                at = (edge * P + pixel)[:, None] * C + c[None, :]
+                at = ((E + edge) * P + pixel)[:, None] * C + c[None, :]
                 tl.store(between + at, out, mask=mask)
         if STRIDE == 2:
             if (operation == SKIP) & (source < 2):
@@ -213,7 +211,7 @@ def pointwise_gradient(
                     )  # fmt: skip
                     at = (edge * P + pixel)[:, None] * C + c[None, :]
                     even = tl.dot(out, top, input_precision=PRECISION)
-                    tl.store(between + at, even, mask=mask)
+                    tl.store(between + E * P * C + at, even, mask=mask)
                     odd = tl.dot(out, bottom, input_precision=PRECISION)
                     tl.store(inner + at, odd, mask=mask)
                     if WEIGHTS:
@@ -241,15 +239,12 @@ def reach(centre, size):
 
 @triton.jit(do_not_specialize=PLAIN)
 def inner_gradient(
-    raw, statistics, between, inner, partial, shares, operations, weights, offsets, first, P, H, W,
-    T, T_WIDE,
-    E: tl.constexpr, C: tl.constexpr, WEIGHTS: tl.constexpr, BLOCK_P: tl.constexpr,
-    BLOCK_C: tl.constexpr,
+    raw, statistics, between, inner, partial, operations, weights, offsets, first, P, H, W, T,
+    E: tl.constexpr, C: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """Through the second depthwise convolution of separable ones and its ReLU, into `inner`.
 
-    A tile also leaves the sums that the first batch norm's gradient needs. An edge has room for
-    T_WIDE shares of a weight's gradient, see `source_gradient`.
+    A tile also leaves the sums that the first batch norm's gradient needs.
     """
     tile = tl.program_id(0)
     edge = first + tl.program_id(1)
@@ -266,12 +261,11 @@ def inner_gradient(
         at = (edge * P + pixel)[:, None] * C + c[None, :]
         value = tl.load(raw + at, mask=mask, other=0.0).to(tl.float32)
         term = tl.where(mask, (value - mean[None, :]) * rstd[None, :], 0.0)
-        begin = tl.load(offsets + edge * OPERATIONS + operation)
+        begin = place_of_weights(offsets, edge, operation)
         weight = weights + depthwise_place(begin, operation, True, C)
         out = depthwise_gradient_tile(
-            between, edge * P, weight, shares + ((E + edge) * T_WIDE + tile) * 25 * C,
-            positive(term), operation, image, row, column, live, H, W, 1, 1, c, C, WEIGHTS,
-            BLOCK_P, BLOCK_C,
+            between, (E + edge) * P, weight, operation, image, row, column, live, H, W, 0, 1, c,
+            C, False, BLOCK_P, BLOCK_C,
         )  # fmt: skip
         out = tl.where(term > 0, out, 0.0)
         tl.store(inner + at, out, mask=mask)
@@ -282,46 +276,49 @@ def inner_gradient(
 
 @triton.jit
 def pool_gradient_tile(
-    gradient, taken, begin, operation, image, row, column, live, height, width, stride, c,
+    gradient, taken, begin, operation, image, row, column, live, height, width, half, c,
     C: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """A pool's gradient at a tile of inputs, from the outputs that read them (or took them)."""
     total = tl.zeros([BLOCK_P, BLOCK_C], tl.float32)
-    for tap in tl.static_range(9):
-        y = row - (tap // 3 - 1)
-        z = column - (tap % 3 - 1)
-        inside = live & (y >= 0) & (z >= 0) & (y % stride == 0) & (z % stride == 0)
-        y = y // stride
-        z = z // stride
-        inside = inside & (y < height) & (z < width)
-        mask = inside[:, None] & (c < C)[None, :]
-        at = (begin + (image * height + y) * width + z)[:, None] * C + c[None, :]
-        value = tl.load(gradient + at, mask=mask, other=0.0).to(tl.float32)
-        which = tl.load(taken + at, mask=mask, other=-1).to(tl.int32)
-        total += tl.where((operation == AVG_POOL) | (which == tap), value, 0.0)
+    for down in tl.static_range(3):
+        y = row - (down - 1)
+        in_rows = live & (y >= 0) & ((y & half) == 0)
+        y = y >> half
+        in_rows = in_rows & (y < height)
+        line = begin + (image * height + y) * width
+        for right in tl.static_range(3):
+            z = column - (right - 1)
+            inside = in_rows & (z >= 0) & ((z & half) == 0)
+            z = z >> half
+            mask = (inside & (z < width))[:, None] & (c < C)[None, :]
+            at = (line + z)[:, None] * C + c[None, :]
+            value = tl.load(gradient + at, mask=mask, other=0.0).to(tl.float32)
+            which = tl.load(taken + at, mask=mask, other=-1).to(tl.int32)
+            read = (operation == AVG_POOL) | (which == down * 3 + right)
+            total += tl.where(read, value, 0.0)
     return total
 
 
 @triton.jit(do_not_specialize=PLAIN)
 def source_gradient(
-    states, gradients, taken, between, inner, shares, operations, weights, offsets, sources,
-    first, node, P, Q, H, W, H_IN, W_IN, T_WIDE,
+    states, gradients, taken, between, inner, operations, weights, offsets, sources,
+    first, node, P, Q, H, W, H_IN, W_IN,
     E: tl.constexpr, C: tl.constexpr, NODES: tl.constexpr, STRIDE: tl.constexpr,
-    WEIGHTS: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+    BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """Add what the edges of a node send back to their sources; a tile of inputs and edge each.
-
-    T_WIDE is the number of tiles of the larger images, those that are read with the stride.
-    """
+    """Add what the edges of a node send back to their sources; a tile of inputs and edge each."""
     tile = tl.program_id(0)
     edge = first + tl.program_id(1)
     operation = tl.load(operations + edge)
     source = tl.load(sources + edge)
     large = source < 2
     pixels = tl.where(large, Q, P)
-    if (operation >= MAX_POOL) & (tile * BLOCK_P < pixels):
+    # The first that writes the gradient of an input; whoever comes later adds to it.
+    fresh = large & (node == NODES - 1)
+    if ((operation >= MAX_POOL) | fresh) & (tile * BLOCK_P < pixels):
         begin, step = place_of_state(source, Q, NODES)
-        stride = tl.where(large, STRIDE, 1)
+        half = tl.where(large, STRIDE - 1, 0)
         c = tl.arange(0, BLOCK_C)
         channel = c < C
         pixel = tile * BLOCK_P + tl.arange(0, BLOCK_P)
@@ -332,33 +329,31 @@ def source_gradient(
         x = tl.load(states + at, mask=mask, other=0.0).to(tl.float32)
         out = tl.zeros([BLOCK_P, BLOCK_C], tl.float32)
         if operation >= SEP_3:
-            slot = tl.where(operation >= DIL_3, 1, 0)
+            from_slot = tl.where(operation >= DIL_3, E, 0)
             dilation = tl.where(operation >= DIL_3, 2, 1)
-            weight = weights + tl.load(offsets + edge * OPERATIONS + operation)
+            weight = weights + place_of_weights(offsets, edge, operation)
             out = depthwise_gradient_tile(
-                between, edge * P, weight, shares + ((slot * E + edge) * T_WIDE + tile) * 25 * C,
-                positive(x), operation, image, row, column, live, H, W, stride, dilation, c,
-                C, WEIGHTS, BLOCK_P, BLOCK_C,
+                between, (from_slot + edge) * P, weight, operation, image, row, column, live, H, W,
+                half, dilation, c, C, STRIDE == 2, BLOCK_P, BLOCK_C,
             )  # fmt: skip
             out = tl.where(x > 0, out, 0.0)
         if (operation == MAX_POOL) | (operation == AVG_POOL):
             out = pool_gradient_tile(
-                between, taken, edge * P, operation, image, row, column, live, H, W, stride, c,
-                C, BLOCK_P, BLOCK_C,
+                between + E * P * C, taken, edge * P, operation, image, row, column, live, H, W,
+                half, c, C, BLOCK_P, BLOCK_C,
             )  # fmt: skip
         if operation == SKIP:
-            if stride == 1:
-                place, apart = place_of_state(node + 2, Q, NODES)
-                read = gradients + (place + pixel * apart)[:, None] * C + c[None, :]
-                out = tl.load(read, mask=mask, other=0.0).to(tl.float32)
+            if half == 0:
+                of_node, apart = place_of_state(node + 2, Q, NODES)
+                from_node = gradients + (of_node + pixel * apart)[:, None] * C + c[None, :]
+                out = tl.load(from_node, mask=mask, other=0.0).to(tl.float32)
             else:
-                half = ((edge * P + (image * H + row // 2) * W + column // 2)[:, None] * C) + c[
-                    None, :
-                ]
+                place = edge * P + (image * H + row // 2) * W + column // 2
+                read = place[:, None] * C + c[None, :]
                 even = (row % 2 == 0) & (column % 2 == 0)
                 odd = (row % 2 == 1) & (column % 2 == 1)
-                of_even = tl.load(between + half, mask=mask & even[:, None], other=0.0)
-                of_odd = tl.load(inner + half, mask=mask & odd[:, None], other=0.0)
+                of_even = tl.load(between + E * P * C + read, mask=mask & even[:, None], other=0.0)
+                of_odd = tl.load(inner + read, mask=mask & odd[:, None], other=0.0)
                 out = tl.where(x > 0, of_even.to(tl.float32) + of_odd.to(tl.float32), 0.0)
-        before = tl.load(gradients + at, mask=mask, other=0.0).to(tl.float32)
+        before = tl.load(gradients + at, mask=mask & (fresh == 0), other=0.0).to(tl.float32)
         tl.store(gradients + at, before + out, mask=mask)

@@ -17,15 +17,21 @@ import torch
 from torch import Tensor
 
 from gdas.cnn.cell import SearchCell
-from gdas.cnn.graph import backward, forward, shares
+from gdas.cnn.graph import backward, depthwise, forward, shares
 from gdas.cnn.graph.flat import FlatNorms, FlatWeights, flatten_norms
 
 TILE = 2048
 """Numbers of a tile: pixels times channels."""
 PROGRAMS = 256
 """Programs of an edge that leave a share of a pointwise weight's gradient each, at most."""
-OF_TAPS = {"num_warps": 8}
-"""For the kernels that read up to 25 inputs an output: fewer warps run out of registers."""
+ADDING = 32
+"""The same of a row of a depthwise kernel's gradient."""
+WARPS = 8
+"""Of the kernels that read up to 25 inputs an output."""
+REGISTERS = 128
+"""Most registers of a thread of theirs: with more, one program of 8 warps fills an H100's core."""
+OF_SHARES = 8192
+"""Numbers of tiles' shares that are added at once."""
 
 
 class Sizes(NamedTuple):
@@ -73,6 +79,13 @@ class GraphCell:
     precision: str
     dtype: torch.dtype = torch.float32
     tile: int = TILE
+    warps: int = WARPS
+    registers: int = REGISTERS
+
+    @property
+    def of_taps(self) -> dict[str, int]:
+        """How the kernels run that read up to 25 inputs an output."""
+        return {"num_warps": self.warps, "maxnreg": self.registers}
 
     @property
     def block_c(self) -> int:
@@ -84,7 +97,7 @@ class GraphCell:
 
     @property
     def block_t(self) -> int:
-        return max(16, 2048 // self.block_c)
+        return max(16, OF_SHARES // self.block_c)
 
     def sizes(self, x_BCHW: Tensor) -> Sizes:
         batch, _, h, w = x_BCHW.shape
@@ -98,6 +111,7 @@ def graph_cell(
     *,
     precision: str = "tf32x3",
     tile: int = TILE,
+    warps: int = WARPS,
 ) -> GraphCell:
     """Prepare a cell whose weights lie in `weights`; its running statistics move to one buffer.
 
@@ -122,6 +136,7 @@ def graph_cell(
         gate_gradients=torch.zeros(-(-len(sources) // 16) * 16, device=device),
         precision=precision,
         tile=tile,
+        warps=warps,
     )
 
 
@@ -146,11 +161,12 @@ class Kept:
 
 
 def run_forward(
-    cell: GraphCell, s0_BCHW: Tensor, s1_BCHW: Tensor, operations: Tensor
+    cell: GraphCell, s0_BCHW: Tensor, s1_BCHW: Tensor, operations: Tensor, *, weights: bool
 ) -> tuple[Tensor, Kept]:
     """The cell's output (channels-last), and what backward needs.
 
     Args:
+        weights: whether the weights will want a gradient.
         operations: int32, the drawn operation of every edge, on the device.
     """
     size = cell.sizes(s0_BCHW)
@@ -161,32 +177,33 @@ def run_forward(
     for i, s_BCHW in enumerate((s0_BCHW, s1_BCHW)):
         _image(states, i * q * c, size.batch, size.h_in, size.w_in, c).copy_(s_BCHW)
     raw = torch.empty(2 * e * p * c, device=device, dtype=dtype)
-    depth = torch.empty_like(raw)
+    depth = torch.empty_like(raw) if weights else raw  # never written
     taken = torch.empty(e * p * c, device=device, dtype=torch.int8)
     statistics = torch.empty(2 * e * 2 * c, device=device)
     partial = torch.empty(e * tiles * 2 * c, device=device)
     blocks = {"BLOCK_P": cell.block_p, "BLOCK_C": cell.block_c}
-    weights, norms = cell.weights.weights, cell.norms
+    values, norms = cell.weights.weights, cell.norms
+    kept = int(weights)
     first = 0
     for node in range(cell.nodes):
         # The edges from the state that is ready now: both inputs, then node after node.
         count = 2 * cell.nodes if node == 0 else cell.nodes - node
         forward.first_pass[(tiles, count)](
-            states, raw, depth, taken, partial, operations, weights, cell.offsets, cell.sources,
-            cell.by_source, first, p, q, size.h, size.w, size.h_in, size.w_in, tiles,
-            e, c, cell.nodes, cell.stride, **blocks, PRECISION=cell.precision, **OF_TAPS,
+            states, raw, depth, taken, partial, operations, values, cell.offsets, cell.sources,
+            cell.by_source, first, p, q, size.h, size.w, size.h_in, size.w_in, tiles, kept,
+            e, c, cell.nodes, cell.stride, **blocks, PRECISION=cell.precision, **cell.of_taps,
         )  # fmt: skip
         for second in (False, True):
             if second:
                 forward.second_pass[(tiles, count)](
-                    raw, depth, partial, statistics, operations, weights, cell.offsets,
-                    cell.by_source, first, p, size.h, size.w, tiles,
-                    e, c, **blocks, PRECISION=cell.precision, **OF_TAPS,
+                    raw, depth, partial, statistics, operations, values, cell.offsets,
+                    cell.by_source, first, p, size.h, size.w, tiles, kept,
+                    e, c, **blocks, PRECISION=cell.precision, **cell.of_taps,
                 )  # fmt: skip
             forward.batch_statistics[(count,)](
                 partial, statistics, norms.running, norms.counts, operations, cell.sources,
                 cell.by_source, first, p, tiles, norms.momentum, norms.epsilon,
-                e, c, cell.stride, second, **blocks, BLOCK_T=cell.block_t,
+                e, c, cell.stride, second, **blocks, BLOCK_T=cell.block_t, num_warps=8,
             )  # fmt: skip
         forward.node_sum[(tiles,)](
             states, raw, statistics, operations, cell.sources, node, _first_edge(node), node + 2,
@@ -209,17 +226,17 @@ def run_backward(
     c, e, p, q = cell.channels, cell.edges, size.p, size.q
     device = kept.states.device
     tiles, wide = -(-p // cell.block_p), -(-max(p, q) // cell.block_p)
-    programs = min(tiles, PROGRAMS)
+    programs, adding = min(tiles, PROGRAMS), min(tiles, ADDING)
     gradients = torch.empty_like(kept.states)
-    gradients[: 2 * q * c].zero_()
     nodes = _image(gradients, 2 * q * c, size.batch, size.h, size.w, cell.nodes * c)
     nodes.copy_(gradient_BCHW)
     sums = torch.empty_like(kept.statistics)
     partial = torch.empty(e * tiles * 2 * c, device=device)
-    between, inner = (torch.empty(e * p * c, device=device, dtype=cell.dtype) for _ in range(2))
+    between = torch.empty(2 * e * p * c, device=device, dtype=cell.dtype)
+    inner = torch.empty(e * p * c, device=device, dtype=cell.dtype)
     # Shares of weight gradients; nothing is written where the weights stand still.
     of_pointwise = torch.empty(2 * e * programs * c * c if weights else 1, device=device)
-    of_depthwise = torch.empty(2 * e * wide * 25 * c if weights else 1, device=device)
+    of_depthwise = torch.empty(2 * e * adding * 25 * c if weights else 1, device=device)
     flat = cell.weights
     shape = (p, q, size.h, size.w, size.h_in, size.w_in)
     kind = (e, c, cell.nodes, cell.stride)
@@ -233,7 +250,7 @@ def run_backward(
         for slot in (1, 0):
             backward.gradient_sums[(count,)](
                 partial, sums, cell.gate_gradients, kept.operations, first, tiles,
-                e, c, slot, cell.block_c, BLOCK_T=cell.block_t,
+                e, c, slot, cell.block_c, BLOCK_T=cell.block_t, num_warps=8,
             )  # fmt: skip
             backward.pointwise_gradient[(programs, count)](
                 kept.states, gradients, kept.raw, kept.depth, kept.statistics, sums, between, inner,
@@ -243,20 +260,23 @@ def run_backward(
             )  # fmt: skip
             if slot:
                 backward.inner_gradient[(tiles, count)](
-                    kept.raw, kept.statistics, between, inner, partial, of_depthwise,
-                    kept.operations, flat.weights, cell.offsets, first, p, size.h, size.w,
-                    tiles, wide, e, c, weights, **blocks, **OF_TAPS,
+                    kept.raw, kept.statistics, between, inner, partial, kept.operations,
+                    flat.weights, cell.offsets, first, p, size.h, size.w, tiles,
+                    e, c, **blocks, **cell.of_taps,
                 )  # fmt: skip
         backward.source_gradient[(wide, count)](
-            kept.states, gradients, kept.taken, between, inner, of_depthwise, kept.operations,
-            flat.weights, cell.offsets, cell.sources, first, node, *shape, wide,
-            *kind, weights, **blocks, **OF_TAPS,
+            kept.states, gradients, kept.taken, between, inner, kept.operations, flat.weights,
+            cell.offsets, cell.sources, first, node, *shape, *kind, **blocks, **cell.of_taps,
         )  # fmt: skip
     if weights:
+        depthwise.depthwise_weights[(adding, 2 * e, 5)](
+            kept.states, kept.raw, kept.statistics, between, of_depthwise, kept.operations,
+            cell.sources, *shape, tiles, adding, *kind, **blocks, **cell.of_taps,
+        )  # fmt: skip
         blocks_of_weights = -(-max(c, 25) * c // 128)
         shares.weight_gradients[(blocks_of_weights, e, 4)](
             of_pointwise, of_depthwise, flat.gradients, kept.operations, cell.offsets,
-            cell.sources, tiles, wide, programs, e, c, cell.stride, BLOCK=128, BLOCK_T=16,
+            cell.sources, programs, adding, e, c, cell.stride, BLOCK=128, BLOCK_T=16,
         )  # fmt: skip
     s0, s1 = (_image(gradients, i * q * c, size.batch, size.h_in, size.w_in, c) for i in range(2))
     return s0, s1
@@ -286,7 +306,7 @@ class _Cell(torch.autograd.Function):
         operations: Tensor,
         weights: bool,
     ) -> Tensor:
-        out_BCHW, kept = run_forward(cell, s0_BCHW, s1_BCHW, operations)
+        out_BCHW, kept = run_forward(cell, s0_BCHW, s1_BCHW, operations, weights=weights)
         ctx.cell, ctx.kept, ctx.weights = cell, kept, weights
         return out_BCHW
 

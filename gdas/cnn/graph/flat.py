@@ -1,6 +1,8 @@
 """All weights of a supernet in one buffer, and their gradients and momenta in two more like it.
 
-The supernet's parameters become views of the buffer: names, values and layouts stay as they are.
+The supernet's parameters become views of the buffer: names and values stay as they are. Layouts do
+too but for the operations' depthwise weights, which lie tap by tap, a row of C each, so that a
+kernel reads a tap's weights at once.
 So clipping and SGD are a few launches whatever was drawn, and a kernel finds the weights of a drawn
 operation by a number. The batch norms' statistics of an edge's operations are one buffer a cell.
 
@@ -16,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from gdas.cnn.cell import SearchCell
+from gdas.cnn.genotype import OPERATIONS
 from gdas.cnn.operations import FactorizedReduce, Pool
 from gdas.cnn.supernet import Supernet
-from gdas.genotype import OPERATIONS
 
 UNIT = 64
 """Numbers that have one owner: an operation's weights begin at a multiple of it."""
@@ -38,6 +40,7 @@ class FlatWeights:
         entries: for every parameter of the supernet, in order, its entry.
         momentum_of: for every parameter its view of `momenta`.
         gradient_of: for every parameter its view of `gradients`.
+        layouts: for every parameter the strides that it had.
     """
 
     weights: Tensor
@@ -50,6 +53,7 @@ class FlatWeights:
     entries: list[int]
     momentum_of: list[Tensor]
     gradient_of: list[Tensor]
+    layouts: list[tuple[int, ...]]
 
 
 def flatten_weights(supernet: Supernet) -> FlatWeights:
@@ -70,11 +74,13 @@ def flatten_weights(supernet: Supernet) -> FlatWeights:
     weights, gradients, momenta = (torch.zeros(length, device=device) for _ in range(3))
     owners = torch.zeros(length // UNIT, dtype=torch.int32)
     ordinary, ordinary_gradients, gradient_of, momentum_of = [], [], [], []
+    layouts = [tuple(p.stride()) for p in supernet.parameters()]
     for p in supernet.parameters():
         begin = place_of[id(p)]
         end = begin + p.numel()
         owners[begin // UNIT : -(-end // UNIT)] = entry_of[id(p)]
-        views = [_view(b, begin, p) for b in (weights, gradients, momenta)]
+        layout = _tap_by_tap(p) if entry_of[id(p)] and p.shape[1] == 1 else p.stride()
+        views = [b.as_strided(p.shape, layout, begin) for b in (weights, gradients, momenta)]
         with torch.no_grad():
             views[0].copy_(p)
         p.data = views[0]
@@ -102,6 +108,7 @@ def flatten_weights(supernet: Supernet) -> FlatWeights:
         entries,
         momentum_of,
         gradient_of,
+        layouts,
     )
 
 
@@ -127,8 +134,9 @@ def _segments(
     yield from found
 
 
-def _view(buffer: Tensor, begin: int, like: Tensor) -> Tensor:
-    return buffer.as_strided(like.shape, like.stride(), begin)
+def _tap_by_tap(weight_C1KK: Tensor) -> tuple[int, ...]:
+    channels, _, _, kernel = weight_C1KK.shape
+    return 1, channels, kernel * channels, channels
 
 
 @dataclass

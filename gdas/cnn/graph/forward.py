@@ -26,6 +26,7 @@ from gdas.cnn.graph.tiles import (
     depthwise_place,
     depthwise_tile,
     place_of_state,
+    place_of_weights,
     pointwise_place,
     pointwise_weight,
     positive,
@@ -33,7 +34,7 @@ from gdas.cnn.graph.tiles import (
 
 # Numbers that change from launch to launch must not give a kernel of their own where they are 1
 # or divisible by 16: the alignment of all addresses follows from C.
-PLAIN = ["P", "Q", "H", "W", "H_IN", "W_IN", "T", "first", "count", "node"]
+PLAIN = ["P", "Q", "H", "W", "H_IN", "W_IN", "T", "kept", "first", "count", "node"]
 
 
 @triton.jit
@@ -97,11 +98,16 @@ def halved_tile(
 @triton.jit(do_not_specialize=PLAIN)
 def first_pass(
     states, raw, depth, taken, partial, operations, weights, offsets, sources, edges,
-    first, P, Q, H, W, H_IN, W_IN, T,
+    first, P, Q, H, W, H_IN, W_IN, T, kept,
     E: tl.constexpr, C: tl.constexpr, NODES: tl.constexpr, STRIDE: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """The drawn operation's first pass on edges whose sources are ready; a tile and edge each."""
+    """The drawn operation's first pass on edges whose sources are ready; a tile and edge each.
+
+    Args:
+        kept: 1 if weights will want a gradient, for which `depth` keeps what the depthwise
+            convolution gives; else 0.
+    """
     tile = tl.program_id(0)
     edge = tl.load(edges + first + tl.program_id(1))
     operation = tl.load(operations + edge)
@@ -114,7 +120,7 @@ def first_pass(
     pixel = tile * BLOCK_P + tl.arange(0, BLOCK_P)
     live = pixel < P
     image, row, column = coordinates(pixel, H, W)
-    weight = tl.load(offsets + edge * OPERATIONS + operation)
+    weight = place_of_weights(offsets, edge, operation)
     last = (E + edge) * P  # of slot 1
     mask = live[:, None] & (c < C)[None, :]
     none = tl.zeros([BLOCK_C], tl.float32)
@@ -125,7 +131,8 @@ def first_pass(
             states, begin, step, none, none, weights + weight, operation, image, row, column, live,
             height, width, stride, dilation, c, C, False, BLOCK_P, BLOCK_C,
         )  # fmt: skip
-        tl.store(depth + (at + pixel)[:, None] * C + c[None, :], value, mask=mask)
+        if kept:
+            tl.store(depth + (at + pixel)[:, None] * C + c[None, :], value, mask=mask)
         place = pointwise_place(weight, operation, False, C)
         matrix = pointwise_weight(weights + place, c, C, 0, C)
         out = tl.dot(value, tl.trans(matrix), input_precision=PRECISION)
@@ -153,7 +160,7 @@ def first_pass(
 
 @triton.jit(do_not_specialize=PLAIN)
 def second_pass(
-    raw, depth, partial, statistics, operations, weights, offsets, edges, first, P, H, W, T,
+    raw, depth, partial, statistics, operations, weights, offsets, edges, first, P, H, W, T, kept,
     E: tl.constexpr, C: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -168,7 +175,7 @@ def second_pass(
         image, row, column = coordinates(pixel, H, W)
         mean = tl.load(statistics + edge * 2 * C + c, mask=c < C, other=0.0)
         rstd = tl.load(statistics + edge * 2 * C + C + c, mask=c < C, other=0.0)
-        begin = tl.load(offsets + edge * OPERATIONS + operation)
+        begin = place_of_weights(offsets, edge, operation)
         weight = depthwise_place(begin, operation, True, C)
         value = depthwise_tile(
             raw, edge * P, 1, mean, rstd, weights + weight, operation, image, row, column, live,
@@ -176,7 +183,8 @@ def second_pass(
         )  # fmt: skip
         last = (E + edge) * P
         mask = live[:, None] & (c < C)[None, :]
-        tl.store(depth + (last + pixel)[:, None] * C + c[None, :], value, mask=mask)
+        if kept:
+            tl.store(depth + (last + pixel)[:, None] * C + c[None, :], value, mask=mask)
         matrix = pointwise_weight(weights + pointwise_place(begin, operation, True, C), c, C, 0, C)
         out = tl.dot(value, tl.trans(matrix), input_precision=PRECISION)
         keep_raw(raw, partial, out, pixel, tile, last, edge, c, P, T, C, BLOCK_P)
@@ -192,7 +200,7 @@ def batch_statistics(
     """Mean and 1 / deviation of an edge's raw output from its tiles' shares; running statistics.
 
     The variance comes from the tiles' squared deviations about their own means and the spread of
-    those means: no difference of two large numbers.
+    those means.
     """
     edge = tl.load(edges + first + tl.program_id(0))
     operation = tl.load(operations + edge)
@@ -209,24 +217,24 @@ def batch_statistics(
         channel = c < C
         sums = tl.zeros([BLOCK_C], tl.float32)
         squares = tl.zeros([BLOCK_C], tl.float32)
+        # The means' distances from the first of them: no difference of two large numbers.
+        about = tl.load(partial + edge * T * 2 * C + c, mask=channel, other=0.0)
         for begin in range(0, T, BLOCK_T):
             tile = begin + tl.arange(0, BLOCK_T)
             mask = (tile < T)[:, None] & channel[None, :]
             at = partial + (edge * T + tile)[:, None] * 2 * C + c[None, :]
             pixels = tl.minimum(P - tile * BLOCK_P, BLOCK_P).to(tl.float32)
-            sums += tl.sum(tl.load(at, mask=mask, other=0.0) * pixels[:, None], axis=0)
-            squares += tl.sum(tl.load(at + C, mask=mask, other=0.0), axis=0)
-        mean = sums / P
-        for begin in range(0, T, BLOCK_T):
-            tile = begin + tl.arange(0, BLOCK_T)
-            mask = (tile < T)[:, None] & channel[None, :]
-            at = partial + (edge * T + tile)[:, None] * 2 * C + c[None, :]
-            pixels = tl.minimum(P - tile * BLOCK_P, BLOCK_P).to(tl.float32)
-            off = tl.where(mask, tl.load(at, mask=mask, other=0.0) - mean[None, :], 0.0)
-            squares += tl.sum(off * off * pixels[:, None], axis=0)
-        kept = statistics + (slot * E + edge) * 2 * C
-        tl.store(kept + c, mean, mask=channel)
-        tl.store(kept + C + c, 1.0 / tl.sqrt_rn(squares / P + epsilon), mask=channel)
+            off = tl.where(mask, tl.load(at, mask=mask, other=0.0) - about[None, :], 0.0)
+            weighted = off * pixels[:, None]
+            sums += tl.sum(weighted, axis=0)
+            within = tl.load(at + C, mask=mask, other=0.0)
+            squares += tl.sum(within + weighted * off, axis=0)
+        off_mean = sums / P
+        mean = about + off_mean
+        squares = positive(squares - sums * off_mean)
+        to = statistics + (slot * E + edge) * 2 * C
+        tl.store(to + c, mean, mask=channel)
+        tl.store(to + C + c, 1.0 / tl.sqrt_rn(squares / P + epsilon), mask=channel)
         norm = (edge * OPERATIONS + operation) * 2 + slot
         old = running + norm * 2 * C
         old_mean = tl.load(old + c, mask=channel, other=0.0)

@@ -9,6 +9,7 @@ import torch
 
 from gdas.checkpoint import Segment, State
 from gdas.cnn.config import SearchConfig
+from gdas.cnn.genotype import OPERATIONS
 from gdas.cnn.space import ImageSpace
 from gdas.data.settings import ImageData
 from gdas.data.source import ImageSource
@@ -20,15 +21,33 @@ from gdas.schedule import cosine, temperature
 WIDEST = 64
 """Most initial channels: the last cells have four times as many, and a tile holds them all."""
 
+KERNELS = (
+    "none",
+    "max_pool_3x3",
+    "avg_pool_3x3",
+    "skip_connect",
+    "sep_conv_3x3",
+    "sep_conv_5x5",
+    "dil_conv_3x3",
+    "dil_conv_5x5",
+)
+"""The operations that the kernels have branches for, by the numbers in gdas.cnn.graph.tiles."""
 
-def covered(config: AnySearchConfig, device: torch.device) -> str | None:
-    """Why a search cannot run as graphs, in words; None if it can."""
+
+def covered(
+    config: AnySearchConfig, device: torch.device, *, elsewhere: bool = False
+) -> str | None:
+    """Why a search cannot run as graphs, in words; None if it can.
+
+    Args:
+        elsewhere: it will run on another machine, which may have what is not installed here.
+    """
     if not isinstance(config, SearchConfig) or not isinstance(config.data, ImageData):
         return "only searches of image cells on arrays of images are covered"
     s, n, a = config.sampler, config.network, config.alpha
     reasons = {
         "device: graphs need a CUDA device": device.type != "cuda",
-        "triton is not installed": find_spec("triton") is None,
+        "triton is not installed": not elsewhere and find_spec("triton") is None,
         f"sampler.relaxation={s.relaxation}: only hard": s.relaxation != "hard",
         "sampler.acceleration=false: all operations run": not s.acceleration,
         "sampler.scope=data_sample: every image draws": s.scope == "data_sample",
@@ -38,6 +57,7 @@ def covered(config: AnySearchConfig, device: torch.device) -> str | None:
         "network.bias_without_affine=true": n.bias_without_affine,
         f"network.channels={n.channels}: at most {WIDEST // 2}": n.channels > WIDEST // 2,
         f"precision={config.precision}: only float32": config.precision != "float32",
+        f"OPERATIONS: only {', '.join(KERNELS)}": OPERATIONS != KERNELS,
         "channels_last=false": not config.channels_last,
         "compile=true": config.compile,
     }
@@ -66,12 +86,36 @@ def search_on_card(
         InputError: the settings or the device are not covered.
         FloatingPointError: a loss or a logit is not finite; names the epoch.
     """
-    from gdas.cnn.graph.step import GraphSteps  # here, because Triton may be missing
-
     reason = covered(config, device)
     if reason is not None:
-        raise InputError(f"this search cannot run as CUDA graphs: {reason}")
-    space = ImageSpace(config, images, device)
+        raise refusal(reason)
+    yield from search_by_graphs(
+        config, ImageSpace(config, images, device), checkpoint=checkpoint, precision=precision
+    )
+
+
+def refusal(reason: str) -> InputError:
+    """The error of a search that is not `covered`."""
+    return InputError(f"execution=graph: this search cannot run as CUDA graphs: {reason}")
+
+
+def search_by_graphs(
+    config: SearchConfig,
+    space: ImageSpace,
+    *,
+    checkpoint: State | None = None,
+    precision: str = "tf32x3",
+) -> Iterator[Segment]:
+    """`search_on_card` on a space that is there already.
+
+    Raises:
+        InputError, FloatingPointError: as search_on_card.
+    """
+    reason = covered(config, space.device)
+    if reason is not None:
+        raise refusal(reason)
+    from gdas.cnn.graph.step import GraphSteps  # here, because Triton may be missing
+
     steps = GraphSteps(config, space, precision=precision)
     if checkpoint is not None:
         steps.load(checkpoint)

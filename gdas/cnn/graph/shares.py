@@ -1,8 +1,8 @@
-"""The kernel that adds what the programs of gdas.cnn.graph.backward left of weight gradients.
+"""The kernel that adds the shares of weight gradients which the backward kernels leave.
 
 A weight's shares are added in a fixed order, so that results are equal bit for bit from run to run.
 
-Names: C channels, E edges, T tiles of outputs, T_WIDE tiles of the larger images of a strided cell.
+Names: C channels, E edges.
 """
 
 from __future__ import annotations
@@ -10,18 +10,19 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from gdas.cnn.graph.tiles import DIL_3, OPERATIONS, SEP_3, SKIP, kernel_area
+from gdas.cnn.graph.tiles import DIL_3, SEP_3, SKIP, kernel_area, place_of_weights
 
 
-@triton.jit(do_not_specialize=["T", "T_WIDE", "programs"])
+@triton.jit(do_not_specialize=["programs", "adding"])
 def weight_gradients(
-    pointwise, depthwise, gradients, operations, offsets, sources, T, T_WIDE, programs,
+    pointwise, depthwise, gradients, operations, offsets, sources, programs, adding,
     E: tl.constexpr, C: tl.constexpr, STRIDE: tl.constexpr, BLOCK: tl.constexpr,
     BLOCK_T: tl.constexpr,
 ):  # fmt: skip
     """Add the shares of an edge's weight gradients; a slot's pointwise or depthwise weight each.
 
-    Depthwise shares of sources of the larger images are T_WIDE tiles, others T.
+    Args:
+        programs, adding: shares of a pointwise and of a depthwise weight.
     """
     part = tl.program_id(2)  # slot * 2 + (1 for depthwise)
     slot = part // 2
@@ -32,7 +33,7 @@ def weight_gradients(
     dilated = operation >= DIL_3
     reduced = (STRIDE == 2) & (operation == SKIP) & (source < 2)
     element = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    begin = tl.load(offsets + edge * OPERATIONS + operation)
+    begin = place_of_weights(offsets, edge, operation)
     area = kernel_area(operation)
     second = tl.where(separable & (slot == 1), area * C + C * C, 0)
     if part % 2 == 0:
@@ -43,15 +44,11 @@ def weight_gradients(
             tl.store(to + element, total, mask=element < C * C)
     else:
         if separable | (dilated & (slot == 1)):
-            wide = (source < 2) & ((slot == 0) | dilated)
-            count = tl.where(wide, T_WIDE, T)
-            shares = depthwise + (slot * E + edge) * T_WIDE * 25 * C
+            shares = depthwise + (slot * E + edge) * adding * 25 * C
             inside = element < area * C
             if tl.program_id(0) * BLOCK < area * C:
-                total = sum_of_shares(shares, element, 25 * C, count, BLOCK, BLOCK_T)
-                # The shares are tap by tap, the weight channel by channel.
-                to = gradients + begin + second + (element % C) * area + element // C
-                tl.store(to, total, mask=inside)
+                total = sum_of_shares(shares, element, 25 * C, adding, BLOCK, BLOCK_T)
+                tl.store(gradients + begin + second + element, total, mask=inside)
 
 
 @triton.jit

@@ -17,10 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gdas.checkpoint import State
-from gdas.cnn.cell import SearchCell
+from gdas.cnn.cell import FixedReductionCell, SearchCell
 from gdas.cnn.config import SearchConfig
+from gdas.cnn.genotype import OPERATIONS
 from gdas.cnn.graph import update
-from gdas.cnn.graph.cell import TILE, GraphCell, apply_cell, graph_cell
+from gdas.cnn.graph.cell import TILE, WARPS, GraphCell, apply_cell, graph_cell
+from gdas.cnn.graph.fixed import fixed_cell
 from gdas.cnn.graph.flat import UNIT, flatten_weights
 from gdas.cnn.graph.logits import adam, corrections, device_logits, draw, relaxed_gradient
 from gdas.cnn.graph.tables import TURNS, Table, Turn, draw_table
@@ -28,7 +30,6 @@ from gdas.cnn.norm import BatchNorm
 from gdas.cnn.space import ImageSpace
 from gdas.data.arrow import Images
 from gdas.data.settings import ImageData
-from gdas.genotype import OPERATIONS
 from gdas.metrics import EpochSums
 from gdas.search import SearchSteps
 
@@ -41,7 +42,7 @@ class GraphSteps:
 
     Args:
         precision: of the cells' matrix products, see GraphCell.
-        tile: numbers of a tile of the cells' kernels.
+        tile, warps: of the cells' kernels, see gdas.cnn.graph.cell.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class GraphSteps:
         *,
         precision: str = "tf32x3",
         tile: int = TILE,
+        warps: int = WARPS,
     ) -> None:
         self.config = config
         self.space = space
@@ -62,7 +64,7 @@ class GraphSteps:
             if isinstance(module, BatchNorm):
                 module.counts_on_host = False
         self.cells: dict[int, GraphCell] = {
-            i: graph_cell(cell, i, self.flat, precision=precision, tile=tile)
+            i: graph_cell(cell, i, self.flat, precision=precision, tile=tile, warps=warps)
             for i, cell in enumerate(self.supernet.cells)
             if isinstance(cell, SearchCell)
         }
@@ -231,9 +233,10 @@ class GraphSteps:
         for i, cell in enumerate(net.cells):
             if i:
                 s0_BCHW, s1_BCHW = s1_BCHW, F.relu(out_BCHW)
-            if not isinstance(cell, SearchCell):
-                out_BCHW = cell(s0_BCHW, s1_BCHW, None)
+            if isinstance(cell, FixedReductionCell):
+                out_BCHW = fixed_cell(cell, s0_BCHW, s1_BCHW)
                 continue
+            assert isinstance(cell, SearchCell)
             place = list(self.cells).index(i)
             c0_BCHW, c1_BCHW = cell.preprocess(s0_BCHW, s1_BCHW)
             gates, operations = self.gates[place], self.operations_N[place]
@@ -313,12 +316,16 @@ class GraphSteps:
             entry = self.flat.entries[i]
             p.grad = self.flat.gradient_of[i] if moved[entry] else None
             if stepped[entry] and momentum:
-                kept = self.flat.momentum_of[i].clone()
+                kept = _copy(self.flat.momentum_of[i], self.flat.layouts[i])
                 run.weight_optimizer.state[p] = {"momentum_buffer": kept}
         self._logits_to_run(held=held)
         state = run.state()
         # Copies without the rest of the buffers that they are parts of.
-        state["weights"] = {name: t.clone() for name, t in state["weights"].items()}
+        names = [name for name, _ in self.supernet.named_parameters()]
+        layout_of = dict(zip(names, self.flat.layouts, strict=True))
+        state["weights"] = {
+            name: _copy(t, layout_of.get(name, t.stride())) for name, t in state["weights"].items()
+        }
         return state
 
     def _logits_to_run(self, *, held: bool) -> None:
@@ -367,6 +374,10 @@ class GraphSteps:
 def operations_of(steps: GraphSteps) -> list[list[str]]:
     """The names of what was drawn last, for every searched cell."""
     return [[OPERATIONS[k] for k in row[: steps.edges]] for row in steps.operations_N.tolist()]
+
+
+def _copy(t: Tensor, layout: tuple[int, ...]) -> Tensor:
+    return torch.empty_strided(t.shape, layout, dtype=t.dtype, device=t.device).copy_(t)
 
 
 @contextmanager

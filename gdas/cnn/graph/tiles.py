@@ -12,7 +12,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-# The operations by their place in gdas.genotype.OPERATIONS, which a test compares.
+# The operations by their place in gdas.cnn.genotype.OPERATIONS, which a test compares.
 MAX_POOL: tl.constexpr = tl.constexpr(1)
 AVG_POOL: tl.constexpr = tl.constexpr(2)
 SKIP: tl.constexpr = tl.constexpr(3)
@@ -42,6 +42,12 @@ def place_of_state(source, Q, NODES: tl.constexpr):
 
 
 @triton.jit
+def place_of_weights(offsets, edge, operation):
+    """Where an operation's weights begin: at a multiple of gdas.cnn.graph.flat.UNIT numbers."""
+    return tl.multiple_of(tl.load(offsets + edge * OPERATIONS + operation), 16)
+
+
+@triton.jit
 def kernel_area(operation):
     """Weights of one channel of the operation's depthwise kernel."""
     return tl.where((operation == SEP_5) | (operation == DIL_5), 25, 9)
@@ -49,7 +55,7 @@ def kernel_area(operation):
 
 @triton.jit
 def depthwise_place(begin, operation, SECOND: tl.constexpr, C: tl.constexpr):
-    """Where a pass's depthwise weight (C x kernel x kernel) begins.
+    """Where a pass's depthwise weight (kernel x kernel x C) begins.
 
     An operation's weights follow each other: depthwise, pointwise, and the same of a second pass.
     """
@@ -79,20 +85,28 @@ def taps_of_output(
     C: tl.constexpr, KERNEL: tl.constexpr, NORMALISE: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """Depthwise convolution of relu(x), or of relu of the normalised x, at a tile of outputs."""
+    """Depthwise convolution of relu(x), or of relu of the normalised x, at a tile of outputs.
+
+    All that depends on the pixel is worked out once: a tap moves the address by a number.
+    """
     total = tl.zeros([BLOCK_P, BLOCK_C], tl.float32)
     channel = c < C
-    for tap in tl.static_range(KERNEL * KERNEL):
-        y = row * stride + (tap // KERNEL - KERNEL // 2) * dilation
-        z = column * stride + (tap % KERNEL - KERNEL // 2) * dilation
-        inside = live & (y >= 0) & (y < height) & (z >= 0) & (z < width)
-        at = begin + ((image * height + y) * width + z) * step
-        mask = inside[:, None] & channel[None, :]
-        value = tl.load(x + at[:, None] * C + c[None, :], mask=mask, other=0.0).to(tl.float32)
-        if NORMALISE:
-            value = tl.where(mask, (value - mean[None, :]) * rstd[None, :], 0.0)
-        of_tap = tl.load(weight + c * (KERNEL * KERNEL) + tap, mask=channel, other=0.0)
-        total += positive(value) * of_tap[None, :]
+    top = row * stride
+    left = column * stride
+    middle = (begin + ((image * height + top) * width + left) * step)[:, None] * C + c[None, :]
+    for down in tl.static_range(KERNEL):
+        y = (down - KERNEL // 2) * dilation
+        in_rows = live & (top + y >= 0) & (top + y < height)
+        for right in tl.static_range(KERNEL):
+            z = (right - KERNEL // 2) * dilation
+            inside = in_rows & (left + z >= 0) & (left + z < width)
+            mask = inside[:, None] & channel[None, :]
+            away = (y * width + z) * step * C
+            value = tl.load(x + away + middle, mask=mask, other=0.0).to(tl.float32)
+            if NORMALISE:
+                value = tl.where(mask, (value - mean[None, :]) * rstd[None, :], 0.0)
+            of_tap = tl.load(weight + (down * KERNEL + right) * C + c, mask=channel, other=0.0)
+            total += positive(value) * of_tap[None, :]
     return total
 
 
@@ -119,55 +133,65 @@ def depthwise_tile(
 
 @triton.jit
 def taps_of_input(
-    gradient, begin, weight, weight_gradient, active, image, row, column, live, height, width,
-    stride, dilation, c,
-    C: tl.constexpr, KERNEL: tl.constexpr, WEIGHTS: tl.constexpr,
+    gradient, begin, weight, image, row, column, live, height, width,
+    half, dilation, c,
+    C: tl.constexpr, KERNEL: tl.constexpr, STRIDED: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """A depthwise convolution's gradient at a tile of inputs, from the outputs that read them.
 
     Args:
         gradient: of the outputs, dense, `height` x `width`.
-        weight_gradient: where this tile's share of it goes, tap by tap, a row of C each.
-        active: the tile of inputs after their ReLU.
+        half: 1 if the stride is 2, which it can only be if STRIDED, else 0.
     """
     total = tl.zeros([BLOCK_P, BLOCK_C], tl.float32)
     channel = c < C
-    for tap in tl.static_range(KERNEL * KERNEL):
-        y = row - (tap // KERNEL - KERNEL // 2) * dilation
-        z = column - (tap % KERNEL - KERNEL // 2) * dilation
-        inside = live & (y >= 0) & (z >= 0) & (y % stride == 0) & (z % stride == 0)
-        y = y // stride
-        z = z // stride
-        inside = inside & (y < height) & (z < width)
-        at = begin + (image * height + y) * width + z
-        mask = inside[:, None] & channel[None, :]
-        value = tl.load(gradient + at[:, None] * C + c[None, :], mask=mask, other=0.0)
-        value = value.to(tl.float32)
-        of_tap = tl.load(weight + c * (KERNEL * KERNEL) + tap, mask=channel, other=0.0)
-        total += value * of_tap[None, :]
-        if WEIGHTS:
-            tl.store(weight_gradient + tap * C + c, tl.sum(value * active, axis=0), mask=channel)
+    middle = (begin + (image * height + row) * width + column)[:, None] * C + c[None, :]
+    for down in tl.static_range(KERNEL):
+        y = row - (down - KERNEL // 2) * dilation
+        in_rows = live & (y >= 0)
+        if STRIDED:
+            in_rows = in_rows & ((y & half) == 0)
+            y = y >> half
+        in_rows = in_rows & (y < height)
+        line = begin + (image * height + y) * width
+        for right in tl.static_range(KERNEL):
+            z = column - (right - KERNEL // 2) * dilation
+            inside = in_rows & (z >= 0)
+            if STRIDED:
+                inside = inside & ((z & half) == 0)
+                z = z >> half
+            inside = inside & (z < width)
+            mask = inside[:, None] & channel[None, :]
+            tap = down * KERNEL + right
+            if STRIDED:
+                at = (line + z)[:, None] * C + c[None, :]
+                value = tl.load(gradient + at, mask=mask, other=0.0).to(tl.float32)
+            else:
+                away = ((KERNEL // 2 - down) * width + KERNEL // 2 - right) * dilation * C
+                value = tl.load(gradient + away + middle, mask=mask, other=0.0).to(tl.float32)
+            of_tap = tl.load(weight + tap * C + c, mask=channel, other=0.0)
+            total += value * of_tap[None, :]
     return total
 
 
 @triton.jit
 def depthwise_gradient_tile(
-    gradient, begin, weight, weight_gradient, active, operation, image, row, column, live, height,
-    width, stride, dilation, c,
-    C: tl.constexpr, WEIGHTS: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+    gradient, begin, weight, operation, image, row, column, live, height, width, half, dilation, c,
+    C: tl.constexpr, STRIDED: tl.constexpr, BLOCK_P: tl.constexpr,
+    BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """`taps_of_input` with the drawn operation's kernel size."""
     total = tl.zeros([BLOCK_P, BLOCK_C], tl.float32)
     if kernel_area(operation) == 25:
         total = taps_of_input(
-            gradient, begin, weight, weight_gradient, active, image, row, column, live, height,
-            width, stride, dilation, c, C, 5, WEIGHTS, BLOCK_P, BLOCK_C,
+            gradient, begin, weight, image, row, column, live, height,
+            width, half, dilation, c, C, 5, STRIDED, BLOCK_P, BLOCK_C,
         )  # fmt: skip
     else:
         total = taps_of_input(
-            gradient, begin, weight, weight_gradient, active, image, row, column, live, height,
-            width, stride, dilation, c, C, 3, WEIGHTS, BLOCK_P, BLOCK_C,
+            gradient, begin, weight, image, row, column, live, height,
+            width, half, dilation, c, C, 3, STRIDED, BLOCK_P, BLOCK_C,
         )  # fmt: skip
     return total
 

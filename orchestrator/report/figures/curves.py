@@ -1,7 +1,8 @@
-"""The report's figures: cells and curves."""
+"""The report's figures of cells and curves."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -14,20 +15,23 @@ from orchestrator.store.results import GenotypeJson, Record
 
 COLOURS = ("#0969da", "#bc4c00", "#1a7f37", "#8250df", "#cf222e", "#57606a", "#bf8700", "#0550ae")
 MOST_NAMED = 2 * len(COLOURS)
-"""Lines that a legend can name; of more, only how they lie is to be seen."""
+"""How many lines a legend can name; if there are more, there is no legend."""
 
 
 def draw(genotype: GenotypeJson, path: Path) -> None:
-    """Draw a cell of any kind to a PNG or SVG file."""
+    """Draw a cell of any space to a PNG or SVG file."""
     gdas.drawing.draw.draw(any_from_json(genotype), path)
 
 
-def curves(path: Path, histories: dict[str, list[Record]], panels: list[tuple[str, str]]) -> None:
-    """A panel a metric, a line a history, over the epochs.
+def curves(
+    path: Path, histories: dict[str, list[Record]], panels: Sequence[tuple[str, str]]
+) -> None:
+    """Draw one panel per metric and one line per history, over the epochs.
 
     Args:
-        histories: label to records.
-        panels: (metric, title).
+        path: PNG or SVG file.
+        histories: records, by the line's label.
+        panels: (metric, title) of every panel.
     """
     figure = Figure(figsize=(4.2 * len(panels), 3.2))
     FigureCanvasAgg(figure)

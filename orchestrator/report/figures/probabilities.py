@@ -1,7 +1,8 @@
-"""Every edge's probabilities over a search, as heat maps: what the logits came to think, and when.
+"""Heat maps of every edge's probabilities over a search: what the logits favour, and when.
 
-A panel an edge, nodes down and sources across; in it a row an operation and a column an epoch. The
-edges that the derived cell keeps are titled with their operation.
+There is one panel per edge, with nodes from top to bottom and sources from left to right. In a
+panel, a row is an operation and a column an epoch. The titles of edges that the derived cell keeps
+name the operation.
 """
 
 from __future__ import annotations
@@ -16,19 +17,14 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from gdas.genotype import (
-    EDGES_PER_NODE,
-    OPERATIONS,
-    RECURRENT_OPERATIONS,
-    Genotype,
-    RecurrentGenotype,
-    any_from_json,
-)
+from gdas.cnn.genotype import EDGES_PER_NODE, OPERATIONS, Genotype
+from gdas.genotype import any_from_json
+from gdas.rnn.genotype import RECURRENT_OPERATIONS, RecurrentGenotype
 from orchestrator.store.results import Record
 
 WIDTH, GAP = 1.0, (0.22, 0.22)
 LEFT, RIGHT, BOTTOM = 0.85, 0.75, 0.5
-"""In inches. The places are computed here: matplotlib's own layouts take seconds for 36 panels."""
+"""In inches. The layout is computed here, since matplotlib's own takes seconds for 36 panels."""
 
 KEPT, INK, FAINT = "#0550ae", "#1f2328", "#8c959f"
 
@@ -46,7 +42,7 @@ def probabilities(logits_EK: Sequence[Sequence[float]]) -> list[list[float]]:
 
 
 def edge_panels(kind: str, edges: int) -> list[Panel]:
-    """(node, source) of every edge in the order of the logits."""
+    """The (node, source) of every edge, in the order of the logits."""
     inputs = 1 if kind == "recurrent" else 2
     panels: list[Panel] = []
     node = 0
@@ -76,7 +72,7 @@ def probability_figure(path: Path, records: Sequence[Record], kind: str) -> bool
     """Draw one cell type's probabilities over the epochs, to a PNG or SVG file.
 
     Returns:
-        whether there was anything to draw.
+        Whether there was anything to draw.
     """
     found = [r for r in records if kind in r.get("details", {}).get("logits", {})]
     if not found:
@@ -87,13 +83,13 @@ def probability_figure(path: Path, records: Sequence[Record], kind: str) -> bool
     names = RECURRENT_OPERATIONS if kind == "recurrent" else OPERATIONS
     nodes, across = panels[-1][0] + 1, panels[-1][1] + 1
     kept = kept_edges(found[-1], kind)
-    size = WIDTH, 0.12 * operations  # of a panel
+    size = WIDTH, 0.12 * operations  # a panel's
     width = LEFT + across * (size[0] + GAP[0]) + RIGHT
     height = BOTTOM + nodes * (size[1] + GAP[1])
     figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
     seen = [p for epoch in history for row in epoch for p in row]
-    # White is uniform, however little or much the search has moved from it.
+    # White is the uniform probability, however far the search has moved from it.
     uniform = 1 / operations
     scale = TwoSlopeNorm(uniform, min(*seen, uniform - 1e-4), max(*seen, uniform + 1e-4))
     extent = (found[0]["position"] - 0.5, found[-1]["position"] + 0.5, operations - 0.5, -0.5)
@@ -126,7 +122,7 @@ def probability_figure(path: Path, records: Sequence[Record], kind: str) -> bool
 
 
 def _dress(axes: Axes, panel: Panel, kind: str, kept: list[str]) -> None:
-    """Title, ticks and frame; those of a kept edge stand out."""
+    """Set title, ticks and frame; those of a kept edge stand out."""
     node, source = panel
     if kind == "recurrent":
         title = f"{source} to {node + 1}"

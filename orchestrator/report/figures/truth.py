@@ -1,4 +1,4 @@
-"""Figures of searches held against the truth: where each seed landed, and the way there."""
+"""Figures of searches against the truth: where each seed landed, and how it got there."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -15,14 +16,20 @@ from orchestrator.report.figures.curves import COLOURS
 from orchestrator.store.results import Distribution
 
 LOWEST_SHOWN = 1 / 20
-"""Share of the worst cells that the figure gathers at its left edge."""
+"""The share of worst cells that the figure draws at its left edge."""
 
 GREY, INK = "#57606a", "#1b1f24"
 
 
 @dataclass(frozen=True)
 class Row:
-    """A method in the figure: its name, a seed's accuracy each, mean percentile and p in words."""
+    """A method in the figure.
+
+    Attributes:
+        name: the row's label.
+        accuracies: one per seed, in percent.
+        end: mean percentile and p, as text at the row's end.
+    """
 
     name: str
     accuracies: Sequence[float]
@@ -32,13 +39,16 @@ class Row:
 def distribution_figure(
     path: Path, every: Distribution, methods: Sequence[Row], column: str
 ) -> None:
-    """All cells as a histogram, under it a row a method with a mark for every seed.
+    """Draw all cells as a histogram, and below it a row per method with a mark for every seed.
 
-    The worst cells lie far below the others: LOWEST_SHOWN of them are gathered at the left edge,
+    The worst cells lie far below the others, so LOWEST_SHOWN of them are drawn at the left edge,
     and a seed that landed there is marked by an arrow.
 
     Args:
+        path: PNG or SVG file.
         every: accuracies, ascending, and how many cells have each.
+        methods: the rows.
+        column: the table's column, for the title.
     """
     accuracies, cells = every["accuracies"], every["cells"]
     total, below, left = sum(cells), 0, 0.0
@@ -54,14 +64,30 @@ def distribution_figure(
     top, rows = figure.subplots(2, 1, sharex=True, height_ratios=[2.4, 0.3 + 0.42 * len(methods)])
     shown = [max(a, left) for a in accuracies]
     top.hist(shown, bins=70, range=(left, right), weights=cells, color="#c8d1da")
-    for name, value in (
-        ("median", _quantile(every, 0.5)),
-        ("best 1 %", _quantile(every, 0.99)),
-        ("best", right),
-    ):
-        for axes in (top, rows):
+    marks = {"median": _quantile(every, 0.5), "best 1 %": _quantile(every, 0.99), "best": right}
+    _mark((top, rows), marks)
+    top.set_ylabel("cells", size=8)
+    top.set_title(
+        f"{total:,} cells by {column}; the {100 * below / total:.0f} % below {left:.1f} % at the "
+        "left edge",
+        size=9,
+        loc="left",
+    )
+    _method_rows(rows, methods, left)
+    rows.set_xlim(left - margin, right + margin)
+    for axes in (top, rows):
+        axes.tick_params(labelsize=7)
+        axes.grid(axis="x", alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=120)
+
+
+def _mark(panels: tuple[Axes, Axes], marks: Mapping[str, float]) -> None:
+    """Draw dotted lines through both panels, named in the upper one."""
+    for name, value in marks.items():
+        for axes in panels:
             axes.axvline(value, color=GREY, lw=0.9, ls=":", zorder=0)
-        top.annotate(
+        panels[0].annotate(
             name,
             (value, 1.0),
             xycoords=("data", "axes fraction"),
@@ -73,13 +99,10 @@ def distribution_figure(
             size=7,
             color=GREY,
         )
-    top.set_ylabel("cells", size=8)
-    top.set_title(
-        f"{total:,} cells by {column}; the {100 * below / total:.0f} % below {left:.1f} % at the "
-        "left edge",
-        size=9,
-        loc="left",
-    )
+
+
+def _method_rows(rows: Axes, methods: Sequence[Row], left: float) -> None:
+    """Draw a row per method: a mark for every seed, an arrow for one that landed left of `left`."""
     ends = [(-0.75, "mean percentile, p"), *((i, m.end) for i, m in enumerate(methods))]
     for y, text in ends:
         rows.annotate(
@@ -104,16 +127,10 @@ def distribution_figure(
         rows.plot([median], [i], "|", color=colour, ms=20, mew=2)
     rows.set_yticks(range(len(methods)), [method.name for method in methods])
     rows.set_ylim(len(methods) - 0.4, -0.6)
-    rows.set_xlim(left - margin, right + margin)
     rows.set_xlabel(
         "true accuracy, %; a dot a seed, an arrow one that landed further left, a bar the median",
         size=8,
     )
-    for axes in (top, rows):
-        axes.tick_params(labelsize=7)
-        axes.grid(axis="x", alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=120)
 
 
 def _quantile(every: Distribution, share: float) -> float:
@@ -129,11 +146,12 @@ def _quantile(every: Distribution, share: float) -> float:
 def epochs_figure(
     path: Path, percentiles: Mapping[str, Sequence[Sequence[float]]], held: Mapping[str, int]
 ) -> None:
-    """Percentile of the derived cell over the epochs: a panel a search, a line a seed.
+    """Draw the derived cell's percentile over the epochs: a panel per search, a line per seed.
 
     Args:
-        percentiles: by search, for every seed that of each epoch.
-        held: by search, the epochs in which the logits stood still.
+        path: PNG or SVG file.
+        percentiles: for every search, a list per seed with one value per epoch.
+        held: for every search, how many epochs its logits were kept fixed at the start.
     """
     figure = Figure(figsize=(max(4.5, 3.1 * len(percentiles)), 3.0), layout="constrained")
     FigureCanvasAgg(figure)

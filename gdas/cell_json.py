@@ -1,0 +1,54 @@
+"""Read lists of edges and of nodes, which the JSON forms of all cells share, item by item."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gdas.errors import InputError, one_line
+
+Edge = tuple[str, int]
+"""(operation, source)."""
+
+
+def edges_from_json(value: object, where: str) -> tuple[Edge, ...]:
+    """Read a list of edges; operations and sources are not checked further.
+
+    Args:
+        where: what to call it in an error.
+
+    Raises:
+        InputError: it is not a list, or an item is not a pair of a text and a whole number.
+    """
+    if not isinstance(value, list):
+        raise InputError(
+            f"{where}: is {one_line(value, 60)}; must be a list of [operation, source] pairs, such "
+            'as [["sep_conv_3x3", 0], ["skip_connect", 1]]'
+        )
+    edges: list[Edge] = []
+    for i, edge in enumerate(value):
+        match edge:
+            case [str(operation), int(source)] if not isinstance(source, bool):
+                edges.append((operation, source))
+            case _:
+                raise InputError(
+                    f"{where}, edge {i}: is {one_line(edge, 60)}; must be [operation, source], "
+                    'such as ["sep_conv_3x3", 0]'
+                )
+    return tuple(edges)
+
+
+def numbers_from_json(fields: dict[str, Any], key: str, where: str) -> tuple[int, ...]:
+    """Read a list of nodes or states; if it is left out, an empty tuple, which stands for all.
+
+    Raises:
+        InputError: it is not a list or is empty, or an item is not a whole number.
+    """
+    if key not in fields:
+        return ()
+    states = fields[key]
+    if not isinstance(states, list) or not states or any(type(s) is not int for s in states):
+        raise InputError(
+            f"{where}, {key}: is {one_line(states, 60)}; must be a list of one or more whole "
+            "numbers, such as [2, 3, 4, 5], or left out for all"
+        )
+    return tuple(states)

@@ -1,0 +1,233 @@
+"""From an experiment to its study: which jobs there are, and the id of each. Pure: no files.
+
+A job's id is a hash of everything that can change its result: its recipe, its data, the ids of the
+jobs it depends on and the algorithm's version. Jobs with equal ids are one job.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gdas
+from gdas.cnn.config import TrainConfig
+from gdas.data.settings import AnyImageData, TableData, TextData
+from gdas.errors import InputError
+from gdas.presets import AnySearchConfig
+from gdas.rnn.config import TextTrainConfig
+from orchestrator.experiment.config import Experiment, FinalSpec, MeasureSpec, SearchSpec
+from orchestrator.experiment.spaces import SPACES
+from orchestrator.experiment.study import Job, Study
+
+AnyConfig = AnySearchConfig | TrainConfig | TextTrainConfig
+DataIdentity = Callable[[AnyImageData | TextData | TableData, Any], str]
+"""Maps data settings and a split to a checksum of the split; a table counts as one split."""
+
+
+def build_study(experiment: Experiment, identity: DataIdentity, cells: dict[str, Any]) -> Study:
+    """Make the jobs of an experiment.
+
+    Args:
+        identity: gives the checksum of a split.
+        cells: the genotype (as JSON) of every final whose cell is not searched, by the final's
+            name.
+    """
+    jobs: dict[str, Job] = {}
+    selections: dict[str, Job] = {}
+    finals: dict[str, tuple[str, ...]] = {}
+    measures: dict[str, str] = {}
+    left_out: dict[str, str] = {}
+    lookups: dict[str, tuple[str, ...]] = {}
+    for name, search in experiment.searches.items():
+        searches, proxies, select = _track(name, search, identity)
+        found = _lookups(search, searches, identity)
+        for job in [*searches, *proxies, select, *found]:
+            jobs.setdefault(job.id, job)
+        selections[name] = select
+        lookups[name] = tuple(job.id for job in found)
+    for name, final in experiment.finals.items():
+        try:
+            trainings = _final(name, final, identity, cells, selections)
+        except InputError as missing:
+            if final.without_data == "refuse":
+                raise
+            left_out[name] = str(missing)
+            continue
+        for job in trainings:
+            jobs.setdefault(job.id, job)
+        finals[name] = tuple(job.id for job in trainings)
+    for name, measure in experiment.measures.items():
+        job = _measure(name, measure, identity)
+        jobs.setdefault(job.id, job)
+        measures[name] = job.id
+    chosen = {name: job.id for name, job in selections.items()}
+    return Study(tuple(jobs.values()), chosen, finals, measures, left_out, lookups)
+
+
+def _track(name: str, spec: SearchSpec, identity: DataIdentity) -> tuple[list[Job], list[Job], Job]:
+    """The searches of a name (none for random cells), their proxy trainings and the selection."""
+    searches: list[Job] = []
+    proxies: list[Job] = []
+    data = _identities(spec.recipe, identity, *SPACES[spec.recipe.task].splits)
+    for seed in spec.seeds:
+        config = dataclasses.replace(spec.recipe, seed=seed)
+        if spec.cells == "random":
+            assert spec.proxy is not None
+            drawn = {
+                "config": settings_of(spec.proxy),
+                "search": _without_execution(config),  # which gives D_T and D_V
+                "genotype": SPACES[spec.recipe.task].random(spec.recipe, seed).to_json(),
+                "data": data,
+            }
+            resources = dataclasses.asdict(spec.proxy_resources)
+            proxies.append(make_job("proxy", f"{name}-{seed}", drawn, resources))
+            continue
+        searches.append(
+            make_job(
+                "search",
+                f"{name}-seed{seed}",
+                {"config": settings_of(config), "data": data},
+                dataclasses.asdict(spec.resources),
+            )
+        )
+        if spec.select_by == "proxy":
+            assert spec.proxy is not None
+            proxies.append(
+                make_job(
+                    "proxy",
+                    f"{name}-seed{seed}",
+                    {
+                        "config": settings_of(spec.proxy),
+                        "search": _without_execution(config),
+                        "data": data,
+                    },
+                    dataclasses.asdict(spec.proxy_resources),
+                    searches[-1],
+                )
+            )
+    scored = proxies or searches
+    recipe = {"track": name, "by": spec.select_by, "task": spec.recipe.task}
+    return searches, proxies, make_job("select", name, recipe, {}, *scored)
+
+
+def _lookups(spec: SearchSpec, searches: list[Job], identity: DataIdentity) -> list[Job]:
+    """The jobs that look the searches' cells up in the table, one for each search."""
+    if spec.lookup is None:
+        return []
+    looked = {"lookup": dataclasses.asdict(spec.lookup), "table": identity(TableData(), "all")}
+    return [
+        make_job("lookup", search.name, search.recipe | looked, search.resources, search)
+        for search in searches
+    ]
+
+
+def _measure(name: str, spec: MeasureSpec, identity: DataIdentity) -> Job:
+    recipe = {
+        "config": _without_execution(spec.recipe),
+        "iterations": spec.iterations,
+        "data": _identities(spec.recipe, identity, "train"),
+    }
+    return make_job("measure", name, recipe, dataclasses.asdict(spec.resources))
+
+
+def _final(
+    name: str,
+    spec: FinalSpec,
+    identity: DataIdentity,
+    cells: dict[str, Any],
+    selections: dict[str, Job],
+) -> list[Job]:
+    """A final's trainings, one per seed."""
+    data = _identities(spec.recipe, identity, *SPACES[spec.recipe.task].splits, "test")
+    recipe: dict[str, Any] = {"data": data}
+    needs = []
+    if spec.cell.searched is not None:
+        recipe["cell"] = {"source": "searched", "track": spec.cell.searched}
+        needs = [selections[spec.cell.searched]]
+    elif spec.cell.combined is not None:
+        recipe["cell"] = {"source": "combined"} | dataclasses.asdict(spec.cell.combined)
+        needs = [selections[track] for track in dict.fromkeys(spec.cell.tracks.values())]
+    else:
+        sources = {
+            "published": spec.cell.published,
+            "file": spec.cell.file,
+            "random": spec.cell.random,
+        }
+        source = next(key for key, value in sources.items() if value is not None)
+        recipe["cell"] = {"source": source, "genotype": cells[name]}
+    resources = dataclasses.asdict(spec.resources)
+    jobs = []
+    for seed, label in zip(spec.seeds, final_names(name, spec.seeds), strict=True):
+        config = settings_of(dataclasses.replace(spec.recipe, seed=seed))
+        jobs.append(make_job("train", label, recipe | {"config": config}, resources, *needs))
+    return jobs
+
+
+def search_names(name: str, seeds: Sequence[int]) -> list[str]:
+    """The names of a search's jobs, and of their lookups, one per seed."""
+    return [f"{name}-seed{seed}" for seed in seeds]
+
+
+def final_names(name: str, seeds: Sequence[int]) -> list[str]:
+    """The names of a final's jobs, one per seed."""
+    return [name] if len(seeds) == 1 else search_names(name, seeds)
+
+
+def _identities(config: AnyConfig, identity: DataIdentity, *splits: str) -> dict[str, str]:
+    return {split: identity(config.data, split) for split in splits}
+
+
+def settings_of(config: AnyConfig) -> dict[str, Any]:
+    """A job's settings as they are hashed into its id.
+
+    For text data, settings that have the defaults of the known texts are left out, and so is eager
+    `execution`. So jobs keep the ids that they had before these settings existed.
+    """
+    settings = dataclasses.asdict(config)
+    if settings.get("execution") == "eager":
+        del settings["execution"]
+    if isinstance(config.data, TextData):
+        usual = dataclasses.asdict(TextData())
+        settings["data"] = {
+            key: value
+            for key, value in settings["data"].items()
+            if key == "name" or value != usual[key]
+        }
+    return settings
+
+
+def _without_execution(config: AnySearchConfig) -> dict[str, Any]:
+    """A search's settings without `execution`.
+
+    They are for jobs that take none of a search's steps, or always take them eagerly.
+    """
+    return {key: value for key, value in settings_of(config).items() if key != "execution"}
+
+
+def make_job(
+    kind: str, name: str, recipe: dict[str, Any], resources: dict[str, Any], *needs: Job
+) -> Job:
+    """Make a job, with its id: a hash of everything that can change its result.
+
+    Args:
+        kind: a key of `orchestrator.experiment.kinds.KINDS`.
+        recipe: everything that is hashed besides `needs`, ready for JSON.
+        resources: recorded, but not hashed.
+        needs: the jobs that must be done first.
+    """
+    needed = tuple(job.id for job in needs)
+    recipe = json.loads(json.dumps(recipe))  # as it reads back from disk: lists, not tuples
+    hashed = json.dumps(
+        {
+            "kind": kind,
+            "recipe": recipe,
+            "needs": needed,
+            "algorithm": gdas.ALGORITHM_VERSION,
+        },
+        sort_keys=True,
+    )
+    job_id = hashlib.sha256(hashed.encode()).hexdigest()[:10]
+    return Job(kind, name, job_id, needed, recipe, resources)
