@@ -18,8 +18,10 @@ def test_float32_is_never_tensorfloat32() -> None:
     assert not torch.backends.cudnn.allow_tf32
     assert not torch.backends.cuda.matmul.allow_tf32
     # PyTorch's newer names for the same: they must agree, or reading the older ones fails.
-    newer = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)  # type: ignore[attr-defined]
-    assert "tf32" not in [of.fp32_precision for of in newer]
+    assert "tf32" not in (
+        torch.backends.cudnn.conv.fp32_precision,  # type: ignore[attr-defined]
+        torch.backends.cuda.matmul.fp32_precision,
+    )
     with tf32(True):
         assert torch.backends.cudnn.allow_tf32
         assert torch.backends.cuda.matmul.allow_tf32

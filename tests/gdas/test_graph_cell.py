@@ -48,7 +48,8 @@ def plain(cell: SearchCell, inputs: list[Tensor], drawn: list[int], weight: Tens
     parameters = dict(cell.edges.named_parameters())
     found |= {f"gradient of {n}": p.grad for n, p in parameters.items() if p.grad is not None}
     state = cell.edges.state_dict()  # in which batches are counted
-    return found | {name: state[name] for name, _ in cell.edges.named_buffers()}
+    found |= {name: state[name] for name, _ in cell.edges.named_buffers()}
+    return found
 
 
 def both(
