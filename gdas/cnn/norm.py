@@ -25,6 +25,7 @@ class BatchNorm(nn.BatchNorm2d):
     uncounted = 0
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Normalise a batch, and count it in training."""
         # A compiled graph counts on the device too, where it costs nothing: it would be compiled
         # anew for every number of the host's.
         if not self.training or not self.counts_on_host or torch.compiler.is_compiling():
@@ -53,6 +54,7 @@ class BatchNorm(nn.BatchNorm2d):
             self.uncounted = 0
 
     def reset_running_stats(self) -> None:
+        """Forget all batches."""
         super().reset_running_stats()
         self.uncounted = 0
 

@@ -56,6 +56,7 @@ class AveragePool(nn.Module):
         self.stride = stride
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
+        """The means, in the image's layout."""
         if x_BCHW.device.type in RIGHT_ON:
             return F.avg_pool2d(x_BCHW, 3, self.stride, 1, count_include_pad=False)
         out: Tensor = _AveragePool.apply(x_BCHW, self.stride)
