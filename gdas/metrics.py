@@ -119,7 +119,7 @@ class EpochSums:
         self.no_path += batch.no_path
 
     def totals(self) -> Tensor:
-        """[losses, hits, hits among five, samples], summed, for workers to add; float64 on the CPU."""
+        """Sums of losses, hits, hits among five, and samples: float64 on the CPU, for workers to add."""
         hits = (float(self.correct), float(self.correct5))
         values = (float(self.loss), *hits, float(self.samples))
         return torch.tensor(values, dtype=torch.float64)

@@ -43,7 +43,7 @@ class Style:
 
 
 class Zero(nn.Module):
-    """The operation `none`: a zero tensor of the right shape (a cell skips it, without running it)."""
+    """The operation `none`: a zero tensor of the right shape (a cell skips it instead)."""
 
     def __init__(self, stride: int) -> None:
         super().__init__()
