@@ -21,8 +21,8 @@ def edges_from_json(value: object, where: str) -> tuple[Edge, ...]:
     """
     if not isinstance(value, list):
         raise InputError(
-            f"{where}: expected a list of [operation, source] pairs, such as "
-            '[["sep_conv_3x3", 0], ["skip_connect", 1]]'
+            f"{where}: is {one_line(value, 60)}; must be a list of [operation, source] pairs, such "
+            'as [["sep_conv_3x3", 0], ["skip_connect", 1]]'
         )
     edges: list[Edge] = []
     for i, edge in enumerate(value):
@@ -31,8 +31,8 @@ def edges_from_json(value: object, where: str) -> tuple[Edge, ...]:
                 edges.append((operation, source))
             case _:
                 raise InputError(
-                    f"{where}, edge {i}: expected [operation, source] such as "
-                    f'["sep_conv_3x3", 0], got {one_line(edge, 60)}'
+                    f"{where}, edge {i}: is {one_line(edge, 60)}; must be [operation, source], "
+                    'such as ["sep_conv_3x3", 0]'
                 )
     return tuple(edges)
 
@@ -48,7 +48,7 @@ def numbers_from_json(fields: dict[str, Any], key: str, where: str) -> tuple[int
     states = fields[key]
     if not isinstance(states, list) or not states or any(type(s) is not int for s in states):
         raise InputError(
-            f"{where}, {key}: must be a list of one or more whole numbers, such as [2, 3, 4, 5], "
-            f"or left out for all; got {one_line(states, 60)}"
+            f"{where}, {key}: is {one_line(states, 60)}; must be a list of one or more whole "
+            "numbers, such as [2, 3, 4, 5], or left out for all"
         )
     return tuple(states)

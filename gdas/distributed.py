@@ -38,8 +38,9 @@ class Workers(NamedTuple):
     def synchronise(self, network: nn.Module) -> None:
         """Copy worker 0's batch norm statistics to every worker."""
         if self.size > 1:
-            for buffer in network.buffers():
-                dist.broadcast(buffer, 0)
+            state = network.state_dict()  # brings the counts of batches up to date
+            for name, _ in network.named_buffers():
+                dist.broadcast(state[name], 0)
 
     def add_up(self, values: Tensor) -> Tensor:
         """The sum of a CPU tensor over the workers."""

@@ -24,6 +24,8 @@ SAME_OPERATION = {
 """Names of operations in the authors' 2020 code, and ours for the same layers."""
 
 MOST_NODES = 100
+TWO_EDGES = '[["sep_conv_3x3", 0], ["skip_connect", 1]]'
+"""For errors."""
 
 
 def whole_numbers(value: Any) -> bool:
@@ -43,12 +45,23 @@ def one_list(value: Any) -> Any:
     return [edge for node in value for edge in node] if by_node else value
 
 
+def to_nodes(value: Any) -> bool:
+    """Whether the third field of every edge says which node it leads to."""
+    return isinstance(value, list) and all(
+        _is_edge(edge) and len(edge) == 3 and type(edge[2]) is int for edge in value
+    )
+
+
+def _shown(value: Any) -> str:
+    return f"is {one_line(value, 60) or repr(value)}"
+
+
 def two_a_node(value: Any, where: str) -> tuple[list[list[Any]], set[int]]:
     """Two (operation, source) pairs per node, and the nodes that have no edge at all."""
     if not isinstance(value, list) or not value:
         raise InputError(
-            f"{where}: expected a list of (operation, source) pairs, such as "
-            '[["sep_conv_3x3", 0], ["skip_connect", 1]]'
+            f"{where}: {_shown(value)}; must be a list of (operation, source) pairs, such as "
+            f"{TWO_EDGES}"
         )
     if not any(map(_is_edge, value)):
         nodes = [
@@ -58,16 +71,18 @@ def two_a_node(value: Any, where: str) -> tuple[list[list[Any]], set[int]]:
             for i, node in enumerate(value)
         ]
         if None in nodes:
-            raise InputError(f"{where}: {one_line(value, 60)}: expected lists of edges by node")
+            raise InputError(
+                f"{where}: {_shown(value)}; must be (operation, source) pairs, or lists of them "
+                f"by node, such as {TWO_EDGES}"
+            )
         return _filled([node or [] for node in nodes], where)
-    lengths = {len(edge) for edge in value if _is_edge(edge)}
-    if lengths == {3} and all(_is_edge(e) and type(e[2]) is int for e in value):
+    if to_nodes(value):
         return _filled(_by_target(value, where), where)
     pairs = operations_and_sources(value, where)
     if len(pairs) % 2:
         raise InputError(
-            f"{where}: {len(pairs)} edges; without a third field (the node that an edge leads to) "
-            "there must be two for every node"
+            f"{where}: {len(pairs)} edges; must be two for every node, or have the node that they "
+            'lead to as a third field, such as ("sep_conv_3x3", 0, 2)'
         )
     return pairs, set()
 
@@ -75,7 +90,10 @@ def two_a_node(value: Any, where: str) -> tuple[list[list[Any]], set[int]]:
 def operations_and_sources(edges: Any, where: str) -> list[list[Any]]:
     """[operation, source] of each edge, without its weight if it has one."""
     if not isinstance(edges, list):
-        raise InputError(f"{where}: expected a list of (operation, source) pairs")
+        raise InputError(
+            f"{where}: {_shown(edges)}; must be a list of (operation, source) pairs, such as "
+            f"{TWO_EDGES}"
+        )
     pairs = []
     for i, edge in enumerate(edges):
         match edge:
@@ -85,8 +103,9 @@ def operations_and_sources(edges: Any, where: str) -> list[list[Any]]:
                 pairs.append([SAME_OPERATION.get(operation, operation), source])
             case _:
                 raise InputError(
-                    f"{where}, edge {i}: expected (operation, source), or with a weight such as "
-                    f"0.13, got {one_line(edge, 60)}"
+                    f"{where}, edge {i}: {_shown(edge)}; must be an operation and the whole number "
+                    'of its source, such as ("sep_conv_3x3", 0), or with a weight, '
+                    '("sep_conv_3x3", 0, 0.13)'
                 )
     return pairs
 
@@ -104,7 +123,10 @@ def _by_target(edges: Sequence[list[Any]], where: str) -> list[list[list[Any]]]:
         )
     last = max(edge[target] for edge in edges)
     if last > MOST_NODES + 1 or min(edge[target] for edge in edges) < 2:
-        raise InputError(f"{where}: nodes are numbered from 2 to {MOST_NODES + 1} at most")
+        raise InputError(
+            f"{where}: an edge leads to node {last}, or to one below 2; nodes must be numbered "
+            f"2, 3, ... to {MOST_NODES + 1} at most, for 0 and 1 are the cell's inputs"
+        )
     nodes: list[list[list[Any]]] = [[] for _ in range(2, last + 1)]
     for edge in edges:
         operation = SAME_OPERATION.get(edge[0], edge[0])
@@ -120,11 +142,12 @@ def _filled(nodes: Sequence[list[list[Any]]], where: str) -> tuple[list[list[Any
         if len(node) > 2:
             raise InputError(
                 f"{where}, node {i + 2}: {len(node)} edges; a node here adds two, so this cell "
-                "cannot be built"
+                "cannot be built; keep its two strongest edges"
             )
         if unread := [source for _, source in node if source in left_out]:
             raise InputError(
-                f"{where}, node {i + 2}: reads node {unread[0]}, which has no edges itself"
+                f"{where}, node {i + 2}: reads node {unread[0]}, which has no edges itself; give "
+                "that node an edge, or leave this one out"
             )
         pairs += [*node, *[["none", 0]] * (2 - len(node))]
     return pairs, left_out

@@ -52,9 +52,8 @@ def named_object(
             text.
     """
     if not isinstance(value, dict):
-        raise InputError(
-            f"{where}: is no JSON object; expected a JSON object with {' and '.join(keys)}"
-        )
+        example = ", ".join([f'"format": "{form}"', *(f'"{key}": ...' for key in keys)])
+        raise InputError(f"{where}: is no JSON object; it must be such as {{{example}}}")
     if value.get("format") != form:
         found = f"format is {value['format']!r}" if "format" in value else "no format is given"
         raise InputError(f'{where}: {one_line(found, 80)}; it must have "format": "{form}"')

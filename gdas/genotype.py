@@ -61,11 +61,14 @@ def load(path: str | os.PathLike[str]) -> AnyGenotype:
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot read the genotype file ({error.strerror})") from None
-    utf16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))  # PowerShell writes UTF-16
-    try:
-        text = content.decode("utf-16" if utf16 else "utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not a JSON file ({error}); save it as UTF-8") from None
+    utf16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))  # what PowerShell writes
+    if b"\0" in content and not utf16:
+        raise InputError(
+            f"{path}: is no text (a zero byte is in it); name the log or the genotype file, not a "
+            "checkpoint, or save it as UTF-8"
+        )
+    # A log may hold anything beside a genotype, whose own words are plain ASCII.
+    text = content.decode("utf-16" if utf16 else "utf-8", errors="replace")
     return read(text, str(path), named=named)
 
 

@@ -22,7 +22,14 @@ from typing import Any
 
 from gdas.bench201.genotype import BENCH201_FORMAT
 from gdas.cnn.genotype import FORMAT
-from gdas.edge_lists import one_list, operations_and_sources, two_a_node, whole_numbers
+from gdas.edge_lists import (
+    MOST_NODES,
+    one_list,
+    operations_and_sources,
+    to_nodes,
+    two_a_node,
+    whole_numbers,
+)
 from gdas.errors import InputError, one_line
 from gdas.python_text import Called, read_value
 from gdas.rnn.genotype import RECURRENT_FORMAT
@@ -48,6 +55,8 @@ _START = re.compile(
     r"|\{(?=\s*['\"](?:normal|reduce|recurrent)(?:_concat)?['\"]\s*:)"
 )
 """Where a genotype may begin in a text: a call or a dictionary, up to its bracket."""
+_SAME = re.compile(r"^([A-Za-z_]\w{0,99})[ \t]*=[ \t]*([A-Za-z_]\w{0,99})[ \t]*(?:#.*)?$", re.M)
+"""`DARTS = DARTS_V2`: another name for the same genotype."""
 _ASSIGNED = re.compile(r"([A-Za-z_]\w{0,99})\s{0,9}=\s{0,9}\\?\s{0,99}$")
 
 
@@ -63,25 +72,22 @@ def genotype_value(text: str, where: str, *, named: str | None = None) -> Any:
         InputError: there is none, there is more than one, or it is malformed.
     """
     text = text.removeprefix("\ufeff").strip()
+    if not text:
+        raise InputError(f"{where}: is empty; the smallest file is {SMALLEST}")
+    why = "no genotype in it"
     if named is None:
-        if text.startswith("|"):
+        if text.startswith("|") and not re.search(r"\s", text):
             return _bench201(text)
-        if text[:1] in ("{", "[", '"') or text in ("null", "true", "false"):
+        if text[:1] in ("{", "[", "(", '"') or text in ("null", "true", "false"):
             try:
                 return _of_decoded(_decoded(text), where)
-            except _NotDecoded as error:
-                if not _START.match(text):
-                    raise InputError(f"{where}: {_not_json(error)}") from None
+            except _NotDecoded as error:  # a log's line may begin with its time in brackets
+                why = str(error)
     found = _all_in(text, where)
     if named is not None:
-        of_name = [value for value in found if value["name"] == named]
-        if not of_name:
-            names = [value["name"] for value in found if value["name"] != UNNAMED]
-            known = ", ".join(dict.fromkeys(names)) or "none is assigned to a name"
-            raise InputError(f"{where}: no genotype {named}; those in it are {known}")
-        found = of_name[-1:]  # as in Python, the last assignment wins
+        found = [_of_name(found, named, text, where)]
     if not found:
-        raise InputError(f"{where}: {_not_json('no genotype in it')}")
+        raise InputError(f"{where}: {_not_json(why)}")
     different = {json.dumps({**value, "name": ""}) for value in found}
     if len(different) > 1:
         raise InputError(
@@ -93,6 +99,16 @@ def genotype_value(text: str, where: str, *, named: str | None = None) -> Any:
 
 
 UNNAMED = "unnamed"
+
+
+def _of_name(found: Sequence[dict[str, Any]], named: str, text: str, where: str) -> dict[str, Any]:
+    """The genotype of a name, or of the name that it is another one for: `DARTS = DARTS_V2`."""
+    of = {value["name"]: value for value in found if value["name"] != UNNAMED}  # the last holds
+    others = {name: of[same] for name, same in _SAME.findall(text) if same in of}
+    if named not in of and named not in others:
+        known = ", ".join([*of, *others]) or "none is assigned to a name"
+        raise InputError(f"{where}: no genotype {named}; those in it are {known}")
+    return of[named] if named in of else others[named]
 
 
 class _NotDecoded(Exception):
@@ -125,8 +141,8 @@ def _all_in(text: str, where: str) -> list[dict[str, Any]]:
         end = _closed(text, opened)
         if end is None:
             raise InputError(
-                f"{where}: {one_line(text[start.start() :], 40)!r} ... is not closed; is the line "
-                "whole?"
+                f"{where}: {one_line(text[start.start() :], 40)!r} ... has no closing bracket, so "
+                "a part is missing; copy the whole of it, to its last )"
             )
         value = _fields(read_value(text[start.start() : end], where), where)
         before = _ASSIGNED.search(text[max(0, start.start() - 120) : start.start()])
@@ -193,8 +209,8 @@ def _of_decoded(value: Any, where: str) -> dict[str, Any]:
         value = _of_list(value, where)
     if not isinstance(value, dict):
         raise InputError(
-            f"{where}: expected a JSON object with normal and reduce, or recurrent; the smallest "
-            f"is {SMALLEST}"
+            f"{where}: {one_line(value, 60)} is no cell; must be a JSON object with normal and "
+            f"reduce, or recurrent; the smallest is {SMALLEST}"
         )
     if "format" in value:
         if value["format"] not in FORMATS:
@@ -226,7 +242,8 @@ def _of_decoded(value: Any, where: str) -> dict[str, Any]:
 def _of_list(value: list[Any], where: str) -> Any:
     """A genotype from a list, since JSON has no namedtuples and writes their values in order."""
     for keys in (CELL_KEYS, RECURRENT_KEYS):
-        if len(value) == len(keys) and all(v and whole_numbers(v) for v in value[1::2]):
+        concats = all(v and whole_numbers(v) for v in value[1::2])
+        if len(value) == len(keys) and concats and not any(map(whole_numbers, value[::2])):
             return dict(zip(keys, value, strict=True))
     match value:  # NAS-Bench-201's code: the edges of nodes 1, 2 and 3
         case [[_], [_, _], [_, _, _]]:
@@ -264,6 +281,9 @@ def _cells(used: dict[str, Any], where: str) -> dict[str, Any]:
             continue
         pairs, left_out = two_a_node(edges, f"{where}, {kind}")
         out[kind] = pairs
+        if concat is not None and whole_numbers(concat) and to_nodes(edges):
+            # Nodes behind the last one that an edge leads to have no edges either.
+            left_out |= set(range(len(pairs) // 2 + 2, MOST_NODES + 2))
         if left_out and (concat is None or whole_numbers(concat)):
             nodes = concat or range(2, len(pairs) // 2 + 2)
             concat = [state for state in nodes if state not in left_out]

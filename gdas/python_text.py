@@ -47,7 +47,8 @@ def read_value(text: str, where: str) -> Any:
     """
     if len(text) > MOST_CHARACTERS:
         raise InputError(
-            f"{where}: {len(text)} characters; a genotype has {MOST_CHARACTERS} at most"
+            f"{where}: {len(text)} characters; a genotype has {MOST_CHARACTERS} at most; copy its "
+            "line alone"
         )
     try:
         with warnings.catch_warnings():  # other projects' strings may have invalid escapes
@@ -68,7 +69,10 @@ def read_value(text: str, where: str) -> Any:
         if isinstance(error, InputError):
             raise
         said = one_line(error, 200) or type(error).__name__
-        raise InputError(f"{where}: not a Python expression of literals ({said})") from None
+        raise InputError(
+            f"{where}: not what a program prints of a cell ({said}); must be names, numbers and "
+            "lists, such as Genotype(normal=[('sep_conv_3x3', 0), ('skip_connect', 1)])"
+        ) from None
 
 
 def _name(node: ast.expr) -> str:
@@ -97,7 +101,9 @@ def _literal(node: ast.expr, where: str) -> Any:
             return dict(zip(names, (_literal(value, where) for value in values), strict=True))
         case ast.Call():
             return _call(node, where)
-    raise InputError(f"{where}: {_shown(node)} is neither a number, a text, a list nor a range")
+    raise InputError(
+        f"{where}: {_shown(node)} is not read; write a number, a text, a list or range(2, 6) there"
+    )
 
 
 def _call(node: ast.Call, where: str) -> Any:
@@ -108,7 +114,10 @@ def _call(node: ast.Call, where: str) -> Any:
             raise InputError(f"{where}: {_shown(node)} has a step of 0; use range(2, 6)")
         states = range(*values)
         if len(states) > MOST_IN_RANGE:
-            raise InputError(f"{where}: {_shown(node)} has more than {MOST_IN_RANGE} values")
+            raise InputError(
+                f"{where}: {_shown(node)} has more than {MOST_IN_RANGE} values; a cell's nodes are "
+                "such as range(2, 6)"
+            )
         return list(states)
     if name in ("list", "tuple") and len(values) == 1 and isinstance(values[0], list):
         return values[0]

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from gdas.errors import InputError
+from gdas.errors import InputError, one_line
 from gdas.files import named_object
 
 CELL_OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
@@ -26,6 +26,8 @@ EDGES = tuple((node, source) for node in range(1, NODES) for source in range(nod
 
 CELLS = len(CELL_OPERATIONS) ** len(EDGES)
 PATTERN = "|op~0|+|op~0|op~1|+|op~0|op~1|op~2|"
+EXAMPLE = "|none~0|+|none~0|none~1|+|nor_conv_3x3~0|none~1|none~2|"
+"""For errors."""
 BENCH201_FORMAT = "gdas-bench201-genotype/1"
 
 
@@ -89,7 +91,8 @@ class Bench201Genotype:
         where = f"genotype {self.name!r}"
         if len(self.operations) != len(EDGES):
             raise InputError(
-                f"{where}: {len(self.operations)} operations; a cell has {len(EDGES)} edges"
+                f"{where}: {len(self.operations)} operations; must be one for each of the "
+                f"{len(EDGES)} edges, as in {EXAMPLE}"
             )
         for (node, source), operation in zip(EDGES, self.operations, strict=True):
             if operation not in CELL_OPERATIONS:
@@ -141,7 +144,9 @@ def bench201_from_string(
         genotype = Bench201Genotype(name, operations)
         if str(genotype) == text:
             return genotype
-    raise InputError(f"{where}: {text[:200]!r} is not of the form {PATTERN}")
+    raise InputError(
+        f"{where}: {text[:200]!r} is not of the form {PATTERN}; write it such as {EXAMPLE}"
+    )
 
 
 def bench201_from_json(value: object, where: str = "genotype") -> Bench201Genotype:
@@ -158,8 +163,8 @@ def bench201_from_json(value: object, where: str = "genotype") -> Bench201Genoty
     cell = fields.get("cell")
     if not isinstance(cell, str):
         raise InputError(
-            f"{where}, cell: expected text of the form {PATTERN}, such as "
-            "|none~0|+|none~0|none~1|+|nor_conv_3x3~0|none~1|none~2|"
+            f"{where}, cell: is {one_line(cell, 60)}; must be text of the form {PATTERN}, such as "
+            f"{EXAMPLE}"
         )
     return bench201_from_string(cell, name, f"{where}, cell")
 

@@ -132,7 +132,7 @@ class Cell(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Halve the size: two 3 x 3 convolutions, plus 2 x 2 average pooling and a 1 x 1 convolution."""
+    """Halve the size: two 3 x 3 convolutions, plus 2 x 2 mean pooling and a 1 x 1 convolution."""
 
     def __init__(self, c_in: int, c_out: int) -> None:
         super().__init__()

@@ -172,5 +172,5 @@ def check_auxiliary_input(size: int, stem: Stem) -> None:
     if size not in sizes:
         raise InputError(
             f"{size} x {size} images do not suit the {stem} auxiliary head, which needs "
-            f"{sizes.start} to {sizes.stop - 1}: set auxiliary_weight to 0 to train without it"
+            f"{sizes.start} to {sizes.stop - 1}: set auxiliary_weight=0 to train without it"
         )

@@ -1,4 +1,4 @@
-"""Photos in folders: a folder a class, Kaggle's ImageNet, flat folders with a file of labels."""
+"""Photos in folders: one per class, Kaggle's ImageNet, flat folders with a file of labels."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from gdas.data.label_files import EXAMPLE, label_files, read_labels
+from gdas.data.label_files import label_files, read_labels
 from gdas.data.layouts import (
     EXTENSIONS,
     HIDDEN,
@@ -24,21 +24,24 @@ from gdas.data.layouts import (
 from gdas.data.source import Split
 from gdas.errors import InputError
 
+ARCHIVES = (".zip", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
+KAGGLE_LABELS = "; Kaggle's are LOC_val_solution.csv, beside the folder ILSVRC"
 KAGGLE = ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "CLS-LOC")
 
 
 def image_folder(source: Path, names: Sequence[str]) -> Found | None:
-    """train/CLASS/... and another such folder, or a flat one with a file of labels.
+    """Read train/CLASS/... and a second such folder, or a flat one with a file of labels.
 
     Args:
-        names: what the folder of the scored photos may be called, best first.
+        source: the folder.
+        names: names of the folder of the scored photos, the preferred one first.
 
     Returns:
-        None where no folder of training photos is.
+        None if there is no folder of training photos.
 
     Raises:
-        InputError: a class without photos, no photos to score or no labels of them, or a class of
-            theirs alone.
+        InputError: a class has no photos, there are no photos to score, they have no labels, or
+            they have a class that the training photos lack.
     """
     base = next((b for b in (source, *(source / k for k in KAGGLE)) if _train(b)), None)
     if base is None:
@@ -57,9 +60,10 @@ def image_folder(source: Path, names: Sequence[str]) -> Found | None:
     _count_loose(train, set(), left_out)
     held, scored, how = _held_out(base, names, classes, left_out)
     for name in names:
-        if name != held.name and (base / name).is_dir():
-            photos = len(list(_files(base / name, Counter())))
-            left_out[f"photos in {name}/ ({held.name}/ is scored)"] += photos
+        other = _folder(base, name)
+        if other is not None and other != held:
+            photos = len(list(_files(other, Counter())))
+            left_out[f"photos in {other.name}/ ({held.name}/ is scored)"] += photos
     kaggle = "Kaggle's ImageNet" if base != source else "an ImageFolder"
     photos_of: dict[Split, list[Labelled]] = {"train": of_train, "test": scored}
     return Found(
@@ -71,7 +75,17 @@ def image_folder(source: Path, names: Sequence[str]) -> Found | None:
 
 
 def _train(base: Path) -> Path | None:
-    return next((base / name for name in TRAIN if (base / name).is_dir()), None)
+    return next((found for name in TRAIN if (found := _folder(base, name))), None)
+
+
+def _folder(base: Path, name: str) -> Path | None:
+    """The folder of a name, in capitals too; the exact name goes first."""
+    if (base / name).is_dir():
+        return base / name
+    if not base.is_dir():
+        return None
+    found = [p for p in sorted(base.iterdir()) if p.name.lower() == name.lower() and p.is_dir()]
+    return found[0] if found else None
 
 
 def _folders(folder: Path) -> list[str]:
@@ -85,7 +99,7 @@ def _of_class(folder: Path, name: str, left_out: Counter[str]) -> Iterator[Label
 
 
 def _files(folder: Path, left_out: Counter[str]) -> Iterator[str]:
-    """Photos at any depth, through links too, but not in circles; counts what it passes."""
+    """Photos at any depth, also through links, but not in circles; counts the files it skips."""
     seen = set()
     for here, folders, files in os.walk(folder, followlinks=True):
         if (real := os.path.realpath(here)) in seen:
@@ -106,11 +120,13 @@ def _size(path: str) -> int:
     try:
         return Path(path).stat().st_size
     except OSError as error:
-        raise InputError(f"{path}: cannot read ({error.strerror})") from None
+        raise InputError(
+            f"{path}: cannot read ({error.strerror}); remove it, or mend it if it is a link"
+        ) from None
 
 
 def _count_loose(folder: Path, taken: set[str], left_out: Counter[str]) -> None:
-    """Files beside the folders of the classes, and folders that begin with a dot."""
+    """Count files beside the folders of the classes, and folders that begin with a dot."""
     for path in folder.iterdir():
         if path.is_dir():
             if path.name.startswith("."):
@@ -136,19 +152,23 @@ def _refuse_empty(train: Path, classes: Sequence[str], found: set[str]) -> None:
 def _no_classes(train: Path) -> InputError:
     loose = sum(is_photo(path.name) for path in train.iterdir())
     but = f" ({loose} photos lie in {train.name}/ itself)" if loose else ""
-    return InputError(f"{train}: no classes{but}; expected one folder for each: train/CLASS/*.jpg")
+    return InputError(
+        f"{train}: no folders of classes{but}; move each photo into the folder of its class, such "
+        f"as {train.name}/cat/1.jpg"
+    )
 
 
 def _held_out(
     base: Path, names: Sequence[str], classes: Sequence[str], left_out: Counter[str]
 ) -> tuple[Path, list[Labelled], str]:
     """The folder of the scored photos, those photos, and how they are labelled."""
-    there = [base / name for name in names if (base / name).is_dir()]
+    there = [folder for name in names if (folder := _folder(base, name))]
     if not there:
         raise InputError(
             f"{base}: no folder {names[0]}"
             + (f" (nor {', '.join(names[1:])})" if len(names) > 1 else "")
-            + "; the scored photos are in val/CLASS/, as the training photos in train/CLASS/"
+            + "; photos to score must lie apart from those in train/CLASS/: move some of every "
+            f"class, such as a tenth, to {names[0]}/CLASS/"
         )
     problems = list[str]()
     for folder in there:
@@ -164,10 +184,13 @@ def _held_out(
 def _scored(
     folder: Path, classes: Sequence[str], left_out: Counter[str]
 ) -> tuple[list[Labelled], str] | str:
-    """A folder's photos by the folders of their classes, or by a file of labels; else why not.
+    """A folder's photos, labelled by the folders of their classes or by a file of labels.
+
+    Returns:
+        The photos and how they are labelled; or, as text, why there are none.
 
     Raises:
-        InputError: a class that train has not, or a file of labels that contradicts itself.
+        InputError: a class is missing in train, or a file of labels contradicts itself.
     """
     inside = _folders(folder)
     if set(inside) & set(classes):
@@ -182,14 +205,17 @@ def _scored(
     if not paths:
         return f"{folder}: no photos ({', '.join(EXTENSIONS)})"
     below = {path[len(str(folder)) + 1 :]: path for path in paths}
-    read = read_labels(label_files(folder, folder.name), list(below), classes)
+    files = label_files(folder, folder.name.lower())
+    read = read_labels(files, list(below), classes, folder.name)
     if read is None:
         if inside:
             raise unknown_class(str(folder / inside[0]), inside)
+        but = f"{files[0].name} names none of them in its first column" if files else ""
         return (
             f"{folder}: {len(paths)} photos without a class: no folders {folder.name}/CLASS/, and "
-            f"no file of labels; move each into its class's folder, or write {folder}/labels.csv, "
-            f"{EXAMPLE}"
+            f"{but or 'no file of labels'}; move each into its class's folder, or write "
+            f"{folder}/labels.csv, a line a photo, such as {Path(paths[0]).name},{min(classes)}"
+            + (KAGGLE_LABELS if folder.parent.name == "CLS-LOC" else "")
         )
     file, labels = read
     left_out[file.suffix.lower()] -= file.parent == folder
@@ -199,14 +225,31 @@ def _scored(
 
 
 def no_layout(source: Path, names: Sequence[str]) -> InputError:
-    """The error for a folder that is of no layout: names what it holds."""
+    """The error for a folder without a known layout, which names what the folder contains."""
     inside = sorted(path.name for path in source.iterdir() if not path.name.startswith("."))
     shown = ", ".join(inside[:5]) + (", ..." if len(inside) > 5 else "") or "nothing"
-    hint = ""
-    if any(name.endswith((".zip", ".tar.gz", ".tgz", ".7z", ".rar")) for name in inside):
-        hint = "; unpack archives other than tars"
     return InputError(
         f"{source}: no folder {TRAIN[0]}, and no tars or tables of a known layout (it holds "
-        f"{shown}); expected {TRAIN[0]}/CLASS/*.jpg and {names[0]}/CLASS/*.jpg, or what "
-        f"`python -m gdas.data.shards --help` lists{hint}"
+        f"{shown}); {_way_out(source, names, inside)}"
+    )
+
+
+def _way_out(source: Path, names: Sequence[str], inside: Sequence[str]) -> str:
+    """What to do about a folder that is of no layout."""
+    nearby = [source / name for name in inside]
+    nearby += [path for folder in nearby if folder.is_dir() for path in sorted(folder.glob("*"))]
+    if source.name.lower() in (*TRAIN, *names):
+        nearby.append(source.parent)
+    if whole := [folder for folder in nearby if _train(folder)]:
+        return f"name {whole[0]}, which has it"
+    if any(name.lower().endswith(ARCHIVES) for name in inside):
+        return "unpack the archive and name the folder that comes of it"
+    if any(is_photo(path.name) for name in _folders(source) for path in (source / name).iterdir()):
+        return (
+            f"move these folders into {source / TRAIN[0]}, and some photos of every class, such as "
+            f"a tenth, into {source / names[0]}/CLASS/"
+        )
+    return (
+        f"it must have {TRAIN[0]}/CLASS/*.jpg and {names[0]}/CLASS/*.jpg, or what "
+        "`python -m gdas.data.shards --help` lists"
     )

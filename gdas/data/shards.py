@@ -1,15 +1,16 @@
-"""Convert photos to Parquet shards, once:
+"""Convert photos to Parquet shards, once.
 
     python -m gdas.data.shards SOURCE TARGET [--damaged-limit N] [--workers N] [--rows N]
 
-SOURCE is of one of the layouts of gdas.data.layouts: folders, tars, tables; which, is found out and
-said. TARGET is a folder under the data folder, named as the data set (DATA/imagenet). Files are
-taken over as they are, after each has been decoded once.
-It may be stopped and goes on with the same command; a finished TARGET is verified and mended. The
-result is the same bytes however often it was stopped, and for any number of workers.
+SOURCE has one of the layouts of gdas.data.layouts (folders, tars, tables), which is found out and
+printed. TARGET is a folder in the data folder, named after the data set (DATA/imagenet). Files are
+copied unchanged, after each has been decoded once.
+
+The command may be stopped, and goes on if it is run again; a complete TARGET is verified and
+repaired. The result has the same bytes however often it was stopped, with any number of workers.
 
 Decision: training photos are shuffled once, here, so that a few row groups are a random sample of
-the whole; a class is spread over all shards.
+the whole; each class is spread over all shards.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 import argparse
 import fcntl
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,13 +28,14 @@ from pathlib import Path
 
 import torch
 
-from gdas.data.layouts import LAYOUTS, Found, find_photos, say_left_out
+from gdas.data.layouts import HELD_OUT, LAYOUTS, TRAIN, Found, find_photos, say_left_out
 from gdas.data.photo_places import WINDOW_BYTES, Photo, PhotoReader, Row
 from gdas.data.shard_index import FOLDERS, INDEX, PHOTOS, Shard, ShardIndex, Shards, read_index
 from gdas.data.shard_writing import (
     digest_of,
     kept,
     parts_of,
+    short,
     side_file,
     too_many,
     write_part,
@@ -43,15 +46,17 @@ from gdas.errors import InputError
 from gdas.files import sha256_of, write_json
 from gdas.randomness import generator
 
+OWN_FILE = re.compile(r"\d{5,}\.parquet(\.\w[\w-]*)*(\.\d+\.partial)?")
+"""What files of a conversion are called: shards, their side files, and either half-written."""
 BLOCKS = 16
-"""Row groups of a table that are shuffled together, fewer if they are large; each is read once."""
+"""How many row groups of a table are shuffled together (fewer if they are large)."""
 
 
 def shuffled(found: Found) -> list[Photo]:
-    """The training photos in random order, always the same.
+    """The training photos in random order, which is always the same.
 
-    Photos that are read a row group after the other are shuffled in windows of a few row groups,
-    after these have been shuffled.
+    If photos must be read one row group after the other, the row groups are shuffled, and then the
+    photos within windows of a few row groups.
     """
     photos, draw = found.photos["train"], generator(0, "shards")
     if not found.blocks:
@@ -86,20 +91,22 @@ def convert(
     group_rows: int = 64,
     say: Callable[[str], None] = lambda line: None,
 ) -> ShardIndex:
-    """Convert, or go on with it; where it is finished, verify every shard and mend it.
+    """Convert photos, or go on with it; a complete conversion is verified and repaired.
 
     Args:
-        source: a folder of a known layout, or what was found in one.
-        damaged_limit: photos that may be left out because they cannot be decoded.
-        workers: threads that read and decode.
-        shard_rows, group_rows: photos in a shard and in a row group.
-        say: told a line for every shard.
+        source: a folder with a known layout, or what was found in one.
+        target: the folder of the shards.
+        damaged_limit: how many photos may be left out because they cannot be decoded.
+        workers: how many threads read and decode.
+        shard_rows, group_rows: how many photos a shard and a row group have.
+        say: called with a line for every shard.
 
     Raises:
-        InputError: the source cannot be used, too many photos are damaged, TARGET holds something
-            else or cannot be written to.
+        InputError: the source cannot be used, too many photos are damaged, or `target` has other
+            content or cannot be written to.
     """
     found = find_photos(source) if isinstance(source, Path) else source
+    _refuse_others(target)
     classes = list(found.classes)
     photos: dict[Split, list[Photo]] = {"train": shuffled(found), "test": found.photos["test"]}
     parts = {
@@ -139,7 +146,10 @@ def convert(
                 )
             splits[split] = Shards(tuple(shards), group_rows, tuple(missing), tuple(flat))
             if splits[split].photos == 0:
-                raise InputError(f"{target / FOLDERS[split]}: every photo is damaged")
+                raise InputError(
+                    f"{target / FOLDERS[split]}: every photo is damaged, such as {missing[0]}; a "
+                    "split must have one or more, so mend some and run the same command again"
+                )
         index = ShardIndex(target, plan, tuple(classes), splits)
         if finished is None:
             _remove_others(target, index)
@@ -150,14 +160,15 @@ def convert(
 
 def _changed(path: Path, sha: str, expected: str | None) -> InputError:
     return InputError(
-        f"{path}: made anew it has SHA-256 {sha}, expected {expected}: the photos changed, or "
-        f"another version of Arrow wrote it; delete {path.parent.parent} to convert everything anew"
+        f"{path}: made anew it is another file (SHA-256 {short(sha)}, was {short(expected)}): "
+        "the photos changed, or another version of Arrow wrote it; delete "
+        f"{path.parent.parent} to convert everything anew"
     )
 
 
 @contextmanager
 def _locked(target: Path) -> Iterator[None]:
-    """One conversion at a time; the lock ends with the process."""
+    """Let one conversion run at a time; the lock ends with the process."""
     with writing(target):
         target.mkdir(parents=True, exist_ok=True)
         lock = os.open(target, os.O_RDONLY)
@@ -165,16 +176,61 @@ def _locked(target: Path) -> Iterator[None]:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError:
-        raise InputError(f"{target}: another conversion is writing to it") from None
+        raise InputError(
+            f"{target}: another conversion is writing to it; wait for it, or stop it"
+        ) from None
     finally:
         os.close(lock)
 
 
+def _refuse_addresses(*folders: Path) -> None:
+    for path in folders:
+        if re.match(r"\w+:/", str(path)):
+            raise InputError(
+                f"{path}: an address; photos are converted between folders of this machine, such "
+                "as to data/NAME, and copied to a store afterwards"
+            )
+
+
+def _refuse_within(source: Path, target: Path, *, tables: bool) -> None:
+    """Shards among photos would be taken for photos by the next conversion, or written over them.
+
+    Raises:
+        InputError: one is where the other's splits are.
+    """
+    here, there = source.resolve(), target.resolve()
+    below = there.relative_to(here).parts if there.is_relative_to(here) else None
+    above = here.relative_to(there).parts if here.is_relative_to(there) else None
+    among = below is not None and (
+        not below or below[0].lower() in (*TRAIN, *HELD_OUT) or (tables and len(below) == 1)
+    )
+    if among or (above and above[0] in FOLDERS.values()):
+        raise InputError(
+            f"{target}: lies among the photos of {source}; name a folder apart from them, such as "
+            "data/NAME"
+        )
+
+
+def _refuse_others(target: Path) -> None:
+    """Only what a conversion wrote may be written over or removed."""
+    for folder in FOLDERS.values():
+        try:
+            inside = sorted((target / folder).iterdir())
+        except OSError:
+            continue
+        for path in inside:
+            if not OWN_FILE.fullmatch(path.name) and not path.name.startswith("."):
+                raise InputError(
+                    f"{target}: holds {folder}/{path.name}, which no conversion wrote; name "
+                    "another folder, such as one that is not there yet"
+                )
+
+
 def _finished(target: Path, plan: str) -> ShardIndex | None:
-    """The index of the same conversion, where it is done."""
+    """The index of the same conversion; None if it is not complete."""
     try:
         index = read_index(target)
-    except InputError:  # none, or damaged: the shards tell
+    except InputError:  # missing or damaged; the shards tell what is done
         return None
     if index.plan != plan:
         raise InputError(
@@ -185,7 +241,7 @@ def _finished(target: Path, plan: str) -> ShardIndex | None:
 
 
 def _remove_others(target: Path, index: ShardIndex) -> None:
-    """What a conversion that was given up left behind."""
+    """Delete what a conversion that was given up left behind."""
     paths = [shard.path for shards in index.splits.values() for shard in shards.shards]
     ours = {*paths, *map(side_file, paths)}
     for folder in FOLDERS.values():
@@ -202,8 +258,8 @@ EPILOG = f"""examples:
 
 {LAYOUTS}
 
-Stop it and give the same command again: whole shards are kept. Then an experiment with
-data: {{name: flowers, format: photos, classes: 102}} finds it in --data data.
+It can be stopped and run again: complete shards are kept. Afterwards, an experiment with
+data: {{name: flowers, format: photos, classes: 102}} finds the photos in --data data.
 
 Exit code: 0 all is converted, 2 bad input, 130 interrupted."""
 
@@ -212,7 +268,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m gdas.data.shards",
-        description="Convert photos to Parquet shards, once; finds out how SOURCE is laid out.",
+        description="Convert photos to Parquet shards, once; the layout of SOURCE is found out.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -220,44 +276,48 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "source", type=Path, metavar="SOURCE", help="folder of the photos, tars or tables"
     )
     parser.add_argument(
-        "target", type=Path, metavar="DATA/NAME", help="NAME is the data set's (data.name)"
+        "target", type=Path, metavar="DATA/NAME", help="NAME is the data set's name (data.name)"
     )
     parser.add_argument(
         "--damaged-limit",
         type=int,
         default=0,
         metavar="N",
-        help="photos that may be left out because they cannot be decoded (default: 0)",
+        help="how many photos may be left out because they cannot be decoded (default: 0)",
     )
     parser.add_argument(
         "--workers",
         type=int,
         default=os.cpu_count() or 1,
         metavar="N",
-        help="threads (default: one a core)",
+        help="threads (default: one per core)",
     )
     parser.add_argument(
-        "--rows", type=int, default=2048, metavar="N", help="photos in a shard (default: 2048)"
+        "--rows", type=int, default=2048, metavar="N", help="photos per shard (default: 2048)"
     )
     parser.add_argument(
         "--group-rows",
         type=int,
         default=64,
         metavar="N",
-        help="photos in a row group, the unit of shuffling (default: 64)",
+        help="photos per row group, the unit of shuffling (default: 64)",
     )
     parser.add_argument(
         "--scored",
         metavar="SPLIT",
-        help="which split is the test split, where there are several: val, valid, test ... "
+        help="which split is the test split, if there are several: val, valid, test ... "
         "(default: the first of these that has photos and labels)",
     )
     options = parser.parse_args(arguments)
     for key in ("workers", "rows", "group_rows"):
         if getattr(options, key) < 1:
             parser.error(f"--{key.replace('_', '-')}: must be 1 or more")
+    if options.damaged_limit < 0:
+        parser.error("--damaged-limit: must be 0 or more")
     try:
+        _refuse_addresses(options.source, options.target)
         found = find_photos(options.source, held_out=options.scored)
+        _refuse_within(options.source, options.target, tables=found.blocks)
         _say(f"{options.source}: {found.layout}")
         index = convert(
             found,
@@ -282,7 +342,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def summary(index: ShardIndex, found: Found) -> str:
-    """What was taken over, what was left out, and what to look at again, in one line."""
+    """What was converted, what was left out, and what to look at, in one line."""
     counts = ", ".join(
         f"{shards.photos} in {FOLDERS[split]} ({len(shards.damaged)} damaged left out)"
         for split, shards in index.splits.items()

@@ -36,8 +36,8 @@ def check_search(search: SearchSpec, folder: Path) -> None:
         _check_execution(search)
     if search.lookup is not None and search.lookup.images > valid_V:
         raise InputError(
-            f"lookup.images={search.lookup.images}: larger than D_V ({valid_V}); use {valid_V} "
-            "or less"
+            f"lookup.images={search.lookup.images}: larger than D_V ({valid_V}); use "
+            f"lookup.images={valid_V} or less"
         )
     if search.select_by != "proxy" or search.proxy is None:
         return
@@ -48,8 +48,8 @@ def check_search(search: SearchSpec, folder: Path) -> None:
             f"search's own images, {recipe.data.name}"
         )
     _, size = training_images(proxy.data, folder)
-    check_training(proxy, _standing_in(search), size=size)
     with under("proxy"):
+        check_training(proxy, _standing_in(search), size=size)
         check_batches(proxy, train_T, workers=1)
 
 
@@ -80,8 +80,8 @@ def check_final(
     recipe = cast(TrainConfig, final.recipe)
     count, size = training_images(recipe.data, folder)
     images = len(subset(count, 0, recipe.train_images))
-    check_training(recipe, cell or _expected(final, searches), size=size)
     with under("recipe"):
+        check_training(recipe, cell or _expected(final, searches), size=size)
         check_batches(recipe, images, final.resources.workers)
 
 

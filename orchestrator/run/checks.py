@@ -21,7 +21,7 @@ from gdas.data.vocabulary import Split
 from gdas.errors import InputError
 from gdas.rnn.genotype import RecurrentGenotype
 from orchestrator.experiment.build import build_study
-from orchestrator.experiment.config import CellSource, Experiment, FinalSpec, SearchSpec
+from orchestrator.experiment.config import Experiment, FinalSpec, SearchSpec
 from orchestrator.experiment.decode import decode_search, decode_train
 from orchestrator.experiment.kinds import load
 from orchestrator.experiment.spaces import SPACES
@@ -60,13 +60,13 @@ def fixed_cells(experiment: Experiment) -> dict[str, AnyGenotype]:
     cells: dict[str, AnyGenotype] = {}
     for name, final in experiment.finals.items():
         if not final.cell.tracks:
-            cells[name] = _cell(final.cell, final.recipe.task, f"finals.{name}")
+            cells[name] = _cell(final, f"finals.{name}")
     return cells
 
 
-def _cell(source: CellSource, task: str, where: str) -> AnyGenotype:
+def _cell(final: FinalSpec, where: str) -> AnyGenotype:
     cell: AnyGenotype
-    space = SPACES[task]
+    source, space = final.cell, SPACES[final.recipe.task]
     if source.file is not None:
         loaded = gdas.genotype.load(source.file)
         if isinstance(loaded, Bench201Genotype):
@@ -82,10 +82,12 @@ def _cell(source: CellSource, task: str, where: str) -> AnyGenotype:
     else:
         cell = load(space.final_cell)(source, where)
     if not isinstance(cell, space.genotype):
-        kind = next(s.cells for s in SPACES.values() if isinstance(cell, s.genotype))
+        its = next(s for s in SPACES.values() if isinstance(cell, s.genotype))
+        usual = next(iter(its.presets.values())).data.name
         raise InputError(
-            f"{where}.cell: {cell.name} is a {kind.removesuffix('s')} and the data set is {task}; "
-            f"name a cell of that kind, such as {space.published}, or another recipe.data"
+            f"{where}.cell: {cell.name} is a {its.cells.removesuffix('s')} and its data set, "
+            f"{final.recipe.data.name}, is {final.recipe.task}; name a cell of that kind, such as "
+            f"{space.published}, or set {where}.recipe.data, such as {{name: {usual}}}"
         )
     return cell
 

@@ -5,6 +5,7 @@ What is refused here would otherwise fail in a worker, after waiting for machine
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -13,6 +14,8 @@ from gdas.errors import InputError
 from gdas.presets import ImageSearchConfig
 from gdas.rnn.config import TextSearchConfig, TextTrainConfig
 
+SETTING = re.compile(r"[a-z]\w*(\.\w+)*=")
+"""How an error about a setting begins: batch_size=128."""
 FEWEST_TOKENS = 2
 """The fewest tokens in a column of a batch of text: a word, and the next one to predict."""
 
@@ -33,10 +36,12 @@ def check_image_search(config: ImageSearchConfig, images: int) -> tuple[int, int
 
 @contextmanager
 def under(key: str) -> Iterator[None]:
-    """Prefix the setting that an InputError names with `key`."""
+    """Prefix the setting that an InputError names with `key`; leave one that names a file."""
     try:
         yield
     except InputError as problem:
+        if not SETTING.match(str(problem)):
+            raise
         raise InputError(f"{key}.{problem}") from None
 
 
@@ -85,7 +90,8 @@ def _first(tokens: int, split: str, key: str, asked: int | None) -> int:
 def _check_columns(tokens: int, split: str, key: str, batch: int) -> None:
     most = tokens // FEWEST_TOKENS
     if batch > most:
+        fix = f"use {key}={most}" if most == 1 else f"use {key}={most} or less"
         raise InputError(
             f"{key}={batch}: wider than the {split} text ({tokens} tokens, {FEWEST_TOKENS} or more "
-            f"a column); use {key}={most} or less"
+            f"a column); {fix if most else f'give a longer {split} text'}"
         )

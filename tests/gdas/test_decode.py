@@ -121,7 +121,7 @@ REFUSED = {
         png16(2, 3, 0).replace(struct.pack(">II", 4, 3), struct.pack(">II", 2**20, 2**20)),
         "",
     ),
-    "text": (b"<html>not found</html>", "cannot identify"),
+    "text": (b"<html>not found</html>", "begins as no image"),
 }
 
 

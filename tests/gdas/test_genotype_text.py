@@ -157,6 +157,61 @@ def test_a_file_of_several_needs_a_name(tmp_path: Path) -> None:
         load(f"{path}:NEITHER")
 
 
+BENCH201 = "|nor_conv_3x3~0|+|nor_conv_3x3~0|none~1|+|skip_connect~0|none~1|nor_conv_1x1~2|"
+IN_LOGS = {
+    "its time in brackets": (f"[2019/04/02 03:17] genotype={PLAIN}", PLAIN),
+    "a list of one": (f"[{PLAIN}]", PLAIN),
+    "something behind it": (f"{BENCH201}   accuracy 93.2", BENCH201),
+    "a line an epoch": (f"{BENCH201}\n{BENCH201}\n", BENCH201),
+    "tuples": (
+        "((('nor_conv_3x3', 0),), (('nor_conv_3x3', 0), ('none', 1)), "
+        "(('skip_connect', 0), ('none', 1), ('nor_conv_1x1', 2)))",
+        BENCH201,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", IN_LOGS)
+def test_a_line_of_a_log_is_read_whatever_is_around_it(case: str) -> None:
+    text, same = IN_LOGS[case]
+    assert read(text, "log.txt").to_json() == read(same, "log.txt").to_json()
+
+
+def test_several_cells_of_nas_bench_201_are_not_one() -> None:
+    other = BENCH201.replace("skip_connect", "avg_pool_3x3")
+    with pytest.raises(InputError, match="2 different genotypes"):
+        read(f"{BENCH201}\n{other}\n", "log.txt")
+
+
+def test_a_log_may_hold_other_bytes_and_a_checkpoint_is_no_log(tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    log.write_bytes(b"caf\xe9 " + PLAIN.encode())
+    assert load(log) == read(PLAIN, "log.txt")
+    log.write_bytes(b"PK\0\0" + PLAIN.encode())
+    with pytest.raises(InputError, match="is no text"):
+        load(log)
+
+
+def test_a_second_name_of_a_genotype_names_it_too(tmp_path: Path) -> None:
+    """DARTS's own file ends with `DARTS = DARTS_V2`."""
+    file = tmp_path / "genotypes.py"
+    other = changed("skip_connect", "sep_conv_5x5")
+    file.write_text(f"DARTS_V1 = {PLAIN}\nDARTS_V2 = {other}\n\nDARTS = DARTS_V2  # newest\n")
+    assert load(f"{file}:DARTS") == load(f"{file}:DARTS_V2") != load(f"{file}:DARTS_V1")
+    with pytest.raises(InputError, match=r"those in it are DARTS_V1, DARTS_V2, DARTS$"):
+        load(f"{file}:PDARTS")
+
+
+def test_nodes_behind_the_last_edge_are_left_out_as_those_before_it() -> None:
+    text = (
+        "Genotype(normal=[('sep_conv_3x3', 2, 0), ('skip_connect', 4, 1)], "
+        "normal_concat=range(2, 6), reduce=[('max_pool_3x3', 2, 0)], reduce_concat=range(2, 6))"
+    )
+    cell = read(text, "log.txt")
+    assert isinstance(cell, Genotype)
+    assert (cell.normal_concat, cell.reduce_concat) == ((2, 4), (2,))
+
+
 def test_a_file_of_powershell_is_read(tmp_path: Path) -> None:
     (tmp_path / "cell.txt").write_bytes(PLAIN.encode("utf-16"))
     assert load(tmp_path / "cell.txt") == read(PLAIN, "x")
@@ -266,14 +321,16 @@ def changed(old: str, new: str) -> str:
 REFUSED = {
     "a call": (changed("('skip_connect', 0)", "__import__('os').getcwd()"), "is not read"),
     "a name": (changed("'skip_connect'", "skip"), "skip"),
-    "a long range": (changed(CONCAT, "range(2, 10**9)"), "neither"),
+    "a long range": (changed(CONCAT, "range(2, 10**9)"), "is not read"),
     "a range beyond reason": (changed(CONCAT, "range(999999)"), "more than 1000"),
     "a range that stands": (changed(CONCAT, "range(2, 6, 0)"), "step of 0"),
     "two of a field": (changed("reduce=", "normal="), "repeated|twice"),
-    "torn": (PLAIN[:80], "not closed"),
+    "torn": (PLAIN[:80], "no closing bracket"),
     "an unknown operation": (changed("skip_connect", "conv_9x9"), "unknown operation 'conv_9x9'"),
     "a later source": (changed("'skip_connect', 0", "'skip_connect', 4"), "source 4"),
     "an odd number of edges": (changed("('skip_connect', 0), ", ""), "7 edges"),
+    "the source first": ("Genotype(normal=[(0, 'none'), (1, 'none')])", "must be an operation"),
+    "numbers of operations": ("[[0, 2, 1], [1, 0]]", "is no cell"),
     "a concat beyond the nodes": (changed(CONCAT, "range(2, 7)"), "normal_concat"),
     "a concat of a node twice": (changed(CONCAT, "[2, 3, 4, 5, 5]"), "normal_concat"),
     "a concat that is a number": (changed(CONCAT, "4"), "normal_concat"),
@@ -294,8 +351,8 @@ REFUSED = {
         FEW_EDGES.replace("('sep_conv_3x3', 5, 0)", "('sep_conv_3x3', 0, 5)"),
         "in one order",
     ),
-    "a node of a large number": (FEW_EDGES.replace("5, 0)", "999999, 0)"), "numbered from 2"),
-    "a source of a large number": (PLAIN.replace("0)", "9" * 20 + ")"), "neither"),
+    "a node of a large number": (FEW_EDGES.replace("5, 0)", "999999, 0)"), "numbered"),
+    "a source of a large number": (PLAIN.replace("0)", "9" * 20 + ")"), "is not read"),
     "a weight that is a node": (
         "{'normal': [[('none', 0, 2), ('none', 1, 2)]], 'reduce': None}",
         "with a weight",
@@ -303,13 +360,17 @@ REFUSED = {
     "another format": ('{"format": "gdas-genotype/9", "normal": []}', "gdas-genotype/9"),
     "starred": ("Genotype(*[1], normal=[('none', 0), ('none', 1)])", "no Genotype|not read"),
     "of two stars": ("Genotype(normal=[('none', 0), ('none', 1)], **{})", "not read"),
-    "nothing": ("", "not a JSON file"),
-    "a list of numbers": ("[1, 2]", "JSON object"),
-    "deep": ("Genotype(normal=" + "[" * 500 + "]" * 500 + ")", "not a Python expression"),
+    "nothing": ("", "is empty"),
+    "words": ("no cell here", "not a JSON file"),
+    "a list of numbers": ("[1, 2]", "is no cell"),
+    "deep": ("Genotype(normal=" + "[" * 500 + "]" * 500 + ")", "too many nested"),
     "long": ("Genotype(normal=[" + "('none', 0)," * 6000 + "])", "characters"),
-    "bytes": (changed("'skip_connect'", "b'skip_connect'"), "neither"),
-    "a set": (changed(CONCAT, "{2, 3, 4, 5}"), "neither"),
-    "a truth value as a source": (changed("'skip_connect', 0", "'skip_connect', True"), "neither"),
+    "bytes": (changed("'skip_connect'", "b'skip_connect'"), "is not read"),
+    "a set": (changed(CONCAT, "{2, 3, 4, 5}"), "is not read"),
+    "a truth value as a source": (
+        changed("'skip_connect', 0", "'skip_connect', True"),
+        "is not read",
+    ),
     "a key that is a number": ("{'normal': [('none', 0), ('none', 1)], 2: 3}", "no text"),
 }
 

@@ -47,7 +47,9 @@ def plain(cell: SearchCell, inputs: list[Tensor], drawn: list[int], weight: Tens
     found = {"out": out.detach(), "s0": s[0].grad, "s1": s[1].grad, "gates": gates}
     parameters = dict(cell.edges.named_parameters())
     found |= {f"gradient of {n}": p.grad for n, p in parameters.items() if p.grad is not None}
-    return found | dict(cell.edges.named_buffers())
+    state = cell.edges.state_dict()  # in which batches are counted
+    found |= {name: state[name] for name, _ in cell.edges.named_buffers()}
+    return found
 
 
 def both(

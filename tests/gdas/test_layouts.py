@@ -382,7 +382,7 @@ REFUSED: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "flat train": (
         "ImageFolder",
         flatten_train,
-        r"train: no classes \(1 photos lie in train/ itself\)",
+        r"train: no folders of classes \(1 photos lie in train/ itself\)",
     ),
     "a class of endings that nobody reads": (
         "ImageFolder",
@@ -460,7 +460,7 @@ REFUSED: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "an archive": (
         "ImageFolder",
         pack_train,
-        r"no folder train.*it holds train\.zip, val.*unpack archives",
+        r"no folder train.*it holds train\.zip, val.*unpack the archive",
     ),
 }
 

@@ -69,10 +69,14 @@ def test_line_ends_and_a_byte_order_mark_make_no_difference(tmp_path: Path) -> N
         for name, content in named("{}.txt").items()
     }
     put(tmp_path / "other" / "mine", dict(marked))
+    old = {name: str(text).replace("\n", "\r") for name, text in named("{}.txt").items()}
+    put(tmp_path / "old" / "mine", dict(old))
     for split in SPLITS:
-        assert text_identity(OWN, split, tmp_path) == text_identity(OWN, split, tmp_path / "other")
-        ids = [open_tokens(OWN, split, f).ids_N for f in (tmp_path, tmp_path / "other")]
-        assert torch.equal(*ids)
+        identity = text_identity(OWN, split, tmp_path)
+        ids = open_tokens(OWN, split, tmp_path).ids_N
+        for other in (tmp_path / "other", tmp_path / "old"):
+            assert text_identity(OWN, split, other) == identity
+            assert torch.equal(open_tokens(OWN, split, other).ids_N, ids)
 
 
 def test_changed_text_is_converted_anew_and_is_another_job(tmp_path: Path) -> None:
@@ -91,7 +95,17 @@ REFUSED: dict[str, tuple[dict[str, str | bytes], str]] = {
         {"train.txt": "a", "val.txt": "a", "dev.txt": "a", "test.txt": "a"},
         r"dev\.txt and val\.txt may both be valid",
     ),
+    "a table": ({"train.jsonl": "{}"}, r"no file of train \(it holds train\.jsonl\); it must have"),
     "empty": ({**named("{}.txt"), "train.txt": ""}, r"train\.txt: is empty"),
+    "blank lines": ({**named("{}.txt"), "valid.txt": "\n \n\n"}, r"valid\.txt: is empty"),
+    "marked ends of lines": (
+        {**named("{}.txt"), "valid.txt": "a b\na <eos>\n"},
+        r"valid\.txt: line 2 has <eos>, and one is added .*sed -i",
+    ),
+    "no word twice": (
+        {"train.txt": "a b", "valid.txt": "a", "test.txt": "a"},
+        r"train\.txt: no word is seen 2 times.* data\.min_count, such as 1",
+    ),
     "UTF-16": (
         {**named("{}.txt"), "train.txt": "a b\n".encode("utf-16")},
         r"train\.txt: line 1 is not UTF-8 text \(UTF-16\); save",
@@ -127,7 +141,8 @@ def test_any_bytes_are_read_as_their_lines_are_or_refused(content: bytes, text: 
             except InputError as problem:
                 assert "\n" not in str(problem)
                 continue
-        plain = raw.removeprefix(b"\xef\xbb\xbf").decode().removesuffix("\n")
+        plain = raw.removeprefix(b"\xef\xbb\xbf").decode()
+        plain = plain.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n")
         lines = [line.split() for line in plain.split("\n")]
         assert found == encode(lines, vocabulary_of(lines), "").tolist()
 

@@ -276,7 +276,7 @@ BAD_SOURCES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no val": (lambda source: (source / "val").rename(source / "held"), "no folder val"),
     "no classes": (
         lambda source: empty(source / "train"),
-        "train: no classes",
+        "train: no folders of classes",
     ),
     "a class of val alone": (lambda source: (source / "val" / "hen").mkdir(), "val/hen: train has"),
     "an empty class": (lambda source: (source / "train" / "hen").mkdir(), "train/hen: no photos"),

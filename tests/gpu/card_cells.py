@@ -75,7 +75,7 @@ def cell_errors(
             f"d {n}": p.grad for n, p in reference.edges.named_parameters() if p.grad is not None
         }
         one |= {n: b for n, b in reference.edges.named_buffers() if b.numel() > 1}
-        found.append(one)  # type: ignore[arg-type]
+        found.append(one)
     operations = torch.zeros(16, dtype=torch.int32, device=device)
     operations[:edges] = torch.tensor(drawn)
     last = torch.channels_last

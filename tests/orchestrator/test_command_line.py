@@ -95,7 +95,7 @@ def test_a_damaged_data_file(
 
 def test_shapes_that_cannot_be_built(capsys: pytest.CaptureFixture[str]) -> None:
     line = refused(capsys, "final.recipe.channels=6")
-    assert "finals.gdas-frc-digits: channels=6" in line and "divisible by 4" in line
+    assert "finals.gdas-frc-digits: recipe.channels=6" in line and "divisible by 4" in line
     line = refused(capsys, "final.recipe.stem=imagenet")
     assert "32 x 32 images do not suit the imagenet auxiliary head" in line
     line = refused(capsys, "search.recipe.train_images=2000")

@@ -204,7 +204,7 @@ def test_converted_photos_are_counted_and_identified_by_their_index(tmp_path: Pa
     converted(tmp_path / "flowers", 5, 300)
     experiment = photo_study(tmp_path, "finals.small.recipe.auxiliary_weight=0")
     cells = fixed_cells(experiment)
-    with pytest.raises(InputError, match=r"64 x 64 .* set auxiliary_weight to 0"):
+    with pytest.raises(InputError, match=r"64 x 64 .* set auxiliary_weight=0"):
         check_experiment(experiment, cells, tmp_path)
     override = [
         "finals.small.recipe.auxiliary_weight=0",

@@ -99,7 +99,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     ),
     "no whole batch": (
         a_final(workers=4, train_images=7),
-        "recipe.7 training images are too few for 4 workers.* use 3 workers",
+        "finals.one: 7 training images are too few for 4 workers.* use 3 workers",
         a_final(workers=3, train_images=7),
     ),
     "no images": (a_final(train_images=0), "train_images=0: must be 2 or more", a_final()),
@@ -158,6 +158,33 @@ def test_what_cannot_run_is_refused_by_the_dry_run_and_the_fix_is_not(
     assert re.search(message, said) and said.count("\n") == 1, said
     Path("mended.yaml").write_text(yaml.safe_dump(mended))
     assert len(list(checked_study(load_experiment("mended.yaml", []), tmp_path))) > 0
+
+
+def test_an_error_about_a_file_names_the_file_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Below the key of a setting stands a setting, never a path: `recipe./data/mine/train.txt`."""
+    monkeypatch.chdir(tmp_path)
+    data = {"name": "mine", "format": "text"}
+    Path("own.yaml").write_text(yaml.safe_dump(a_final(cell="RNN_GDAS", data=data)))
+    Path("data/mine").mkdir(parents=True)
+    assert reproduce_paper.main(["own.yaml", "--dry-run"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: finals.one: {tmp_path}/data/mine: no file of train")
+
+
+def test_a_recurrent_cell_without_its_text_is_refused_with_the_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What all finals on text share does not make one of them a final on text."""
+    monkeypatch.chdir(tmp_path)
+    shared = {"recipe": {"data": {"name": "ptb"}}}
+    spec = {"text_final": shared, "finals": {"one": {"cell": {"published": "RNN_GDAS"}}}}
+    Path("own.yaml").write_text(yaml.safe_dump(spec))
+    assert reproduce_paper.main(["own.yaml", "--dry-run"]) == 2
+    said = capsys.readouterr().err
+    assert "its data set, cifar10, is image" in said
+    assert "set finals.one.recipe.data, such as {name: ptb}" in said
 
 
 @tries
