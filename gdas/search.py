@@ -89,7 +89,7 @@ class SearchSpace(Protocol):
     Attributes:
         weights: the shared network W, on the device.
         cell_types: for every cell of the network, in order, the name of its logits; any other
-                    name for a cell that is not searched.
+            name for a cell that is not searched.
         device: the device of the weights.
     """
 

@@ -47,7 +47,7 @@ def lease(store: Store) -> Iterator[None]:
 
     Raises:
         InputError: another living process holds it (the error names host and process), or the
-                    object store does not answer.
+            object store does not answer.
     """
     if not is_address(store.address):
         with _held_folder(store.out):

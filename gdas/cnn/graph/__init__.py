@@ -28,10 +28,8 @@ around the cells.
 Every number has one writer and every sum a fixed order (no atomic additions): the same bits from
 run to run. Checkpoints are those of gdas.search.SearchSteps, and either goes on from the other's.
 Sums are added in another order than PyTorch's, so the two agree to rounding, not bit for bit.
-(They also differ where no path at all leads from a weight that took part to the loss: because a
-whole cell drew `none`, or all edges from an input of a cell did, whose preprocessing then counts for
-nothing. An eager step leaves such a weight without a gradient there, this one gives it a zero: with
+(They also differ if no path leads from a weight that took part to the loss, because a whole cell
+drew `none`, or all edges from an input of a cell did, so that its preprocessing has no effect. An
+eager step leaves such a weight without a gradient; this one gives it a zero, and with
 `undrawn: skip`, weight decay and momentum move it.)
-
-Triton is imported by these modules alone; `gdas.cnn.graph.search.covered` says whether they apply.
 """
