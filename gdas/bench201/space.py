@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gdas.architecture import Architecture
 from gdas.bench201.config import Bench201SearchConfig
 from gdas.bench201.derive import derive_bench201_genotype
 from gdas.bench201.genotype import CELL_OPERATIONS, Bench201Genotype, reaches_output
@@ -24,7 +25,6 @@ from gdas.derive import describe
 from gdas.metrics import BatchLoss
 from gdas.randomness import initial_weights
 from gdas.sampler import Pick
-from gdas.search import Architecture
 
 
 def build_bench201_supernet(config: Bench201SearchConfig, classes: int) -> Network:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gdas.architecture import Architecture
 from gdas.compute import autocast, memory_format
 from gdas.config import Precision
 from gdas.data.augment import augment, draw_moves, normalise
@@ -21,7 +22,7 @@ from gdas.data.source import Batch, ImageSource, Wanted
 from gdas.errors import InputError
 from gdas.metrics import BatchLoss, correct_top_k
 from gdas.randomness import generator
-from gdas.search import Architecture, SearchSettings
+from gdas.search import SearchSettings
 
 
 class ImageSearchSettings(SearchSettings, Protocol):

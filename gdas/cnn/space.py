@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gdas.architecture import Architecture, draw_architecture
 from gdas.checkpoint import State
 from gdas.cnn.cell import SearchCell
 from gdas.cnn.config import SearchConfig
@@ -27,7 +28,6 @@ from gdas.derive import describe
 from gdas.metrics import BatchLoss, correct_top_k
 from gdas.randomness import generator, initial_weights
 from gdas.sampler import Pick
-from gdas.search import Architecture, draw_architecture
 
 
 def build_supernet(config: SearchConfig, classes: int) -> Supernet:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gdas.architecture import Architecture
 from gdas.compute import autocast
 from gdas.data.text import Tokens, batch_tokens, bptt_lengths
 from gdas.derive import describe
@@ -26,7 +27,6 @@ from gdas.rnn.derive import CELL_TYPE, derive_recurrent_genotype
 from gdas.rnn.regularisation import draw_masks, temporal_penalty
 from gdas.rnn.supernet import RecurrentSupernet
 from gdas.sampler import Pick
-from gdas.search import Architecture
 
 
 def build_recurrent_supernet(config: TextSearchConfig, vocabulary: int) -> RecurrentSupernet:
