@@ -122,7 +122,6 @@ class SearchSteps:
             momentum=w.momentum,
             weight_decay=w.weight_decay,
             nesterov=w.nesterov,
-            foreach=True,  # the same arithmetic in fewer kernel launches
         )
         self.alpha_optimizer = torch.optim.Adam(
             list(self.logits.values()), lr=a.lr, betas=a.betas, weight_decay=a.weight_decay

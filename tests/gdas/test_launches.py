@@ -80,6 +80,7 @@ def lists_on_meta(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_step_launches_few_operations() -> None:
     config = search_config(PAPER, 8, "searched")
     run = SearchSteps(config, ImageSpace(config, random_images(2 * 8 * DRAWS), META))
+    run.weight_optimizer.param_groups[0]["foreach"] = True  # PyTorch's default on a GPU
     run.space.weights.train()
     for p in run.parameters:  # as if every operation had been drawn before
         p.grad = torch.zeros_like(p)

@@ -537,3 +537,11 @@ def test_one_changed_number_in_a_manifest_is_found(tmp_path: Path, segment: Segm
     assert checkpoint is not None and checkpoint.position == 1
     assert len(lines) == 1 and "damaged manifest.json" in lines[0]
     assert gdas.checkpoint.history(tmp_path) == checkpoint.records
+
+
+def test_a_saved_search_does_not_say_how_its_optimizer_is_computed(small_digits: Images) -> None:
+    """Its digest would change although no weight does."""
+    segment = next(run_search(search_config(), small_digits))
+    assert segment.state is not None
+    (group,) = segment.state["weight_optimizer"]["param_groups"]
+    assert group["foreach"] is None and group["fused"] is None
