@@ -119,7 +119,7 @@ class EpochSums:
         self.no_path += batch.no_path
 
     def totals(self) -> Tensor:
-        """[sum of losses, hits, hits among five, samples] for workers to add; float64 on the CPU."""
+        """Sums of losses, hits, hits among five, and samples, for workers to add; on the CPU."""
         hits = (float(self.correct), float(self.correct5))
         values = (float(self.loss), *hits, float(self.samples))
         return torch.tensor(values, dtype=torch.float64)

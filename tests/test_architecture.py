@@ -56,6 +56,28 @@ def test_triton_is_imported_by_the_graphs_kernels_alone() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
+FAMILIES = ("cnn", "rnn", "bench201")
+SHARED = (
+    *("search", "sampler", "schedule", "config", "settings", "cell_json", "checkpoint", "metrics"),
+    *("randomness", "compute", "distributed", "files", "errors"),
+)
+"""Modules of the root that know no search space."""
+
+
+def test_every_search_space_is_a_folder_with_the_same_file_names() -> None:
+    for family in FAMILIES:
+        files = {path.stem for path in (ROOT / "gdas" / family).glob("*.py")}
+        assert {"config", "genotype", "derive", "space"} <= files, family
+        assert family == "bench201" or "train" in files, family
+
+
+@pytest.mark.parametrize("module", SHARED)
+def test_what_all_search_spaces_share_imports_none_of_them(module: str) -> None:
+    spaces = tuple(f"gdas.{name}" for name in (*FAMILIES, "presets", "genotype"))
+    found = imports(ROOT / "gdas" / f"{module}.py")
+    assert [name for name in found if name.startswith(spaces)] == []
+
+
 def test_matplotlib_is_for_drawing_only() -> None:
     users = {p.name for p in (ROOT / "gdas").rglob("*.py") if "matplotlib" in third_party(p)}
     assert users == {"draw.py"}

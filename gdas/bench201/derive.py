@@ -15,9 +15,9 @@ from gdas.derive import DerivedCell, relative_entropy
 
 
 def derive_bench201_cell(logits_EK: Tensor) -> DerivedCell:
-    """The most probable operation of every edge, `none` among them (the benchmark's code).
+    """Keep the most probable operation of every edge, which may be `none` (the benchmark's code).
 
-    Ties keep the earlier index.
+    If several are equal, the earlier index wins.
 
     Raises:
         ValueError: the logits are not 6 edges by 5 operations.
@@ -44,7 +44,7 @@ def derive_bench201_cell(logits_EK: Tensor) -> DerivedCell:
 def derive_bench201_genotype(
     config: Bench201SearchConfig, logits: dict[str, Tensor]
 ) -> tuple[Bench201Genotype, DerivedCell]:
-    """The genotype that the logits stand for, and how decided the cell is."""
+    """The genotype that is derived from the logits, and how decided the cell is."""
     cell = derive_bench201_cell(logits[CELL_TYPE])
     operations = tuple(operation for operation, _ in cell.edges)
     return Bench201Genotype(f"searched-seed{config.seed}", operations), cell

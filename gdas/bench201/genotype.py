@@ -1,9 +1,9 @@
 """Cells of NAS-Bench-201 (Dong & Yang, ICLR 2020): four nodes, one operation on each of six edges.
 
-Node 0 is the input, node 3 the output; a node is the sum of what its edges bring from the nodes
-before it. Such a cell is written `|op~0|+|op~0|op~1|+|op~0|op~1|op~2|`: the terms of nodes 1, 2
-and 3, each operation with its source. There are 5^6 = 15,625 cells. Some compute the same function
-of their input; they count as different here, as in the benchmark.
+Node 0 is the input, node 3 the output; a node is the sum of its edges' results from earlier nodes.
+Such a cell is written `|op~0|+|op~0|op~1|+|op~0|op~1|op~2|`: the terms of nodes 1, 2 and 3, each
+operation with its source. There are 5^6 = 15,625 cells. Some compute the same function; they count
+as different here, as in the benchmark.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CELL_OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_
 
 NODES = 4
 EDGES = tuple((node, source) for node in range(1, NODES) for source in range(node))
-"""(node, source) of every edge, in the order of the logits' rows and of the written form."""
+"""(node, source) of every edge, in the order of the logits' rows and of the cell's string."""
 
 CELLS = len(CELL_OPERATIONS) ** len(EDGES)
 PATTERN = "|op~0|+|op~0|op~1|+|op~0|op~1|op~2|"
@@ -38,7 +38,7 @@ Accuracy = Literal[
     "cifar10_valid_12",
     "cifar10_test_12",
 ]
-"""What is known of a cell, a column of the table: data set, split, epochs of training."""
+"""A column of the table: data set, split, and epochs of training."""
 
 ACCURACIES: tuple[Accuracy, ...] = get_args(Accuracy)
 
@@ -49,13 +49,13 @@ IMAGES_OF: dict[Accuracy, str] = {
     "cifar10_valid_12": "cifar10",
     "cifar10_test_12": "cifar10",
 }
-"""The data set that a column's accuracies are of."""
+"""The data set on which a column's accuracies were measured."""
 
 
 def own_accuracy(images: str) -> Accuracy:
-    """The column that a search on a data set is looked up in; CIFAR-10's if the table has none.
+    """The column in which a search on a data set is looked up; by default CIFAR-10's.
 
-    The report says so of a search on other images than those of its column.
+    If the search is on other images than its column, the report says so.
     """
     return next((column for column, of in IMAGES_OF.items() if of == images), "cifar10_test_200")
 
@@ -63,7 +63,7 @@ def own_accuracy(images: str) -> Accuracy:
 def reaches_output(operations: Sequence[int]) -> bool:
     """Whether a path of operations other than `none` leads from node 0 to the output.
 
-    Without one the cell's output is zero, whatever its input.
+    Without such a path, the cell's output is zero for every input.
 
     Args:
         operations: an index into CELL_OPERATIONS for each of EDGES.
@@ -77,10 +77,10 @@ def reaches_output(operations: Sequence[int]) -> bool:
 
 @dataclass(frozen=True)
 class Bench201Genotype:
-    """One cell.
+    """One cell of NAS-Bench-201.
 
     Attributes:
-        name: for people; no meaning to the code.
+        name: for people only.
         operations: one for each of EDGES.
     """
 
@@ -102,7 +102,7 @@ class Bench201Genotype:
                 )
 
     def __str__(self) -> str:
-        """The benchmark's written form, the inverse of `bench201_from_string`."""
+        """The benchmark's string for the cell, the inverse of `bench201_from_string`."""
         terms = iter(self.operations)
         return "+".join(
             "|" + "".join(f"{next(terms)}~{source}|" for source in range(node))
@@ -111,7 +111,7 @@ class Bench201Genotype:
 
     @property
     def number(self) -> int:
-        """The cell's place among all CELLS: its operations as digits, the first edge's first."""
+        """The cell's number among all CELLS: its operations as digits, the first edge's first."""
         number = 0
         for operation in self.operations:
             number = number * len(CELL_OPERATIONS) + CELL_OPERATIONS.index(operation)
@@ -125,13 +125,13 @@ class Bench201Genotype:
 def bench201_from_string(
     text: str, name: str = "unnamed", where: str = "genotype"
 ) -> Bench201Genotype:
-    """Read a cell's written form.
+    """Read a cell from its string.
 
     Args:
         where: what to call it in an error.
 
     Raises:
-        InputError: not of the form, or an unknown operation.
+        InputError: the string has another form, or an operation is unknown.
     """
     terms = text.replace("|+|", "|").removeprefix("|").removesuffix("|").split("|")
     operations = tuple(term.partition("~")[0] for term in terms)
@@ -170,7 +170,7 @@ def bench201_from_json(value: object, where: str = "genotype") -> Bench201Genoty
 
 
 def bench201_cell(number: int, name: str | None = None) -> Bench201Genotype:
-    """The cell of a `number` from 0 to CELLS - 1, by default named after it.
+    """The cell with a `number` from 0 to CELLS - 1, by default named after it.
 
     Raises:
         ValueError: there is no such cell.
@@ -190,6 +190,6 @@ def all_bench201_cells() -> Iterator[Bench201Genotype]:
 
 
 def random_bench201_genotype(seed: int) -> Bench201Genotype:
-    """A cell drawn uniformly from all of them."""
+    """Draw a cell uniformly from all of them."""
     rng = np.random.default_rng([seed, 0x9DA5])
     return bench201_cell(int(rng.integers(CELLS)), f"random-{seed}")

@@ -1,12 +1,12 @@
-"""The network of NAS-Bench-201 (Dong & Yang, ICLR 2020), searched or of one cell.
+"""The network of NAS-Bench-201 (Dong & Yang, ICLR 2020): a supernet, or the network of one cell.
 
-A convolution to C channels, three stages of N cells with C, 2C and 4C channels, a residual block
-of stride 2 between stages, batch norm, ReLU, global average pooling, a linear layer. Layers are
-those of the authors' 2020 code.
+It has a convolution to C channels, three stages of N cells with C, 2C and 4C channels, a residual
+block of stride 2 between stages, batch norm, ReLU, global average pooling, and a linear layer. The
+layers are those of the authors' 2020 code.
 
-Decisions: a cell that is searched adds the terms of the operations that were drawn and nothing
-else; that code adds the bare gates of the others too, whose value is 0 but whose gradient is not.
-The searched convolutions have no bias: there it exists, and batch norm takes it away again.
+Decisions: a search cell adds the terms of the drawn operations and nothing else. That code also
+adds the gates of the others, whose value is 0 but whose gradient is not. The searched convolutions
+have no bias; that code has one, which batch norm removes again.
 
 Shapes: B batch, C channels, H and W height and width, E edges, K operations.
 """
@@ -40,7 +40,7 @@ def picks_of(genotype: Bench201Genotype) -> list[Pick]:
 def relu_conv_norm(
     c_in: int, c_out: int, kernel: int, *, stride: int = 1, affine: bool = True
 ) -> nn.Sequential:
-    """ReLU, convolution without bias, batch norm."""
+    """ReLU, a convolution without bias, and batch norm."""
     return nn.Sequential(
         nn.ReLU(),
         nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=False),
@@ -52,7 +52,7 @@ def build_cell_operation(name: str, channels: int, *, affine: bool) -> nn.Module
     """Build one of CELL_OPERATIONS other than `none`, which needs no module.
 
     Raises:
-        ValueError: another name.
+        ValueError: the name is not one of them.
     """
     match name:
         case "skip_connect":
@@ -67,11 +67,12 @@ def build_cell_operation(name: str, channels: int, *, affine: bool) -> nn.Module
 
 
 class Cell(nn.Module):
-    """A node is the sum of its terms; the last node is the output.
+    """A cell: each node is the sum of its terms, and the last node is the output.
 
     Args:
-        held: the (edge, operation) pairs that can be run.
-        affine: batch norms learn scale and shift.
+        channels: C.
+        held: the (edge, operation) pairs that have a module.
+        affine: whether batch norms learn scale and shift.
     """
 
     def __init__(self, channels: int, held: Sequence[Pick], *, affine: bool) -> None:
@@ -97,13 +98,14 @@ class Cell(nn.Module):
         gate_EK: Tensor | None = None,
         operation_BE: Tensor | None = None,
     ) -> Tensor:
-        """Run the picked operations only.
+        """Run the picked operations only; returns the last node.
 
         Args:
-            picks: (edge, operation) pairs, each among `held`; `none` and edges that are not
-                named add nothing. None: all that are held.
+            picks: (edge, operation) pairs, each among `held`; `none` and edges that are not named
+                add nothing. None: all of `held`.
             gate_EK: factors of the operations, on the images' device; None: 1.
-            operation_BE: what each image runs, on the CPU; then the gate is gate_BEK.
+            operation_BE: the operation that each image runs, on the CPU; the gate is then B x E x
+                K.
         """
         states = [x_BCHW]
         for node in range(1, NODES):
@@ -124,42 +126,43 @@ class Cell(nn.Module):
         return states[-1]
 
     def operation(self, edge: int, k: int) -> nn.Module:
-        """The module of a held operation other than `none`."""
+        """The module of an operation among `held`, other than `none`."""
         module: nn.Module = self.edges[edge][CELL_OPERATIONS[k]]  # type: ignore[index]
         return module
 
 
 class ResidualBlock(nn.Module):
-    """Halve the size: two 3 x 3 convolutions beside a 2 x 2 average pooling and a 1 x 1 one."""
+    """Halve the size: two 3 x 3 convolutions, plus 2 x 2 mean pooling and a 1 x 1 convolution."""
 
     def __init__(self, c_in: int, c_out: int) -> None:
         super().__init__()
         self.convolutions = nn.Sequential(
             relu_conv_norm(c_in, c_out, 3, stride=2), relu_conv_norm(c_out, c_out, 3)
         )
-        # Rounding up, so that an odd size becomes what the convolutions make of it.
+        # Rounded up, so that odd sizes agree with those after the convolutions.
         self.shortcut = nn.Sequential(
             nn.AvgPool2d(2, 2, ceil_mode=True, count_include_pad=False),
             nn.Conv2d(c_in, c_out, 1, bias=False),
         )
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
+        """B x c_in x H x W to B x c_out x ceil(H / 2) x ceil(W / 2)."""
         out: Tensor = self.convolutions(x_BCHW) + self.shortcut(x_BCHW)
         return out
 
 
 class Network(nn.Module):
-    """The shared weights W of all cells, or the network of one.
+    """The shared weights W of all cells, or the network of one cell.
 
     Args:
         classes: number of classes.
         channels: C, 16 in the benchmark.
         normals_per_block: N, 5 in the benchmark.
-        genotype: the one cell; its batch norms are affine. None: all operations on every edge,
-            batch norms of the searched cells without affine.
+        genotype: the one cell, with affine batch norms. None: all operations on every edge, with
+            batch norms without affine in the searched cells.
 
     Attributes:
-        cell_types: for every member of `cells` CELL_TYPE, or RESIDUAL, which is not searched.
+        cell_types: for every member of `cells`, CELL_TYPE, or RESIDUAL, which is not searched.
     """
 
     def __init__(
@@ -196,12 +199,12 @@ class Network(nn.Module):
         gates: Sequence[Tensor | None] | None = None,
         samples: Sequence[Tensor | None] | None = None,
     ) -> Tensor:
-        """Class scores.
+        """Class scores, B by the number of classes.
 
         Args:
-            picks: for every member of `cells` what it runs; None: all that it holds.
-            gates: for every member its gate_EK on the images' device.
-            samples: for every member what each image runs, where images differ.
+            picks: for every member of `cells`, what it runs; None: all that it can run.
+            gates: for every member, its gate_EK on the images' device.
+            samples: for every member, what each image runs, if images differ.
         """
         x_BCHW = self.stem(images_BCHW)
         for i, cell in enumerate(self.cells):

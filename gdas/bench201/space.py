@@ -1,4 +1,4 @@
-"""The search space of NAS-Bench-201, as Algorithm 1 sees it: a supernet and two halves of images.
+"""The search space of NAS-Bench-201, as Algorithm 1 uses it: a supernet and two halves of images.
 
 Shapes: E edges, K operations.
 """
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gdas.architecture import Architecture
 from gdas.bench201.config import Bench201SearchConfig
 from gdas.bench201.derive import derive_bench201_genotype
 from gdas.bench201.genotype import CELL_OPERATIONS, Bench201Genotype, reaches_output
@@ -24,11 +25,10 @@ from gdas.derive import describe
 from gdas.metrics import BatchLoss
 from gdas.randomness import initial_weights
 from gdas.sampler import Pick
-from gdas.search import Architecture
 
 
 def build_bench201_supernet(config: Bench201SearchConfig, classes: int) -> Network:
-    """The supernet of a configuration with its initial weights, on the CPU."""
+    """Build a supernet with its initial weights, on the CPU."""
     with initial_weights(config.seed):
         return Network(
             classes, channels=config.channels, normals_per_block=config.normals_per_block
@@ -55,28 +55,34 @@ class Bench201Space:
 
     @property
     def supernet(self) -> Network:
+        """The shared weights, as a `Network`."""
         assert isinstance(self.weights, Network)
         return self.weights
 
     def steps(self, epoch: int) -> int:
+        """How many W steps see every image of D_T once; the same in every epoch."""
         return self.halves.steps
 
     def lr_scale(self, epoch: int, step: int) -> float:
+        """1: batches of images do not differ in length."""
         return 1.0
 
     def initial_logits(self, generator: torch.Generator) -> dict[str, Tensor]:
+        """Initial logits of the one cell type, on the CPU."""
         return self.supernet.initial_logits(generator)
 
     def weight_loss(self, architecture: Architecture, epoch: int, step: int) -> BatchLoss:
+        """Cross entropy of the step's batch of D_T, with a count of draws without a path."""
         batch = self.halves.weight_loss(self.weights, architecture, epoch, step)
         return self._counted(batch, architecture)
 
     def alpha_loss(self, architecture: Architecture, epoch: int, step: int) -> BatchLoss:
+        """Cross entropy of the step's batch of D_V, with a count of draws without a path."""
         batch = self.halves.alpha_loss(self.weights, architecture, epoch, step)
         return self._counted(batch, architecture)
 
     def _counted(self, batch: BatchLoss, architecture: Architecture) -> BatchLoss:
-        """With the drawn networks, and those in which a cell passes nothing on."""
+        """Add the number of drawn networks, and of those in which a cell's output is zero."""
         if self.config.sampler.relaxation != "hard":
             return batch  # all operations count
         drawn_of = architecture.drawn or [[k for _, k in picks] for picks in architecture.picks]
@@ -92,6 +98,7 @@ class Bench201Space:
         return batch._replace(draws=draws, no_path=whole.count(False))
 
     def drawn_parameters(self, picks: Sequence[Sequence[Pick]]) -> Iterator[nn.Parameter]:
+        """The parameters of the picked operations, `none` excepted."""
         for cell, cell_picks in zip(self.supernet.cells, picks, strict=True):
             if isinstance(cell, Cell):
                 for edge, k in cell_picks:
@@ -103,6 +110,7 @@ class Bench201Space:
         return [picks_of(genotype) if kind == CELL_TYPE else [] for kind in self.cell_types]
 
     def derived(self, logits: dict[str, Tensor]) -> tuple[dict[str, float], dict[str, Any]]:
+        """Metrics and details of the genotype that is derived from the logits."""
         genotype, cell = derive_bench201_genotype(self.config, logits)
         return describe(genotype, {CELL_TYPE: cell}, logits)
 
@@ -116,10 +124,10 @@ def score_with_shared_weights(
 ) -> list[Score]:
     """Score cells on D_V with the supernet's weights, batch norm recalibrated on D_T for each.
 
-    With uniformly drawn cells this is the random search that shares the search's weights.
+    With uniformly drawn cells, this is a random search with the search's shared weights.
 
     Args:
-        state: a segment's state; it is not changed.
+        state: the state of a segment; it is not changed.
     """
     space = Bench201Space(config, images, device)
     space.weights.load_state_dict(state["weights"])

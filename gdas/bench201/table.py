@@ -1,8 +1,8 @@
-"""The table of NAS-Bench-201: how good each of the 15,625 cells is, from the user's CSV file.
+"""The table of NAS-Bench-201: the accuracy of each of the 15,625 cells, from the user's CSV file.
 
-A column `architecture` holds every cell once, in its written form; a column for each of ACCURACIES
-holds percent. The file's other columns are not read. In memory a cell is its number, so that the
-table is a few arrays.
+The column `architecture` has every cell once, as a string; a column for each of ACCURACIES has
+percentages. Other columns are not read. In memory a cell is its number, so that the table is a few
+arrays.
 
 Shapes: N cells, ordered by their number.
 """
@@ -36,14 +36,14 @@ MAX_BYTES = 1 << 26
 
 
 class Standing(NamedTuple):
-    """A cell's place among all.
+    """A cell's rank among all cells.
 
     Attributes:
-        accuracy: percent.
-        rank: 1 and the number of better cells.
-        percentile: percent of all cells that are worse, half of the equal ones counted; a
-            uniformly drawn cell's is 50 on average.
-        regret: points to the best cell's accuracy.
+        accuracy: in percent.
+        rank: 1 plus the number of better cells.
+        percentile: the percentage of cells that are worse, with half of the equal ones; 50 on
+            average for a uniformly drawn cell.
+        regret: the best cell's accuracy minus this one's, in percentage points.
     """
 
     accuracy: float
@@ -53,13 +53,13 @@ class Standing(NamedTuple):
 
 
 class Reference(NamedTuple):
-    """What a search is measured against, in percent; exact, from the table alone.
+    """What a search is compared with, in percent; exact, from the table alone.
 
     Attributes:
         uniform: mean accuracy of a uniformly drawn cell.
-        best_of: mean accuracy of the best of some uniformly drawn cells.
+        best_of: mean accuracy of the best of several uniformly drawn cells.
         best: accuracy of the best cell.
-        best_cell: that cell, of equals the one of the lowest number.
+        best_cell: that cell; if several are equal, the one with the lowest number.
     """
 
     uniform: float
@@ -69,10 +69,10 @@ class Reference(NamedTuple):
 
 
 class Table:
-    """Accuracies of all cells.
+    """The accuracies of all cells.
 
     Args:
-        accuracies: for every column N values.
+        accuracies: N values for every column.
     """
 
     def __init__(self, accuracies: dict[Accuracy, NDArray[np.float64]]) -> None:
@@ -80,11 +80,11 @@ class Table:
         self._sorted = {column: np.sort(values_N) for column, values_N in accuracies.items()}
 
     def accuracies_N(self, column: Accuracy) -> NDArray[np.float64]:
-        """All accuracies, by cell number."""
+        """All accuracies in a column, by cell number."""
         return self._accuracies[column]
 
     def standing(self, genotype: Bench201Genotype, column: Accuracy) -> Standing:
-        """Look a cell up."""
+        """Look up a cell."""
         ordered_N = self._sorted[column]
         accuracy = self._accuracies[column][genotype.number]
         worse = int(np.searchsorted(ordered_N, accuracy, side="left"))
@@ -97,7 +97,7 @@ class Table:
         )
 
     def reference(self, k: int, column: Accuracy) -> Reference:
-        """A uniformly drawn cell, the best of `k` such cells, the best of all.
+        """The mean of a uniformly drawn cell, of the best of `k` such cells, and the best of all.
 
         Raises:
             ValueError: `k` < 1.
@@ -113,12 +113,12 @@ class Table:
     def expected_of_best(
         self, k: int, column: Accuracy, *, judged_by: Accuracy | None = None
     ) -> float:
-        """Mean accuracy of the best of `k` independently, uniformly drawn cells, exactly.
+        """The mean accuracy of the best of `k` independent, uniformly drawn cells, exactly.
 
         Args:
             k: 1 gives the mean over all cells.
-            judged_by: the column that says which is best; None: the same. Equal cells are chosen
-                with equal odds.
+            judged_by: the column that decides which is best; None: the same. Equal cells are
+                equally likely to be chosen.
 
         Raises:
             ValueError: `k` < 1.
@@ -128,22 +128,23 @@ class Table:
         judge_N = self._accuracies[column if judged_by is None else judged_by]
         _, group_N, counts_G = np.unique(judge_N, return_inverse=True, return_counts=True)
         mean_G = np.bincount(group_N, weights=self._accuracies[column]) / counts_G
-        # The best is in group g or below where all k are.
+        # The best is in group g or below if all k cells are.
         below_G = (np.cumsum(counts_G) / CELLS) ** k
         return float(np.diff(below_G, prepend=0.0) @ mean_G)
 
     def correlation(
         self, genotypes: Sequence[Bench201Genotype], scores: Sequence[float], column: Accuracy
     ) -> float | None:
-        """Spearman's rank correlation of scores, higher is better, with the table's accuracies."""
+        """Spearman's rank correlation of scores (higher is better) with a column's accuracies."""
         accuracies = self._accuracies[column][[genotype.number for genotype in genotypes]]
         return spearman(scores, accuracies.tolist())
 
 
 def spearman(a: Sequence[float], b: Sequence[float]) -> float | None:
-    """Spearman's rank correlation: Pearson's of the ranks, equal values sharing their mean rank.
+    """Spearman's rank correlation: Pearson's of the ranks; equal values share their mean rank.
 
-    None where it is not defined: all values of a side are equal.
+    Returns:
+        None if it is not defined: all values of a side are equal.
 
     Raises:
         ValueError: the sides differ in length, or are empty.
@@ -158,12 +159,12 @@ def spearman(a: Sequence[float], b: Sequence[float]) -> float | None:
 
 
 def table_path(data: TableData, folder: Path) -> Path:
-    """Where a table lies under the folder of the data sets."""
+    """Where a table is, in the folder of the data sets."""
     return folder / data.name / f"{data.name}.csv"
 
 
 def table_identity(data: TableData, folder: Path) -> str:
-    """What a table's content is; it enters the id of every job that reads it.
+    """A table's checksum, which enters the id of every job that reads it.
 
     Raises:
         InputError: the file cannot be read.
@@ -182,8 +183,8 @@ def read_table(path: str | os.PathLike[str]) -> Table:
     """Read and check the CSV file.
 
     Raises:
-        InputError: it cannot be read, a column is missing, a value is none, a cell is unknown,
-            twice there or missing. Names file, line and column.
+        InputError: it cannot be read, a column is missing, a value is not a percentage, or a cell
+            is unknown, repeated or missing. The error names file, line and column.
     """
     path = Path(path)
     values = {column: np.empty(CELLS) for column in ACCURACIES}
@@ -222,7 +223,7 @@ def read_table(path: str | os.PathLike[str]) -> Table:
 
 
 def _rows(lines: Iterable[str], path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """(line, {column: text}) of every row under the header; empty lines are passed over."""
+    """(line, {column: text}) of every row below the header; empty lines are skipped."""
     rows = csv.reader(lines)
     header = next(rows, [])
     for column in (ARCHITECTURE, *ACCURACIES):

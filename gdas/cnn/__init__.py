@@ -1,0 +1,1 @@
+"""The search space of image cells: convolutional networks for CIFAR and ImageNet."""

@@ -1,7 +1,7 @@
 """The search cell, the derived cell and the fixed reduction cell (paper Eq. 1, 3, 5; Fig. 3).
 
-Every cell maps the outputs of the two cells before it after a ReLU, s0 (two back) and s1 (one
-back), to `multiplier * channels` channels, at half the size if it is a reduction.
+The inputs of a cell are the outputs of the two cells before it, after a ReLU: s0 (two back) and s1
+(one back). Its output has `multiplier * channels` channels, at half the size if it is a reduction.
 
 Shapes: B batch, C channels, H and W height and width, E edges, K operations, D drop-path sites.
 """
@@ -25,14 +25,14 @@ from gdas.sampler import Pick
 
 NONE = OPERATIONS.index("none")
 ONE_BY_ONE_ON = ("cpu",)
-"""Device types on which a launch costs less than a copy: gates get their gradients one by one."""
+"""Device types on which a copy costs more than an operation; gates' gradients come one by one."""
 
 
 class Preprocess(nn.Module):
     """Bring s0 and s1 to the cell's channels, and s0 to s1's size after a reduction.
 
-    Its layers begin with a ReLU in the paper's and the authors' terms. Here they are given s0 and
-    s1 after it: every cell's output is read by two cells, and one ReLU serves both.
+    In the paper and the authors' code its layers begin with a ReLU. Here s0 and s1 have already
+    passed one: two cells read every cell's output, and share its ReLU.
     """
 
     def __init__(
@@ -53,6 +53,7 @@ class Preprocess(nn.Module):
         self.s1 = conv_norm(c_last, channels, style)
 
     def forward(self, s0_BCHW: Tensor, s1_BCHW: Tensor) -> list[Tensor]:
+        """[s0, s1] with the cell's channels and of equal size."""
         return [self.s0(s0_BCHW), self.s1(s1_BCHW)]
 
 
@@ -96,14 +97,15 @@ class SearchCell(nn.Module):
         gate_EK: Tensor | None = None,
         operation_BE: Tensor | None = None,
     ) -> Tensor:
-        """Run the picked operations only.
+        """Run the picked operations only; returns the concatenated nodes.
 
         Args:
-            picks: (edge, operation) pairs, at most one draw's: 14 of them in a sampled pass, 8 in
-                a derived cell. `none` and edges that are not named add nothing.
-            gate_EK: the draw's gate on the images' device; given in the alpha step only, where
-                its gradient is the point. In a hard draw its value is 1 at every pick.
-            operation_BE: what each image runs, on the CPU; then the gate is gate_BEK.
+            picks: (edge, operation) pairs: 14 in a sampled pass, 8 in a derived cell. `none` and
+                edges that are not named add nothing.
+            gate_EK: the draw's gate on the images' device; only in the alpha step, which needs its
+                gradient. In a hard draw its value is 1 at every pick.
+            operation_BE: the operation that each image runs, on the CPU; the gate is then B x E x
+                K.
         """
         states = self.preprocess(s0_BCHW, s1_BCHW)
         hard = len({e for e, _ in picks}) == len(picks)
@@ -146,7 +148,7 @@ class SearchCell(nn.Module):
 def on_rows(
     operation: nn.Module, state_BCHW: Tensor, rows: Tensor, gate_BEK: Tensor | None, e: int, k: int
 ) -> Tensor:
-    """An operation on some images of a batch, zero for the others; its batch norm sees those."""
+    """Run an operation on some images of a batch, the ones batch norm sees; others are zero."""
     rows = rows.to(state_BCHW.device, non_blocking=True)
     out_RCHW: Tensor = operation(state_BCHW[rows])
     if gate_BEK is not None:
@@ -156,7 +158,7 @@ def on_rows(
 
 
 def sum_of(terms: Sequence[Tensor]) -> Tensor:
-    """Their sum, without the zero that `sum` starts from."""
+    """The sum of the terms, without the zero that Python's `sum` starts from."""
     if len(terms) == 1:
         return terms[0]
     total = terms[0] + terms[1]
@@ -188,7 +190,8 @@ class _TakeGates(torch.autograd.Function):
 def take_gates(gate_EK: Tensor, picks: Sequence[Pick]) -> tuple[Tensor, ...]:
     """The gates of some picks, all different, each a scalar.
 
-    As plain indexing each would send back a whole gate_EK, all zero but for its own place.
+    With plain indexing, the backward pass would make a whole gate_EK, mostly zero, for each of
+    them.
     """
     operations = gate_EK.shape[1]
     places = [e * operations + k for e, k in picks]
@@ -215,10 +218,10 @@ class _SumThroughGates(torch.autograd.Function):
 def _inner_products(
     gradient_BCHW: Tensor, terms_BCHW: Sequence[Tensor], dtype: torch.dtype
 ) -> Sequence[Tensor]:
-    """Of each term with the gradient; off CPUs, three launches for any number of terms."""
+    """The inner product of each term with the gradient; off CPUs, in three launches for all."""
     if gradient_BCHW.device.type in ONE_BY_ONE_ON or len(terms_BCHW) < 3:
         return [(gradient_BCHW * term).sum(dtype=dtype) for term in terms_BCHW]
-    if layout_of(gradient_BCHW) == torch.channels_last:  # copied in the order of memory
+    if layout_of(gradient_BCHW) == torch.channels_last:  # copied in memory order
         gradient_BCHW = gradient_BCHW.permute(0, 2, 3, 1)
         terms_BCHW = [term.permute(0, 2, 3, 1) for term in terms_BCHW]
     products = torch.stack(list(terms_BCHW)) * gradient_BCHW
@@ -226,30 +229,31 @@ def _inner_products(
 
 
 def sum_through_gates(gates: Sequence[Tensor], terms_BCHW: Sequence[Tensor]) -> Tensor:
-    """Sum of gate times term where every gate's value is exactly 1, and gradients follow Eq. 7.
+    """The sum of gate times term, if every gate's value is exactly 1; gradients follow Eq. 7.
 
-    So neither the products nor the terms' gradients need a pass of their own over the tensors; a
-    gate's gradient is the inner product of its term and the node's gradient.
+    Neither the products nor the terms' gradients need a separate pass over the tensors: a gate's
+    gradient is the inner product of its term and the node's gradient.
 
     Args:
         gates: a scalar for each term.
+        terms_BCHW: the outputs of the operations.
     """
     out: Tensor = _SumThroughGates.apply(len(terms_BCHW), *gates, *terms_BCHW)
     return out
 
 
 def drop_path(x_BCHW: Tensor, keep_B: Tensor | None) -> Tensor:
-    """Scale every sample by its entry of `keep_B` (0, or 1 / keep probability); None: no drop."""
+    """Multiply each sample by its entry of `keep_B` (0, or 1 / keep probability); None: no drop."""
     return x_BCHW if keep_B is None else x_BCHW * keep_B[:, None, None, None].to(x_BCHW.dtype)
 
 
 class DerivedCell(nn.Module):
-    """The cell of a genotype (Eq. 1): two operations a node.
+    """The cell of a genotype (Eq. 1): two operations per node.
 
-    Drop path (authors' code): each operation's output but identity skips.
+    Drop path (authors' code) applies to each operation's output, except identity skips.
 
     Args:
-        concat: the nodes that the output concatenates, numbered from 2; None: all.
+        concat: the nodes that the output concatenates, numbered from 2; None: all of them.
     """
 
     def __init__(
@@ -280,9 +284,11 @@ class DerivedCell(nn.Module):
 
     @property
     def drop_sites(self) -> int:
+        """How many operations drop path applies to."""
         return sum(self.dropped)
 
     def forward(self, s0_BCHW: Tensor, s1_BCHW: Tensor, keep_DB: Tensor | None) -> Tensor:
+        """The concatenated nodes; `keep_DB` has drop-path factors, None for no drop."""
         states = self.preprocess(s0_BCHW, s1_BCHW)
         masks = iter(keep_DB) if keep_DB is not None else None
         for node in range(self.nodes):
@@ -298,9 +304,10 @@ class DerivedCell(nn.Module):
 class FixedReductionCell(nn.Module):
     """The hand-made reduction cell (paper Fig. 3; groups and batch norms from the authors' code).
 
-    Four branches of `channels` each, in this order: convolutions of s0, of s1, max pooling of s0,
-    of s1. `wiring="2019"` is the search code's older form, where the first pooling reads the sum
-    of the two convolution branches instead of s0 (equal parameters and multiply-adds).
+    It has four branches of `channels` each, in this order: convolutions of s0, of s1, max pooling
+    of s0, of s1. `wiring="2019"` is the older form of the search code, in which the first pooling
+    reads the sum of the two convolution branches instead of s0 (with equal parameters and
+    multiply-adds).
     """
 
     multiplier = 4
@@ -334,6 +341,7 @@ class FixedReductionCell(nn.Module):
         self.wiring = wiring
 
     def forward(self, s0_BCHW: Tensor, s1_BCHW: Tensor, keep_DB: Tensor | None) -> Tensor:
+        """The four branches, concatenated; `keep_DB` has drop-path factors, None for no drop."""
         states = self.preprocess(s0_BCHW, s1_BCHW)
         masks = [None] * 4 if keep_DB is None else list(keep_DB)
         x0, x1 = (

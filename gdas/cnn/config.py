@@ -28,14 +28,14 @@ from gdas.settings import (
 
 
 def _check_even(channels: int, stem: str) -> None:
-    """The ImageNet stem has C / 2 channels and its first cell halves in two parts."""
+    """Raise InputError if the ImageNet stem, with C / 2 channels, has an odd C."""
     require(
         stem == "cifar" or channels % 2 == 0,
         f"channels={channels}: the ImageNet stem needs an even number",
     )
 
 
-# Read by pydantic: which of the two kinds of image data the settings are.
+# Pydantic's discriminator between the two classes of image data.
 _BY_FORMAT = {"discriminator": "format"}
 
 
@@ -46,13 +46,13 @@ class SupernetConfig:
     channels: OneOrMore = 16  # C, section 4.2
     normals_per_block: OneOrMore = 2  # N, section 4.2
     nodes: OneOrMore = 4  # B, section 4.2
-    reduction: Literal["searched", "fixed"] = "searched"  # fixed: FRC, section 3.3
+    reduction: Literal["searched", "fixed"] = "searched"  # fixed: GDAS (FRC), section 3.3
     stem: Literal["cifar", "imagenet"] = "cifar"
-    macro: Literal["3n+2", "3n"] = "3n+2"  # Fig. 2; 3n with BN-ReLU: 2020 code
-    pooling_norm: bool = True  # paper silent; 2019 code
-    bias_without_affine: bool = False  # 2020 code only
+    macro: Literal["3n+2", "3n"] = "3n+2"  # Fig. 2; 3n, with BN-ReLU: the 2020 code
+    pooling_norm: bool = True  # paper silent; as in the 2019 code
+    bias_without_affine: bool = False  # true in the 2020 code only
     wiring: Literal["figure", "2019"] = "figure"  # Fig. 3; the 2019 search code differs
-    fixed_affine: bool = True  # 2019 code; 2020 not
+    fixed_affine: bool = True  # as in the 2019 code; false in the 2020 code
 
     def __post_init__(self) -> None:
         if self.reduction == "fixed":
@@ -73,7 +73,7 @@ class SupernetConfig:
 class Derivation:
     """From logits to a genotype (section 3.2)."""
 
-    exclude_none: bool = True  # paper: eligible; both codes exclude it
+    exclude_none: bool = True  # in the paper `none` is eligible; both codes exclude it
     distinct_sources: bool = True  # 2020 code: two operations may share a source
 
 
@@ -85,25 +85,26 @@ class SearchConfig:
     data: AnyImageData = field(default=IMAGE_DATA["cifar10"], metadata=_BY_FORMAT)
     seed: int = 0
     epochs: OneOrMore = 240  # section 4.2
-    batch_size: TwoOrMore = 128  # global; paper silent; 2019 scripts
-    train_images: TwoOrMore | None = None  # size of D_T; None: half of the training images
-    valid_images: TwoOrMore | None = None  # size of D_V
-    split_seed: int | None = None  # None: the run's seed (2019); a number: one split for all seeds
-    order: Literal["weights_first", "alpha_first"] = "weights_first"  # Algorithm 1; 2019 alpha
+    batch_size: TwoOrMore = 128  # paper silent; as in the 2019 scripts
+    train_images: TwoOrMore | None = None  # size of D_T; null: half of the training images
+    valid_images: TwoOrMore | None = None  # size of D_V; null: the images that are not in D_T
+    split_seed: int | None = None  # null: the run's seed (2019 code); a number: one split for all
+    order: Literal["weights_first", "alpha_first"] = "weights_first"  # Algorithm 1
     network: SupernetConfig = field(default_factory=SupernetConfig)
     weights: WeightUpdate = field(default_factory=WeightUpdate)
     alpha: AlphaUpdate = field(default_factory=AlphaUpdate)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     derivation: Derivation = field(default_factory=Derivation)
-    # Scoring the derived cell with the shared weights: batches of D_T that refill batch norm.
+    # From how many batches of D_T batch norm's statistics are collected again before a cell is
+    # scored with the shared weights.
     recalibration_batches: OneOrMore = 20
-    # After the search, cells drawn from the final logits beside as many drawn uniformly, all with
-    # the shared weights, on so many images of D_V. Costs a forward pass of each image for each.
+    # After the search, how many cells drawn from the final logits are compared with as many drawn
+    # uniformly, all with the shared weights, and on how many images of D_V.
     compared_cells: ZeroOrMore = 8
     compared_images: TwoOrMore = 1000
     precision: Precision = "float32"
     channels_last: bool = True  # memory layout; faster on CPUs and with tensor cores
-    compile: bool = False  # torch.compile, every operation by itself; does not pay on CPUs
+    compile: bool = False  # torch.compile for each operation; slower on CPUs
     # graph: each step is one CUDA graph that finds out on the card what was drawn (gdas.cnn.graph).
     # The same draws and checkpoints, other rounding; needs a CUDA device and Triton.
     execution: Literal["eager", "graph"] = "eager"
@@ -114,14 +115,14 @@ class SearchConfig:
 
 @settings
 class TrainConfig:
-    """One training of a genotype's network on images (section 4.2; spec of the 2019 code)."""
+    """One training of a genotype's network on images (section 4.2; else the 2019 code)."""
 
     task: Literal["image"] = "image"
     data: AnyImageData = field(default=IMAGE_DATA["cifar10"], metadata=_BY_FORMAT)
     seed: int = 0
     epochs: OneOrMore = 600
-    batch_size: TwoOrMore = 96  # global; not in the paper for CIFAR; 2019 config
-    train_images: TwoOrMore | None = None  # None: all of the training images
+    batch_size: TwoOrMore = 96  # over all workers; paper silent for CIFAR; as in the 2019 code
+    train_images: TwoOrMore | None = None  # null: all of the training images
     channels: OneOrMore = 36
     normals_per_block: OneOrMore = 6
     stem: Literal["cifar", "imagenet"] = "cifar"
@@ -129,8 +130,8 @@ class TrainConfig:
     pooling_norm: bool = True
     lr: Positive = 0.025
     schedule: Literal["cosine", "exponential"] = "cosine"  # per epoch
-    lr_min: NotNegative = 0.0  # cosine: paper; 2019 released code 1e-4
-    lr_decay: Annotated[float, Interval(gt=0, le=1)] = 0.97  # exponential, per epoch: ImageNet
+    lr_min: NotNegative = 0.0  # of the cosine; 1e-4 in the 2019 code
+    lr_decay: Annotated[float, Interval(gt=0, le=1)] = 0.97  # exponential, per epoch (ImageNet)
     warmup_epochs: ZeroOrMore = 0
     momentum: BelowOne = 0.9
     nesterov: bool = False
@@ -139,8 +140,8 @@ class TrainConfig:
     auxiliary_weight: NotNegative = 0.4  # 0: no auxiliary head
     drop_path: BelowOne = 0.2  # grows linearly from 0: drop_path * epoch / epochs
     label_smoothing: BelowOne = 0.0
-    evaluate_every: OneOrMore = 1  # epochs; the last is always evaluated
-    segments_per_epoch: OneOrMore = 1  # checkpoints an epoch; the weights do not depend on it
+    evaluate_every: OneOrMore = 1  # in epochs; the last epoch is always evaluated
+    segments_per_epoch: OneOrMore = 1  # checkpoints per epoch; the weights do not depend on it
     precision: Precision = "float32"
     channels_last: bool = True  # memory layout; faster on CPUs and with tensor cores
     compile: bool = False  # torch.compile

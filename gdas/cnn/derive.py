@@ -2,7 +2,7 @@
 
 Shapes: E edges of one cell (node by node, then by source), K operations.
 
-Decision: the paper's index set counts `none`; the authors' 2019 CNN code excludes it and keeps
+Decision: the paper's index set includes `none`. The authors' 2019 CNN code excludes it and keeps
 distinct sources, which is the default here. Both are settings.
 """
 
@@ -17,7 +17,7 @@ from gdas.derive import DerivedCell, relative_entropy
 
 
 def edge_list(nodes: int) -> list[tuple[int, int]]:
-    """(node, source) of every search edge, in the order of the logits' rows: 14 for 4 nodes."""
+    """(node, source) of every edge, in the order of the logits' rows: 14 edges for 4 nodes."""
     return [(node, source) for node in range(nodes) for source in range(node + 2)]
 
 
@@ -28,15 +28,16 @@ def derive_cell(
     exclude_none: bool = True,
     distinct_sources: bool = True,
 ) -> DerivedCell:
-    """Keep for every node its two most important edges, on each the most probable operation.
+    """Keep the two most important edges of every node, each with its most probable operation.
 
     Args:
-        logits_EK: E = 2 + 3 + ... + (nodes + 1) edges by the operations, on the CPU.
-        exclude_none: leave `none` out of importance and choice (authors' code); False: the paper.
-        distinct_sources: one operation a source; False: the best (operation, source) pairs of the
+        logits_EK: E = 2 + 3 + ... + (nodes + 1) edges by K operations, on the CPU.
+        exclude_none: whether `none` counts neither for importance nor as a choice (authors' code);
+            False: the paper.
+        distinct_sources: one operation per source; False: the best (operation, source) pairs of the
             node, which may share a source (authors' 2020 code).
 
-    Ties keep the earlier index.
+    If several are equal, the earlier index wins.
     """
     edges = edge_list(nodes)
     if logits_EK.shape != (len(edges), len(OPERATIONS)):
@@ -67,7 +68,7 @@ def derive_cell(
 def derive_genotype(
     config: SearchConfig, logits: dict[str, Tensor]
 ) -> tuple[Genotype, dict[str, DerivedCell]]:
-    """The genotype that the logits stand for, and how decided each cell is."""
+    """The genotype that is derived from the logits, and how decided each cell is."""
     cells = {
         kind: derive_cell(
             a,

@@ -1,8 +1,8 @@
 """Genotypes of image cells: what a search derives and what networks are built from.
 
-Paper Eq. 1 and Fig. 4. A cell has two inputs (source 0 = output of the cell two back, source 1 =
-output of the previous cell) and `nodes` computed nodes (sources 2, 3, ...). Every node adds the
-results of two (operation, source) pairs; the cell's output is the concatenation of its nodes.
+Source: paper Eq. 1 and Fig. 4. A cell has two inputs (source 0 is the output of the cell two back,
+source 1 that of the previous cell) and `nodes` computed nodes (sources 2, 3, ...). Every node adds
+the results of two (operation, source) pairs; the cell's output is the concatenation of its nodes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ OPERATIONS = (
 """The search space F, in the order of the authors' code (the columns of the logits)."""
 
 DERIVED_OPERATIONS = (*OPERATIONS, "sep_conv_7x7", "conv_7x1_1x7")
-"""What a derived cell may hold: the search space and two operations of earlier published cells."""
+"""What a derived cell may have: the search space and two operations of earlier published cells."""
 
 EDGES_PER_NODE = 2
 """T = 2 incoming edges are kept for every node (paper, section 3.2)."""
@@ -44,11 +44,11 @@ class Genotype:
     """One normal cell and one reduction cell.
 
     Attributes:
-        name: for people; no meaning to the code.
-        normal: two (operation, source) pairs a node, node by node.
+        name: for people only.
+        normal: two (operation, source) pairs per node, node by node.
         reduce: the same for the reduction cell, or None for the fixed reduction cell (Fig. 3).
-        normal_concat: the nodes that the normal cell's output concatenates, in this order; left
-            out: all, as in the paper. Some earlier cells (NASNet, AmoebaNet) leave nodes out.
+        normal_concat: the nodes that the normal cell's output concatenates, in this order; by
+            default all, as in the paper. Some earlier cells (NASNet, AmoebaNet) leave nodes out.
         reduce_concat: the same for the reduction cell; empty for the fixed one.
     """
 
@@ -81,7 +81,8 @@ class Genotype:
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dictionary, the inverse of `from_json`.
 
-        A concatenation of all nodes is left out: cells had no other when their jobs got their ids.
+        A concatenation of all nodes is left out, so that jobs keep the ids that they had before
+        cells could have another one.
         """
         value: dict[str, Any] = {
             "format": FORMAT,
@@ -97,12 +98,15 @@ class Genotype:
 
 
 def all_nodes(edges: Sequence[Edge]) -> tuple[int, ...]:
-    """The computed nodes of a cell, as sources and concatenations number them: 2, 3, ..."""
+    """The computed nodes of a cell, numbered as in sources and concatenations: 2, 3, ..."""
     return tuple(range(2, len(edges) // EDGES_PER_NODE + 2))
 
 
 def _unread(edges: Sequence[Edge], concat: Sequence[int]) -> list[int]:
-    """Nodes whose operations the output does not depend on: their weights would never learn."""
+    """Nodes that the output does not depend on although they have operations.
+
+    The weights of these operations would never learn.
+    """
     read = set(concat)
     unread = []
     for node in reversed(all_nodes(edges)):
@@ -116,7 +120,7 @@ def _unread(edges: Sequence[Edge], concat: Sequence[int]) -> list[int]:
 
 
 def check_cell(edges: Sequence[Edge], where: str) -> None:
-    """Raise InputError unless `edges` is a cell: known operations, sources that come before."""
+    """Raise InputError unless `edges` is a cell: known operations, and earlier nodes as sources."""
     if not edges or len(edges) % EDGES_PER_NODE:
         raise InputError(
             f"{where}: {len(edges)} edges; a cell needs {EDGES_PER_NODE} (operation, source) "
@@ -167,13 +171,14 @@ def random_genotype(
     distinct_sources: bool = True,
     exclude_none: bool = True,
 ) -> Genotype:
-    """A cell drawn uniformly from what a search may derive, by that search's settings.
+    """Draw a cell uniformly from those that a search with these settings may derive.
 
     Args:
         nodes: B.
-        fixed_reduction: draw the normal cell alone.
-        distinct_sources: of a node; False: any two different (operation, source) pairs of it.
-        exclude_none: no edge is `none`.
+        fixed_reduction: whether only the normal cell is drawn.
+        distinct_sources: whether a node's two sources must differ; False: any two different
+            (operation, source) pairs.
+        exclude_none: whether no edge may be `none`.
     """
     rng = np.random.default_rng([seed, 0x9DA5])
     operations = OPERATIONS[1:] if exclude_none else OPERATIONS
@@ -196,4 +201,4 @@ def random_genotype(
 PUBLISHED = {
     name: Genotype(name, normal, reduce) for name, (normal, reduce) in published_cells().items()
 }
-"""Published image cells; gdas.published_cells says where each is from."""
+"""Published image cells; gdas.published_cells gives the source of each."""

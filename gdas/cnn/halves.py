@@ -1,8 +1,6 @@
 """D_T and D_V: the halves of the training images that the weights and the logits learn from.
 
-They serve any supernet with the forward pass of gdas.cnn.supernet.
-
-Shapes: B batch, C channels, H and W height and width.
+They work with any supernet whose forward pass is like that of gdas.cnn.supernet.
 """
 
 from __future__ import annotations
@@ -14,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gdas.architecture import Architecture
 from gdas.compute import autocast, memory_format
 from gdas.config import Precision
 from gdas.data.augment import augment, draw_moves, normalise
@@ -23,36 +22,39 @@ from gdas.data.source import Batch, ImageSource, Wanted
 from gdas.errors import InputError
 from gdas.metrics import BatchLoss, correct_top_k
 from gdas.randomness import generator
-from gdas.search import Architecture, SearchSettings
+from gdas.search import SearchSettings
 
 
 class ImageSearchSettings(SearchSettings, Protocol):
-    """What the two halves of the images read of a search's settings besides.
-
-    Attributes:
-        data: the augmentation and the constants of normalising.
-        train_images, valid_images: sizes of D_T and D_V; None: half of the training images.
-        split_seed: of the halves; None: the seed of the search.
-        precision: of the forward pass.
-        channels_last: the memory layout of images and weights.
-    """
+    """The settings that the two halves of the images read, besides those of `SearchSettings`."""
 
     @property
-    def data(self) -> AnyImageData: ...
+    def data(self) -> AnyImageData:
+        """The data set, its augmentation and its constants for normalising."""
+
     @property
-    def train_images(self) -> int | None: ...
+    def train_images(self) -> int | None:
+        """The size of D_T; None: half of the training images."""
+
     @property
-    def valid_images(self) -> int | None: ...
+    def valid_images(self) -> int | None:
+        """The size of D_V; None: the images that are not in D_T."""
+
     @property
-    def split_seed(self) -> int | None: ...
+    def split_seed(self) -> int | None:
+        """The seed of the halves; None: that of the search."""
+
     @property
-    def precision(self) -> Precision: ...
+    def precision(self) -> Precision:
+        """The precision of the forward pass."""
+
     @property
-    def channels_last(self) -> bool: ...
+    def channels_last(self) -> bool:
+        """Whether images and weights are in channels-last memory layout."""
 
 
 def search_split(config: ImageSearchSettings, images: int) -> tuple[Tensor, Tensor]:
-    """Indices of D_T and D_V among the training images, for this configuration's seed."""
+    """The indices of D_T and D_V among the training images, for these settings' seed."""
     seed = config.seed if config.split_seed is None else config.split_seed
     return split_indices(images, seed, config.train_images, config.valid_images)
 
@@ -61,7 +63,7 @@ def check_halves(config: ImageSearchSettings, train: int, valid: int) -> None:
     """Raise InputError unless both halves of the training images have a whole batch.
 
     Args:
-        train, valid: images in D_T and in D_V.
+        train, valid: the numbers of images in D_T and in D_V.
     """
     fewest = min(train, valid)
     if config.batch_size > fewest:
@@ -72,7 +74,7 @@ def check_halves(config: ImageSearchSettings, train: int, valid: int) -> None:
 
 
 class ImageHalves:
-    """D_T and D_V of a training split: the images of every step and a supernet's loss on them.
+    """D_T and D_V of a training split: the images of every step, and a supernet's loss on them.
 
     Both halves get the training augmentation, as in the authors' code (whose search has no cutout).
 
@@ -86,7 +88,7 @@ class ImageHalves:
         self.config = config
         self.device = device
         self.images = images.to(device)
-        # The same images; where they are read from disk, a stream of their own for each half.
+        # The same images. If they are read from disk, each half is a separate stream.
         self.valid_images = self.images.to(device)
         self._orders: dict[str, tuple[int, Tensor]] = {}
         self.train_T, self.valid_V = search_split(config, len(images))
@@ -95,21 +97,22 @@ class ImageHalves:
 
     @property
     def sizes(self) -> tuple[int, int]:
-        """Images in D_T and in D_V."""
+        """The numbers of images in D_T and in D_V."""
         return len(self.train_T), len(self.valid_V)
 
     @property
     def steps(self) -> int:
-        """W steps that see every image of D_T once."""
+        """How many W steps see every image of D_T once."""
         return -(-len(self.train_T) // self.config.batch_size)
 
     def place(self, supernet: nn.Module) -> nn.Module:
-        """Move a supernet to the images' device, in their memory layout."""
+        """Move a supernet to the images' device and memory layout."""
         return supernet.to(memory_format=self.layout).to(self.device)
 
     def weight_loss(
         self, weights: nn.Module, architecture: Architecture, epoch: int, step: int
     ) -> BatchLoss:
+        """The loss of the step's batch of D_T; the next batch is read meanwhile."""
         then = partial(self._for_weights, epoch, step + 1) if step + 1 < self.steps else None
         wanted = self._for_weights(epoch, step)
         return self._loss(weights, architecture, wanted, self.images.take(wanted, then))
@@ -121,6 +124,7 @@ class ImageHalves:
     def alpha_loss(
         self, weights: nn.Module, architecture: Architecture, epoch: int, step: int
     ) -> BatchLoss:
+        """The loss of the step's batch of D_V; the next batch is read meanwhile."""
         then = partial(self._for_alpha, epoch, step + 1) if step + 1 < self.steps else None
         wanted = self._for_alpha(epoch, step)
         return self._loss(weights, architecture, wanted, self.valid_images.take(wanted, then))
@@ -129,14 +133,14 @@ class ImageHalves:
         return self._wanted(self._alpha_rows(epoch, step), "alpha", epoch, step)
 
     def _order(self, images: ImageSource, rows_N: Tensor, stream: str, position: int) -> Tensor:
-        """The order of a pass, made once."""
+        """The order of a pass, computed once."""
         if stream not in self._orders or self._orders[stream][0] != position:
             order_N = images.order(rows_N, self.config.seed, stream, position)
             self._orders[stream] = position, order_N
         return self._orders[stream][1]
 
     def _alpha_rows(self, epoch: int, step: int) -> Tensor:
-        """The step's images of D_V: shuffled passes that do not end with the epoch, or draws."""
+        """The step's images of D_V: shuffled passes, which may cross an epoch's end, or draws."""
         size, seed = self.config.batch_size, self.config.seed
         if self.config.alpha.images == "replacement":
             draw = generator(seed, "alpha images", epoch, step)
@@ -169,7 +173,7 @@ class ImageHalves:
         return BatchLoss(loss, len(labels_B), correct_top_k(scores_BK.detach(), labels_B, 1))
 
     def plain(self, rows_B: Tensor) -> Batch:
-        """Images as they are scored: normalised, not augmented; and their labels."""
+        """Images for scoring, normalised but not augmented, and their labels."""
         pixels_BCHW, labels_B = self.images.take(Wanted(rows_B, None))
         images_BCHW = normalise(pixels_BCHW, self.config.data)
         return Batch(images_BCHW.contiguous(memory_format=self.layout), labels_B)

@@ -17,7 +17,13 @@ Macro = Literal["3n+2", "3n"]
 
 
 class Place(NamedTuple):
-    """One cell's place: its width, whether it halves the size, whether the cell before it did."""
+    """One cell's place in the network.
+
+    Attributes:
+        channels: its width.
+        reduction: whether it halves the size.
+        last_reduced: whether the cell before it halved the size.
+    """
 
     channels: int
     reduction: bool
@@ -25,14 +31,14 @@ class Place(NamedTuple):
 
 
 def cell_places(channels: int, normals_per_block: int, macro: Macro, stem: Stem) -> list[Place]:
-    """The sequence of cells; channels double at each of the two reductions.
+    """The sequence of cells; the channels double at each of the two reductions.
 
     Args:
         channels: C, the width of the first cells.
         normals_per_block: N.
         macro: "3n+2" is the paper's N normal, R, N normal, R, N normal; "3n" is the authors' 2020
-            code, with N - 1 normals after each reduction.
-        stem: after the ImageNet stem the first cell sees s0 at twice the size of s1.
+            code, with N - 1 normal cells after each reduction.
+        stem: after the ImageNet stem, the first cell gets s0 at twice the size of s1.
     """
     later = normals_per_block if macro == "3n+2" else normals_per_block - 1
     kinds = [False] * normals_per_block + ([True] + [False] * later) * 2
@@ -46,9 +52,9 @@ def cell_places(channels: int, normals_per_block: int, macro: Macro, stem: Stem)
 
 
 class CifarStem(nn.Module):
-    """3 x 3 convolution to 3C channels and batch norm; its output is both s0 and s1.
+    """A 3 x 3 convolution to 3C channels and batch norm; its output is both s0 and s1.
 
-    Both stems' outputs are after the ReLU with which all that reads them begins.
+    The outputs of both stems have passed the ReLU with which everything that reads them begins.
     """
 
     def __init__(self, channels: int) -> None:
@@ -58,12 +64,13 @@ class CifarStem(nn.Module):
         self.norm = BatchNorm(self.out_channels)
 
     def forward(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """(s0, s1), the same B x 3C x H x W tensor."""
         out_BCHW = F.relu(self.norm(self.conv(images_BCHW)), inplace=True)
         return out_BCHW, out_BCHW
 
 
 class ImageNetStem(nn.Module):
-    """Three stride-2 3 x 3 convolutions: s0 after two (a quarter of the size), s1 after three."""
+    """Three 3 x 3 convolutions of stride 2: s0 after two (quarter of the size), s1 after three."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -76,15 +83,17 @@ class ImageNetStem(nn.Module):
             BatchNorm(channels),
         )
         self.stem1 = nn.Sequential(
-            nn.Identity(),  # where the ReLU was: the layers after it are named by their numbers
+            nn.Identity(),  # in the ReLU's place, so that the next layers keep their names
             nn.Conv2d(channels, channels, 3, stride=2, padding=1, bias=False),
             BatchNorm(channels),
         )
 
     def forward(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """(s0, s1): B x C at a quarter and at an eighth of the size."""
         s0_BCHW = F.relu(self.stem0(images_BCHW), inplace=True)
         return s0_BCHW, F.relu(self.stem1(s0_BCHW), inplace=True)
 
 
 def build_stem(stem: Stem, channels: int) -> CifarStem | ImageNetStem:
+    """The stem for C = `channels`."""
     return CifarStem(channels) if stem == "cifar" else ImageNetStem(channels)

@@ -1,11 +1,11 @@
-"""What one search iteration costs, with the paper's acceleration and without.
+"""Measure what one search iteration costs, with the paper's acceleration and without it.
 
 Paper section 3.2, "Acceleration": running only the drawn operation saves a factor of K = 8 in time
-and memory. Both ways run here in turn, on the same weights and the same images, one W step and one
-alpha step each; the median iteration counts.
+and memory. Both ways run here alternately, on the same weights and images, with one W step and one
+alpha step each. The median iteration counts.
 
 Memory is what the backward pass keeps from the forward pass (activations), counted tensor by
-tensor, so that it is comparable on every device; on a GPU the allocator's peak stands beside it.
+tensor, so that it can be compared between devices. On a GPU, the allocator's peak is given too.
 """
 
 from __future__ import annotations
@@ -28,11 +28,14 @@ from gdas.search import SearchSteps
 def measure_iterations(
     config: SearchConfig, images: ImageSource, device: torch.device, iterations: int
 ) -> dict[str, dict[str, Any]]:
-    """Cost of an iteration, "accelerated" and "all operations".
+    """Measure the cost of an iteration, "accelerated" and with "all_operations".
+
+    Args:
+        iterations: how many of each are measured, after a first one that is not counted.
 
     Returns:
-        For each: `seconds` (median wall-clock time), `cpu_seconds` (median processor time of this
-        process), `saved_mib` (the larger step's activations) and, on a GPU, `peak_mib`.
+        For each way: `seconds` (median wall-clock time), `cpu_seconds` (median processor time of
+        this process), `saved_mib` (the larger step's activations) and, on a GPU, `peak_mib`.
     """
     sampler = dataclasses.replace(config.sampler, scope="cell_instance", relaxation="hard")
     ways = {}
@@ -61,7 +64,7 @@ def measure_iterations(
 
 
 def _iteration(way: SearchSteps, i: int, device: torch.device) -> dict[str, float]:
-    """One W step and one alpha step."""
+    """The cost of one W step and one alpha step."""
     cuda = device.type == "cuda"
     steps = way.space.steps(0)
     tau = way.config.sampler.tau_start
@@ -88,7 +91,7 @@ def _iteration(way: SearchSteps, i: int, device: torch.device) -> dict[str, floa
 
 
 class _Saved:
-    """Counts the storages that autograd keeps, each once, without the weights."""
+    """Counts the memory that autograd keeps, each storage once, without the weights."""
 
     def __init__(self, weights: nn.Module) -> None:
         self.seen = {p.untyped_storage().data_ptr() for p in weights.parameters()}

@@ -21,7 +21,7 @@ AUXILIARY_SIZES = {"cifar": range(29, 41), "imagenet": range(193, 257)}
 
 
 class AuxiliaryHead(nn.Module):
-    """A second classifier on the second reduction's output, used in training only.
+    """A second classifier on the second reduction's output, used only in training.
 
     Source: authors' code. The ImageNet head pools with stride 2 and has no batch norm after its
     second convolution.
@@ -42,12 +42,13 @@ class AuxiliaryHead(nn.Module):
         self.classifier = nn.Linear(768, classes)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Class scores, B by the number of classes."""
         scores: Tensor = self.classifier(self.features(x_BCHW).flatten(1))
         return scores
 
 
 class Network(nn.Module):
-    """A genotype's network.
+    """The network of a genotype.
 
     Args:
         genotype: the cells; `reduce=None` means the fixed reduction cell.
@@ -55,11 +56,11 @@ class Network(nn.Module):
         channels: C (paper: 36 on CIFAR, 50 or 52 on ImageNet).
         normals_per_block: N (paper: 6 on CIFAR, 4 on ImageNet).
         stem: "cifar" or "imagenet".
-        auxiliary: build the auxiliary head (check_auxiliary_input says for which sizes).
+        auxiliary: whether to build the auxiliary head (for sizes see check_auxiliary_input).
         macro, pooling_norm: see gdas.cnn.layout and gdas.cnn.operations.Style.
 
     Raises:
-        InputError: fixed reduction cell and `channels` not divisible by 4.
+        InputError: the cell is the fixed reduction cell and `channels` is not divisible by 4.
     """
 
     def __init__(
@@ -116,18 +117,18 @@ class Network(nn.Module):
     def forward(
         self, images_BCHW: Tensor, keep_DB: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Class scores, and the auxiliary head's in training mode.
+        """Class scores, and those of the auxiliary head in training mode.
 
         Args:
-            keep_DB: drop-path factors, a row for each of `drop_sites` sites: 0, or 1 over the
-                keep probability. None: no drop path.
+            keep_DB: drop-path factors, one row for each of `drop_sites` sites: 0, or 1 divided by
+                the keep probability. None: no drop path.
         """
         s0_BCHW, s1_BCHW = self.stem(images_BCHW)
         auxiliary_scores = None
         site = 0
         out_BCHW = s1_BCHW
         for i, cell in enumerate(self.cells):
-            if i:  # in place: concatenation keeps nothing of its result
+            if i:  # in place, since concatenation does not save its result for the backward pass
                 s0_BCHW, s1_BCHW = s1_BCHW, F.relu(out_BCHW, inplace=True)
             sites = int(cell.drop_sites)  # type: ignore[arg-type]
             keep = None if keep_DB is None else keep_DB[site : site + sites]
@@ -142,10 +143,13 @@ class Network(nn.Module):
 def draw_drop_path(
     network: Network, batch: int, probability: float, generator: torch.Generator
 ) -> Tensor | None:
-    """Factors keep_DB for one step, on the CPU (paper section 4.2: drop path).
+    """Draw the factors keep_DB for one step, on the CPU (paper section 4.2: drop path).
 
-    Each sample at each site is dropped with `probability`; what stays is divided by
-    1 - probability. None where nothing can be dropped.
+    Each sample at each site is dropped with `probability`; what is kept is divided by 1 -
+    probability.
+
+    Returns:
+        None if nothing can be dropped.
     """
     if probability <= 0:
         return None

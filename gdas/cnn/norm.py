@@ -1,7 +1,7 @@
 """Batch norm that counts its batches on the host.
 
-PyTorch's adds 1 to a number on the device in every forward pass: 133 launches of a kernel in a step
-of the paper's search, for a count that only a checkpoint reads.
+PyTorch's version adds 1 to a number on the device in every forward pass. In a step of the paper's
+search these are 133 kernel launches, for a count that only a checkpoint reads.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from torch.nn import functional as F
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """nn.BatchNorm2d, to the bit; `num_batches_tracked` is right in its state dictionary.
+    """`nn.BatchNorm2d` with the same results, bit for bit, and the right count in its state_dict.
 
     Attributes:
-        counts_on_host: False where a captured graph is replayed, of which the host knows nothing.
+        counts_on_host: False if captured graphs are replayed, which the host does not notice.
         uncounted: batches since `num_batches_tracked` was last brought up to date.
     """
 
@@ -25,11 +25,12 @@ class BatchNorm(nn.BatchNorm2d):
     uncounted = 0
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        # A compiled graph counts on the device too, where it costs nothing: it would be compiled
-        # anew for every number of the host's.
+        """Normalise as nn.BatchNorm2d does, over the batch while training."""
+        # A compiled graph counts on the device, where this costs nothing; a count on the host would
+        # make it compile again for every value.
         if not self.training or not self.counts_on_host or torch.compiler.is_compiling():
             return super().forward(x_BCHW)
-        if self.momentum is None:  # a plain average, which needs the number
+        if self.momentum is None:  # a plain average over batches, which needs the count
             self.settle()
             return super().forward(x_BCHW)
         self.uncounted += 1
@@ -53,6 +54,7 @@ class BatchNorm(nn.BatchNorm2d):
             self.uncounted = 0
 
     def reset_running_stats(self) -> None:
+        """Reset the statistics and both counts of batches."""
         super().reset_running_stats()
         self.uncounted = 0
 

@@ -1,7 +1,8 @@
 """The operations of a cell, with equal input and output channels (gdas.cnn.genotype.OPERATIONS).
 
-Paper section 3.1 names them; layers, order of batch norms and padding are the authors' code's
-(2019), where BN also follows the pooling operations. Stride 2 turns size n into ceil(n / 2).
+Paper section 3.1 names them. Layers, order of batch norms and padding are those of the authors'
+2019 code, in which batch norm also follows the pooling operations. Stride 2 turns size n into
+ceil(n / 2).
 
 Shapes: B batch, C channels, H and W height and width.
 """
@@ -24,9 +25,10 @@ class Style:
     """How the layers of a cell are normalised.
 
     Attributes:
-        affine: batch norms inside cells learn scale and shift (derived nets: yes, supernet: no).
-        pooling_norm: a batch norm (never affine) follows each pooling (2019 yes, 2020 no).
-        bias_without_affine: all but depthwise convolutions have a bias where batch norm is not
+        affine: whether batch norms inside cells learn scale and shift (derived networks do, the
+            supernet does not).
+        pooling_norm: whether a batch norm (never affine) follows each pooling (2019 yes, 2020 no).
+        bias_without_affine: whether all but depthwise convolutions have a bias if batch norm is not
             affine (2020 yes).
     """
 
@@ -36,22 +38,24 @@ class Style:
 
     @property
     def bias(self) -> bool:
+        """Whether convolutions, except depthwise ones, have a bias."""
         return self.bias_without_affine and not self.affine
 
 
 class Zero(nn.Module):
-    """`none`: a zero tensor of the right shape (a cell skips it rather than run it)."""
+    """The operation `none`: a zero tensor of the right shape (a cell skips it instead)."""
 
     def __init__(self, stride: int) -> None:
         super().__init__()
         self.stride = stride
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Zeros, at half the size for stride 2."""
         return torch.zeros_like(x_BCHW[:, :, :: self.stride, :: self.stride])
 
 
 class Pool(nn.Module):
-    """3 x 3 pooling, then (2019) a batch norm without affine. Padding does not enter the mean."""
+    """3 x 3 pooling, then (2019) batch norm without affine. Padding does not count in the mean."""
 
     def __init__(self, kind: str, channels: int, stride: int, style: Style) -> None:
         super().__init__()
@@ -63,19 +67,20 @@ class Pool(nn.Module):
         self.norm = BatchNorm(channels, affine=False) if style.pooling_norm else nn.Identity()
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Pool and normalise B x C x H x W to size ceil(n / stride)."""
         out: Tensor = self.norm(self.pool(x_BCHW))
         return out
 
 
 class FactorizedReduce(nn.Module):
-    """Halve the size: ReLU, two 1 x 1 stride-2 convolutions, the second one pixel down and right.
+    """Halve the size: ReLU and two 1 x 1 stride-2 convolutions, the second a pixel down and right.
 
-    A 1 x 1 convolution of stride 2 reads every other pixel, so those are taken first: the same
-    result for a quarter of the ReLU. (On CPUs, oneDNN also damages memory in the backward pass of
-    a strided 1 x 1 convolution of fewer than 8 or 16 channels in channels-last layout.)
+    A 1 x 1 convolution of stride 2 reads every other pixel, so those are selected first: the result
+    is the same for a quarter of the ReLU. (On CPUs, oneDNN also corrupts memory in the backward
+    pass of a strided 1 x 1 convolution with fewer than 8 or 16 channels in channels-last layout.)
 
     Args:
-        activate: False where the input has been through a ReLU already.
+        activate: False if the input has already passed a ReLU.
     """
 
     def __init__(self, c_in: int, c_out: int, style: Style, *, activate: bool = True) -> None:
@@ -88,20 +93,21 @@ class FactorizedReduce(nn.Module):
         self.norm = BatchNorm(c_out, affine=style.affine)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
+        """B x c_in x H x W to B x c_out x ceil(H / 2) x ceil(W / 2)."""
         height, width = x_BCHW.shape[2:]
         even_BCHW, odd_BCHW = alternate_pixels(x_BCHW)
         if self.activate:
             even_BCHW, odd_BCHW = F.relu(even_BCHW), F.relu(odd_BCHW)
-        if height % 2 or width % 2:  # the shifted image ends in a row and a column of zeros
+        if height % 2 or width % 2:  # the shifted image is padded with a row and a column of zeros
             odd_BCHW = F.pad(odd_BCHW, (0, width % 2, 0, height % 2))
         out: Tensor = self.norm(torch.cat([self.even(even_BCHW), self.odd(odd_BCHW)], dim=1))
         return out
 
 
 def conv_norm(c_in: int, c_out: int, style: Style) -> nn.Sequential:
-    """1 x 1 convolution and batch norm of an input that has been through a ReLU already."""
+    """A 1 x 1 convolution and batch norm, for an input that has already passed a ReLU."""
     return nn.Sequential(
-        nn.Identity(),  # where the ReLU was: the layers after it are named by their numbers
+        nn.Identity(),  # in the ReLU's place, so that the next layers keep their numbers as names
         nn.Conv2d(c_in, c_out, 1, bias=style.bias),
         BatchNorm(c_out, affine=style.affine),
     )
@@ -117,6 +123,7 @@ class Depthwise(nn.Conv2d):
         )
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Convolve B x C x H x W; size n becomes ceil(n / stride)."""
         return depthwise(x_BCHW, self.weight, self.stride[0], self.dilation[0])
 
 
@@ -139,15 +146,15 @@ def _separable(channels: int, kernel: int, stride: int, style: Style) -> nn.Sequ
 
 
 def build_operation(name: str, channels: int, stride: int, style: Style) -> nn.Module:
-    """Build one operation.
+    """Build one operation of a cell.
 
     Args:
         name: one of gdas.cnn.genotype.DERIVED_OPERATIONS.
-        channels: C, in and out.
+        channels: C, the same for input and output.
         stride: 1 or 2.
 
     Raises:
-        ValueError: unknown name.
+        ValueError: the name is unknown.
     """
     match name:
         case "none":

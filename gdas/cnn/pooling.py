@@ -1,9 +1,9 @@
 """Average pooling whose gradient is right on every device and in every layout.
 
-On CUDA, PyTorch's backward pass of `avg_pool2d` forgets the padding if images are channels-last: a
-pixel gets the gradient of its neighbour one up and one left (its issue 188344; in PyTorch 2.11 and
-before). Only gradients are wrong; those of a search's logits had a cosine of 0.87 with the true
-ones. So they are computed in the usual layout there, whatever the version.
+On CUDA, PyTorch's backward pass of `avg_pool2d` ignores the padding if images are channels-last: a
+pixel gets the gradient of its neighbour one up and one left (PyTorch's issue 188344; in version
+2.11 and before). Only gradients are wrong; those of a search's logits had a cosine of 0.87 with the
+true ones. So on CUDA they are computed in the usual layout, whatever the version.
 
 Shapes: B batch, C channels, H and W height and width.
 """
@@ -33,7 +33,7 @@ class _AveragePool(torch.autograd.Function):
         gradient_BCHW = gradient_BCHW.contiguous()
         of_x_BCHW: Tensor = torch.ops.aten.avg_pool2d_backward(
             gradient_BCHW,
-            gradient_BCHW.new_empty(ctx.shape),  # only its shape and layout are looked at
+            gradient_BCHW.new_empty(ctx.shape),  # only its shape and layout are read
             (3, 3),
             (ctx.stride, ctx.stride),
             (1, 1),
@@ -45,7 +45,7 @@ class _AveragePool(torch.autograd.Function):
 
 
 class AveragePool(nn.Module):
-    """3 x 3 mean with a padding of 1, which does not enter the mean.
+    """The mean over 3 x 3 pixels with a padding of 1, which does not count in the mean.
 
     Args:
         stride: 1 or 2; size n becomes ceil(n / stride).
@@ -56,6 +56,7 @@ class AveragePool(nn.Module):
         self.stride = stride
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Pool B x C x H x W images."""
         if x_BCHW.device.type in RIGHT_ON:
             return F.avg_pool2d(x_BCHW, 3, self.stride, 1, count_include_pad=False)
         out: Tensor = _AveragePool.apply(x_BCHW, self.stride)

@@ -1,12 +1,12 @@
-"""The same arithmetic on denser tensors: backward passes that CPU kernels run many times faster.
+"""The same arithmetic on denser tensors, so that backward passes run many times faster on CPUs.
 
-Forward passes are PyTorch's own throughout; what is written here is how gradients are computed,
-each by PyTorch's kernels on the same numbers in another arrangement. Measured with PyTorch 2.14 and
-oneDNN 3.12, channels-last, one thread:
+Forward passes are PyTorch's own throughout. This module defines how gradients are computed: by
+PyTorch's kernels, on the same numbers in another arrangement. Measured with PyTorch 2.14 and oneDNN
+3.12, channels-last, one thread:
 
-- batch norm and ReLU go back through a slice of a concatenation ten times slower than through a
-  dense tensor;
-- a dilated depthwise convolution goes back 5 to 20 times slower than a plain one;
+- the backward pass of batch norm and ReLU is ten times slower through a slice of a concatenation
+  than through a dense tensor;
+- that of a dilated depthwise convolution is 5 to 20 times slower than that of a plain one;
 - the gradient of a depthwise weight of 5 columns takes three times longer than two of 3 columns.
 
 Shapes: B batch, C channels, H and W height and width, k kernel.
@@ -22,16 +22,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 DEPTHWISE_ON = ("cpu",)
-"""Device types whose depthwise convolutions go back by another way than PyTorch's. The weak spots
-are oneDNN's; CUDA has kernels of its own, where the copies might only cost (not measured)."""
+"""Device types on which depthwise convolutions use the backward pass of this module.
+
+It works around weak spots of oneDNN. CUDA has other kernels, for which the copies may not pay (not
+measured).
+"""
 WIDEST = 3
-"""Columns of a depthwise kernel up to which oneDNN computes its gradient quickly."""
+"""How many columns a depthwise kernel may have for oneDNN to compute its gradient quickly."""
 LOWEST = 4
-"""Rows of an image up to which oneDNN's own padding of two rows makes that 10 times slower."""
+"""Up to this many rows of an image, oneDNN's own padding makes that gradient 10 times slower."""
 
 
 def layout_of(x_BCHW: Tensor) -> torch.memory_format:
-    """channels_last where the tensor is laid out so and not at the same time in the usual way."""
+    """channels_last if the tensor has that layout and not, at the same time, the usual one."""
     if x_BCHW.is_contiguous() or not x_BCHW.is_contiguous(memory_format=torch.channels_last):
         return torch.contiguous_format
     return torch.channels_last
@@ -61,7 +64,7 @@ class _Concatenate(torch.autograd.Function):
 
 
 def _split_evenly(x_BCHW: Tensor, parts: int, layout: torch.memory_format) -> list[Tensor]:
-    """Parts of equal channels, each dense in a layout, by one copy."""
+    """Parts with equal channels, each dense in a layout, by one copy."""
     x_BnCHW = x_BCHW.unflatten(1, (parts, -1))
     if layout == torch.channels_last:
         x_nBHWC = x_BnCHW.permute(1, 0, 3, 4, 2).contiguous()
@@ -70,7 +73,7 @@ def _split_evenly(x_BCHW: Tensor, parts: int, layout: torch.memory_format) -> li
 
 
 def concatenate(parts_BCHW: Sequence[Tensor]) -> Tensor:
-    """Concatenate channels; every part's gradient is dense in the part's layout, not a slice."""
+    """Concatenate channels; each part's gradient is dense in the part's layout, not a slice."""
     out: Tensor = _Concatenate.apply(*parts_BCHW)
     return out
 
@@ -90,15 +93,16 @@ class _Alternate(torch.autograd.Function):
 
 
 def alternate_pixels(x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-    """The pixels of even row and even column, and those of odd row and odd column.
+    """The pixels in even rows and columns, and those in odd rows and columns.
 
-    As plain slices they would each send back a whole image of zeros, in another layout at times.
+    With plain slices, the backward pass would make a whole image of zeros for each, sometimes in
+    another layout.
     """
     return _Alternate.apply(x_BCHW)  # type: ignore[no-any-return]
 
 
 def _spread(shape: torch.Size, layout: torch.memory_format, *parts_BCHW: Tensor) -> Tensor:
-    """An image with the given even, and odd, pixels, the others zero."""
+    """An image with the given even and odd pixels, and zeros elsewhere."""
     like = parts_BCHW[0]
     x_BCHW = torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=layout).zero_()
     for i, part_BCHW in enumerate(parts_BCHW):
@@ -107,7 +111,7 @@ def _spread(shape: torch.Size, layout: torch.memory_format, *parts_BCHW: Tensor)
 
 
 def split_phases(x_BCHW: Tensor) -> Tensor:
-    """4B images of half the size: even and odd rows by even and odd columns.
+    """Split B images into 4B images of half the size: even and odd rows by even and odd columns.
 
     An odd size is first made even with zeros.
     """
@@ -138,10 +142,10 @@ def join_phases(x_BCHW: Tensor, height: int, width: int) -> Tensor:
 
 
 def split_rows(x_BCHW: Tensor) -> Tensor:
-    """2B images of even and of odd rows, in which two columns are one with twice the channels.
+    """Split images into even and odd rows, with each pair of columns as one of twice the channels.
 
-    For channels-last images of even width: a copy of whole rows, much quicker than single pixels.
-    An odd height is first made even with zeros.
+    The result has 2B images. For channels-last images of even width this copies whole rows, which
+    is much faster than single pixels. An odd height is first made even with zeros.
     """
     batch, channels, height, width = x_BCHW.shape
     if height % 2:
@@ -190,7 +194,7 @@ class _Depthwise(torch.autograd.Function):
         elif split:
             apart = split_rows if by_rows else split_phases
             gradient_BCHW = apart(gradient_BCHW)
-            # Only its shape matters where the weight stands still.
+            # If the weight needs no gradient, only the input's shape matters.
             x_BCHW = apart(x_BCHW) if of_weight else gradient_BCHW
             weight_C1kk = weight_C1kk.repeat(copies, 1, 1, 1)
         step = stride if ctx.dilation == 1 else 1
@@ -216,7 +220,7 @@ class _Depthwise(torch.autograd.Function):
 def _weight_gradient(
     gradient_BCHW: Tensor, x_BCHW: Tensor, weight_C1kk: Tensor, stride: int
 ) -> Tensor:
-    """The gradient of a weight of dilation 1, a few columns at a time."""
+    """The gradient of a weight without dilation, a few columns at a time."""
     kernel = weight_C1kk.shape[-1]
     pad = kernel // 2
     height, width = x_BCHW.shape[2:]
@@ -228,8 +232,8 @@ def _weight_gradient(
     parts = []
     for first in range(0, kernel, WIDEST):
         columns = weight_C1kk[..., first : first + WIDEST]
-        # So wide that a convolution with these columns alone gives the same output. (With padding
-        # of oneDNN's own, images of four rows or fewer take 30 times longer.)
+        # Padded so that a convolution with only these columns gives the same output. (With
+        # oneDNN's own padding, images of four rows or fewer take 30 times longer.)
         left, right = pad - first, first + columns.shape[-1] - 1 - pad
         padded_BCHW = F.pad(x_BCHW, (left, right, pad, pad))
         part = _plain_gradients(gradient_BCHW, padded_BCHW, columns, stride, 0, (False, True))[1]
@@ -242,16 +246,18 @@ def _by_pixels(*x_BCHW: Tensor) -> bool:
 
 
 def _pairs(x_BCHW: Tensor) -> Tensor:
-    """Channels of an even column and of the odd one after it side by side; no copy."""
+    """Put the channels of each even column and the odd one after it side by side; no copy."""
     batch, channels, height, width = x_BCHW.shape
     x_BHwC = x_BCHW.permute(0, 2, 3, 1).view(batch, height, width // 2, 2 * channels)
     return x_BHwC.permute(0, 3, 1, 2)
 
 
 def _stride_one(gradient_BCHW: Tensor, x_BCHW: Tensor, weight_C1kk: Tensor) -> Tensor:
-    """Of a kernel of 5 columns, of which 0, 2, 4 join columns of one parity and 1, 3 of unlike.
+    """The gradient of a kernel of 5 columns, at stride 1.
 
-    Columns of one parity are an image of their own, in which a kernel of 3 columns reaches as far.
+    Columns 0, 2 and 4 join image columns of the same parity, columns 1 and 3 those of different
+    parity. The image columns of one parity form an image on which a kernel of 3 columns reaches as
+    far.
     """
     channels = len(weight_C1kk)
     g_BCHw, x_BCHw = _pairs(gradient_BCHW), _pairs(x_BCHW)
@@ -268,7 +274,10 @@ def _stride_one(gradient_BCHW: Tensor, x_BCHW: Tensor, weight_C1kk: Tensor) -> T
 
 
 def _stride_two(gradient_BCHW: Tensor, x_BCHW: Tensor, weight_C1kk: Tensor) -> Tensor:
-    """Of a kernel of 5 columns, of which 0, 2, 4 meet even columns only and 1, 3 odd ones."""
+    """The gradient of a kernel of 5 columns, at stride 2.
+
+    Columns 0, 2 and 4 meet only even image columns, columns 1 and 3 only odd ones.
+    """
     twice_BCHw = torch.cat([gradient_BCHW, gradient_BCHW], dim=1)
     narrow = weight_C1kk[..., 1:4].repeat(2, 1, 1, 1)
     both = _plain_gradients(twice_BCHw, _pairs(x_BCHW), narrow, (2, 1), (2, 1), (False, True))[1]
@@ -285,7 +294,7 @@ def _plain_gradients(
     padding: int | tuple[int, int],
     wanted: tuple[bool, bool],
 ) -> tuple[Tensor, Tensor]:
-    """PyTorch's gradients of a depthwise convolution: of its input, of its weight."""
+    """PyTorch's gradients of a depthwise convolution, for its input and its weight."""
     x_gradient, weight_gradient, _ = torch.ops.aten.convolution_backward(
         gradient_BCHW,
         x_BCHW,
@@ -303,11 +312,11 @@ def _plain_gradients(
 
 
 def depthwise(x_BCHW: Tensor, weight_C1kk: Tensor, stride: int, dilation: int) -> Tensor:
-    """Depthwise convolution of an odd kernel with stride and dilation 1 or 2.
+    """Depthwise convolution with an odd kernel, and stride and dilation 1 or 2.
 
-    Padded so that size n becomes ceil(n / stride). With dilation 2 a pixel meets only pixels of
-    its own phase (even or odd row, even or odd column): backward treats every phase as an image of
-    its own, without dilation; with stride 2 only the even phase is ever read.
+    It is padded so that size n becomes ceil(n / stride). With dilation 2, a pixel meets only pixels
+    of its own phase (even or odd row, even or odd column). So the backward pass treats every phase
+    as a separate image without dilation; with stride 2, only the even phase is ever read.
     """
     plain = dilation == 1 and weight_C1kk.shape[-1] <= WIDEST
     if plain or x_BCHW.device.type not in DEPTHWISE_ON:
@@ -315,7 +324,7 @@ def depthwise(x_BCHW: Tensor, weight_C1kk: Tensor, stride: int, dilation: int) -
         return F.conv2d(
             x_BCHW, weight_C1kk, None, stride, padding, dilation, groups=len(weight_C1kk)
         )
-    if torch.is_autocast_enabled(x_BCHW.device.type):  # the saved tensors must be those of use
+    if torch.is_autocast_enabled(x_BCHW.device.type):  # save the tensors in the dtype that is used
         dtype = torch.get_autocast_dtype(x_BCHW.device.type)
         x_BCHW, weight_C1kk = x_BCHW.to(dtype), weight_C1kk.to(dtype)
     out: Tensor = _Depthwise.apply(x_BCHW, weight_C1kk, stride, dilation)

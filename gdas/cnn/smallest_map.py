@@ -1,4 +1,4 @@
-"""Batches that batch norm cannot normalise: one image where maps have shrunk to 1 x 1."""
+"""Refuse batches that batch norm cannot normalise: one image, if maps have shrunk to 1 x 1."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from gdas.errors import InputError
 
 
 def smallest_map(config: ImageSearchSettings, size: int) -> int:
-    """Side of the last cells' maps, in pixels, for images of `size` x `size`.
+    """The side of the last cells' maps in pixels, for images of `size` x `size`.
 
     Two reductions halve the maps, and the ImageNet stem three times before them; odd sides round
     up.
@@ -20,11 +20,11 @@ def smallest_map(config: ImageSearchSettings, size: int) -> int:
 
 
 def check_smallest_map(config: ImageSearchSettings, size: int, train: int, valid: int) -> None:
-    """Refuse a search in which batch norm would get a single value a channel.
+    """Refuse a search in which batch norm would get a single value per channel.
 
     Args:
         size: side of the images, in pixels.
-        train, valid: images of D_T and of D_V.
+        train, valid: the numbers of images in D_T and in D_V.
 
     Raises:
         InputError: maps shrink to 1 x 1, and a batch has one image or images are run one by one.

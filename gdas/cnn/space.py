@@ -1,4 +1,4 @@
-"""The search space of image cells, as Algorithm 1 sees it: a supernet and two halves of images.
+"""The search space of image cells, as Algorithm 1 uses it: a supernet and two halves of images.
 
 Shapes: B batch, C channels, H and W height and width, K classes.
 """
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gdas.architecture import Architecture, draw_architecture
 from gdas.checkpoint import State
 from gdas.cnn.cell import SearchCell
 from gdas.cnn.config import SearchConfig
@@ -27,11 +28,10 @@ from gdas.derive import describe
 from gdas.metrics import BatchLoss, correct_top_k
 from gdas.randomness import generator, initial_weights
 from gdas.sampler import Pick
-from gdas.search import Architecture, draw_architecture
 
 
 def build_supernet(config: SearchConfig, classes: int) -> Supernet:
-    """The supernet of a configuration with its initial weights, on the CPU."""
+    """Build a supernet with its initial weights, on the CPU."""
     n = config.network
     with initial_weights(config.seed):
         return Supernet(
@@ -68,32 +68,40 @@ class ImageSpace:
             supernet.compile_operations()
 
     def steps(self, epoch: int) -> int:
+        """How many W steps see every image of D_T once; the same in every epoch."""
         return self.halves.steps
 
     def lr_scale(self, epoch: int, step: int) -> float:
+        """1: batches of images do not differ in length."""
         return 1.0
 
     @property
     def supernet(self) -> Supernet:
+        """The shared weights, as a `Supernet`."""
         assert isinstance(self.weights, Supernet)
         return self.weights
 
     def initial_logits(self, generator: torch.Generator) -> dict[str, Tensor]:
+        """Initial logits of the searched cell types, on the CPU."""
         return self.supernet.initial_logits(generator)
 
     def weight_loss(self, architecture: Architecture, epoch: int, step: int) -> BatchLoss:
+        """Cross entropy of the step's batch of D_T."""
         return self.halves.weight_loss(self.weights, architecture, epoch, step)
 
     def alpha_loss(self, architecture: Architecture, epoch: int, step: int) -> BatchLoss:
+        """Cross entropy of the step's batch of D_V."""
         return self.halves.alpha_loss(self.weights, architecture, epoch, step)
 
     def drawn_parameters(self, picks: Sequence[Sequence[Pick]]) -> Iterator[nn.Parameter]:
+        """The parameters of the picked operations in the searched cells."""
         for cell, cell_picks in zip(self.supernet.cells, picks, strict=True):
             if isinstance(cell, SearchCell):
                 for edge, operation in cell_picks:
                     yield from cell.edges[edge][operation].parameters()  # type: ignore[index]
 
     def derived(self, logits: dict[str, Tensor]) -> tuple[dict[str, float], dict[str, Any]]:
+        """Metrics and details of the genotype that is derived from the logits."""
         genotype, cells = derive_genotype(self.config, logits)
         return describe(genotype, cells, logits)
 
@@ -111,7 +119,7 @@ def score_with_shared_weights(
     """Score the derived cell on D_V with the supernet's weights, batch norm recalibrated on D_T.
 
     Args:
-        state: the search's last segment's state; it is not changed.
+        state: the state of the search's last segment; it is not changed.
     """
     space = ImageSpace(config, images, device)
     space.weights.load_state_dict(state["weights"])
@@ -123,16 +131,16 @@ def score_with_shared_weights(
 def compare_drawn_with_uniform(
     config: SearchConfig, images: ImageSource, state: State, device: torch.device
 ) -> list[tuple[float, float]]:
-    """Cells drawn from a search's final logits beside cells drawn uniformly, in pairs.
+    """Compare cells drawn from a search's final logits with uniformly drawn cells, in pairs.
 
-    Both of a pair come from the same Gumbel noise and are scored by the same shared weights on the
-    same images of D_V, so that what differs is the logits alone.
+    Both cells of a pair come from the same Gumbel noise, and are scored with the same shared
+    weights on the same images of D_V. So only the logits differ.
 
     Args:
-        state: the search's last segment's state; it is not changed.
+        state: the state of the search's last segment; it is not changed.
 
     Returns:
-        `compared_cells` pairs: top-1 of the drawn cell and of the uniform one, percent.
+        `compared_cells` pairs: the top-1 of the drawn cell and of the uniform one, in percent.
     """
     space = ImageSpace(config, images, device)
     space.weights.load_state_dict(state["weights"])
@@ -164,16 +172,18 @@ def score_picks(
 ) -> Score:
     """Score one architecture on D_V with shared weights, batch norm recalibrated on D_T.
 
-    The search's batch-norm statistics are averages over many drawn nets and fit no single one, so
-    those of this net are collected anew from batches of D_T, never from what is scored. No
-    augmentation. Read the result as "shared weights, recalibrated", not as the cell's accuracy.
+    The search's batch norm statistics are averages over many drawn networks and fit no single one.
+    So the statistics of this network are collected again from batches of D_T, never from what is
+    scored. There is no augmentation. The result is not the cell's accuracy; call it "shared
+    weights, recalibrated".
 
     Args:
-        weights: a supernet; its batch-norm statistics are lost, so that architectures may be
-            scored one after the other.
-        picks: for every cell what it runs.
-        recalibration_batches: of D_T, that the statistics are collected from.
-        images: so many of D_V, the first ones; None: all.
+        weights: a supernet. Its batch norm statistics are lost, so that architectures can be scored
+            one after the other.
+        halves: D_T and D_V.
+        picks: for every cell, the operations that it runs.
+        recalibration_batches: how many batches of D_T the statistics are collected from.
+        images: how many images of D_V, from the first, are scored; None: all.
     """
     config, device = halves.config, halves.device
     norms = [m for m in weights.modules() if isinstance(m, nn.BatchNorm2d)]
@@ -200,7 +210,7 @@ def score_picks(
 
 
 def _derived_picks(supernet: Supernet, kind: str, genotype: Genotype) -> list[Pick]:
-    """A derived cell as picks of a search cell: its two edges a node, the others left out."""
+    """A derived cell as picks of a search cell: two edges per node, and no others."""
     if kind == "fixed":
         return []
     edges = genotype.normal if kind == "normal" else (genotype.reduce or ())

@@ -1,4 +1,4 @@
-"""The supernet: every cell holds all operations; a pass runs the picked ones (paper section 3.2).
+"""The supernet: every cell has all operations, and a pass runs the picked ones (section 3.2).
 
 Shapes: B batch, C channels, H and W height and width, E edges, K operations.
 """
@@ -25,8 +25,10 @@ CellKind = Literal["normal", "reduce", "fixed"]
 LOGIT_SCALE = 1e-3
 """Standard deviation of the initial logits (authors' code)."""
 COMPILED_GRAPHS = 256
-"""Graphs of all operations that torch.compile keeps: of two steps, three sizes, two strides. The
-rest would run uncompiled, with a warning."""
+"""How many graphs torch.compile keeps: all operations in two steps, three sizes, two strides.
+
+Beyond this number, operations run uncompiled, with a warning.
+"""
 
 
 class Supernet(nn.Module):
@@ -36,15 +38,15 @@ class Supernet(nn.Module):
         classes: number of classes.
         channels: C, 16 in the paper.
         normals_per_block: N, 2 in the paper.
-        nodes: computed nodes of a cell, 4 in the paper.
-        fixed_reduction: FRC, only the normal cell is searched (section 3.3).
+        nodes: how many computed nodes a cell has, 4 in the paper.
+        fixed_reduction: whether only the normal cell is searched (FRC, section 3.3).
         stem, macro: see gdas.cnn.layout.
         pooling_norm, bias_without_affine: see gdas.cnn.operations.Style.
-        wiring: of the fixed reduction cell.
-        fixed_affine: the fixed reduction cell keeps affine batch norms (2019 yes, 2020 no).
+        wiring: the wiring of the fixed reduction cell.
+        fixed_affine: whether the fixed reduction cell has affine batch norms (2019 yes, 2020 no).
 
     Attributes:
-        kinds: for every cell "normal", "reduce" (searched) or "fixed".
+        kinds: for every cell, "normal", "reduce" (searched) or "fixed".
     """
 
     def __init__(
@@ -106,7 +108,7 @@ class Supernet(nn.Module):
 
     @property
     def searched(self) -> list[CellKind]:
-        """The cell types that have logits, in a fixed order."""
+        """The cell types that have logits, in fixed order."""
         kinds: tuple[CellKind, ...] = ("normal", "reduce")
         return [kind for kind in kinds if kind in self.kinds]
 
@@ -117,17 +119,17 @@ class Supernet(nn.Module):
         gates: Sequence[Tensor | None] | None = None,
         samples: Sequence[Tensor | None] | None = None,
     ) -> Tensor:
-        """Class scores of the picked architecture.
+        """Class scores of the picked architecture, B by the number of classes.
 
         Args:
-            picks: for every cell what it runs (ignored by a fixed cell).
-            gates: for every cell its gate_EK on the images' device; alpha step only.
-            samples: for every cell what each image runs, where images differ.
+            picks: for every cell, the operations that it runs (ignored by a fixed cell).
+            gates: for every cell, its gate_EK on the images' device; in the alpha step only.
+            samples: for every cell, what each image runs, if images differ.
         """
         s0_BCHW, s1_BCHW = self.stem(images_BCHW)
         out_BCHW = s1_BCHW
         for i, cell in enumerate(self.cells):
-            if i:  # in place: concatenation keeps nothing of its result
+            if i:  # in place, since concatenation does not save its result for the backward pass
                 s0_BCHW, s1_BCHW = s1_BCHW, F.relu(out_BCHW, inplace=True)
             if self.kinds[i] == "fixed":
                 out_BCHW = cell(s0_BCHW, s1_BCHW, None)
@@ -140,10 +142,10 @@ class Supernet(nn.Module):
         return scores
 
     def compile_operations(self) -> None:
-        """Compile what a cell is made of, piece by piece; their parameters keep their names.
+        """Compile the parts of each cell separately; their parameters keep their names.
 
-        A draw decides what runs, so that a whole pass is another graph every time. Its pieces are
-        not: operations of equal kind and shape share one compiled graph wherever they stand.
+        Since a draw decides what runs, a whole pass would be another graph every time. Operations
+        of the same kind and shape share one compiled graph wherever they are.
         """
         for cell in self.cells:
             pieces: list[nn.Module] = [cell]

@@ -1,8 +1,8 @@
 """The final trainings on images, and the short ones that score a cell (paper section 4.2).
 
-A generator; a segment is an epoch, or a part of one where epochs are long. With several workers
-(torch.distributed initialised) every batch is shared out, every worker yields equally often, and
-only worker 0's segments carry state.
+The loop is a generator; a segment is an epoch, or a part of one if epochs are long. With several
+workers (torch.distributed initialised) every batch is divided among them, every worker yields
+equally often, and only worker 0's segments have a state.
 
 Shapes: B batch, C channels, H and W height and width.
 """
@@ -33,11 +33,11 @@ from gdas.schedule import cosine, exponential, warm_up
 
 EVALUATION_BATCH = 500
 TOP5_CLASSES = 6
-"""With fewer classes, one of the five best is nearly always right."""
+"""Top-5 is only reported from this many classes on; with fewer it is nearly always right."""
 
 
 def build_network(config: TrainConfig, genotype: Genotype, classes: int) -> Network:
-    """The network of a configuration with its initial weights, on the CPU."""
+    """Build a network with its initial weights, on the CPU."""
     with initial_weights(config.seed):
         return Network(
             genotype,
@@ -52,7 +52,7 @@ def build_network(config: TrainConfig, genotype: Genotype, classes: int) -> Netw
 
 
 def check_training(config: TrainConfig, genotype: Genotype | None, *, size: int) -> None:
-    """Raise InputError where a training cannot be built: FRC channels, auxiliary head's input."""
+    """Raise InputError if FRC's channels or the auxiliary head's input size do not fit."""
     if genotype is not None and genotype.reduce is None and config.channels % 4:
         raise InputError(
             f"channels={config.channels}: the fixed reduction cell (FRC) of {genotype.name} needs "
@@ -63,15 +63,15 @@ def check_training(config: TrainConfig, genotype: Genotype | None, *, size: int)
 
 
 FEWEST_IMAGES = 2
-"""Of a worker's share of a batch: batch norm has no variance of one value."""
+"""The fewest images in a worker's share of a batch: batch norm needs more than one value."""
 
 
 def check_batches(config: TrainConfig, images: int, workers: int) -> None:
     """Raise InputError unless an epoch has a batch for every worker and for every segment.
 
     Args:
-        images: that are trained on.
-        workers: that share every batch.
+        images: how many images are trained on.
+        workers: how many workers share every batch.
     """
     fewest = FEWEST_IMAGES * workers
     share = f"{workers} workers, each of which needs {FEWEST_IMAGES} of a batch"
@@ -95,7 +95,7 @@ def check_batches(config: TrainConfig, images: int, workers: int) -> None:
 
 
 def learning_rate(config: TrainConfig, epoch: int) -> float:
-    """The rate of a 0-based epoch: linear warm-up, then cosine or exponential."""
+    """The learning rate of a 0-based epoch: linear warm-up, then cosine or exponential."""
     if epoch < config.warmup_epochs:
         return warm_up(epoch, config.warmup_epochs, config.lr)
     later, epochs = epoch - config.warmup_epochs, config.epochs - config.warmup_epochs
@@ -105,11 +105,11 @@ def learning_rate(config: TrainConfig, epoch: int) -> float:
 
 
 class _Run:
-    """All that changes during a training and is checkpointed.
+    """Everything that changes during a training and is checkpointed.
 
     Args:
-        network: on the images' device.
-        images, rows_T: images and the indices of those that are trained on.
+        network: the network, on the images' device.
+        images, rows_T: images, and the indices of those to train on.
         team: the workers that share every batch.
     """
 
@@ -150,15 +150,15 @@ class _Run:
 
     def load(self, state: State) -> None:
         self.network.load_state_dict(state["weights"])
-        # The optimiser keeps the tensors it is given: it gets copies.
+        # The optimiser keeps the tensors that it is given, so it gets copies.
         self.optimizer.load_state_dict(deepcopy(state["optimizer"]))
         self.position, self.history = state["position"], state["history"]
 
     def batches(self, epoch: int) -> list[Tensor]:
-        """The rows of an epoch's global batches, made once."""
+        """The rows of an epoch's global batches, computed once."""
         if self._batches[0] != epoch:
             order_T = self.images.order(self.rows_T, self.config.seed, "order", epoch)
-            # Without a last batch that is too small to share out and to normalise.
+            # A last batch that is too small to divide and to normalise is left out.
             fewest = FEWEST_IMAGES * self.team.size
             batches = [b for b in order_T.split(self.config.batch_size) if len(b) >= fewest]
             self._batches = epoch, batches
@@ -173,7 +173,7 @@ class _Run:
         return Wanted(rows_B[share], moves.share(share))
 
     def train(self, epoch: int, part: int) -> dict[str, float]:
-        """The optimiser steps of a part of an epoch, a segment."""
+        """Take the optimiser steps of a segment: an epoch, or a part of one."""
         config, batches = self.config, self.batches(epoch)
         lr = learning_rate(config, epoch)
         self.optimizer.param_groups[0]["lr"] = lr
@@ -192,12 +192,15 @@ class _Run:
         return metrics | sums.metrics("train", self.team.add_up(sums.totals()))
 
     def step(self, wanted: Wanted, read: Batch, keep_DB: Tensor | None, batch: int) -> BatchLoss:
-        """One optimiser step on a global batch; returns this worker's share of it.
+        """Take one optimiser step on a global batch.
 
         Args:
             wanted, read: this worker's share.
             keep_DB: drop-path factors of the global batch.
             batch: size of the global batch.
+
+        Returns:
+            The loss of this worker's share.
         """
         config, team = self.config, self.team
         pixels_BCHW, labels_B = read
@@ -216,7 +219,7 @@ class _Run:
                 total = total + config.auxiliary_weight * F.cross_entropy(
                     auxiliary_BK, labels_B, label_smoothing=config.label_smoothing
                 )
-        # Workers' gradients are averaged: weigh each by its share, so that the mean is the batch's.
+        # Workers' gradients are averaged. Weighted by its share, each gives the batch's gradient.
         (total * (len(labels_B) * team.size / batch)).backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
         self.optimizer.step()
@@ -238,19 +241,20 @@ def train_image(
     """Train a genotype's network; yields segments, whose states resume exactly.
 
     Positions count segments, of which an epoch has `segments_per_epoch`. A segment's metrics are
-    of its own steps; rates go by the epoch; the last segment of an epoch evaluates.
+    those of its own steps. Learning rates depend on the epoch only, and the last segment of an
+    epoch evaluates.
 
     Args:
-        train, train_rows: images and the indices of those that are trained on.
-        evaluation, evaluation_rows: images and the indices of those that are evaluated on,
-            without augmentation.
+        train, train_rows: images, and the indices of those to train on.
+        evaluation, evaluation_rows: images, and the indices of those to evaluate on, without
+            augmentation.
         evaluated_on: the name of the evaluation's metrics.
-        device: of this worker.
-        checkpoint: the state of a segment, to go on after it.
+        device: this worker's device.
+        checkpoint: the state of the segment to continue after; None: start from the beginning.
 
     Raises:
         InputError: the network cannot be built for these images.
-        FloatingPointError: a loss is not finite; names the epoch.
+        FloatingPointError: a loss is not finite; the error names the epoch.
     """
     check_training(config, genotype, size=train.size)
     team = workers()
@@ -287,7 +291,7 @@ def evaluate(
     split: str,
     device: torch.device,
 ) -> dict[str, float]:
-    """Loss, top-1 and top-5 on images without augmentation, shared out among the workers."""
+    """Loss, top-1 and top-5 on images without augmentation, divided among the workers."""
     team = workers()
     network.eval()
     sums = EpochSums(top5=images.classes >= TOP5_CLASSES)

@@ -1,0 +1,1 @@
+"""Data sets of images, photos and text: download, conversion, batches, augmentation."""

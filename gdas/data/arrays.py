@@ -1,9 +1,10 @@
-"""What arrays of images and labels must be, asked once, when they are put together.
+"""Check arrays of images and labels once, when they are put together.
 
-Arrays of another kind run too, and the figure that comes out means nothing: float pixels from 0 to
-1 are divided by 255 once more, one-hot labels count every class of an image as a hit. So each kind
-that loaders give is refused by name, with the line of code that mends it. Nothing is converted in
-silence: whether a float array holds pixels or normalised values is the owner's to say.
+Arrays of another form would run too, and the result would mean nothing: float pixels from 0 to 1
+are divided by 255 once more; with one-hot labels every class of an image counts as a hit. So every
+form that loaders give is refused by name, with the line of code that corrects it. Nothing is
+converted silently, because only the owner knows whether a float array has pixels or normalised
+values.
 
 Shapes: N images, C channels, H and W height and width, K classes.
 """
@@ -16,15 +17,16 @@ from torch import Tensor
 from gdas.errors import InputError
 
 SOME = 64
-"""Images that are looked at first where one glance at all of them would cost a pass."""
+"""How many images are checked first, to avoid a pass over all of them."""
 
 
 def check_images(images_NCHW: object, labels_N: object, classes: object) -> None:
-    """Refuse what trainings would misread.
+    """Refuse images and labels that trainings would misread.
 
     Raises:
         InputError: images are not uint8 N x 3 x H x W with H = W, labels are not N whole numbers
-            (int64) from 0 to `classes` - 1, or pixels are only 0 and 1; says how to mend it.
+            (int64) from 0 to `classes` - 1, or pixels are only 0 and 1; the error says how to
+            correct it.
     """
     images = _tensor(images_NCHW, "images", "torch.from_numpy(images)")
     labels = _tensor(labels_N, "labels", "torch.as_tensor(labels)")
@@ -89,7 +91,7 @@ def _check_shape(images: Tensor) -> None:
     shape = tuple(images.shape)
     wanted = f"images of shape {shape}: must be N x 3 x H x W; use "
     if images.ndim == 3:
-        # One channel for each of many, or one image without its first dimension.
+        # N images without channels, or one image without the first dimension.
         raise InputError(
             wanted + "images[:, None].expand(-1, 3, -1, -1) for N gray images, images[None] for "
             "one image of 3 channels"
@@ -113,7 +115,7 @@ def _check_shape(images: Tensor) -> None:
 
 
 def _padding(shape: tuple[int, ...]) -> str:
-    """Zeros on both sides of the shorter side, as torch.nn.functional.pad counts them."""
+    """Zeros on both sides of the shorter side, as arguments of torch.nn.functional.pad."""
     lack = abs(shape[2] - shape[3])
     sides = (lack // 2, lack - lack // 2)
     return ", ".join(map(str, (0, 0, *sides) if shape[2] < shape[3] else (*sides, 0, 0)))
@@ -140,7 +142,7 @@ def _check_labels(labels: Tensor, images: int, classes: int) -> None:
             f"labels are {_name(labels.dtype)}{_range(labels)}: must be int64 from 0 to "
             f"{classes - 1}; use labels.long()"
         )
-    if labels.is_meta:  # shapes without values: what a plan is made of
+    if labels.is_meta:  # shapes without values, as a plan uses them
         return
     low, high = int(labels.min()), int(labels.max())
     must = f"must be from 0 to {classes - 1}"

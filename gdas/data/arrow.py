@@ -1,8 +1,8 @@
-"""Data sets as memory-mapped Arrow files, one a split, so that processes on a node share one copy.
+"""Data sets as memory-mapped Arrow files, one per split, which processes on a node share.
 
-A file is an Arrow IPC file of plain columns in a single batch; its schema metadata hold the
-format, the source's identity, the SHA-256 of the columns' bytes, and what the format needs beside.
-Images have two columns, `image` (channels x height x width bytes) and `label`.
+A file is an Arrow IPC file of plain columns in a single batch. Its schema metadata have the format,
+the source's identity, the SHA-256 of the columns' bytes, and what else the format needs. Images
+have two columns, `image` (channels x height x width bytes) and `label`.
 
 Shapes: N images, C channels, H and W height and width.
 """
@@ -36,16 +36,16 @@ UNREADABLE = (
     *(pa.ArrowException, OSError, KeyError, ValueError, IndexError, TypeError, OverflowError),
     *(MemoryError, NotImplementedError, AttributeError),
 )
-"""What Arrow raises where a file is not what it says."""
+"""What Arrow raises if a file is damaged or is not an Arrow file."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """A file that was found whole.
+    """A file that was read and found valid.
 
     Attributes:
-        columns: name to a view of the mapped file; one-dimensional, images as bytes.
-        rows: how many.
+        columns: views of the mapped file by column name; one-dimensional, images as bytes.
+        rows: the number of rows.
         about: the metadata.
     """
 
@@ -55,11 +55,11 @@ class Split:
 
 
 def write_split(path: Path, columns: dict[str, pa.Array], about: dict[str, str]) -> None:
-    """Write beside, then rename: another process may be doing the same.
+    """Write a temporary file, then rename it, since another process may be doing the same.
 
     Args:
-        columns: of fixed width, without nulls.
-        about: metadata; "format" and "identity" at least.
+        columns: columns of fixed width, without nulls.
+        about: the metadata, with at least "format" and "identity".
 
     Raises:
         InputError: the folder cannot be written to.
@@ -86,12 +86,12 @@ def read_split(path: Path, *, form: str, identity: str, verify: bool) -> Split:
     """Memory-map a file.
 
     Args:
-        form: what its format must be.
-        identity: what its source must be.
-        verify: also compare the content with its SHA-256 (reads the whole file).
+        form: the format that it must have.
+        identity: the source that it must come from.
+        verify: whether to compare the content with its SHA-256 too, which reads the whole file.
 
     Raises:
-        InputError: not such a file, of another source, or damaged.
+        InputError: it is another kind of file, comes from another source, or is damaged.
     """
     fix = f"delete {path} and run again to convert it anew"
     try:
@@ -118,7 +118,7 @@ def read_split(path: Path, *, form: str, identity: str, verify: bool) -> Split:
 
 
 def made_from(path: Path) -> str | None:
-    """The identity that a file says it has; None where there is no such file."""
+    """The identity that a file says it has; None if there is no file."""
     try:
         metadata = pa.ipc.open_file(pa.memory_map(str(path))).schema.metadata or {}
         return str(metadata[b"identity"].decode())
@@ -129,17 +129,17 @@ def made_from(path: Path) -> str | None:
 
 
 def convert_once(path: Path, identity: str, convert: Callable[[], None]) -> None:
-    """Call `convert` unless `path` is there and made from the same source.
+    """Call `convert` unless `path` exists and was made from the same source.
 
-    A source that changed (another version of a library, say) is converted anew; a damaged file is
-    left for `read_split` to name.
+    If the source has changed (with another version of a library, say), it is converted again. A
+    damaged file is left, so that `read_split` reports it.
     """
     if made_from(path) not in (identity, "unknown"):
         convert()
 
 
 def mapped(array: NDArray[Any]) -> Tensor:
-    """A tensor that is a view of a mapped, read-only array; nothing here writes to one."""
+    """A tensor that is a view of a mapped, read-only array, to which nothing here writes."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writ")
         return torch.from_numpy(array)
@@ -167,13 +167,13 @@ class Images:
     """A split of a data set in memory; implements gdas.data.source.ImageSource.
 
     Attributes:
-        images_NCHW: uint8 from 0 to 255, three channels, H = W; a view of the memory-mapped file
-            where it was read from one.
+        images_NCHW: uint8 from 0 to 255, three channels, H = W; if it was read from a file, a view
+            of the mapped file.
         labels_N: int64 from 0 to `classes` - 1.
-        classes: number of classes.
+        classes: the number of classes.
 
     Raises:
-        InputError: images or labels are of another kind; says how to mend them.
+        InputError: images or labels have another form; the error says how to correct them.
     """
 
     images_NCHW: Tensor
@@ -188,23 +188,27 @@ class Images:
 
     @property
     def size(self) -> int:
+        """The side of the images in pixels."""
         return int(self.images_NCHW.shape[-1])
 
     def to(self, device: torch.device) -> Images:
-        """The same on `device`; nothing is copied where it is there already."""
+        """The same images on `device`; nothing is copied if they are there already."""
         images_NCHW = self.images_NCHW.to(device)
         if images_NCHW is self.images_NCHW:
             return self
         return Images(images_NCHW, self.labels_N.to(device), self.classes)
 
     def order(self, rows_N: Tensor, seed: int, stream: str, *position: int) -> Tensor:
+        """The rows in random order."""
         draw = generator(seed, stream, *position)
         return rows_N[torch.randperm(len(rows_N), generator=draw)]
 
     def reading_order(self, rows_N: Tensor) -> Tensor:
+        """The rows as they are: in memory, no order is faster than another."""
         return rows_N
 
     def take(self, wanted: Wanted, then: Callable[[], Wanted] | None = None) -> Batch:
+        """Select images; they are in memory, so `then` has no effect."""
         rows_B = wanted.rows_B.to(self.images_NCHW.device, non_blocking=True)
         return Batch(self.images_NCHW[rows_B], self.labels_N[rows_B])
 
@@ -243,7 +247,7 @@ def read_images(path: Path, *, identity: str, verify: bool) -> Images:
     """Memory-map a split of images; see `read_split`.
 
     Raises:
-        InputError: not such a file, of another source, or damaged.
+        InputError: it is another kind of file, comes from another source, or is damaged.
     """
     split = read_split(path, form=IMAGES, identity=identity, verify=verify)
     try:
@@ -253,7 +257,7 @@ def read_images(path: Path, *, identity: str, verify: bool) -> Images:
         if split.rows == 0 or labels.dtype != np.int64:
             raise ValueError("no images, or labels of another type")
         return Images(mapped(images), mapped(labels), classes)
-    except (KeyError, ValueError) as error:  # among them InputError: what no conversion wrote
+    except (KeyError, ValueError) as error:  # also InputError, for images no conversion wrote
         raise InputError(
             f"{path}: damaged ({error}); delete it and run again to convert it anew"
         ) from None

@@ -1,13 +1,14 @@
 """Crop, flip, normalise and cutout as batched tensor operations on the training device.
 
-Source: paper section 4.2 and the authors' code (flip, crop after padding, normalise, cutout last,
-so that its square is zero after normalising and may overhang the border).
+Source: paper section 4.2 and the authors' code (flip, crop after padding, normalise, and cutout
+last, so that its square is zero after normalising and may overhang the border).
 
-All random numbers are drawn on the CPU for the whole global batch, from one generator; a worker
-takes its share of them, so that two workers see what one would. Photos differ in size: they are
-cut and coloured one by one where they are decoded (gdas.data.photos), and only normalised here.
+All random numbers are drawn on the CPU for the whole global batch, from one generator. A worker
+takes its share of them, so that two workers see what one would see. Photos differ in size, so they
+are cropped and coloured one by one when they are decoded (gdas.data.photos), and only normalised
+here.
 
-Shapes: B batch, C channels, H and W height and width, U uniform numbers a photo.
+Shapes: B batch, C channels, H and W height and width, U uniform numbers per photo.
 """
 
 from __future__ import annotations
@@ -21,37 +22,40 @@ from gdas.data.settings import AnyImageData, ImageData, PhotoData
 
 
 class Moves(NamedTuple):
-    """What happens to each image of a global batch; integers on the CPU, one row a sample.
+    """The augmentation of each image of a global batch.
 
     Attributes:
-        moves_B5: crop offset down and right, flip (0 or 1), cutout centre row and column.
+        moves_B5: integers on the CPU, one row per image: crop offset down and right, flip (0 or 1),
+            row and column of the cutout's centre.
     """
 
     moves_B5: Tensor
 
     def share(self, rows: slice) -> Moves:
+        """The rows of one worker."""
         return Moves(self.moves_B5[rows])
 
 
 class PhotoMoves(NamedTuple):
-    """What happens to each photo of a global batch, whatever its size turns out to be.
+    """The augmentation of each photo of a global batch, whatever its size.
 
     Attributes:
-        uniform_BU: float64 in [0, 1), on the CPU; gdas.data.photos says what each is for.
+        uniform_BU: float64 in [0, 1), on the CPU; gdas.data.photos explains the use of each.
     """
 
     uniform_BU: Tensor
 
     def share(self, rows: slice) -> PhotoMoves:
+        """The rows of one worker."""
         return PhotoMoves(self.uniform_BU[rows])
 
 
 AnyMoves = Moves | PhotoMoves
 
 CROP_ATTEMPTS = 10
-"""Crops that are tried in turn until one lies within the photo (torchvision's number)."""
+"""How many crops are tried until one lies within the photo (as in torchvision)."""
 PHOTO_NUMBERS = 2 * CROP_ATTEMPTS + 2 + 1 + 4 + 4
-"""Area and ratio of every attempt, place, flip, strength of four colour operations, their order."""
+"""Numbers per photo: area and ratio of each crop, its place, flip, four colour strengths, order."""
 
 
 def draw_moves(data: AnyImageData, batch: int, size: int, generator: Generator) -> AnyMoves:
@@ -72,16 +76,16 @@ def normalise(images_BCHW: Tensor, data: AnyImageData) -> Tensor:
     """uint8 images to float32 with the data set's mean and standard deviation."""
     std_C = torch.tensor(data.std)
     constants = torch.stack([1.0 / (255.0 * std_C), torch.tensor(data.mean) / std_C])
-    # Made on the CPU and copied without waiting: a tensor made on a GPU from Python's numbers
-    # waits until all work before it is done.
+    # Made on the CPU and copied without waiting, because making a tensor from Python numbers on a
+    # GPU waits for all earlier work.
     scale_C, shift_C = constants.to(images_BCHW.device, non_blocking=True).unbind()
     return images_BCHW.float() * scale_C[:, None, None] - shift_C[:, None, None]
 
 
 def augment(images_BCHW: Tensor, data: AnyImageData, moves: AnyMoves) -> Tensor:
-    """uint8 images to augmented, normalised float32 images.
+    """From uint8 images to augmented, normalised float32 images.
 
-    Padding is black (0) before normalising, as with torchvision's RandomCrop on pixels.
+    Padding is black (0) before normalising, as in torchvision's RandomCrop.
     """
     if isinstance(data, PhotoData):
         return normalise(images_BCHW, data)
@@ -90,11 +94,11 @@ def augment(images_BCHW: Tensor, data: AnyImageData, moves: AnyMoves) -> Tensor:
 
 
 def _augment_arrays(images_BCHW: Tensor, data: ImageData, moves: Moves) -> Tensor:
-    """The rows and columns are found on the CPU, which takes fewer operations on the device."""
+    """Augment with indices from the CPU, which takes fewer operations on the device."""
     _, channels, height, width = images_BCHW.shape
     down, right, flip, row, column = moves.moves_B5.unbind(1)
     padding = data.crop_padding
-    outside = -2 * height * width  # so that a pixel's place is negative if its row or column is
+    outside = -2 * height * width  # makes a pixel's index negative if its row or column is outside
     y_BH = torch.arange(height) + (down - padding)[:, None]
     x_BW = torch.arange(width) + (right - padding)[:, None]
     if data.flip:
@@ -121,7 +125,7 @@ def _augment_arrays(images_BCHW: Tensor, data: ImageData, moves: Moves) -> Tenso
 
 
 def _in_square(centre_B: Tensor, side: int, size: int) -> Tensor:
-    """1 at each sample's rows or columns [centre - side // 2, centre + side // 2), else 0."""
+    """1 in each image's rows or columns [centre - side // 2, centre + side // 2), else 0."""
     n_N = torch.arange(size)
     from_B1, half = centre_B[:, None] - side // 2, side // 2
     return ((n_N >= from_B1) & (n_N < from_B1 + 2 * half)).long()

@@ -1,6 +1,6 @@
-"""CIFAR-10 and CIFAR-100: where they come from, and how their files are checked and read.
+"""CIFAR-10 and CIFAR-100: their source, and how their files are checked and read.
 
-They come from the official Python archives, whose MD5 sums torchvision knows, and are read by an
+They come from the official Python archives, whose MD5 sums torchvision has. They are read by an
 unpickler that can build arrays and nothing else.
 """
 
@@ -24,9 +24,9 @@ class Cifar(NamedTuple):
     """What differs between CIFAR-10 and CIFAR-100."""
 
     name: str
-    title: str  # also, without the hyphen, torchvision's class
+    title: str  # without the hyphen, the name of torchvision's class
     classes: int
-    labels: str  # key in a batch
+    labels: str  # the key of the labels in a batch
 
 
 CIFAR = {
@@ -49,7 +49,7 @@ def cifar_files(name: str, split: Split) -> list[tuple[str, str]]:
 
 
 def cifar_identity(name: str, split: Split, folder: Path, checksum: Checksum) -> str:
-    """By the published checksums; other files that are there, where wanted, by their content."""
+    """A checksum from the published ones; for unpublished files, if allowed, from their content."""
     files = cifar_files(name, split)
     published = hashlib.sha256("".join(md5 for _, md5 in files).encode()).hexdigest()[:16]
     base = folder / _torchvision_class(name).base_folder
@@ -64,7 +64,7 @@ def cifar_identity(name: str, split: Split, folder: Path, checksum: Checksum) ->
 
 
 def source_files(name: str, split: Split, folder: Path) -> list[tuple[Path, str]]:
-    """The files that a split is read from, with their published MD5; none where it is built in."""
+    """The files that a split is read from, with their published MD5; none for built-in data."""
     if name not in CIFAR:
         return []
     base = folder / _torchvision_class(name).base_folder
@@ -72,6 +72,7 @@ def source_files(name: str, split: Split, folder: Path) -> list[tuple[Path, str]
 
 
 def read_cifar(name: str, split: Split, folder: Path, checksum: Checksum) -> Arrays:
+    """Read a split, which is downloaded if it is missing."""
     base = folder / _torchvision_class(name).base_folder
     if not base.is_dir():
         _download_cifar(name, folder)
@@ -108,7 +109,7 @@ def _download_cifar(name: str, folder: Path) -> None:
     of, title = _torchvision_class(name), CIFAR[name].title
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        of(str(folder), download=True)  # checks the archive's MD5
+        of(str(folder), download=True)  # this checks the archive's MD5
     except (OSError, RuntimeError) as error:
         raise InputError(
             f"{title} is not in {folder} (no {of.base_folder}) and could not be downloaded "
@@ -117,10 +118,10 @@ def _download_cifar(name: str, folder: Path) -> None:
 
 
 def _read_batch(path: Path, content: bytes, cifar: Cifar) -> Arrays:
-    """The images and labels of one file, whatever else it holds left aside.
+    """The images and labels of one file; its other content is ignored.
 
     Raises:
-        InputError: it is no such file; names it.
+        InputError: it is another kind of file; the error names it.
     """
     try:
         batch = _ArrayUnpickler(io.BytesIO(content), encoding="latin1").load()
@@ -157,7 +158,7 @@ ARRAY_BUILDERS = (
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Reads the official CIFAR batches; can build arrays, and call nothing else."""
+    """Reads the official CIFAR batches; it can build arrays, and call nothing else."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in ARRAY_BUILDERS:

@@ -1,4 +1,4 @@
-"""Penn Treebank (Mikolov's version) and WikiText-2: where they are, how they are checked."""
+"""Penn Treebank (Mikolov's version) and WikiText-2: where the files are, how they are checked."""
 
 from __future__ import annotations
 
@@ -22,12 +22,14 @@ class Corpus:
     """A published text.
 
     Attributes:
-        folder: inside the folder of data sets.
-        files: the file of a split.
-        also: other folders and names that it is found under, `{}` being the split: those of
-            awd-lstm-lm and of the PyTorch examples.
-        sha256: of that file.
+        folder: its folder in the folder of data sets.
+        files: the file name of a split.
+        sha256: the SHA-256 of that file.
         addresses: where to download a split, tried in order; a Parquet file is joined to the text.
+        vocabulary: the number of words.
+        counts: the number of tokens of a split.
+        also: other paths that it is found under, `{}` being the split: those of awd-lstm-lm and of
+            the PyTorch examples.
     """
 
     folder: str
@@ -101,26 +103,26 @@ CORPORA = {
         ),
     ),
 }
-"""Checksums as torchtext and the data set's own page published them."""
+"""The known texts, with checksums as torchtext and the data set's own page published them."""
 
 
 def corpus_identity(name: str, split: Split) -> str:
-    """Of the split and of the training split, whose vocabulary gives the ids their meaning."""
+    """A checksum of the split and the training split, whose vocabulary gives ids their meaning."""
     sums = CORPORA[name].sha256
     return f"{name}-" + hashlib.sha256((sums["train"] + sums[split]).encode()).hexdigest()[:16]
 
 
 def source_files(name: str, split: Split, folder: Path) -> list[tuple[Path, str]]:
-    """The file that a split is read from, with its published SHA-256; none where it is built in."""
+    """The file that a split is read from, with its published SHA-256; none for a built-in text."""
     if name not in CORPORA:
         return []
     return [(find_file(name, split, folder), CORPORA[name].sha256[split])]
 
 
 def find_file(name: str, split: Split, folder: Path) -> Path:
-    """Where a split's file is: of those that are there the published one, else the first.
+    """Where a split's file is: the published one if it is there, else the first one found.
 
-    The place where it is downloaded to, if there is none.
+    If there is none, it is the path that the file is downloaded to.
     """
     corpus = CORPORA[name]
     usual = folder / corpus.folder / corpus.files[split]
@@ -141,7 +143,7 @@ def is_published(path: Path, sha256: str) -> bool:
 
 
 def published_content(content: bytes, sha256: str) -> bytes | None:
-    """The published bytes, where `content` differs from them in line ends or a mark alone."""
+    """The published bytes, if `content` differs from them only in line ends or a mark."""
     if hashlib.sha256(content).hexdigest() == sha256:
         return content
     plain = content.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n")
@@ -152,7 +154,7 @@ def published_content(content: bytes, sha256: str) -> bytes | None:
 
 
 def read_corpus(name: str, folder: Path, split: Split) -> Lines:
-    """A split's lines, from the published file."""
+    """Read a split's lines from the published file, which is downloaded if it is missing."""
     path = find_file(name, split, folder)
     if not path.exists():
         _download(name, split, path)
@@ -173,7 +175,7 @@ def read_corpus(name: str, folder: Path, split: Split) -> Lines:
 
 
 def _download(name: str, split: Split, path: Path) -> None:
-    """Fetch a split from the first address that gives the published content."""
+    """Download a split from the first address that has the published content."""
     corpus, failures = CORPORA[name], []
     for address in corpus.addresses[split]:
         try:

@@ -1,14 +1,14 @@
-"""A photo's file to RGB pixels.
+"""From a photo's file to RGB pixels.
 
-torchvision decodes JPEG (grayscale and CMYK too, with the colours that PIL gives) and plain WebP by
-content, whatever a file is called; PIL the others, and everything where there is a torchvision
-without decoders (they are deprecated): the same pixels, at half the speed. Both refuse a truncated
-file. PNG is PIL's, because torchvision 0.29 ends the process at a damaged one.
+torchvision decodes JPEG (also grayscale and CMYK, with the same colours as PIL) and plain WebP, by
+content, whatever a file's name. PIL decodes the others, and all of them if torchvision has no
+decoders (they are deprecated): the same pixels, at half the speed. Both refuse a truncated file.
+PNG is left to PIL, because torchvision 0.29 ends the process at a damaged one.
 
-What a file holds beside one opaque picture is decided here, once: of an animation or of several
-pages the first is taken; what is transparent lies on white, as browsers show it; 16 bits a channel
-keep their upper eight. Floating-point pixels must be from 0 to 1 and 32-bit integers from 0 to 255:
-other ranges are not agreed on, so they are refused.
+What a file has besides one opaque picture is decided here: of an animation or of several pages, the
+first is used; transparent pixels are put on white, as browsers do; of 16 bits per channel, the
+upper eight are used. Floating-point pixels must be from 0 to 1 and 32-bit integers from 0 to 255;
+other ranges have no agreed meaning and are refused.
 
 Shapes: C channels, H and W height and width.
 """
@@ -33,22 +33,23 @@ except ImportError:
     decode_image = None
 
 SIXTEEN_BITS = ("PNG", "PPM")
-"""Formats of PIL whose 32-bit integers are 16-bit pixels of the file."""
+"""PIL's formats whose 32-bit integers are 16-bit pixels of the file."""
 WHITE = (255, 255, 255, 255)
 EIGHT_BITS = "save it with 8 bits a channel"
 
 
 def decode(encoded: bytes) -> Tensor:
-    """Pixels, 3 x H x W, uint8. The orientation that EXIF may ask for is not applied (as
-    torchvision's ImageFolder).
+    """Decode a photo to pixels, 3 x H x W, uint8.
+
+    An EXIF orientation is not applied (as in torchvision's ImageFolder).
 
     Raises:
-        ValueError: it cannot be decoded, wholly; says why.
+        ValueError: it cannot be decoded completely; the message says why.
     """
     if decode_image is None or not _by_torchvision(encoded):
         return _decode_by_pil(encoded)
     try:
-        # A copy: PyTorch wants memory that it could write to.
+        # A copy, because PyTorch requires writable memory.
         pixels_CHW: Tensor = decode_image(
             torch.frombuffer(bytearray(encoded), dtype=torch.uint8), ImageReadMode.RGB
         )
@@ -58,13 +59,13 @@ def decode(encoded: bytes) -> Tensor:
 
 
 def _by_torchvision(encoded: bytes) -> bool:
-    """Whether it is a file that torchvision reads as PIL does: one picture, nothing transparent."""
+    """Whether torchvision decodes this file as PIL does: a single picture, nothing transparent."""
     jpeg = encoded.startswith(b"\xff\xd8\xff")
     return jpeg or (encoded[:4] == b"RIFF" and encoded[8:16] == b"WEBPVP8 ")
 
 
 def _checked(pixels_CHW: Tensor) -> Tensor:
-    """Nothing else leaves this module, whatever a decoder's next version gives."""
+    """Check the shape and type of the pixels, whatever a decoder's next version returns."""
     if pixels_CHW.ndim != 3 or pixels_CHW.shape[0] != 3 or pixels_CHW.dtype != torch.uint8:
         raise ValueError(f"decoded to {tuple(pixels_CHW.shape)} of {pixels_CHW.dtype}")
     if 0 in pixels_CHW.shape:
@@ -75,8 +76,8 @@ def _checked(pixels_CHW: Tensor) -> Tensor:
 def _decode_by_pil(encoded: bytes) -> Tensor:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd tags and the like: it decodes or it does not
-            with Image.open(io.BytesIO(encoded)) as image:  # the first frame or page
+            warnings.simplefilter("ignore")  # warnings of odd tags; only errors matter
+            with Image.open(io.BytesIO(encoded)) as image:  # opens the first frame or page
                 pixels_HWC = _pixels(image)
     except UnidentifiedImageError:  # it names an object of Python
         why = "it begins as no image does" if encoded else "it is empty"
@@ -89,17 +90,18 @@ def _decode_by_pil(encoded: bytes) -> Tensor:
 
 
 def _pixels(image: Image.Image) -> NDArray[np.uint8]:
-    """RGB, H x W x 3.
+    """RGB pixels, H x W x 3.
 
     Raises:
-        ValueError: its numbers have no agreed meaning as pixels; and whatever PIL raises.
+        ValueError: the file's numbers have no agreed meaning as pixels.
+        Exception: whatever PIL raises.
     """
     if image.mode == "F":
         pixels_HW = _in_range(np.array(image), "floating-point pixels", 1)
         return _gray((pixels_HW * 255).round().astype(np.uint8))
     if image.mode == "I" and image.format not in SIXTEEN_BITS:
         return _gray(_in_range(np.array(image), "32-bit integer pixels", 255).astype(np.uint8))
-    if image.mode.startswith("I"):  # 16 bits, which convert would cut off at 255
+    if image.mode.startswith("I"):  # 16 bits, which `convert` would clip at 255
         return _gray(np.clip(np.array(image).astype(np.int64) >> 8, 0, 255).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
@@ -109,7 +111,7 @@ def _pixels(image: Image.Image) -> NDArray[np.uint8]:
 
 def _in_range(pixels_HW: NDArray[Any], what: str, most: int) -> NDArray[Any]:
     low, high = pixels_HW.min(), pixels_HW.max()
-    if not (low >= 0 and high <= most):  # neither is true of what is not a number
+    if not (low >= 0 and high <= most):  # both are false for NaN
         raise ValueError(f"{what} from {low:.6g} to {high:.6g}, must be 0 to {most}; {EIGHT_BITS}")
     return pixels_HW
 

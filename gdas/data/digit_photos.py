@@ -1,7 +1,8 @@
 """Photos without a download: scikit-learn's handwritten digits as JPEG files of many sizes.
 
-Small and real, so that all that reads photos can be tried anywhere: the ImageFolder, its conversion
-to shards, decoding, random crops. The split is that of the digits data set.
+They are small and real, so that everything that reads photos can be tried anywhere: the
+ImageFolder, its conversion to shards, decoding, random crops. The split is that of the digits data
+set.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from gdas.data.shard_index import FOLDERS, INDEX
 from gdas.data.shards import convert
 
 SIDES = (40, 64)
-"""Shortest and longest side in pixels."""
+"""The shortest and the longest side, in pixels."""
 QUALITY = 90
 
 
 def make_digit_photos(folder: Path) -> None:
-    """Make and convert them in `folder`/digit-photos, where that has not been done.
+    """Make the photos and convert them in `folder`/digit-photos, unless that has been done.
 
     Raises:
         InputError: the folder cannot be written to.

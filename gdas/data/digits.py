@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits: small and real, no download."""
+"""scikit-learn's handwritten digits: small and real, without a download."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from gdas.data.settings import Checksum
 from gdas.data.source import Split
 
 DIGITS_TEST = 360
-"""The last images of scikit-learn's digits, by other writers than the first, are the test split."""
+"""How many of the last digits are the test split; other people wrote them than the first ones."""
 
 
 @cache
 def digits(split: Split) -> Arrays:
-    """The handwritten digits at 32 x 32: images_NCHW, three equal channels, and labels_N."""
+    """The handwritten digits at 32 x 32: images_NCHW with three equal channels, and labels_N."""
     from sklearn.datasets import load_digits
 
     loaded = load_digits()
@@ -31,8 +31,10 @@ def digits(split: Split) -> Arrays:
 
 
 def read_digits(split: Split, folder: Path, checksum: Checksum) -> Arrays:
+    """The digits of a split; the other arguments, which downloads need, have no effect."""
     return digits(split)
 
 
 def digits_identity(split: Split) -> str:
+    """A checksum of a split's images and labels."""
     return "digits-" + content_digest(*digits(split))[:16]

@@ -1,4 +1,4 @@
-"""Photos in folders: a folder a class, Kaggle's ImageNet, flat folders with a file of labels."""
+"""Photos in folders: one per class, Kaggle's ImageNet, flat folders with a file of labels."""
 
 from __future__ import annotations
 
@@ -30,17 +30,18 @@ KAGGLE = ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "CLS-LOC")
 
 
 def image_folder(source: Path, names: Sequence[str]) -> Found | None:
-    """train/CLASS/... and another such folder, or a flat one with a file of labels.
+    """Read train/CLASS/... and a second such folder, or a flat one with a file of labels.
 
     Args:
-        names: what the folder of the scored photos may be called, best first.
+        source: the folder.
+        names: names of the folder of the scored photos, the preferred one first.
 
     Returns:
-        None where no folder of training photos is.
+        None if there is no folder of training photos.
 
     Raises:
-        InputError: a class without photos, no photos to score or no labels of them, or a class of
-            theirs alone.
+        InputError: a class has no photos, there are no photos to score, they have no labels, or
+            they have a class that the training photos lack.
     """
     base = next((b for b in (source, *(source / k for k in KAGGLE)) if _train(b)), None)
     if base is None:
@@ -98,7 +99,7 @@ def _of_class(folder: Path, name: str, left_out: Counter[str]) -> Iterator[Label
 
 
 def _files(folder: Path, left_out: Counter[str]) -> Iterator[str]:
-    """Photos at any depth, through links too, but not in circles; counts what it passes."""
+    """Photos at any depth, also through links, but not in circles; counts the files it skips."""
     seen = set()
     for here, folders, files in os.walk(folder, followlinks=True):
         if (real := os.path.realpath(here)) in seen:
@@ -125,7 +126,7 @@ def _size(path: str) -> int:
 
 
 def _count_loose(folder: Path, taken: set[str], left_out: Counter[str]) -> None:
-    """Files beside the folders of the classes, and folders that begin with a dot."""
+    """Count files beside the folders of the classes, and folders that begin with a dot."""
     for path in folder.iterdir():
         if path.is_dir():
             if path.name.startswith("."):
@@ -183,10 +184,13 @@ def _held_out(
 def _scored(
     folder: Path, classes: Sequence[str], left_out: Counter[str]
 ) -> tuple[list[Labelled], str] | str:
-    """A folder's photos by the folders of their classes, or by a file of labels; else why not.
+    """A folder's photos, labelled by the folders of their classes or by a file of labels.
+
+    Returns:
+        The photos and how they are labelled; or, as text, why there are none.
 
     Raises:
-        InputError: a class that train has not, or a file of labels that contradicts itself.
+        InputError: a class is missing in train, or a file of labels contradicts itself.
     """
     inside = _folders(folder)
     if set(inside) & set(classes):
@@ -221,7 +225,7 @@ def _scored(
 
 
 def no_layout(source: Path, names: Sequence[str]) -> InputError:
-    """The error for a folder that is of no layout: names what it holds."""
+    """The error for a folder without a known layout, which names what the folder contains."""
     inside = sorted(path.name for path in source.iterdir() if not path.name.startswith("."))
     shown = ", ".join(inside[:5]) + (", ..." if len(inside) > 5 else "") or "nothing"
     return InputError(

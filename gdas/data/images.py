@@ -1,8 +1,8 @@
-"""The image data sets: where they come from, how they are checked, how they are split.
+"""The image data sets: their source, their checksums, their splits.
 
 `open_images` converts a split once to Arrow and memory-maps it from then on (gdas.data.cifar,
-gdas.data.digits). The test split has a file of its own that nothing but a final training opens.
-Photos (PhotoData) are converted by hand, once: see gdas.data.shards.
+gdas.data.digits). The test split has its own file, which only a final training opens. Photos
+(PhotoData) are converted once by a separate command: see gdas.data.shards.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from gdas.errors import InputError
 from gdas.randomness import generator
 
 DIGIT_PHOTOS = "digit-photos"
-"""The name of the photos that need no download: see gdas.data.digit_photos."""
+"""The name of the photos that need no download (gdas.data.digit_photos)."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class ImageSet:
     """A known data set of arrays.
 
     Attributes:
-        classes, size: number of classes; side of an image in pixels.
-        counts: images a split.
-        identity: what a split's content is; a published checksum says so without opening a file.
-        read: to arrays, checked.
+        classes, size: the number of classes; the side of an image in pixels.
+        counts: the number of images in a split.
+        identity: gives a split's checksum; if it is published, without opening a file.
+        read: reads a split to arrays, and checks it.
     """
 
     classes: int
@@ -50,7 +50,7 @@ def known(name: str) -> ImageSet:
     """Look up a data set by name.
 
     Raises:
-        InputError: unknown name.
+        InputError: the name is unknown.
     """
     counts: dict[Split, int]
     if name in CIFAR:
@@ -64,12 +64,12 @@ def known(name: str) -> ImageSet:
 
 
 def identity(data: AnyImageData, split: Split, folder: Path) -> str:
-    """What a split's content is; it enters the id of every job that reads the split.
+    """A split's checksum, which enters the id of every job that reads the split.
 
     Raises:
-        InputError: it depends on files that are not there.
+        InputError: it depends on files that are missing.
     """
-    if data.name == DIGIT_PHOTOS:  # known before they are made
+    if data.name == DIGIT_PHOTOS:  # it is known before the photos are made
         images, _ = digits(split)
         return f"photos-{len(images)}-of-{digits_identity(split)}"
     if isinstance(data, PhotoData):
@@ -88,12 +88,12 @@ def open_images(
 def open_images(
     data: str | AnyImageData, split: Split, folder: Path, *, verify: bool = False
 ) -> ImageSource:
-    """Open a split: memory-map it, converting it first where that has not been done; or photos.
+    """Open a split of images or photos; images are converted first if that has not been done.
 
     Args:
         data: the settings, or the name of a known data set of arrays.
-        folder: where data sets lie; `folder`/arrow holds the converted files.
-        verify: compare the whole content with its checksum.
+        folder: the folder of the data sets; the converted files are in `folder`/arrow.
+        verify: whether to compare the whole content with its checksum.
 
     Raises:
         InputError: the source is missing and cannot be downloaded, or damaged.
@@ -120,9 +120,9 @@ def open_images(
 def split_indices(
     total: int, seed: int, train: int | None, valid: int | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The two halves of the training images, D_T for the weights and D_V for the logits.
+    """The two halves of the training images: D_T for the weights and D_V for the logits.
 
-    Source: paper section 4.2 (random halves). `train` and `valid` shrink them.
+    Source: paper section 4.2 (random halves); `train` and `valid` make them smaller.
 
     Raises:
         InputError: more images asked for than there are.
@@ -138,10 +138,10 @@ def split_indices(
 
 
 def subset(total: int, seed: int, count: int | None) -> torch.Tensor:
-    """Indices of `count` training images (all for None), a random subset for `seed`.
+    """The indices of `count` random training images for `seed`; of all images, if None.
 
     Raises:
-        InputError: more images asked for than there are.
+        InputError: there are fewer images than asked for.
     """
     if count is None:
         return torch.arange(total)

@@ -1,9 +1,10 @@
-"""Files that say of which class each photo of a flat folder is.
+"""Files that give the class of each photo in a flat folder.
 
-A line a photo: its file in the first column, its class in the second, with tabs, commas, semicolons
-or blanks between; a first line of titles may be there. So is ImageNet's `LOC_val_solution.csv` of
-Kaggle (files without their ending, the class followed by a box) and tiny-imagenet's
-`val_annotations.txt`. ImageNet's development kit numbers its classes instead.
+They have one line per photo, with its file in the first column and its class in the second,
+separated by tabs, commas, semicolons or blanks; a first line of titles is allowed. ImageNet's
+`LOC_val_solution.csv` from Kaggle has this form (files without their ending, the class followed by
+a box), and so has tiny-imagenet's `val_annotations.txt`. ImageNet's development kit numbers its
+classes instead.
 """
 
 from __future__ import annotations
@@ -19,25 +20,26 @@ from gdas.errors import InputError, one_line
 LABEL_ENDINGS = (".csv", ".txt", ".tsv")
 DEVKIT, GROUND_TRUTH = "ILSVRC2012_devkit_t12", "ILSVRC2012_validation_ground_truth.txt"
 MOST = 256 * 2**20
-"""Bytes of a file of labels, at most."""
+"""The most bytes that a file of labels may have."""
 EXAMPLE = "a line a photo, such as 0001.jpg,CLASS"
 
 
 def read_labels(
     files: Iterable[Path], photos: Sequence[str], classes: Sequence[str], folder: str = ""
 ) -> tuple[Path, dict[str, str]] | None:
-    """The first file that names any of the photos, and each photo's class by it.
+    """Read the first file that names any of the photos.
 
     Args:
-        photos: their paths below the folder.
-        folder: its name, with which paths may begin.
-        classes: names of the classes there are.
+        files: the candidates, in order.
+        photos: the photos' paths below the folder.
+        classes: the names of the known classes.
 
     Returns:
-        None where no file names any. A photo that the file leaves out has no class.
+        The file, and each photo's class; None if no file names a photo. Photos that the file does
+        not name are left out.
 
     Raises:
-        InputError: the file gives a photo a class that is not there, or two classes.
+        InputError: the file gives a photo an unknown class, or two classes.
     """
     by_name = _names(photos, folder)
     known = set(classes)
@@ -62,7 +64,7 @@ def read_labels(
 
 
 def label_files(folder: Path, split: str, above: int = 4) -> list[Path]:
-    """Where labels of a flat folder may be: in it, or beside it or above under the split's name."""
+    """Files that may have a flat folder's labels: in it, or above it under the split's name."""
     places = [(folder, "")]
     places += [(place, split) for place in [*folder.absolute().parents][:above]]
     found = []
@@ -76,7 +78,7 @@ def label_files(folder: Path, split: str, above: int = 4) -> list[Path]:
 
 
 def _names(photos: Sequence[str], folder: str) -> dict[str, str]:
-    """Paths, file name and file name without ending to the photo, where only one is meant."""
+    """Path, file name and file name without ending of each photo, unless photos share it."""
     names: dict[str, str] = {}
     doubtful: set[str] = set()
     for photo in photos:
@@ -111,15 +113,20 @@ def _rows(path: Path) -> list[list[str]]:
 
 
 def devkit_labels(folder: Path, photos: Sequence[str]) -> dict[str, str] | None:
-    """Each photo's class by the development kit in `folder`, as it comes or unpacked; else None.
+    """Each photo's class by the development kit in `folder`, packed or unpacked.
 
     Source: torchvision.datasets.imagenet, which reads the same two files.
 
     Args:
-        photos: ImageNet's validation images, one a line of the ground truth, in order of name.
+        folder: the folder of the kit.
+        photos: ImageNet's validation images; sorted by name, they are the lines of the ground
+            truth.
+
+    Returns:
+        None if there is no kit.
 
     Raises:
-        InputError: it is not that kit, or of another number of photos.
+        InputError: it is damaged, or for another number of photos.
     """
     try:
         files = _devkit(folder)
@@ -166,7 +173,7 @@ def _devkit(folder: Path) -> tuple[bytes, bytes] | None:
 
 
 def _wnids(meta: bytes) -> dict[int, str]:
-    """Class numbers to names; only those without children are classes of the challenge."""
+    """The names of the class numbers; only those without children are classes of the challenge."""
     from scipy.io import loadmat
 
     synsets = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]

@@ -1,6 +1,6 @@
-"""Photos as people have them: which layout a folder is of, its classes and its photos.
+"""The layouts in which people have photos: find out which one a folder has, its classes and photos.
 
-`find_photos` tries the layouts in turn: folders (gdas.data.folder_layouts: a folder a class,
+`find_photos` tries the layouts in turn: folders (gdas.data.folder_layouts: one folder per class,
 Kaggle's ImageNet, a flat folder with a file of labels), tars (gdas.data.tar_layouts: ImageNet's
 own, WebDataset) and tables (gdas.data.table_layouts: Parquet, Arrow). Folders and ImageNet's tars
 give the same names to the same photos, so that ImageNet becomes the same shards from each.
@@ -19,11 +19,11 @@ from gdas.data.source import Split
 from gdas.errors import InputError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""torchvision's IMG_EXTENSIONS, in any case."""
+"""Endings of photos, in upper or lower case: torchvision's IMG_EXTENSIONS."""
 
 TRAIN = ("train", "training")
 HELD_OUT = ("val", "valid", "validation", "test", "testing")
-"""What the photos that are scored may be called; the first that has photos and labels counts."""
+"""Names of the split that is scored; the first one that has photos and labels is used."""
 
 LAYOUTS = """the layouts that are read:
   train/CLASS/*.jpg and val/CLASS/*.jpg (or valid, validation, test)
@@ -35,24 +35,24 @@ LAYOUTS = """the layouts that are read:
 
 
 class Labelled(NamedTuple):
-    """A photo, and its class as its layout writes it."""
+    """A photo, and its class as the layout gives it."""
 
     place: str | Span | Row
-    file: str  # below its class's folder
-    name: str  # of its class
+    file: str  # path below the folder of its class
+    name: str  # name of its class
     bytes: int
 
 
 @dataclass
 class Found:
-    """What a source holds.
+    """What was found in a folder.
 
     Attributes:
-        layout: what it is, in words.
-        classes: their names; a photo's label is its class's place.
-        photos: of each split, in the order of the shards before shuffling.
-        left_out: kinds of files that are not taken over, and how many.
-        blocks: whether photos must be read a row group after the other.
+        layout: the layout, in words.
+        classes: the names of the classes; a photo's label is the index of its class.
+        photos: the photos of each split, in the order of the shards before shuffling.
+        left_out: kinds of files that are not converted, and how many there are.
+        blocks: whether photos must be read one row group after the other.
     """
 
     layout: str
@@ -63,13 +63,14 @@ class Found:
 
 
 def find_photos(source: Path, *, held_out: str | None = None) -> Found:
-    """Find out which layout a folder is of, and list its photos.
+    """Find out which layout a folder has, and list its photos.
 
     Args:
-        held_out: name of the split whose photos are scored, where there are several.
+        held_out: the name of the split to be scored, if there are several; None: the first one.
 
     Raises:
-        InputError: it is of none, or something in it does not fit; says what is expected.
+        InputError: it has no known layout, or something in it does not fit; the error says what is
+            expected.
     """
     from gdas.data import folder_layouts, table_layouts, tar_layouts  # they use what is above
 
@@ -98,7 +99,7 @@ def find_photos(source: Path, *, held_out: str | None = None) -> Found:
 
 
 def sorted_by_class(labelled: Iterable[Labelled], classes: Sequence[str]) -> list[Photo]:
-    """Photos by class and name."""
+    """Sort photos by class and name."""
     places = {name: label for label, name in enumerate(classes)}
     photos = [
         Photo(one.place, f"{one.name}/{one.file}", places[one.name], one.bytes) for one in labelled
@@ -108,7 +109,7 @@ def sorted_by_class(labelled: Iterable[Labelled], classes: Sequence[str]) -> lis
 
 
 def class_names(words: Iterable[str]) -> list[str]:
-    """Names of classes in the order of their labels: numbers by size, else by name."""
+    """The names of classes in the order of their labels: numbers by value, else by name."""
     names = set(words)
     if all(name.isascii() and name.isdigit() for name in names):
         return sorted(names, key=lambda name: (int(name), name))
@@ -116,12 +117,12 @@ def class_names(words: Iterable[str]) -> list[str]:
 
 
 def is_photo(name: str) -> bool:
-    """Whether a file is read, by its ending."""
+    """Whether a file is a photo, by its ending."""
     return name.lower().endswith(EXTENSIONS)
 
 
 def ending_of(name: str) -> str:
-    """What a file that is not read is counted as."""
+    """The kind under which a file that is not converted is counted."""
     suffix = Path(name).suffix.lower()
     return suffix if 1 < len(suffix) <= 12 else "files without an ending"
 
@@ -130,11 +131,12 @@ HIDDEN = "photos whose name or folder begins with a dot"
 
 
 def hidden(name: str) -> bool:
-    """Whether a part of a path begins with a dot: thumbnails, check points, what systems leave."""
+    """Whether a part of a path begins with a dot: thumbnails, checkpoints, files of the system."""
     return any(part.startswith(".") for part in name.split("/") if part not in (".", ".."))
 
 
 def say_left_out(left_out: Counter[str]) -> str:
+    """A list of the kinds of files that are not converted, with their numbers, as text."""
     return ", ".join(f"{count:,} {kind}" for kind, count in sorted(left_out.items()) if count)
 
 

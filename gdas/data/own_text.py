@@ -1,11 +1,11 @@
-"""People's own text: train, valid and test files in a folder of theirs become a data set.
+"""Your own text: train, valid and test files in a folder become a data set.
 
-Words are split as those of Penn Treebank and WikiText-2 are: at white space, with one `<eos>` a
-line, so these two come out the same when they are read as own text. A text that has `<unk>` was
-prepared and is taken as it is; of another, words that are rare in training become `<unk>`, because
-a word that training never saw has no output. Line ends and a byte-order mark make no difference.
+Words are split as in Penn Treebank and WikiText-2, at white space, with one `<eos>` per line; so
+these two come out the same if they are read as own text. A text that has `<unk>` was prepared and
+is read as it is. In any other text, words that are rare in training become `<unk>`, because a word
+that training never saw has no output. Line ends and a byte-order mark make no difference.
 
-Files are read line by line and counted once a process; nothing of them stays in memory but words.
+Files are read line by line and counted once per process; only words stay in memory.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ NAMES: dict[Split, tuple[str, ...]] = {
     "valid": ("valid", "val", "validation", "dev"),
     "test": ("test", "testing"),
 }
-"""Words in a file's name that say which split it is of, such as my.valid.txt."""
+"""Words in a file's name that tell its split, as in my.valid.txt."""
 ENDINGS = (".txt", ".tokens", ".text", ".raw", "")
 RARE = 2
-"""Words seen fewer times in training become `<unk>`, unless the settings say otherwise."""
+"""By default, words that occur fewer times in training become `<unk>`."""
 BYTE_ORDER_MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 
 
@@ -40,9 +40,9 @@ class Counted(NamedTuple):
     """A file's content.
 
     Attributes:
-        sha256: of its lines, whatever ends them.
-        tokens: words and `<eos>`.
-        words: how often each is there, in the order of first sight, `<eos>` among them.
+        sha256: SHA-256 of its lines, without their ends.
+        tokens: how many tokens it has: words and `<eos>`.
+        words: how often each occurs, in the order of first occurrence, with `<eos>`.
     """
 
     sha256: str
@@ -51,18 +51,19 @@ class Counted(NamedTuple):
 
 
 class OwnText(NamedTuple):
-    """A file of each split, and what is known of it.
+    """The files of an own text.
 
     Attributes:
-        files: of the splits.
-        min_count: times that a word of training must be there at least; None: by its content.
+        files: the file of each split.
+        min_count: how often a word of training must occur to be kept; None: this depends on the
+            text.
     """
 
     files: dict[Split, Path]
     min_count: int | None = None
 
     def ids(self) -> dict[str, int]:
-        """Word to id, in the order of first sight in training."""
+        """The id of each word, in the order of first occurrence in training."""
         words = _count(self.files["train"]).words
         least = self.min_count or (1 if UNKNOWN in words else RARE)
         ids: dict[str, int] = {}
@@ -72,10 +73,10 @@ class OwnText(NamedTuple):
         return ids
 
     def identity(self, split: Split) -> str:
-        """What a split's content is, with its tokens and the vocabulary: see `counts_in`.
+        """A split's checksum, with its tokens and the size of the vocabulary (see `counts_in`).
 
         Raises:
-            InputError: a file cannot be read, is no text, or has words that have no id.
+            InputError: a file cannot be read, is not text, or has words without an id.
         """
         ids, train, own = self.ids(), _count(self.files["train"]), _count(self.files[split])
         self._refuse_unknown(split, ids, own.words)
@@ -88,7 +89,7 @@ class OwnText(NamedTuple):
         return f"text-{own.tokens}-{len(ids)}-{digest.hexdigest()[:16]}"
 
     def encode(self, split: Split) -> NDArray[np.int32]:
-        """Ids of all tokens of a split."""
+        """The ids of all tokens of a split."""
         ids = self.ids()
         self._refuse_unknown(split, ids, _count(self.files[split]).words)
         unknown = ids.get(UNKNOWN, -1)
@@ -106,7 +107,7 @@ class OwnText(NamedTuple):
 
 
 def counts_in(identity: str) -> tuple[int, int] | None:
-    """Tokens of a split and words of its vocabulary, from its identity; None of a known text."""
+    """Tokens of a split and words of its vocabulary, from its identity; None for a known text."""
     match = re.fullmatch(r"text-(\d+)-(\d+)-[0-9a-f]+", identity)
     return (int(match[1]), int(match[2])) if match else None
 
@@ -115,7 +116,7 @@ def find_files(folder: Path) -> dict[Split, Path]:
     """The file of each split, by its name.
 
     Raises:
-        InputError: the folder, or a file, is missing, or two files may be meant.
+        InputError: the folder or a file is missing, or two files fit a split.
     """
     wanted = f"{folder}/train.txt, valid.txt and test.txt, with words between blanks"
     if not folder.is_dir():
@@ -158,7 +159,7 @@ def _count(path: Path) -> Counted:
 
 @lru_cache(maxsize=6)
 def _counted(path: Path, size: int, changed: int) -> Counted:
-    """A file's content; another size or time of change is another file."""
+    """A file's content; a different size or modification time means another file."""
     digest, words = hashlib.sha256(), Counter[str]()
     for number, line in enumerate(_lines(path), 1):
         if END in line:
@@ -178,7 +179,7 @@ def _lines(path: Path) -> Iterator[list[str]]:
     """The words of each line.
 
     Raises:
-        InputError: it cannot be read, or is no UTF-8 text; names the line.
+        InputError: it cannot be read, or is not UTF-8 text; the error names the line.
     """
     try:
         with path.open("rb") as file:

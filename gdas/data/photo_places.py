@@ -1,7 +1,7 @@
-"""Where a photo's bytes are before the conversion, and how they are read there.
+"""Where a photo's bytes are before the conversion, and how they are read.
 
-A file of its own, a span of a tar, or a row of a Parquet or Arrow file. Nothing is unpacked: the
-names inside an archive are words of the index and never become paths.
+A photo is a file, a span of a tar, or a row of a Parquet or Arrow file. Nothing is unpacked: the
+names inside an archive are only texts in the index and never become paths.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ import pyarrow.parquet as pq
 from gdas.errors import InputError, one_line
 
 GROUPS = 32
-"""Row groups that stay in memory while photos are read from tables."""
+"""How many row groups stay in memory while photos are read from tables."""
 WINDOW_BYTES = 2**30
-"""Bytes of row groups that are shuffled together, until one more goes beyond; twice that many stay
-in memory."""
+"""About how many bytes of row groups are shuffled together; twice as many stay in memory."""
 
 
 class Span(NamedTuple):
@@ -33,10 +32,13 @@ class Span(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A row of a Parquet file (`group`: row group) or an Arrow file (`group`: record batch).
+    """A row of a Parquet or Arrow file.
 
     Attributes:
-        column: of binary values, or of a struct that has them as `bytes`.
+        path: the file.
+        group: the row group of a Parquet file, or the record batch of an Arrow file.
+        row: the row's index in it.
+        column: a column of binary values, or of a struct that has them as `bytes`.
     """
 
     path: str
@@ -46,12 +48,13 @@ class Row(NamedTuple):
 
 
 class Photo(NamedTuple):
-    """A photo of the source.
+    """A photo before the conversion.
 
     Attributes:
-        place: a file's path as text (there may be millions), or where in an archive it is.
-        name: class and path below it; for the index and the shards only.
-        bytes: size, or something else that differs where the content does.
+        place: a file's path as text (there may be millions), or its place in an archive or table.
+        name: its class and the path below it, for the index and the shards only.
+        label: the index of its class.
+        bytes: its size, or another number that differs if the content does.
     """
 
     place: str | Span | Row
@@ -61,17 +64,17 @@ class Photo(NamedTuple):
 
     @property
     def where(self) -> str:
-        """For errors."""
+        """The photo's place, for errors."""
         return self.place if isinstance(self.place, str) else f"{self.place.path}: {self.name}"
 
 
 def as_text(name: str) -> str:
-    """A file's name as text, which not every file name is."""
+    """A file name as text, with escapes for bytes that are not UTF-8."""
     return os.fsencode(name).decode(errors="backslashreplace")
 
 
 class PhotoReader:
-    """Reads photos' bytes, from several threads; keeps the last row groups of tables."""
+    """Reads photos' bytes, from several threads, and caches the last row groups of tables."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -79,10 +82,10 @@ class PhotoReader:
         self._bytes = 0
 
     def read(self, photo: Photo) -> bytes:
-        """The photo's file, as it is.
+        """The bytes of the photo's file, unchanged.
 
         Raises:
-            InputError: it cannot be read; names it.
+            InputError: it cannot be read; the error names it.
         """
         place = photo.place
         try:
@@ -103,7 +106,7 @@ class PhotoReader:
             ) from None
         except (pa.ArrowException, KeyError, IndexError, ValueError, TypeError) as error:
             raise InputError(f"{photo.where}: damaged ({one_line(error, 200)})") from None
-        return value if isinstance(value, bytes) else b""  # nothing: damaged, as an empty file
+        return value if isinstance(value, bytes) else b""  # no bytes count as a damaged photo
 
     def _group(self, place: Row) -> pa.Array:
         key = (place.path, place.group)
@@ -125,12 +128,12 @@ def _images(place: Row) -> pa.Array:
         images = column.combine_chunks()
     else:
         images = arrow_batches(place.path)[place.group].column(place.column)
-    images.validate(full=True)  # offsets of a damaged file may lie anywhere
+    images.validate(full=True)  # a damaged file may have any offsets
     return images.field("bytes") if pa.types.is_struct(images.type) else images
 
 
 def arrow_batches(path: str) -> list[pa.RecordBatch]:
-    """The record batches of an Arrow file (a stream, or a file that can be read anywhere in it)."""
+    """The record batches of an Arrow file, in the stream format or the random-access format."""
     mapped = pa.memory_map(path)
     try:
         reader = pa.ipc.open_file(mapped)

@@ -1,12 +1,12 @@
-"""Photos read from shards, a row group at a time, decoded and augmented in threads.
+"""Photos read from shards, one row group at a time, decoded and augmented in threads.
 
-Source: authors' ImageNet code (section 4.2) for the augmentation. A training reads a stream: the
-row groups in random order, a window of them shuffled together, so that no more than a window is
-ever in memory and every row group is read once an epoch. Each of several workers reads all row
+Source: the authors' ImageNet code (section 4.2) for the augmentation. A training reads a stream:
+the row groups in random order, with a window of them shuffled together, so that only a window is in
+memory and every row group is read once per epoch. If there are several workers, each reads all row
 groups and decodes its share.
 
-The random numbers of a photo are uniform and drawn before its size is known; what each stands for
-is in `augment_photo`.
+A photo's random numbers are uniform and drawn before its size is known; `augment_photo` explains
+the use of each.
 
 Shapes: B batch, N photos, C channels, H and W height and width, U uniform numbers, G row groups.
 """
@@ -40,7 +40,7 @@ from gdas.randomness import generator
 
 
 class Box(NamedTuple):
-    """A part of a photo."""
+    """A part of a photo, in pixels."""
 
     top: int
     left: int
@@ -49,13 +49,13 @@ class Box(NamedTuple):
 
 
 def crop_box(height: int, width: int, data: PhotoData, uniform: Sequence[float]) -> Box:
-    """A part of random area and shape, as torchvision's RandomResizedCrop takes it.
+    """A part of random area and shape, as in torchvision's RandomResizedCrop.
 
-    The first attempt that lies within the photo counts; else the largest centred part of an
-    allowed shape.
+    The first attempt that lies within the photo counts; if none does, it is the largest centred
+    part of an allowed shape.
 
     Args:
-        uniform: area and ratio for every attempt, then the place's row and column.
+        uniform: area and ratio for every attempt, then the row and column of the place.
     """
     (low, high), logs = data.crop_scale, [math.log(ratio) for ratio in data.crop_ratio]
     down, right = uniform[2 * CROP_ATTEMPTS : 2 * CROP_ATTEMPTS + 2]
@@ -101,7 +101,7 @@ def augment_photo(pixels_CHW: Tensor, data: PhotoData, uniform: Sequence[float])
 
 
 def plain_photo(pixels_CHW: Tensor, data: PhotoData) -> Tensor:
-    """What is scored: the photo resized to a shorter side of `resize`, its centre cut out."""
+    """The part of a photo that is scored: its centre, after resizing to `resize`."""
     resized_CHW = F.resize(pixels_CHW, [data.resize], antialias=True)
     centre_CHW: Tensor = F.center_crop(resized_CHW, [data.size, data.size])
     return centre_CHW
@@ -133,10 +133,10 @@ class Photos:
 
     Args:
         shards: the split.
-        classes: number of classes.
-        data: how photos are cut and coloured; its window is how many row groups stay in memory.
-        device: where batches go.
-        threads: that decode; the pixels do not depend on it.
+        classes: the number of classes.
+        data: the augmentation; its window is how many row groups stay in memory.
+        device: the device of the batches.
+        threads: how many threads decode; the pixels do not depend on it.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class Photos:
         self.size = data.size
         self._shards, self._data, self._device = shards, data, device
         self._threads = threads
-        self._places: list[tuple[int, int]] = []  # of every row group: shard, number in it
+        self._places: list[tuple[int, int]] = []  # of every row group: its shard, its number there
         starts = [0]
         for number, shard in enumerate(shards.shards):
             for group in range(-(-shard.photos // shards.group_rows)):
@@ -154,9 +154,9 @@ class Photos:
                 left = shard.photos - group * shards.group_rows
                 starts.append(starts[-1] + min(left, shards.group_rows))
         self._starts_G = torch.tensor(starts)
-        self._groups: OrderedDict[int, Group] = OrderedDict()  # the last ones that were read
+        self._groups: OrderedDict[int, Group] = OrderedDict()  # the last row groups that were read
         self._reader = ThreadPoolExecutor(1, "photos")
-        torch.get_num_threads()  # this thread's number is settled before the decoders set theirs
+        torch.get_num_threads()  # fixes this thread's number before the decoders set theirs
         self._decoders = ThreadPoolExecutor(threads, "decode", _compute_alone)
         self._ahead: tuple[Wanted, Future[Batch]] | None = None
 
@@ -164,14 +164,15 @@ class Photos:
         return self._shards.photos
 
     def to(self, device: torch.device) -> Photos:
+        """The same photos with batches on `device`, and with separate threads and buffers."""
         return Photos(self._shards, self.classes, self._data, device, threads=self._threads)
 
     def order(self, rows_N: Tensor, seed: int, stream: str, *position: int) -> Tensor:
-        """Random, a window of row groups after the other; within a window wholly shuffled."""
+        """Random order, one window of row groups after the other; shuffled within a window."""
         draw = generator(seed, stream, *position)
         rank_G = torch.empty(len(self._places), dtype=torch.long)
         rank_G[torch.randperm(len(self._places), generator=draw)] = torch.arange(len(self._places))
-        # Only row groups that are needed count for a window.
+        # Only row groups that are needed count towards a window.
         group_N = self._group_of(rows_N)
         used = torch.unique(rank_G[group_N])
         window_N = torch.searchsorted(used, rank_G[group_N]) // self._data.window
@@ -179,9 +180,11 @@ class Photos:
         return rows_N[shuffle_N[torch.sort(window_N[shuffle_N], stable=True).indices]]
 
     def reading_order(self, rows_N: Tensor) -> Tensor:
+        """The rows as they are on disk."""
         return rows_N.sort().values
 
     def take(self, wanted: Wanted, then: Callable[[], Wanted] | None = None) -> Batch:
+        """Read, decode and augment photos; the next ones are read in the background."""
         ahead, self._ahead = self._ahead, None
         if ahead is not None and _same(ahead[0], wanted):
             batch = ahead[1]
@@ -200,7 +203,7 @@ class Photos:
         return torch.searchsorted(self._starts_G, rows_N, right=True) - 1
 
     def _read(self, wanted: Wanted) -> Batch:
-        """Read, decode and augment, on the CPU; called by the one reader thread only."""
+        """Read, decode and augment on the CPU; called only by the one reader thread."""
         encoded, labels = [], []
         groups = self._group_of(wanted.rows_B)
         for row, group in zip(wanted.rows_B.tolist(), groups.tolist(), strict=True):
@@ -219,7 +222,7 @@ class Photos:
         try:
             for picture_CHW in pictures:
                 stacked.append(picture_CHW)
-        except (ValueError, RuntimeError) as error:  # RuntimeError: what torchvision raises
+        except (ValueError, RuntimeError) as error:  # torchvision raises RuntimeError
             photo = self._name_of(int(wanted.rows_B[len(stacked)]))
             raise InputError(
                 f"{photo}: the photo cannot be read ({one_line(error, 200)}); mend it where it "
@@ -233,7 +236,7 @@ class Photos:
         return self._shards.shards[0].path.parent.parent
 
     def _name_of(self, row: int) -> str:
-        """Where a photo is, and what it was called."""
+        """Where a photo is, and its name before the conversion."""
         group = int(self._group_of(torch.tensor([row])))
         number, place = self._places[group]
         path = self._shards.shards[number].path
@@ -269,8 +272,10 @@ class Photos:
 
 
 def _compute_alone() -> None:
-    """A decoder computes in its own thread: many that share out their small work are slower, and
-    sums would depend on their number. The setting is this thread's.
+    """Make a decoder compute in its own thread only; the setting belongs to this thread.
+
+    Many decoders that divide their small work among threads are slower, and sums would depend on
+    the number of threads.
     """
     torch.set_num_threads(1)
 
@@ -287,8 +292,8 @@ def open_photos(data: PhotoData, split: Split, folder: Path, *, verify: bool) ->
     """Open a split of DATA/NAME; as many threads decode as PyTorch computes with.
 
     Raises:
-        InputError: not converted yet, other classes than the settings say, a shard is missing or
-            damaged.
+        InputError: it is not converted yet, the number of classes differs from the settings, or a
+            shard is missing or damaged.
     """
     index = open_index(data, folder)
     threads = torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""Python's own manual as a text: small and real, no download."""
+"""Python's own manual as a text: small and real, without a download."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ PROSE_SHARES: dict[Split, tuple[float, float]] = {
     "valid": (0.8, 0.9),
     "test": (0.9, 1.0),
 }
-"""A topic belongs to the split in whose share of all tokens it begins."""
+"""Shares of all tokens; a topic belongs to the split in whose share it begins."""
 
 
 @cache
 def prose(split: Split) -> Lines:
-    """The manual's words and signs, lower-cased; words seen once in training are `<unk>`."""
+    """The manual's words and signs in lower case; words seen once in training are `<unk>`."""
     if split == "train":
         lines = _prose_lines(split)
         seen = Counter(word for line in lines for word in line)
@@ -33,7 +33,7 @@ def prose(split: Split) -> Lines:
 def _prose_lines(split: Split) -> Lines:
     """A split's lines, without those that underline headings.
 
-    Topics quote each other: a paragraph counts where it comes first.
+    Topics quote each other, so a repeated paragraph counts only at its first place.
     """
     from pydoc_data.topics import topics
 
@@ -59,6 +59,6 @@ def _prose_lines(split: Split) -> Lines:
 
 @cache
 def prose_identity(split: Split) -> str:
-    """The text differs from one Python version to the next."""
+    """A checksum of the text, which differs between Python versions."""
     text = "\n\n".join("\n".join(map(" ".join, prose(s))) for s in ("train", split))
     return "prose-" + hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Data sets as settings: which one it is, and the augmentation that suits it."""
+"""Data sets as settings: their names, and the augmentation that suits them."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from gdas.settings import (
 
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 Checksum = Literal["published", "any"]
-"""any: read files whose checksum is not the published one."""
+"""published: refuse files whose checksum is not the published one; any: read them."""
 
 
 @settings
 class ImageData:
-    """An image data set and the augmentation that suits it; IMAGE_DATA holds the known ones.
+    """An image data set and the augmentation that suits it; IMAGE_DATA has the known ones.
 
-    There are no defaults for what belongs to the images: a flip is wrong for digits, and crop and
-    cutout scale with the size.
+    What depends on the images has no defaults: a flip is wrong for digits, and crop and cutout
+    scale with the size.
     """
 
     format: Literal["arrays"] = "arrays"
@@ -37,24 +37,24 @@ class ImageData:
     std: tuple[Positive, Positive, Positive]
     crop_padding: ZeroOrMore  # random crop after padding with zeros by this many pixels
     flip: bool  # horizontal, with probability 1/2
-    cutout: ZeroOrMore = 0  # side of the zeroed square, after normalising; may overhang; 0: off
-    # any: read CIFAR files whose checksum is not the published one.
+    cutout: ZeroOrMore = 0  # side of the square that is set to 0 after normalising; 0: off
+    # any: also read CIFAR files whose checksum is not the published one.
     checksum: Checksum = "published"
 
 
 @settings
 class PhotoData:
-    """Photos of any size, a folder a class, converted to shards; and their augmentation.
+    """Photos of any size, with a folder per class, converted to shards, and their augmentation.
 
-    The defaults are ImageNet's (authors' code): a crop of random area and shape resized to `size`,
-    flip, colour jitter in random order; for scoring, the centre of the resized photo.
+    The defaults are ImageNet's (authors' code): a crop of random area and shape, resized to `size`,
+    a flip, and colour jitter in random order; for scoring, the centre of the resized photo.
     """
 
     format: Literal["photos"] = "photos"
-    name: str  # the folder of the shards (gdas.data.shards), under the data folder
+    name: str  # the folder of the shards (gdas.data.shards) in the data folder
     classes: TwoOrMore
-    size: OneOrMore = 224  # side of what the network sees
-    resize: int = 256  # shorter side before the centre crop that is scored
+    size: OneOrMore = 224  # side of the images that the network sees, in pixels
+    resize: int = 256  # shorter side before the centre is cut out for scoring
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of pixel values / 255
     std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
     crop_scale: tuple[float, float] = (0.08, 1.0)  # share of the photo's area
@@ -63,10 +63,10 @@ class PhotoData:
     brightness: NotNegative = 0.4  # factor from 1 - this to 1 + this; 0: off
     contrast: NotNegative = 0.4
     saturation: NotNegative = 0.4
-    # Turn of the colour circle, at most half of it.
+    # Rotation of the hue, as a share of the colour circle, in either direction.
     hue: Annotated[float, Interval(ge=0, le=0.5)] = 0.2
-    # Row groups that are shuffled together: photos are read as a stream (ours; it changes the
-    # order of training, not what is seen in an epoch).
+    # How many row groups are shuffled together, since photos are read as a stream (our own setting;
+    # it changes the order of training, not what is seen in an epoch).
     window: OneOrMore = 32
 
     def __post_init__(self) -> None:
@@ -91,7 +91,7 @@ def _per_255(a: float, b: float, c: float) -> tuple[float, float, float]:
 
 
 IMAGE_DATA = {
-    # Constants of CIFAR: authors' code.
+    # CIFAR's constants are those of the authors' code.
     "cifar10": ImageData(
         name="cifar10",
         mean=_per_255(125.3, 123.0, 113.9),
@@ -106,8 +106,8 @@ IMAGE_DATA = {
         crop_padding=4,
         flip=True,
     ),
-    # scikit-learn's handwritten digits at 32 x 32: small and real, no download. Mirrored digits
-    # are not digits, so no flip.
+    # scikit-learn's handwritten digits at 32 x 32: small and real, without a download. There is no
+    # flip, because mirrored digits are not digits.
     "digits": ImageData(
         name="digits",
         mean=(0.3054, 0.3054, 0.3054),
@@ -120,7 +120,7 @@ IMAGE_DATA = {
 
 PHOTO_DATA = {
     "imagenet": PhotoData(name="imagenet", classes=1000),
-    # The digits again, as JPEG files of many sizes (gdas.data.digit_photos): no download.
+    # The digits as JPEG files of many sizes, without a download (gdas.data.digit_photos).
     "digit-photos": PhotoData(
         name="digit-photos",
         classes=10,
@@ -134,19 +134,20 @@ PHOTO_DATA = {
         hue=0.0,
     ),
 }
-"""Any other set of photos comes from settings alone."""
+"""The known sets of photos; any other one is described by its settings."""
 
 
 @settings
 class TextData:
-    """A text data set, by name: ptb, wikitext2, prose (Python's own manual), or your own folder."""
+    """A text data set: ptb, wikitext2, prose (Python's own manual), or your own folder."""
 
     name: str = "ptb"
-    # text: train, valid and test files of your own in the folder `name` under the data folder.
+    # text: your own train, valid and test files, in the folder `name` in the data folder.
     format: Literal["known", "text"] = "known"
-    # any: read files of PTB or WikiText-2 whose content is not the published one.
+    # any: also read files of PTB or WikiText-2 whose content is not the published one.
     checksum: Checksum = "published"
-    # Own text: rarer words of training become <unk>; None: 1 where training has <unk>, else 2.
+    # Your own text only: rarer words of the training split become <unk>; null: 1 if it has <unk>,
+    # else 2.
     min_count: OneOrMore | None = None
 
     def __post_init__(self) -> None:
@@ -173,7 +174,7 @@ class TextData:
 
 @dataclass(frozen=True)
 class TableData:
-    """A table of trained cells, by name: NAS-Bench-201's."""
+    """A table of trained cells, by name: that of NAS-Bench-201."""
 
     name: Literal["nasbench201"] = "nasbench201"
 

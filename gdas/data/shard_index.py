@@ -1,9 +1,9 @@
-"""Photos on disk: Parquet shards, and the index whose presence says that a conversion is done.
+"""Photos on disk: Parquet shards, and an index whose presence says that a conversion is complete.
 
-A folder holds `train/00000.parquet` ..., `val/00000.parquet` ... and `index.json`. A shard has the
-columns image (the file's own bytes), label and name, in row groups small enough to be read alone.
-The index has the classes (their order is the labels'), how many photos are where, and the SHA-256
-of every shard. It names no path: shards are numbered.
+A folder has `train/00000.parquet` ..., `val/00000.parquet` ... and `index.json`. A shard has the
+columns image (the file's own bytes), label and name, in row groups that are small enough to be read
+alone. The index has the classes (in the order of the labels), the numbers of photos, and the
+SHA-256 of every shard. It names no paths: shards are numbered.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from gdas.files import sha256_of
 PHOTOS = "gdas-photos/1"
 INDEX = "index.json"
 FOLDERS: dict[Split, str] = {"train": "train", "test": "val"}
-"""The paper's test set of ImageNet is the data set's validation folder."""
+"""The folder of a split; the paper's test set of ImageNet is the data set's validation folder."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,13 @@ class Shard:
 
 @dataclass(frozen=True)
 class Shards:
-    """A split.
+    """The shards of a split.
 
     Attributes:
-        group_rows: photos in a row group; the last one of a shard may have fewer.
+        shards: the files, in order.
+        group_rows: how many photos a row group has; the last one of a shard may have fewer.
         damaged: names of photos that were left out.
-        one_colour: names of photos of one colour, which may be damaged in a way that decodes.
+        one_colour: names of photos of one colour, which may be damaged although they decode.
     """
 
     shards: tuple[Shard, ...]
@@ -53,15 +54,19 @@ class Shards:
 
     @property
     def photos(self) -> int:
+        """How many photos the split has."""
         return sum(shard.photos for shard in self.shards)
 
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """A finished conversion.
+    """A complete conversion.
 
     Attributes:
-        plan: digest of what was to be converted, and how.
+        folder: the folder of the index.
+        plan: a digest of the photos to convert and of the format.
+        classes: the names of the classes, in the order of the labels.
+        splits: the shards of each split.
     """
 
     folder: Path
@@ -70,14 +75,14 @@ class ShardIndex:
     splits: dict[Split, Shards]
 
     def identity(self, split: Split) -> str:
-        """What a split's content is; `photos_in` reads the number of photos from it."""
+        """A split's checksum, with the number of photos, which `photos_in` reads."""
         shards = self.splits[split]
         parts = [PHOTOS, self.classes, shards.group_rows, [s.sha256 for s in shards.shards]]
         digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
         return f"photos-{shards.photos}-{digest[:16]}"
 
     def check(self, split: Split, *, verify: bool, threads: int = 1) -> None:
-        """Look for every shard of a split, and compare its SHA-256 where `verify`.
+        """Check that every shard of a split is there and, if `verify`, compare its SHA-256.
 
         Raises:
             InputError: one is missing or damaged.
@@ -108,6 +113,7 @@ class ShardIndex:
             )
 
     def to_json(self) -> dict[str, Any]:
+        """The content of index.json."""
         return {
             "format": PHOTOS,
             "plan": self.plan,
@@ -134,22 +140,25 @@ def photos_in(identity: str) -> int:
 
 
 def shard_path(folder: Path, split: Split, number: int) -> Path:
+    """The path of a shard, by its number in the split."""
     return folder / FOLDERS[split] / f"{number:05d}.parquet"
 
 
 def conversion_command(folder: Path) -> str:
+    """The command that converts photos to `folder`."""
     return f"python -m gdas.data.shards SOURCE {folder}"
 
 
 def mend(folder: Path) -> str:
+    """The end of an error about a damaged conversion: the command that makes it again."""
     return f"to make it anew, run again: {conversion_command(folder)}"
 
 
 def read_index(folder: Path) -> ShardIndex:
-    """Read a finished conversion's index.
+    """Read the index of a complete conversion.
 
     Raises:
-        InputError: there is none (says how to convert), or it is damaged.
+        InputError: there is none (the error says how to convert), or it is damaged.
     """
     path = folder / INDEX
     try:
@@ -179,10 +188,10 @@ def open_index(data: PhotoData, folder: Path) -> ShardIndex:
     """The index of DATA/NAME, which must have as many classes as the settings say.
 
     Args:
-        folder: where data sets lie.
+        folder: the folder of the data sets.
 
     Raises:
-        InputError: as `read_index`, or other classes.
+        InputError: `read_index` raises it, or the number of classes differs.
     """
     index = read_index(folder / data.name)
     if len(index.classes) != data.classes:

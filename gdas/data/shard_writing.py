@@ -1,7 +1,7 @@
-"""One shard: what goes into it, how its photos are looked at, and how it is written.
+"""Write one shard: its content, the check of its photos, and its file.
 
-A shard is written beside and renamed when it is whole; what it holds and what it does without is
-in its own metadata, so that an interrupted conversion goes on.
+A shard is written to a temporary file that is renamed when it is complete. Its metadata record what
+it has and what was left out, so that an interrupted conversion can go on.
 """
 
 from __future__ import annotations
@@ -27,15 +27,24 @@ from gdas.errors import InputError
 from gdas.files import write_json
 
 LONGEST = 100
-"""Sides of a photo, the longer by the shorter, at most: it is resized by its shorter side."""
+"""The largest ratio of a photo's sides, since it is resized by its shorter side."""
 ONE_COLOUR = 16
-"""Levels of 256 within which all pixels of a photo of one colour lie: what is compressed has noise,
-and 12 bits in a file of 16 become fifteen levels of black."""
+"""A photo whose pixels span fewer levels of 256 than this is reported as of one colour.
+
+The limit is above 1 because compression makes noise, and 12 bits in a file of 16 bits become
+fifteen levels of black.
+"""
 SCHEMA = pa.schema([("image", pa.binary()), ("label", pa.int32()), ("name", pa.string())])
 
 
 class Part(NamedTuple):
-    """What goes into one shard, and a digest of that."""
+    """The content of one shard.
+
+    Attributes:
+        path: the shard's file.
+        photos: its photos, in order.
+        plan: a digest of the content and its format.
+    """
 
     path: Path
     photos: list[Photo]
@@ -43,7 +52,13 @@ class Part(NamedTuple):
 
 
 class Written(NamedTuple):
-    """What a shard holds, whom it does without, and whom to look at again."""
+    """What was written to a shard.
+
+    Attributes:
+        photos: how many photos it has.
+        damaged: names of photos that were left out.
+        one_colour: names of photos to look at, because they have nearly one colour.
+    """
 
     photos: int
     damaged: list[str]
@@ -51,11 +66,12 @@ class Written(NamedTuple):
 
 
 class Looked(NamedTuple):
-    """A photo's file, looked at.
+    """The file of a photo after a check.
 
     Attributes:
-        encoded: its bytes; None where they are no photo.
+        encoded: its bytes; None if they are not a photo.
         why: what is wrong with them.
+        one_colour: whether all pixels have nearly one colour.
     """
 
     encoded: bytes | None
@@ -66,6 +82,7 @@ class Looked(NamedTuple):
 def parts_of(
     target: Path, split: Split, photos: list[Photo], shard_rows: int, group_rows: int
 ) -> list[Part]:
+    """Divide a split's photos into shards of `shard_rows`."""
     parts = []
     for number, start in enumerate(range(0, len(photos), shard_rows)):
         some = photos[start : start + shard_rows]
@@ -76,12 +93,13 @@ def parts_of(
 
 
 def digest_of(value: object) -> str:
+    """SHA-256 of a value's JSON, in hexadecimal."""
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Say what to do where the disk is full or the folder not ours."""
+    """Turn an OSError into an InputError that says what to do about a full or read-only disk."""
     try:
         yield
     except OSError as error:
@@ -92,7 +110,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def kept(part: Part) -> Written | None:
-    """What an earlier start left in a part's place, where that is what belongs there."""
+    """What an earlier start wrote at a part's path; None if it is not what belongs there."""
     try:
         metadata = pq.read_metadata(part.path)
         about = json.loads(metadata.metadata[b"gdas"])
@@ -105,8 +123,9 @@ def kept(part: Part) -> Written | None:
 
 
 def side_file(path: Path) -> Path:
-    """Where the photos of one colour of a shard are listed, if it has any: not in the shard, whose
-    bytes enter the ids of jobs.
+    """The file that lists a shard's photos of one colour, if there are any.
+
+    They are not listed in the shard itself, because its bytes enter the ids of jobs.
     """
     return path.with_name(f"{path.name}.one-colour.json")
 
@@ -126,10 +145,11 @@ def write_part(
     before: int,
     limit: int,
 ) -> Written:
-    """Write a shard beside, then rename.
+    """Write a shard to a temporary file, then rename it.
 
     Args:
-        before: damaged photos so far; with more than `limit` in all this stops.
+        before: how many photos were damaged so far.
+        limit: how many damaged photos are allowed in all.
     """
     beside = part.path.with_name(f"{part.path.name}.partial")
     damaged, flat, count = list[str](), list[str](), 0
@@ -178,7 +198,7 @@ def write_part(
 
 
 def _read(reader: PhotoReader, photo: Photo) -> Looked:
-    """The photo's file, once it has been decoded as a training will."""
+    """Read a photo's file and decode it as a training will."""
     encoded = reader.read(photo)
     try:
         pixels_CHW = decode(encoded)
@@ -207,6 +227,7 @@ def short(sha256: str | None) -> str:
 
 
 def too_many(name: str, why: str, limit: int) -> InputError:
+    """The error for more damaged photos than the limit."""
     because = f"{name}: cannot be decoded" + (f" ({why})" if why else "")
     if limit:
         because += f", and {limit} others cannot either"

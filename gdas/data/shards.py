@@ -1,15 +1,16 @@
-"""Convert photos to Parquet shards, once:
+"""Convert photos to Parquet shards, once.
 
     python -m gdas.data.shards SOURCE TARGET [--damaged-limit N] [--workers N] [--rows N]
 
-SOURCE is of one of the layouts of gdas.data.layouts: folders, tars, tables; which, is found out and
-said. TARGET is a folder under the data folder, named as the data set (DATA/imagenet). Files are
-taken over as they are, after each has been decoded once.
-It may be stopped and goes on with the same command; a finished TARGET is verified and mended. The
-result is the same bytes however often it was stopped, and for any number of workers.
+SOURCE has one of the layouts of gdas.data.layouts (folders, tars, tables), which is found out and
+printed. TARGET is a folder in the data folder, named after the data set (DATA/imagenet). Files are
+copied unchanged, after each has been decoded once.
+
+The command may be stopped, and goes on if it is run again; a complete TARGET is verified and
+repaired. The result has the same bytes however often it was stopped, with any number of workers.
 
 Decision: training photos are shuffled once, here, so that a few row groups are a random sample of
-the whole; a class is spread over all shards.
+the whole; each class is spread over all shards.
 """
 
 from __future__ import annotations
@@ -48,14 +49,14 @@ from gdas.randomness import generator
 OWN_FILE = re.compile(r"\d{5,}\.parquet(\.\w[\w-]*)*(\.\d+\.partial)?")
 """What files of a conversion are called: shards, their side files, and either half-written."""
 BLOCKS = 16
-"""Row groups of a table that are shuffled together, fewer if they are large; each is read once."""
+"""How many row groups of a table are shuffled together (fewer if they are large)."""
 
 
 def shuffled(found: Found) -> list[Photo]:
-    """The training photos in random order, always the same.
+    """The training photos in random order, which is always the same.
 
-    Photos that are read a row group after the other are shuffled in windows of a few row groups,
-    after these have been shuffled.
+    If photos must be read one row group after the other, the row groups are shuffled, and then the
+    photos within windows of a few row groups.
     """
     photos, draw = found.photos["train"], generator(0, "shards")
     if not found.blocks:
@@ -90,18 +91,19 @@ def convert(
     group_rows: int = 64,
     say: Callable[[str], None] = lambda line: None,
 ) -> ShardIndex:
-    """Convert, or go on with it; where it is finished, verify every shard and mend it.
+    """Convert photos, or go on with it; a complete conversion is verified and repaired.
 
     Args:
-        source: a folder of a known layout, or what was found in one.
-        damaged_limit: photos that may be left out because they cannot be decoded.
-        workers: threads that read and decode.
-        shard_rows, group_rows: photos in a shard and in a row group.
-        say: told a line for every shard.
+        source: a folder with a known layout, or what was found in one.
+        target: the folder of the shards.
+        damaged_limit: how many photos may be left out because they cannot be decoded.
+        workers: how many threads read and decode.
+        shard_rows, group_rows: how many photos a shard and a row group have.
+        say: called with a line for every shard.
 
     Raises:
-        InputError: the source cannot be used, too many photos are damaged, TARGET holds something
-            else or cannot be written to.
+        InputError: the source cannot be used, too many photos are damaged, or `target` has other
+            content or cannot be written to.
     """
     found = find_photos(source) if isinstance(source, Path) else source
     _refuse_others(target)
@@ -166,7 +168,7 @@ def _changed(path: Path, sha: str, expected: str | None) -> InputError:
 
 @contextmanager
 def _locked(target: Path) -> Iterator[None]:
-    """One conversion at a time; the lock ends with the process."""
+    """Let one conversion run at a time; the lock ends with the process."""
     with writing(target):
         target.mkdir(parents=True, exist_ok=True)
         lock = os.open(target, os.O_RDONLY)
@@ -225,10 +227,10 @@ def _refuse_others(target: Path) -> None:
 
 
 def _finished(target: Path, plan: str) -> ShardIndex | None:
-    """The index of the same conversion, where it is done."""
+    """The index of the same conversion; None if it is not complete."""
     try:
         index = read_index(target)
-    except InputError:  # none, or damaged: the shards tell
+    except InputError:  # missing or damaged; the shards tell what is done
         return None
     if index.plan != plan:
         raise InputError(
@@ -239,7 +241,7 @@ def _finished(target: Path, plan: str) -> ShardIndex | None:
 
 
 def _remove_others(target: Path, index: ShardIndex) -> None:
-    """What a conversion that was given up left behind."""
+    """Delete what a conversion that was given up left behind."""
     paths = [shard.path for shards in index.splits.values() for shard in shards.shards]
     ours = {*paths, *map(side_file, paths)}
     for folder in FOLDERS.values():
@@ -256,8 +258,8 @@ EPILOG = f"""examples:
 
 {LAYOUTS}
 
-Stop it and give the same command again: whole shards are kept. Then an experiment with
-data: {{name: flowers, format: photos, classes: 102}} finds it in --data data.
+It can be stopped and run again: complete shards are kept. Afterwards, an experiment with
+data: {{name: flowers, format: photos, classes: 102}} finds the photos in --data data.
 
 Exit code: 0 all is converted, 2 bad input, 130 interrupted."""
 
@@ -266,7 +268,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m gdas.data.shards",
-        description="Convert photos to Parquet shards, once; finds out how SOURCE is laid out.",
+        description="Convert photos to Parquet shards, once; the layout of SOURCE is found out.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -274,36 +276,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "source", type=Path, metavar="SOURCE", help="folder of the photos, tars or tables"
     )
     parser.add_argument(
-        "target", type=Path, metavar="DATA/NAME", help="NAME is the data set's (data.name)"
+        "target", type=Path, metavar="DATA/NAME", help="NAME is the data set's name (data.name)"
     )
     parser.add_argument(
         "--damaged-limit",
         type=int,
         default=0,
         metavar="N",
-        help="photos that may be left out because they cannot be decoded (default: 0)",
+        help="how many photos may be left out because they cannot be decoded (default: 0)",
     )
     parser.add_argument(
         "--workers",
         type=int,
         default=os.cpu_count() or 1,
         metavar="N",
-        help="threads (default: one a core)",
+        help="threads (default: one per core)",
     )
     parser.add_argument(
-        "--rows", type=int, default=2048, metavar="N", help="photos in a shard (default: 2048)"
+        "--rows", type=int, default=2048, metavar="N", help="photos per shard (default: 2048)"
     )
     parser.add_argument(
         "--group-rows",
         type=int,
         default=64,
         metavar="N",
-        help="photos in a row group, the unit of shuffling (default: 64)",
+        help="photos per row group, the unit of shuffling (default: 64)",
     )
     parser.add_argument(
         "--scored",
         metavar="SPLIT",
-        help="which split is the test split, where there are several: val, valid, test ... "
+        help="which split is the test split, if there are several: val, valid, test ... "
         "(default: the first of these that has photos and labels)",
     )
     options = parser.parse_args(arguments)
@@ -340,7 +342,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def summary(index: ShardIndex, found: Found) -> str:
-    """What was taken over, what was left out, and what to look at again, in one line."""
+    """What was converted, what was left out, and what to look at, in one line."""
     counts = ", ".join(
         f"{shards.photos} in {FOLDERS[split]} ({len(shards.damaged)} damaged left out)"
         for split, shards in index.splits.items()

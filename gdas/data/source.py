@@ -1,6 +1,6 @@
 """What trainings and searches need of images, in memory (arrow.Images) or on disk (photos.Photos).
 
-Both give uint8 pixels on the device; gdas.data.augment makes of them what the network sees.
+Both give uint8 pixels on the device, which gdas.data.augment turns into the network's input.
 
 Shapes: B batch, C channels, H and W height and width, N images.
 """
@@ -22,8 +22,8 @@ class Wanted(NamedTuple):
     """Images to read.
 
     Attributes:
-        rows_B: their numbers, on the CPU.
-        moves: their augmentation, a row each; None: none, to be scored.
+        rows_B: their indices, on the CPU.
+        moves: their augmentation, one row each; None: no augmentation, for scoring.
     """
 
     rows_B: Tensor
@@ -34,7 +34,7 @@ class Batch(NamedTuple):
     """Images that were read, on the source's device.
 
     Attributes:
-        pixels_BCHW: uint8, all of one size.
+        pixels_BCHW: uint8, all of the same size.
         labels_B: int64.
     """
 
@@ -47,32 +47,33 @@ class ImageSource(Protocol):
 
     @property
     def classes(self) -> int:
-        """Number of classes."""
+        """The number of classes."""
         ...
 
     @property
     def size(self) -> int:
-        """Side of the images that the network sees, in pixels."""
+        """The side of the images that the network sees, in pixels."""
         ...
 
     def __len__(self) -> int: ...
 
     def to(self, device: torch.device) -> ImageSource:
-        """The same, giving batches on `device`; with buffers of its own, where it has any."""
+        """The same images with batches on `device`, and with separate buffers if it has any."""
         ...
 
     def order(self, rows_N: Tensor, seed: int, stream: str, *position: int) -> Tensor:
-        """The rows in random order: a permutation that depends on the arguments alone."""
+        """The rows in random order: a permutation that depends only on the arguments."""
         ...
 
     def reading_order(self, rows_N: Tensor) -> Tensor:
-        """The rows in an order that is quick to read, for passes in which the order is free."""
+        """The rows in an order that is fast to read, for passes in any order."""
         ...
 
     def take(self, wanted: Wanted, then: Callable[[], Wanted] | None = None) -> Batch:
         """Read images.
 
         Args:
-            then: what will be taken next; a source on disk begins with it meanwhile.
+            wanted: the images.
+            then: gives the images of the next call, which a source on disk begins to read.
         """
         ...

@@ -1,8 +1,8 @@
-"""Photos in tables, as hubs ship image sets: Parquet files, or the Arrow files of `datasets`.
+"""Photos in tables, as data hubs publish them: Parquet files, or the Arrow files of `datasets`.
 
-A column has the photos, as bytes or as a struct whose `bytes` they are (its `path` is never
-opened), another their labels. Names of the classes are in the metadata that `datasets` writes;
-without them classes are called as the labels are.
+One column has the photos, as bytes or as a struct with the bytes in `bytes` (its `path` is never
+opened); another has their labels. The classes' names are in the metadata that `datasets` writes; if
+they are missing, classes are named by their labels.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PHOTO_COLUMNS, LABEL_COLUMNS = ("image", "img", "jpg"), ("label", "labels", "cls
 
 
 class Columns(NamedTuple):
-    """Which columns hold the photos and the labels, and the names of the classes, if any."""
+    """The columns of the photos and the labels, and the names of the classes, if known."""
 
     photo: str
     label: str
@@ -44,7 +44,7 @@ class Entry(NamedTuple):
 
 
 def tables(source: Path, names: Sequence[str]) -> Found | None:
-    """Parquet or Arrow files, whose names say which split they are of.
+    """Parquet or Arrow files, whose names tell their split.
 
     Raises:
         InputError: a file is damaged or has other columns, or no photo of a split has a label.
@@ -87,7 +87,7 @@ def tables(source: Path, names: Sequence[str]) -> Found | None:
 
 
 def _read(path: Path, source: Path, known: Columns | None) -> tuple[Columns, list[Entry]]:
-    """A file's rows without its photos; what it calls its columns, as the files before it."""
+    """A file's rows without the photos, and its columns, which must be those of earlier files."""
     try:
         if path.suffix.lower() == ".parquet":
             with pq.ParquetFile(path, memory_map=True) as file:
@@ -99,7 +99,7 @@ def _read(path: Path, source: Path, known: Columns | None) -> tuple[Columns, lis
         else:
             batches = arrow_batches(str(path))
             for batch in batches:
-                batch.validate(full=True)  # offsets of a damaged file may lie anywhere
+                batch.validate(full=True)  # a damaged file may have any offsets
             if not batches:
                 return known or Columns("", "", ()), []
             columns = _columns(batches[0].schema, path)
@@ -140,7 +140,7 @@ def _columns(schema: pa.Schema, path: Path) -> Columns:
     """Find the columns by type and name.
 
     Raises:
-        InputError: it is not clear which they are.
+        InputError: it is not clear which columns they are.
     """
     photo = _one(schema, _holds_photos, PHOTO_COLUMNS, path, "photos, of binary or of a struct")
     label = _one(schema, _holds_labels, LABEL_COLUMNS, path, "labels, of whole numbers or text")
@@ -176,7 +176,7 @@ def _one(schema: pa.Schema, fits: Any, preferred: Sequence[str], path: Path, wha
 
 
 def _class_names(schema: pa.Schema, label: str) -> tuple[str, ...]:
-    """The classes' names in the metadata of `datasets`, where they are there and are names."""
+    """The classes' names in the metadata of `datasets`; empty if there are none."""
     try:
         about = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
         names = about["info"]["features"][label]["names"]

@@ -1,8 +1,8 @@
-"""Photos in tars, read where they lie: ImageNet's two tars, and WebDataset's shards.
+"""Photos in tars, read in place: ImageNet's two tars, and WebDataset's shards.
 
-A tar is listed once, for where each member's bytes begin; nothing is unpacked. `tarfile` ends its
-listing in silence at a damaged header and at the end of a file that was cut off, so the mark that
-closes a tar is looked for.
+A tar is listed once, to find where each member's bytes begin; nothing is unpacked. `tarfile` ends
+its listing silently at a damaged header and at the end of a truncated file, so the end-of-archive
+block is checked.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from gdas.errors import InputError, one_line
 
 IMAGENET: dict[Split, str] = {"train": "ILSVRC2012_img_train.tar", "test": "ILSVRC2012_img_val.tar"}
 LABEL_BYTES = 256
-"""Bytes of a WebDataset's .cls, at most."""
+"""The most bytes that a .cls file of a WebDataset may have."""
 
 
 class Member(NamedTuple):
@@ -45,10 +45,10 @@ class Member(NamedTuple):
 
 
 def members(path: Path, inside: Span | None = None) -> Iterator[Member]:
-    """The plain files of a tar, or of a tar that is a member of one.
+    """The regular files in a tar, or in a tar that is a member of one.
 
     Raises:
-        InputError: it is no tar, is compressed, or damaged.
+        InputError: it is not a tar, or is compressed or damaged.
     """
     where = f"{path}" if inside is None else f"{path} (from byte {inside.start})"
     start, length = (0, path.stat().st_size) if inside is None else (inside.start, inside.bytes)
@@ -80,11 +80,10 @@ def members(path: Path, inside: Span | None = None) -> Iterator[Member]:
 
 
 def imagenet_tars(source: Path, names: Sequence[str]) -> Found | None:
-    """ILSVRC2012_img_train.tar, of a tar a class, and ILSVRC2012_img_val.tar with labels beside it.
+    """ILSVRC2012_img_train.tar, with one tar per class, and ILSVRC2012_img_val.tar with its labels.
 
     Raises:
-        InputError: a tar is missing or damaged, or nothing says of which class the scored photos
-            are.
+        InputError: a tar is missing or damaged, or there are no labels of the scored photos.
     """
     train, val = (source / IMAGENET[split] for split in ("train", "test"))
     if not train.is_file():
@@ -146,7 +145,7 @@ def _plain(name: str) -> str:
 
 
 def _taken(member: Member, left_out: Counter[str]) -> bool:
-    """Whether a member is a photo; counts it where it is not."""
+    """Whether a member is a photo; if not, it is counted."""
     if hidden(member.name):
         left_out[HIDDEN] += is_photo(member.name)
         return False
@@ -160,10 +159,10 @@ def _taken(member: Member, left_out: Counter[str]) -> bool:
 
 
 def web_dataset(source: Path, names: Sequence[str]) -> Found | None:
-    """Tars of NAME.jpg and NAME.cls; their own names say which split they are of.
+    """Tars with NAME.jpg and NAME.cls, whose own names tell their split.
 
     Raises:
-        InputError: a tar is damaged, its name says no split, or no photo of a split has a label.
+        InputError: a tar is damaged, its name tells no split, or no photo of a split has a label.
     """
     tars = split_files(source, (".tar", ".tar.gz", ".tgz"), names)
     if tars is None:
@@ -229,10 +228,12 @@ def _label(span: Span, where: str) -> str:
 
 
 class SplitFiles(NamedTuple):
-    """Files of a split each.
+    """Files by their split.
 
     Attributes:
-        held_out: what the scored split is called.
+        files: the files of each split.
+        held_out: the name of the scored split.
+        left_out: kinds of files that are not used, and how many there are.
     """
 
     files: dict[Split, list[Path]]
@@ -241,10 +242,10 @@ class SplitFiles(NamedTuple):
 
 
 def split_files(source: Path, endings: tuple[str, ...], names: Sequence[str]) -> SplitFiles | None:
-    """The files of the training split and of the best of `names`, at most two folders down.
+    """The files of the training split and of the preferred one of `names`, two folders deep.
 
     Raises:
-        InputError: there are files, and none is of one of the two.
+        InputError: there are files, but one of the two splits has none.
     """
     paths = [
         path

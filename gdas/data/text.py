@@ -1,8 +1,8 @@
-"""The text data sets: where they come from, how they are checked, how they become batches.
+"""The text data sets: their source, their checksums, and their batches.
 
 `open_tokens` converts a split once to Arrow and memory-maps it from then on. A line's tokens are
-its words and one `<eos>`; the vocabulary is the training split's, in the order of first sight. The
-test split has a file of its own that nothing but a final training opens.
+its words and one `<eos>`. The vocabulary is that of the training split, in the order of first
+occurrence. The test split has its own file, which only a final training opens.
 
 Shapes: N tokens of a split, T time steps, B columns of a batch.
 """
@@ -37,9 +37,9 @@ class Tokens:
     """A split of a text.
 
     Attributes:
-        ids_N: int32, each below `vocabulary`; a view of the memory-mapped file where it was read
-            from one.
-        vocabulary: number of words.
+        ids_N: int32, each below `vocabulary`; if it was read from a file, a view of the mapped
+            file.
+        vocabulary: the number of words.
     """
 
     ids_N: Tensor
@@ -49,10 +49,10 @@ class Tokens:
         return len(self.ids_N)
 
     def first(self, count: int | None, key: str = "train_tokens") -> Tokens:
-        """The first `count` tokens; all for None.
+        """The first `count` tokens; all if None.
 
         Raises:
-            InputError: more tokens asked for than there are; the message names the setting `key`.
+            InputError: there are fewer tokens than asked for; the error names the setting `key`.
         """
         if count is None:
             return self
@@ -66,11 +66,11 @@ class TextSet:
     """A known text.
 
     Attributes:
-        vocabulary: number of words.
-        counts: tokens a split.
-        identity: what a split's content is, known without opening a file where a published
-            checksum says so; it enters the id of every job that reads the split.
-        read: (folder, split) to the lines' words without `<eos>`, checked against that identity.
+        vocabulary: the number of words.
+        counts: the number of tokens in a split.
+        identity: gives a split's checksum, which enters the id of every job that reads the split;
+            if it is published, no file is opened.
+        read: from a folder and a split, reads the lines' words without `<eos>`, and checks them.
     """
 
     vocabulary: int
@@ -83,7 +83,7 @@ def known_text(name: str) -> TextSet:
     """Look up a text by name.
 
     Raises:
-        InputError: unknown name.
+        InputError: the name is unknown.
     """
     if name == "prose":
         counts = {split: count_tokens(prose(split)) for split in ("train", "valid", "test")}
@@ -104,12 +104,12 @@ def known_text(name: str) -> TextSet:
 
 
 def text_identity(data: str | TextData, split: Split, folder: Path) -> str:
-    """What a split's content is; it enters the id of every job that reads the split.
+    """A split's checksum, which enters the id of every job that reads the split.
 
-    Of own text, and of unpublished files, it is known by their content.
+    For own text, and for unpublished files, it is computed from their content.
 
     Raises:
-        InputError: it depends on files that are not there, or are no text.
+        InputError: it depends on files that are missing or not text.
     """
     data = TextData(name=data) if isinstance(data, str) else data
     own = _own(data, split, folder)
@@ -117,14 +117,19 @@ def text_identity(data: str | TextData, split: Split, folder: Path) -> str:
 
 
 class TextCounts(NamedTuple):
-    """Sizes of a text: words of its vocabulary, tokens of a split."""
+    """The sizes of a text.
+
+    Attributes:
+        vocabulary: the number of words.
+        counts: the number of tokens in each split.
+    """
 
     vocabulary: int
     counts: dict[Split, int]
 
 
 def text_counts(data: TextData, identities: Mapping[Any, str]) -> TextCounts:
-    """The sizes of a text without opening it, from the identities of its splits."""
+    """The sizes of a text, from the identities of its splits, without opening a file."""
     read = {split: counts_in(identity) for split, identity in identities.items()}
     own = {cast(Split, split): found for split, found in read.items() if found is not None}
     counts: dict[Split, int] = {} if data.format == "text" else dict(known_text(data.name).counts)
@@ -134,7 +139,7 @@ def text_counts(data: TextData, identities: Mapping[Any, str]) -> TextCounts:
 
 
 def _own(data: TextData, split: Split, folder: Path) -> OwnText | None:
-    """The text as files of its own content; None where training and `split` are the published."""
+    """The text as own files; None if the training split and `split` are the published ones."""
     if data.format == "text":
         return own_text(folder / data.name, data.min_count)
     if data.checksum == "published" or data.name not in CORPORA:
@@ -142,7 +147,7 @@ def _own(data: TextData, split: Split, folder: Path) -> OwnText | None:
     needed: tuple[Split, ...] = ("train", split)
     files = {s: find_file(data.name, s, folder) for s in needed}
     if not all(path.is_file() for path in files.values()):
-        return None  # nothing of other content is there: the published files are downloaded
+        return None  # the published files will be downloaded
     if all(is_published(path, CORPORA[data.name].sha256[s]) for s, path in files.items()):
         return None
     return OwnText(files)
@@ -151,14 +156,14 @@ def _own(data: TextData, split: Split, folder: Path) -> OwnText | None:
 def open_tokens(
     data: str | TextData, split: Split, folder: Path, *, verify: bool = False
 ) -> Tokens:
-    """Memory-map a split, converting it first where that has not been done.
+    """Memory-map a split; it is converted first if that has not been done.
 
-    Converting reads the training split too, for its vocabulary, and no other.
+    The conversion also reads the training split, for its vocabulary, and no other split.
 
     Args:
         data: the settings, or the name of a known text.
-        folder: where data sets lie; `folder`/arrow holds the converted files.
-        verify: compare the whole content with its checksum.
+        folder: the folder of the data sets; the converted files are in `folder`/arrow.
+        verify: whether to compare the whole content with its checksum.
 
     Raises:
         InputError: the source is missing and cannot be downloaded, or damaged.
@@ -196,7 +201,7 @@ def read_tokens(path: Path, *, identity: str, verify: bool) -> Tokens:
     """Memory-map a split of tokens; see gdas.data.arrow.read_split.
 
     Raises:
-        InputError: not such a file, of another source, or damaged.
+        InputError: it is another kind of file, comes from another source, or is damaged.
     """
     split = read_split(path, form=TOKENS, identity=identity, verify=verify)
     try:
@@ -216,12 +221,12 @@ def read_tokens(path: Path, *, identity: str, verify: bool) -> Tokens:
 
 
 def batch_tokens(ids_N: Tensor, batch: int) -> Tensor:
-    """Lay a text out as T x B int64, each column a contiguous stretch of it (authors' code).
+    """Lay out a text as T x B int64, each column a contiguous part of it (authors' code).
 
-    Trimmed to a multiple of `batch`.
+    The text is trimmed to a multiple of `batch`.
 
     Raises:
-        InputError: fewer than two tokens a column.
+        InputError: there are fewer than two tokens per column.
     """
     steps = len(ids_N) // batch
     if steps < 2:
@@ -232,16 +237,18 @@ def batch_tokens(ids_N: Tensor, batch: int) -> Tensor:
 def bptt_lengths(
     targets: int, bptt: int, *, seed: int, epoch: int, varied: bool, attempt: int = 0
 ) -> list[int]:
-    """Lengths of an epoch's sequences, which together cover every target exactly once.
+    """The lengths of an epoch's sequences, which together cover every target exactly once.
 
-    Source: authors' code. The mean is `bptt` with probability 0.95, else half of it; a search
-    takes the mean itself, a training a normal draw around it with standard deviation 5, at least 5
-    and at most `bptt` + 20.
+    Source: authors' code. The mean is `bptt` with probability 0.95, else half of it. A search uses
+    the mean itself; a training draws from a normal distribution around it with standard deviation
+    5, clipped to 5 and `bptt` + 20.
 
     Args:
-        targets: time steps that have a next token: T - 1.
+        targets: how many time steps have a next token: T - 1.
+        bptt: the usual mean length.
+        seed, epoch: the position of the random stream.
         varied: True for a training, False for a search.
-        attempt: how often the run went back after a NaN; another attempt draws anew.
+        attempt: how often the run went back after a NaN; each attempt draws anew.
     """
     draw = generator(seed, "bptt lengths", epoch, attempt)
     full_S = torch.rand(targets, generator=draw) < 0.95

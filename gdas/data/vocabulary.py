@@ -1,7 +1,7 @@
-"""Lines of words to token ids: what all texts share.
+"""From lines of words to token ids, for all texts.
 
-A line's tokens are its words and one `<eos>`; the vocabulary is the training split's, in the order
-of first sight.
+A line's tokens are its words and one `<eos>`. The vocabulary is that of the training split, in the
+order of first occurrence.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ END, UNKNOWN = "<eos>", "<unk>"
 
 
 def vocabulary_of(lines: Lines) -> dict[str, int]:
-    """Word to id, in the order of first sight."""
+    """The id of each word, in the order of first occurrence."""
     ids: dict[str, int] = {}
     for line in lines:
         for word in (*line, END):
@@ -30,10 +30,10 @@ def vocabulary_of(lines: Lines) -> dict[str, int]:
 
 
 def encode(lines: Lines, ids: dict[str, int], where: str) -> NDArray[np.int32]:
-    """Ids of all tokens, one `<eos>` a line; unknown words become `<unk>`.
+    """The ids of all tokens, with one `<eos>` per line; unknown words become `<unk>`.
 
     Raises:
-        InputError: a word is unknown and so is `<unk>`.
+        InputError: a word is unknown and the vocabulary has no `<unk>`.
     """
     unknown = ids.get(UNKNOWN, -1)
     found = [ids.get(word, unknown) for line in lines for word in (*line, END)]
@@ -45,4 +45,5 @@ def encode(lines: Lines, ids: dict[str, int], where: str) -> NDArray[np.int32]:
 
 
 def count_tokens(lines: Lines) -> int:
+    """The number of tokens: words, and one `<eos>` per line."""
     return sum(len(line) + 1 for line in lines)

@@ -1,1 +1,1 @@
-"""Drawings of cells; the only importer of matplotlib."""
+"""Drawings of cells; no other folder of gdas imports matplotlib."""

@@ -1,7 +1,7 @@
-"""Drawings of cells, in the manner of the paper's Fig. 3 and 4, to a PNG or SVG file.
+"""Draw cells as in the paper's Fig. 3 and 4, to a PNG or SVG file.
 
-In an SVG every edge is a group with an id that says which it is: `normal-0-to-2-skip_connect-0` is
-the normal cell's edge from c_{k-2} to its first node, the node's first.
+In an SVG every edge is a group with a telling id: `normal-0-to-2-skip_connect-0` is the normal
+cell's edge from c_{k-2} to its first node, the first of the node's two.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from gdas.rnn.genotype import RecurrentGenotype
 INK, EDGE_INK = "#1b1f24", "#57606a"
 TITLES = {"normal": "normal", "reduce": "reduction"}
 TITLE = 0.3
-"""Room for a cell's title, above and below it."""
+"""Space above and below a cell, for its title."""
 FILLS = {"input": "#d3ebd3", "node": "#cfe3f7", "output": "#fbe7b5"}
 
 
@@ -59,7 +59,7 @@ def draw_fixed_reduction(path: Path) -> None:
 
 
 def draw(genotype: AnyGenotype, path: Path) -> None:
-    """Draw a cell of any kind to a PNG or SVG file."""
+    """Draw a cell of any space to a PNG or SVG file."""
     match genotype:
         case Genotype():
             draw_genotype(genotype, path)
@@ -70,7 +70,7 @@ def draw(genotype: AnyGenotype, path: Path) -> None:
 
 
 def _paper(width: float, heights: Sequence[float]) -> tuple[Figure, list[Axes]]:
-    """A figure of `width` units, with axes of the given half heights one above the other."""
+    """A figure of `width` units, with axes one above the other, each with the given half height."""
     total = sum(2 * height for height in heights)
     figure = Figure(figsize=(INCHES * width, INCHES * total))
     FigureCanvasAgg(figure)
@@ -88,14 +88,14 @@ def _frame(axes: Axes, right: float, height: float) -> None:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    """Text stays text in an SVG, and the same cell gives the same bytes."""
+    """Save a figure; text stays text in an SVG, and the same cell gives the same bytes."""
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "gdas"}):
         metadata = {"Date": None} if path.suffix == ".svg" else None
         figure.savefig(path, dpi=130, metadata=metadata)
 
 
 def draw_recurrent(genotype: RecurrentGenotype, path: Path) -> None:
-    """Draw a recurrent cell as the tree that it is, state 0 at its root, to a PNG or SVG file."""
+    """Draw a recurrent cell as a tree with state 0 at its root, to a PNG or SVG file."""
     places = _tree_places(genotype.recurrent)
     right, below = max(x for x, _ in places.values()), min(-1.0, *(y for _, y in places.values()))
     figure = Figure(figsize=(1.1 * right + 3.4, 2.2 - 0.72 * below))
@@ -127,11 +127,11 @@ def draw_recurrent(genotype: RecurrentGenotype, path: Path) -> None:
 
 
 BENCH201_HEIGHTS = {(2, 0): 0.75, (3, 0): 1.6, (3, 1): -0.75}
-"""How far an edge (node, source) between no neighbours bows: no two of them cross."""
+"""How far an edge (node, source) bows if its ends are not adjacent, so that no two cross."""
 
 
 def draw_bench201(genotype: Bench201Genotype, path: Path) -> None:
-    """Draw a cell of NAS-Bench-201, `none` as a faint arrow, to a PNG or SVG file."""
+    """Draw a cell of NAS-Bench-201, with `none` as a faint arrow, to a PNG or SVG file."""
     figure = Figure(figsize=(9, 4.2))
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
@@ -156,7 +156,7 @@ def draw_bench201(genotype: Bench201Genotype, path: Path) -> None:
 
 
 def _tree_places(recurrent: Sequence[Edge]) -> dict[int, tuple[float, float]]:
-    """A column for each distance from state 0; a state's first reader stays on its line."""
+    """A column for each distance from state 0; the first reader of a state stays on its line."""
     readers: dict[int, list[int]] = {}
     for i, (_, predecessor) in enumerate(recurrent):
         readers.setdefault(predecessor, []).append(i + 1)
@@ -201,12 +201,12 @@ FIXED_REDUCTION = (
     ("X1", 1, CONVOLUTIONS),
     ("X3", 1, POOLING),
 )
-"""Branches of the fixed reduction cell: name (its place in the output), input, layers in order."""
+"""Branches of the fixed reduction cell: name (by its place in the output), input, layers."""
 FIXED_HEIGHT = 1.75
 
 
 def _draw_fixed(axes: Axes, right: float) -> None:
-    """Inputs left, a branch a line, the output right."""
+    """Draw the inputs on the left, one branch per line, and the output on the right."""
     inputs, out = [(0.0, 0.95), (0.0, -0.95)], (right, 0.0)
     lines = (1.45, 0.5, -0.5, -1.45)
     begin, end = 1.15, right - 1.35
@@ -258,12 +258,12 @@ def _arrow(
     gid: str | None = None,
     color: str | None = None,
 ) -> None:
-    """A quadratic curve through `height` above the middle; faint where it has no label.
+    """Draw a quadratic curve through `height` above the middle, faint if it has no label.
 
     Args:
-        at: middle of the label; None: of the curve.
-        gid: id of the curve's group in an SVG.
-        color: of the curve.
+        at: the middle of the label; None: that of the curve.
+        gid: the id of the curve's group in an SVG.
+        color: the curve's colour.
     """
     middle = ((start[0] + end[0]) / 2, (start[1] + end[1]) / 2 + height)
     control = (middle[0], middle[1] + height)

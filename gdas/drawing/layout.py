@@ -1,8 +1,8 @@
-"""Where the parts of a cell's drawing lie: inputs left, nodes in order, output right.
+"""The layout of a cell's drawing: inputs on the left, nodes in order, output on the right.
 
-Geometry alone, in units of `INCHES`; gdas.drawing.draw puts it on paper. An
-edge is a quadratic curve. Edges from c_{k-2} bow above the line of nodes, those from c_{k-1} below
-it; edges between nodes take the side, and labels the place on their edge, where they are freest.
+This is only geometry, in units of `INCHES`; gdas.drawing.draw draws it. An edge is a quadratic
+curve. Edges from c_{k-2} bow above the line of nodes, those from c_{k-1} below it. Edges between
+nodes use the side with fewer crossings, and labels the freest place on their edge.
 
 Shapes: P points of a curve, of two coordinates.
 """
@@ -23,25 +23,25 @@ Point = tuple[float, float]
 Points = NDArray[np.float64]
 
 INCHES = 0.78
-"""Of a unit, in both directions."""
+"""The length of a unit in inches, in both directions."""
 STEP = 2.1
-"""From node to node."""
+"""The distance between nodes."""
 NODE = 0.44
 INPUT = (0.72, 0.5)
 CHARACTER, LINE = 0.078, 0.19
-"""Size of a label's character; labels are in one line."""
+"""Width and height of a label's character; a label has one line."""
 
 PLACES = (0.5, 0.45, 0.55, 0.4, 0.6, 0.35, 0.65, 0.3, 0.7, 0.25, 0.75, 0.8)
-"""Along an edge, where its label may stand, best first."""
+"""Where a label may be along its edge, the best place first."""
 
 
 class Curve(NamedTuple):
     """An edge.
 
     Attributes:
-        source, target: 0 is c_{k-2}, 1 is c_{k-1}, then the nodes, then the output.
-        operation: its label; "" where it has none, to the output.
-        start, control, end: of the quadratic curve.
+        source, target: 0 is c_{k-2}, 1 is c_{k-1}, then come the nodes, then the output.
+        operation: its label; "" for an edge to the output.
+        start, control, end: the points of the quadratic curve.
         label: the middle of the label.
     """
 
@@ -55,12 +55,12 @@ class Curve(NamedTuple):
 
 
 class CellLayout(NamedTuple):
-    """A cell's drawing.
+    """The layout of a cell's drawing.
 
     Attributes:
-        places: of the inputs, the nodes and the output, by their index.
-        curves: of the genotype's edges in their order, then of the nodes to the output.
-        height: that it reaches above and below the line of nodes.
+        places: the places of the inputs, the nodes and the output, by index.
+        curves: the genotype's edges in their order, then those from nodes to the output.
+        height: how far it reaches above and below the line of nodes.
     """
 
     places: tuple[Point, ...]
@@ -69,7 +69,7 @@ class CellLayout(NamedTuple):
 
 
 def lay_out_cell(edges: Sequence[Edge], concat: Sequence[int] | None = None) -> CellLayout:
-    """The layout of a normal or a reduction cell.
+    """Lay out a normal or a reduction cell.
 
     Args:
         concat: the nodes, numbered from 2, that lead to the output; None: all.
@@ -103,13 +103,13 @@ def points(curve: Curve, count: int = 48) -> Points:
 
 
 def label_box(label: str, middle: Point) -> tuple[float, float, float, float]:
-    """Left, bottom, right and top of a label."""
+    """Left, bottom, right and top of a label's box."""
     width, (x, y) = CHARACTER * len(label) + 0.06, middle
     return (x - width / 2, y - LINE / 2, x + width / 2, y + LINE / 2)
 
 
 def node_box(index: int, places: Sequence[Point]) -> tuple[float, float, float, float]:
-    """Left, bottom, right and top of a box."""
+    """Left, bottom, right and top of the box of an input, a node or the output."""
     x, y = places[index]
     wide = index < 2 or index == len(places) - 1
     width, height = INPUT if wide else (NODE, NODE)
@@ -129,9 +129,9 @@ def _curves(
     for node in range(nodes):
         pair = range(EDGES_PER_NODE * node, EDGES_PER_NODE * (node + 1))
         heights = [_height(edges[i][1], node, sides.get(i, 1)) for i in pair]
-        if edges[pair[0]][1] == edges[pair[1]][1]:  # twice from one place
+        if edges[pair[0]][1] == edges[pair[1]][1]:  # both edges have the same source
             heights[1] += 0.7 if heights[1] >= 0 else -0.7
-        # How high the middle of each lies: the higher of two from one side ends outside.
+        # The height of each middle; if both come from one side, the higher one ends outside.
         middles = [places[edges[i][1]][1] / 2 + h for i, h in zip(pair, heights, strict=True)]
         for j, (i, height) in enumerate(zip(pair, heights, strict=True)):
             operation, source = edges[i]
@@ -148,7 +148,7 @@ def _curves(
 
 
 def _height(source: int, node: int, side: int) -> float:
-    """How far the middle of an edge lies above the middle of its straight line."""
+    """How far the middle of an edge is above the middle of its straight line."""
     if source == 0:
         return 0.34 * node + 0.1
     if source == 1:
@@ -158,7 +158,7 @@ def _height(source: int, node: int, side: int) -> float:
 
 
 def _end(place: Point, height: float, *, outer: bool) -> Point:
-    """Where an edge meets its node: the outer one of two from one side comes down from the top."""
+    """Where an edge meets its node; the outer one of two from the same side meets it at the top."""
     x, y = place
     side = 1 if height > 0 else -1
     if height == 0:
@@ -189,7 +189,7 @@ def _crossings(curves: Sequence[Curve]) -> float:
 
 
 def _crossing(a_P2: Points, b_P2: Points) -> int:
-    """How often two broken lines cross."""
+    """How often two polygonal lines cross."""
 
     def side(p: Points, q: Points, r: Points) -> Points:
         return np.asarray(
@@ -204,17 +204,17 @@ def _crossing(a_P2: Points, b_P2: Points) -> int:
 
 
 def _close(a_P2: Points, b_P2: Points) -> int:
-    """How many points of one edge, its ends left out, nearly touch another."""
+    """How many points of one edge, except near its ends, nearly touch another edge."""
     apart_PP = np.linalg.norm(a_P2[4:-4, None] - b_P2[None], axis=2)
     return int((apart_PP.min(axis=1) < 0.13).sum())
 
 
 def _place_labels(curves: Sequence[Curve], places: Sequence[Point]) -> list[Curve]:
-    """Each label where it covers no box, no other label, and as little as can be of other edges."""
+    """Place each label where it covers no box and no other label, and few parts of other edges."""
     sampled = [points(curve) for curve in curves]
     taken = [node_box(i, places) for i in range(len(places))]
     labelled = list(curves)
-    # Short edges first: they have the fewest places.
+    # Short edges first, since they have the fewest places.
     order = sorted(
         (i for i, curve in enumerate(curves) if curve.operation),
         key=lambda i: curves[i].end[0] - curves[i].start[0],
@@ -235,11 +235,11 @@ def _place_labels(curves: Sequence[Curve], places: Sequence[Point]) -> list[Curv
 
 
 def overlaps(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
-    """Whether two boxes (left, bottom, right, top) have a common part."""
+    """Whether two boxes (left, bottom, right, top) overlap."""
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def _inside(points_P2: Points, box: tuple[float, float, float, float]) -> int:
-    """How many points lie in a box."""
+    """How many points are in a box."""
     x, y = points_P2[:, 0], points_P2[:, 1]
     return int(((x > box[0]) & (x < box[2]) & (y > box[1]) & (y < box[3])).sum())

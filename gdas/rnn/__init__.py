@@ -1,0 +1,1 @@
+"""The search space of recurrent cells, and the language models around them."""

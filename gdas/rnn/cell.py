@@ -1,21 +1,21 @@
-"""Recurrent cells: the derived one of a finished network and the one that is searched.
+"""Recurrent cells: the derived cell of a finished network, and the search cell.
 
 Both begin with an input state s_0 and add states s_1, s_2, ... (DARTS and the authors' code):
 
     [c, h] = [x mx, s mh] W_0      s_0 = s + sigmoid(c) (tanh(h) - s)      s: the last output
     [c, h] = (s_p mh) W_i          s_i = s_p + sigmoid(c) (f(h) - s_p)     p: the predecessor
 
-The output is a mean of states, and the next time step's s. In the search step i adds this up over
-all its predecessors, each with its drawn function, and s_0 and every sum pass one batch norm,
-without parameters and the same for all. Matrices have no biases and belong to steps, whatever the
+The output is a mean of states, and is the next time step's s. In the search, step i adds this up
+over all its predecessors, each with its drawn function, and s_0 and every sum pass through one
+shared batch norm without parameters. Matrices have no biases and belong to steps, whatever the
 predecessor and the function.
 
-Decision: `none` stands for f = 0 in a derived cell, so the state decays; in the search it adds
-nothing at all. Both as the authors' code does.
+Decision: in a derived cell, `none` stands for f = 0, so that the state decays; in the search it
+adds nothing at all. Both are as in the authors' code.
 
-A consequence of that batch norm: a sum of one term loses its scale, so a hard draw gives such a
-step's only gate next to no gradient. It is always so in step 1, whose function a search with hard
-draws therefore hardly chooses; with soft draws it does.
+A consequence of that batch norm: a sum of one term loses its scale, so in a hard draw the only gate
+of such a step gets nearly no gradient. This is always so in step 1, whose function a search with
+hard draws therefore hardly chooses; with soft draws it does.
 
 Shapes: T time steps, B batch, N hidden = embedding, P predecessors, E edges, K operations.
 """
@@ -48,23 +48,23 @@ NONE = RECURRENT_OPERATIONS.index("none")
 
 
 def _matrix(rows: int, columns: int) -> nn.Parameter:
-    """Initial weights: uniform, as in the authors' code."""
+    """A matrix with initial weights: uniform, as in the authors' code."""
     return nn.Parameter(torch.empty(rows, columns).uniform_(-INITIAL_RANGE, INITIAL_RANGE))
 
 
 def _input_state(
     projected_BM: Tensor, s_BN: Tensor, mask_BN: Tensor | None, w_NM: Matrix
 ) -> Tensor:
-    """s_0 from the input's part of the product, computed for all time steps at once (M = 2N)."""
+    """s_0; the input's part of the product was computed for all time steps at once (M = 2N)."""
     product_BM = (projected_BM + times(dropped(s_BN, mask_BN), w_NM)).to(s_BN.dtype)
     c_BN, h_BN = product_BM.chunk(2, dim=-1)
     return torch.lerp(s_BN, torch.tanh(h_BN), torch.sigmoid(c_BN))
 
 
 class DerivedCell(nn.Module):
-    """A genotype's cell.
+    """The cell of a genotype.
 
-    Steps that share a predecessor share a product: it is multiplied with all their matrices at
+    Steps that share a predecessor share a product, which multiplies it with all their matrices at
     once.
     """
 
@@ -76,8 +76,8 @@ class DerivedCell(nn.Module):
         self.step_weights = nn.ParameterList(
             _matrix(hidden, 2 * hidden) for _ in genotype.recurrent
         )
-        # Predecessor and the steps that read it. Those of smaller predecessors come first, so a
-        # predecessor is there when it is read.
+        # Each predecessor with the steps that read it, in increasing order, so that a predecessor
+        # is computed before it is read.
         self.readers = [
             (p, steps)
             for p in range(len(genotype.recurrent))
@@ -87,7 +87,7 @@ class DerivedCell(nn.Module):
         self.compiled = False
 
     def compile_time_step(self) -> None:
-        """Compile one time step; sequences of any length use it."""
+        """Compile a single time step, which sequences of any length use."""
         self._time_step = torch.compile(self.time_step, dynamic=False)
         self.compiled = True
 
@@ -98,7 +98,7 @@ class DerivedCell(nn.Module):
         input_mask_BN: Tensor | None = None,
         hidden_mask_BN: Tensor | None = None,
     ) -> Tensor:
-        """Outputs of all time steps, T x B x N; the last is the next sequence's `s_BN`."""
+        """Outputs of all time steps, T x B x N; the last one is the next sequence's `s_BN`."""
         projected_TBM = dropped(x_TBN, input_mask_BN) @ self.input_weight[: self.hidden]
         weights = [self.input_weight[self.hidden :]] + [
             torch.cat([self.step_weights[i] for i in steps], dim=1) for _, steps in self.readers
@@ -118,7 +118,7 @@ class DerivedCell(nn.Module):
         mask_BN: Tensor | None,
         matrices: Sequence[Matrix],
     ) -> Tensor:
-        """The output of one time step."""
+        """The output of one time step, B x N."""
         states = {0: _input_state(projected_BM, s_BN, mask_BN, matrices[0])}
         for (p, steps), w_NM in zip(self.readers, matrices[1:], strict=True):
             s_BN = states[p]
@@ -135,11 +135,11 @@ class _Step(NamedTuple):
 
     Attributes:
         predecessors: the states that are read, each once.
-        functions: those that run, each once.
-        rows: for every function its places in `predecessors`, on the device; None: all of them.
-        sizes: how many rows every function has, where each predecessor has one function, as in a
-            hard draw: then they lie side by side. Else None.
-        edges, operations: of all rows, in their order: where the gate has their factors.
+        functions: the functions that run, each once.
+        rows: for every function, its indices into `predecessors`, on the device; None: all of them.
+        sizes: how many rows every function has, if each predecessor has one function, as in a hard
+            draw, so that the rows of a function are adjacent; else None.
+        edges, operations: for all rows in their order, where the gate has their factors.
     """
 
     predecessors: list[int]
@@ -157,7 +157,7 @@ class _Step(NamedTuple):
 
 
 def plan_steps(picks: Sequence[Pick], steps: int, device: torch.device) -> list[_Step]:
-    """Group picks by step, and a step's predecessors by function; `none` is left out."""
+    """Group picks by step, and each step's predecessors by function; `none` is left out."""
     plans = []
     for step in range(1, steps + 1):
         start = first_edge(step)
@@ -190,7 +190,7 @@ def _gates(gate_EK: Tensor, plan: _Step) -> Tensor:
 
 
 def _indices(rows: list[int], device: torch.device) -> Tensor:
-    """Rows to take of a tensor on a device, for which the CPU does not wait, as for a list."""
+    """Indices as a tensor on a device; unlike for a list, the CPU does not wait for the device."""
     return torch.tensor(rows).to(device, non_blocking=True)
 
 
@@ -207,6 +207,7 @@ class SearchCell(nn.Module):
 
     @property
     def edges(self) -> int:
+        """The number of edges, which is the number of rows of the logits."""
         return edge_count(self.steps)
 
     def forward(
@@ -221,8 +222,8 @@ class SearchCell(nn.Module):
         """Outputs of all time steps, T x B x N.
 
         Args:
-            picks: what runs; one draw for all time steps and the whole batch.
-            gate_EK: factors of what runs; None: 1.
+            picks: the (edge, operation) pairs that run, for all time steps and the whole batch.
+            gate_EK: the factors of all pairs; None: 1.
         """
         plans = plan_steps(picks, self.steps, x_TBN.device)
         gates = [
@@ -249,7 +250,7 @@ class SearchCell(nn.Module):
         mask_BN: Tensor | None,
         w_NM: Matrix,
     ) -> Tensor:
-        """The next state: one product for all predecessors, one function for each group."""
+        """The next state: one product for all predecessors, one function call for each group."""
         if not plan.edges:
             return self._normalise(torch.zeros_like(states[0]))
         s_PBN = torch.stack([states[p] for p in plan.predecessors])
@@ -269,7 +270,7 @@ class SearchCell(nn.Module):
         return self._normalise(added_PBN.sum(0))
 
     def _normalise(self, s_BN: Tensor) -> Tensor:
-        """The shared batch norm, in its functional form: nothing reads its count of batches."""
+        """Apply the shared batch norm; functional, since nothing reads its count of batches."""
         norm = self.norm
         return F.batch_norm(
             s_BN,

@@ -21,13 +21,13 @@ from gdas.settings import (
 
 @settings
 class Dropouts:
-    """Drop probabilities of the language model (authors' code, PTB)."""
+    """The language model's drop probabilities (authors' code, PTB)."""
 
-    output: BelowOne = 0.75  # locked, on the cell's outputs
-    hidden: BelowOne = 0.25  # h mask in the cell
-    input: BelowOne = 0.75  # x mask in the cell
-    embedded: BelowOne = 0.2  # locked, on the embedded words
-    word: BelowOne = 0.1  # whole rows of the embedding
+    output: BelowOne = 0.75  # locked dropout on the cell's outputs
+    hidden: BelowOne = 0.25  # mask on h in the cell
+    input: BelowOne = 0.75  # mask on x in the cell
+    embedded: BelowOne = 0.2  # locked dropout on the embedded words
+    word: BelowOne = 0.1  # on whole rows of the embedding
 
 
 @settings
@@ -38,16 +38,16 @@ class TextSearchConfig:
     data: TextData = field(default_factory=TextData)
     seed: int = 0
     epochs: OneOrMore = 200  # section 4.3
-    batch_size: TwoOrMore = 128  # section 4.3; 2019 code 256
-    bptt: TwoOrMore = 35  # with probability 0.95, else half of it
+    batch_size: TwoOrMore = 128  # section 4.3; 256 in the 2019 code
+    bptt: TwoOrMore = 35  # time steps per sequence; half of it with probability 0.05
     train_tokens: int | None = None  # the first ones; None: all
-    valid_tokens: int | None = None
-    hidden: OneOrMore = 300  # = embedding size
-    steps: OneOrMore = 8  # after the input state: the paper's B = 9 counts that
+    valid_tokens: int | None = None  # the first ones; null: all
+    hidden: OneOrMore = 300  # also the embedding's size
+    steps: OneOrMore = 8  # without the input state, which the paper's B = 9 counts
     dropouts: Dropouts = field(default_factory=lambda: Dropouts(word=0.0))
-    temporal: NotNegative = 1e-3  # regularisation of consecutive outputs, W loss only
-    order: Literal["weights_first", "alpha_first"] = "weights_first"  # Algorithm 1; 2019 alpha
-    # Paper: "Adam" with rate 20, which diverges; 2019 code: SGD with 20, constant.
+    temporal: NotNegative = 1e-3  # regularises consecutive outputs, in the W loss only
+    order: Literal["weights_first", "alpha_first"] = "weights_first"  # Algorithm 1
+    # The paper says Adam with rate 20, which diverges; the 2019 code has SGD, constant rate 20.
     weights: WeightUpdate = field(
         default_factory=lambda: WeightUpdate(
             lr=20.0, lr_min=20.0, momentum=0.0, weight_decay=5e-7, clip=0.25
@@ -55,7 +55,7 @@ class TextSearchConfig:
     )
     alpha: AlphaUpdate = field(default_factory=lambda: AlphaUpdate(lr=3e-3, betas=(0.9, 0.999)))
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
-    exclude_none: bool = True  # paper: eligible, as in the 2019 code
+    exclude_none: bool = True  # `none` is eligible in the paper and in the 2019 code
     precision: Precision = "float32"
 
     def __post_init__(self) -> None:
@@ -68,26 +68,26 @@ class TextSearchConfig:
 
 @settings
 class TextTrainConfig:
-    """One training of a language model (section 4.3; the 2019 code where it is silent)."""
+    """One training of a language model (section 4.3; if it is silent, the 2019 code)."""
 
     task: Literal["text"] = "text"
     data: TextData = field(default_factory=TextData)
     seed: int = 0
-    epochs: OneOrMore = 2000  # PTB; WikiText-2: 3000
-    batch_size: OneOrMore = 64  # global
+    epochs: OneOrMore = 2000  # PTB; 3000 for WikiText-2
+    batch_size: OneOrMore = 64  # over all workers
     evaluation_batch_size: OneOrMore = 10
     test_batch_size: OneOrMore = 1
-    bptt: TwoOrMore = 35  # mean with probability 0.95, else half of it; then normal with sd 5
+    bptt: TwoOrMore = 35  # mean of the time steps per sequence, which are drawn with sd 5
     train_tokens: int | None = None  # the first ones; None: all
-    hidden: OneOrMore = 850  # = embedding size; WikiText-2: 700
-    dropouts: Dropouts = field(default_factory=Dropouts)  # WikiText-2: hidden 0.15
+    hidden: OneOrMore = 850  # also the embedding's size; 700 for WikiText-2
+    dropouts: Dropouts = field(default_factory=Dropouts)  # hidden 0.15 for WikiText-2
     temporal: NotNegative = 1e-3
     lr: Positive = 20.0
-    weight_decay: NotNegative = 8e-7  # WikiText-2: 5e-7
+    weight_decay: NotNegative = 8e-7  # 5e-7 for WikiText-2
     clip: Positive = 0.25
-    # When SGD becomes averaged SGD. all: after 5 epochs, once the validation loss exceeds the
-    # best of all earlier epochs (2019 code). non_monotonic: the best of all but the last 5 (AWD).
+    # When SGD becomes averaged SGD. all: after 5 epochs, once the validation loss exceeds the best
+    # of all earlier epochs (2019 code). non_monotonic: the best of all but the last 5 (AWD-LSTM).
     averaging: Literal["all", "non_monotonic"] = "all"
-    restarts: ZeroOrMore = 3  # times a NaN may send the run back to its best epoch
+    restarts: ZeroOrMore = 3  # how often the run may go back to its best epoch after a NaN
     precision: Precision = "float32"
     compile: bool = False  # torch.compile

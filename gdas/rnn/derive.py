@@ -17,26 +17,26 @@ CELL_TYPE = "recurrent"
 
 
 def first_edge(step: int) -> int:
-    """Row of the logits where a step begins (1, 2, ...): step i has the i predecessors 0..i-1."""
+    """The row of the logits at which a step (1, 2, ...) begins; step i has i predecessors."""
     return step * (step - 1) // 2
 
 
 def edge_count(steps: int) -> int:
-    """Number of edges of a search cell: 36 for 8 steps."""
+    """The number of edges of a search cell: 36 for 8 steps."""
     return first_edge(steps + 1)
 
 
 def derive_recurrent(
     logits_EK: Tensor, *, steps: int = 8, exclude_none: bool = True
 ) -> DerivedCell:
-    """Keep for every step its most important predecessor and there the most probable function.
+    """Keep every step's most important predecessor, with its most probable function.
 
     Args:
         logits_EK: E = 1 + 2 + ... + steps edges by the 5 operations, on the CPU.
-        exclude_none: leave `none` out of importance and choice; False: the paper and the authors'
-            recurrent code.
+        exclude_none: whether `none` counts neither for importance nor as a choice; False: the paper
+            and the authors' recurrent code.
 
-    Ties keep the earlier index.
+    If several are equal, the earlier index wins.
     """
     shape = (edge_count(steps), len(RECURRENT_OPERATIONS))
     if logits_EK.shape != shape:
@@ -63,6 +63,6 @@ def derive_recurrent(
 def derive_recurrent_genotype(
     config: TextSearchConfig, logits: dict[str, Tensor]
 ) -> tuple[RecurrentGenotype, DerivedCell]:
-    """The genotype that the logits stand for, and how decided the cell is."""
+    """The genotype that is derived from the logits, and how decided the cell is."""
     cell = derive_recurrent(logits[CELL_TYPE], steps=config.steps, exclude_none=config.exclude_none)
     return RecurrentGenotype(f"searched-seed{config.seed}", cell.edges), cell

@@ -1,7 +1,7 @@
 """Genotypes of recurrent cells: what a search derives and what language models are built from.
 
-Paper section 4.3 and Fig. 4. A recurrent cell has one input state and a step for every further
-state: one function of one earlier state. Its output is the mean of its states.
+Source: paper section 4.3 and Fig. 4. A recurrent cell has one input state and a step for every
+further state: one function of one earlier state. Its output is the mean of its states.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class RecurrentGenotype:
     """One recurrent cell (paper section 4.3 and Fig. 4).
 
     Attributes:
-        name: for people; no meaning to the code.
+        name: for people only.
         recurrent: (function, predecessor) of states 1, 2, ...; state 0 is the input state.
-        concat: the states whose mean is the output; left out: all but the input state.
+        concat: the states whose mean is the output; by default all but the input state.
     """
 
     name: str
@@ -97,7 +97,7 @@ def recurrent_from_json(value: object, where: str = "genotype") -> RecurrentGeno
 def random_recurrent_genotype(
     seed: int, *, steps: int = 8, exclude_none: bool = True
 ) -> RecurrentGenotype:
-    """A cell drawn uniformly from what a search may derive, by that search's settings."""
+    """Draw a cell uniformly from those that a search with these settings may derive."""
     rng = np.random.default_rng([seed, 0x9DA5])
     operations = RECURRENT_OPERATIONS[1:] if exclude_none else RECURRENT_OPERATIONS
     recurrent = []
@@ -111,4 +111,4 @@ PUBLISHED_RECURRENT = {
     name: RecurrentGenotype(name, steps, concat)
     for name, (steps, concat) in published_recurrent_cells().items()
 }
-"""Published recurrent cells. RNN_GDAS: paper Fig. 4. Rest: their authors' code."""
+"""Published recurrent cells; gdas.published_cells gives the source of each."""

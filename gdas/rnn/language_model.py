@@ -1,4 +1,4 @@
-"""A language model around a derived cell: embedding, cell, decoder tied to the embedding.
+"""A language model around a derived cell: embedding, cell, and a decoder tied to the embedding.
 
 Source: authors' code (DARTS, AWD-LSTM): one layer, embedding size = hidden size.
 
@@ -26,7 +26,7 @@ class Words(nn.Module):
         self.bias_V = nn.Parameter(torch.zeros(vocabulary))
 
     def embed(self, tokens_TB: Tensor, masks: Masks) -> Tensor:
-        """T x B x N. All words learn from the input, the last one too."""
+        """T x B x N embedded words."""
         x_TBN = F.embedding(tokens_TB, self.weight_VN)
         if masks.word_V is not None:
             x_TBN = x_TBN * masks.word_V[tokens_TB, None]
@@ -38,7 +38,7 @@ class Words(nn.Module):
 
 
 class LanguageModel(nn.Module):
-    """The network of a genotype."""
+    """The language model of a genotype."""
 
     def __init__(self, genotype: RecurrentGenotype, vocabulary: int, hidden: int) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class LanguageModel(nn.Module):
         self.cell = DerivedCell(genotype, hidden)
 
     def initial_hidden(self, batch: int) -> Tensor:
-        """The hidden state at the beginning of a text: zeros."""
+        """The hidden state at the beginning of a text: zeros, B x N."""
         return self.words.weight_VN.new_zeros(batch, self.cell.hidden)
 
     def forward(

@@ -1,9 +1,9 @@
-"""Products of one matrix with the states of many time steps, whose gradient is one product.
+"""Products of one matrix with the states of many time steps, whose gradient is a single product.
 
-Autograd would compute a matrix's gradient anew for every time step, from as many rows as the batch
-has, and add it to those of the others: thin products and passes over the whole matrix. Here what
-the time steps multiplied and what came back for it are kept, and multiplied once, when all have
-been back. The same sum in another order, from PyTorch's own kernels on any device.
+Autograd would compute a matrix's gradient separately for every time step, from as many rows as the
+batch has, and add them up: thin products and passes over the whole matrix. Here the factors and the
+gradients of all time steps are kept, and multiplied once at the end. This is the same sum in
+another order, by PyTorch's own kernels, on any device.
 
 Shapes: B rows, N and M the matrix's rows and columns.
 """
@@ -16,14 +16,15 @@ import torch
 from torch import Tensor
 
 Kept = list[tuple[Tensor, Tensor]]
-"""Of every product: its left factor, and the gradient of the result."""
+"""The left factor of every product, and the gradient of its result."""
 
 
 class Matrix(NamedTuple):
     """A matrix that is multiplied at many time steps.
 
     Attributes:
-        kept: filled on the way back; None: autograd computes the gradient.
+        weight_NM: the matrix.
+        kept: filled during the backward pass; None: autograd computes the gradient.
     """
 
     weight_NM: Tensor
@@ -31,11 +32,12 @@ class Matrix(NamedTuple):
 
 
 def over_time(weight_NM: Tensor, dtype: torch.dtype, *, at_once: bool = True) -> Matrix:
-    """The matrix for one sequence.
+    """Prepare a matrix for one sequence.
 
     Args:
-        dtype: of the products; the matrix is converted once.
-        at_once: whether its gradient is to be one product. torch.compile needs False.
+        weight_NM: the matrix.
+        dtype: the dtype of the products; the matrix is converted once.
+        at_once: whether its gradient is computed as one product; False for torch.compile.
     """
     weight_NM = weight_NM.to(dtype)
     if not (at_once and weight_NM.requires_grad and torch.is_grad_enabled()):
@@ -45,7 +47,7 @@ def over_time(weight_NM: Tensor, dtype: torch.dtype, *, at_once: bool = True) ->
 
 
 def times(x_BN: Tensor, matrix: Matrix) -> Tensor:
-    """X W; leading dimensions of x are free."""
+    """The product of `x_BN` and the matrix; x may have further leading dimensions."""
     x_BN = x_BN.to(matrix.weight_NM.dtype)
     if matrix.kept is None:
         return x_BN @ matrix.weight_NM
@@ -54,7 +56,7 @@ def times(x_BN: Tensor, matrix: Matrix) -> Tensor:
 
 
 class _Gathered(torch.autograd.Function):
-    """The matrix as it is; goes back after all of its products."""
+    """Returns the matrix unchanged; its backward pass runs after those of all its products."""
 
     @staticmethod
     def forward(ctx: Any, weight_NM: Tensor, kept: Kept) -> Tensor:
@@ -65,7 +67,7 @@ class _Gathered(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, _: None) -> tuple[Tensor | None, None]:
         kept: Kept = ctx.kept
-        if not kept:  # nothing of the sequence counted
+        if not kept:  # the loss does not depend on any of the products
             return None, None
         x_BN, gradient_BM = (torch.cat(parts) for parts in zip(*kept, strict=True))
         kept.clear()

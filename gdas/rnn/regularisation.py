@@ -1,4 +1,9 @@
-"""Dropout of a language model: every mask drawn once a sequence and shared by its time steps.
+"""Dropout of a language model: every mask is drawn once per sequence and shared by its time steps.
+
+Source: authors' code. Masks are drawn on the CPU from an explicit generator and moved to the
+device, so that they depend only on the run's position. Kept values are scaled by 1 / (1 - p).
+
+Shapes: T time steps, B batch, N hidden, V words.
 
 Source: authors' code. Masks are drawn on the CPU from an explicit generator and moved, so that
 they depend on nothing but where the run stands; kept values are scaled by 1 / (1 - p).
@@ -17,14 +22,14 @@ from gdas.rnn.config import Dropouts
 
 
 class Masks(NamedTuple):
-    """The factors of a sequence; None where nothing is dropped.
+    """The factors for a sequence; None if nothing is dropped.
 
     Attributes:
-        word_V: on whole words of the embedding.
-        embedded_BN: on the embedded words (locked dropout).
-        input_BN: on the cell's input.
-        hidden_BN: on every state that the cell multiplies with a matrix.
-        output_BN: on the cell's outputs (locked dropout).
+        word_V: for whole words of the embedding.
+        embedded_BN: for the embedded words (locked dropout).
+        input_BN: for the cell's input.
+        hidden_BN: for every state that the cell multiplies with a matrix.
+        output_BN: for the cell's outputs (locked dropout).
     """
 
     word_V: Tensor | None = None
@@ -34,7 +39,7 @@ class Masks(NamedTuple):
     output_BN: Tensor | None = None
 
     def share(self, columns: slice) -> Masks:
-        """Those of some columns of the batch; whole words are dropped in all of them."""
+        """The masks of some columns of the batch; a dropped word is dropped in all columns."""
         word_V, *others = self
         return Masks(word_V, *(None if mask is None else mask[columns] for mask in others))
 
@@ -74,7 +79,7 @@ def dropped(x: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def temporal_penalty(outputs_TBN: Tensor) -> Tensor:
-    """Mean square of the change from one time step to the next; 0 for a single step."""
+    """The mean square of the change from one time step to the next; 0 for a single step."""
     if len(outputs_TBN) < 2:
         return outputs_TBN.new_zeros(())
     return (outputs_TBN[1:] - outputs_TBN[:-1]).float().pow(2).mean()

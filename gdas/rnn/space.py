@@ -1,7 +1,8 @@
-"""The search space of recurrent cells, as Algorithm 1 sees it: a supernet and two texts.
+"""The search space of recurrent cells, as Algorithm 1 uses it: a supernet and two texts.
 
-W learns from the training text, the logits from the validation text (authors' code). Each has a
-hidden state of its own, zero at an epoch's start and carried, detached, from step to step.
+W learns from the training text, the logits from the validation text (authors' code). Each text has
+its own hidden state, which is zero at the start of an epoch and carried, detached, from step to
+step.
 
 Shapes: T time steps, B batch, N hidden, V words, E edges, K operations.
 """
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gdas.architecture import Architecture
 from gdas.compute import autocast
 from gdas.data.text import Tokens, batch_tokens, bptt_lengths
 from gdas.derive import describe
@@ -25,11 +27,10 @@ from gdas.rnn.derive import CELL_TYPE, derive_recurrent_genotype
 from gdas.rnn.regularisation import draw_masks, temporal_penalty
 from gdas.rnn.supernet import RecurrentSupernet
 from gdas.sampler import Pick
-from gdas.search import Architecture
 
 
 def build_recurrent_supernet(config: TextSearchConfig, vocabulary: int) -> RecurrentSupernet:
-    """The supernet of a configuration with its initial weights, on the CPU."""
+    """Build a supernet with its initial weights, on the CPU."""
     with initial_weights(config.seed):
         return RecurrentSupernet(vocabulary, hidden=config.hidden, steps=config.steps)
 
@@ -59,11 +60,12 @@ class TextSpace:
 
     @property
     def supernet(self) -> RecurrentSupernet:
+        """The shared weights, as a `RecurrentSupernet`."""
         assert isinstance(self.weights, RecurrentSupernet)
         return self.weights
 
     def lengths(self, epoch: int) -> list[int]:
-        """Time steps of an epoch's W steps."""
+        """How many time steps each W step of an epoch has."""
         if self._lengths[0] != epoch:
             drawn = bptt_lengths(
                 len(self.train_TB) - 1,
@@ -76,20 +78,25 @@ class TextSpace:
         return self._lengths[1]
 
     def steps(self, epoch: int) -> int:
+        """How many sequences the training text is cut into in this epoch."""
         return len(self.lengths(epoch))
 
     def lr_scale(self, epoch: int, step: int) -> float:
+        """The length of the step's sequence, relative to `bptt`."""
         return self.lengths(epoch)[step] / self.config.bptt
 
     def initial_logits(self, generator: torch.Generator) -> dict[str, Tensor]:
+        """Initial logits of the one cell type, on the CPU."""
         return self.supernet.initial_logits(generator)
 
     def weight_loss(self, architecture: Architecture, epoch: int, step: int) -> BatchLoss:
+        """Cross entropy of the step's sequence of the training text, with the temporal penalty."""
         lengths = self.lengths(epoch)
         start = sum(lengths[:step])
         return self._loss(architecture, self.train_TB, start, lengths[step], "weights", epoch, step)
 
     def alpha_loss(self, architecture: Architecture, epoch: int, step: int) -> BatchLoss:
+        """Cross entropy of the step's sequence of the validation text, repeated if it is short."""
         targets = len(self.valid_TB) - 1
         length = min(self.config.bptt, targets)
         start = step % (targets // length) * length
@@ -105,7 +112,7 @@ class TextSpace:
         epoch: int,
         step: int,
     ) -> BatchLoss:
-        """Cross entropy of a stretch of text; in a W step with the temporal regularisation."""
+        """Cross entropy of a sequence; in a W step, with the temporal penalty."""
         config, batch = self.config, text_TB.shape[1]
         masks = draw_masks(
             config.dropouts,
@@ -130,9 +137,10 @@ class TextSpace:
         return BatchLoss(loss, length * batch, None, entropy)
 
     def drawn_parameters(self, picks: Sequence[Sequence[Pick]]) -> Iterator[nn.Parameter]:
-        """None: a step's matrix is shared by all that may be drawn there."""
+        """Nothing: all operations of a step share one matrix."""
         yield from ()
 
     def derived(self, logits: dict[str, Tensor]) -> tuple[dict[str, float], dict[str, Any]]:
+        """Metrics and details of the genotype that is derived from the logits."""
         genotype, cell = derive_recurrent_genotype(self.config, logits)
         return describe(genotype, {CELL_TYPE: cell}, logits)

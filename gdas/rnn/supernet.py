@@ -1,4 +1,4 @@
-"""The language model that is searched: a derived one's parts around a search cell.
+"""The language model that is searched: the parts of a derived one, around a search cell.
 
 Shapes: T time steps, B batch, N hidden, V words, E edges, K operations.
 """
@@ -21,7 +21,7 @@ INITIAL_SPREAD = 1e-3
 
 
 class RecurrentSupernet(nn.Module):
-    """A language model whose cell runs what was drawn."""
+    """A language model whose cell runs the drawn operations."""
 
     def __init__(self, vocabulary: int, *, hidden: int = 300, steps: int = 8) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class RecurrentSupernet(nn.Module):
         return {CELL_TYPE: logits_EK.requires_grad_()}
 
     def initial_hidden(self, batch: int) -> Tensor:
-        """The hidden state at the beginning of a text: zeros."""
+        """The hidden state at the beginning of a text: zeros, B x N."""
         return self.words.weight_VN.new_zeros(batch, self.cell.hidden)
 
     def forward(
@@ -50,7 +50,7 @@ class RecurrentSupernet(nn.Module):
 
         Args:
             picks: (edge, operation) pairs that run.
-            gate_EK: their factors; None: 1.
+            gate_EK: the factors of all (edge, operation) pairs; None: 1.
         """
         x_TBN = self.words.embed(tokens_TB, masks)
         outputs_TBN = self.cell(x_TBN, hidden_BN, picks, gate_EK, masks.input_BN, masks.hidden_BN)

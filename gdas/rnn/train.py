@@ -1,15 +1,16 @@
-"""The trainings of language models (paper section 4.3; the authors' 2019 code where it is silent).
+"""The trainings of language models (paper section 4.3; if it is silent, the authors' 2019 code).
 
-A generator, one segment an epoch. SGD at a constant rate, scaled by each sequence's length, becomes
-averaged SGD once the validation loss stops falling; from then on the running mean of the weights is
-what is evaluated. The weights of the best validation epoch are kept in the state: a NaN sends the
-run back to them, and they alone are evaluated on the test text, once, after the last epoch.
+The loop is a generator with one segment per epoch. SGD at a constant rate, scaled by each
+sequence's length, becomes averaged SGD once the validation loss stops falling; from then on, the
+running mean of the weights is evaluated. The state keeps the weights of the best validation epoch.
+After a NaN the run goes back to them, and only they are evaluated on the test text, once, after the
+last epoch.
 
-With several workers (torch.distributed initialised) the columns of every text are shared out, every
-worker yields equally often, and only worker 0's segments carry state.
+With several workers (torch.distributed initialised) the columns of every text are divided among
+them, every worker yields equally often, and only worker 0's segments have a state.
 
-Decision: going back repeats the epoch, from the best epoch's weights and with new draws. The
-averaging stays on if it was on, and its mean begins anew.
+Decision: after going back, the epoch is repeated from the best epoch's weights, with new draws. If
+averaging was on it stays on, and its mean begins anew.
 
 Shapes: T time steps, B batch, N hidden, V words.
 """
@@ -37,29 +38,29 @@ from gdas.rnn.language_model import LanguageModel
 from gdas.rnn.regularisation import draw_masks, temporal_penalty
 
 PATIENCE = 5
-"""Epochs before averaging may begin, and those left out by its `non_monotonic` rule."""
+"""Epochs before averaging may begin, and epochs that its `non_monotonic` rule leaves out."""
 
 
 def build_language_model(
     config: TextTrainConfig, genotype: RecurrentGenotype, vocabulary: int
 ) -> LanguageModel:
-    """The network of a configuration with its initial weights, on the CPU."""
+    """Build a language model with its initial weights, on the CPU."""
     with initial_weights(config.seed):
         return LanguageModel(genotype, vocabulary, config.hidden)
 
 
 def averaging_begins(config: TextTrainConfig, earlier: Sequence[float], loss: float) -> bool:
-    """Whether an epoch's validation loss, after those `earlier` ones, ends plain SGD."""
+    """Whether plain SGD ends after an epoch with this validation `loss`, given those `earlier`."""
     if len(earlier) <= PATIENCE:
         return False
     return loss > min(earlier if config.averaging == "all" else earlier[:-PATIENCE])
 
 
 class RunningMean:
-    """The mean of the weights over averaged SGD's steps.
+    """The mean of the weights over the steps of averaged SGD.
 
-    Equal to torch.optim.ASGD's with t0 = 0 and lambd = 0 at a constant rate; that leaves the first
-    step out, and so does this. Unlike there, the rate may differ from step to step.
+    It equals that of torch.optim.ASGD with t0 = 0 and lambd = 0 at a constant rate, which also
+    leaves the first step out. Unlike there, the rate may differ from step to step.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -68,7 +69,7 @@ class RunningMean:
 
     @torch.no_grad()
     def add(self, model: nn.Module) -> None:
-        """Take in the weights after a step."""
+        """Add the weights after a step."""
         self.steps += 1
         share = 1 / max(1, self.steps - 1)
         for name, p in model.named_parameters():
@@ -76,9 +77,11 @@ class RunningMean:
             mean.add_(p.sub(mean).mul_(share)) if share < 1 else mean.copy_(p)
 
     def state(self) -> State:
+        """The mean and the number of steps, to be saved before the next step."""
         return {"weights": self.weights, "steps": self.steps}
 
     def load(self, state: State) -> None:
+        """Continue from a state."""
         for name, mean in self.weights.items():
             mean.copy_(state["weights"][name])
         self.steps = state["steps"]
@@ -102,7 +105,7 @@ def _copy(model: nn.Module, weights: dict[str, Tensor]) -> None:
 
 
 class _Run:
-    """All that changes during a training and is checkpointed."""
+    """Everything that changes during a training and is checkpointed."""
 
     def __init__(
         self,
@@ -155,14 +158,14 @@ class _Run:
         self.position, self.history = state["position"], state["history"]
 
     def evaluated_weights(self) -> dict[str, Tensor]:
-        """The averaged weights, or the weights themselves while nothing is averaged."""
+        """The averaged weights, or the weights themselves before averaging begins."""
         return self.mean.weights if self.mean else dict(self.model.named_parameters())
 
     def train(self, text_TB: Tensor, epoch: int) -> dict[str, float]:
-        """One epoch of optimiser steps on this worker's columns of the text."""
+        """Take the optimiser steps of one epoch on this worker's columns of the text."""
         config, model, team = self.config, self.model, self.team
         share, batch = team.share(config.batch_size), text_TB.shape[1]
-        # Workers' gradients are averaged: weigh each by its share, so that the mean is the batch's.
+        # Workers' gradients are averaged. Weighted by its share, each gives the batch's gradient.
         weight = batch * team.size / config.batch_size
         lengths = bptt_lengths(
             len(text_TB) - 1,
@@ -207,7 +210,7 @@ class _Run:
     def finite_epoch(
         self, train_TB: Tensor, evaluation_TB: Tensor | None, epoch: int
     ) -> dict[str, float]:
-        """Train an epoch and evaluate; go back and repeat it while a loss is not finite.
+        """Train and evaluate an epoch; if a loss is not finite, go back and repeat it.
 
         Raises:
             FloatingPointError: the settings' `restarts` are used up.
@@ -231,7 +234,7 @@ class _Run:
             self.go_back()
 
     def go_back(self) -> None:
-        """Return to the best epoch's weights, or to the initial ones where there is none."""
+        """Return to the best epoch's weights, or to the initial ones if there is none."""
         self.restarts += 1
         if self.best is not None:
             _copy(self.model, self.best)
@@ -242,7 +245,7 @@ class _Run:
             self.mean = RunningMean(self.model)
 
     def keep_best(self, epoch: int, loss: float | None) -> None:
-        """Keep these weights if they are the best; without validation the last ones are."""
+        """Keep these weights if they are the best so far; without validation, the last ones are."""
         if loss is None or self.best_loss is None or loss < self.best_loss:
             self.best = {name: w.detach().clone() for name, w in self.evaluated_weights().items()}
             self.best_epoch, self.best_loss = epoch + 1, loss
@@ -258,18 +261,20 @@ def train_text(
     device: torch.device,
     checkpoint: State | None = None,
 ) -> Iterator[Segment]:
-    """Train a genotype's language model; yields a segment an epoch, whose state resumes exactly.
+    """Train a genotype's language model; yields one segment per epoch, whose state resumes exactly.
 
     Args:
-        train: the text that is trained on, cut to the settings' first `train_tokens`.
+        train: the training text, of which the first `train_tokens` of the settings are used.
         evaluation: the validation text; None: no averaging, and the last weights are the best.
-        test: read after the last epoch only, with the best epoch's weights; None: no test.
-        checkpoint: the state of a segment, to go on after it.
+        test: the test text, read only after the last epoch, with the best epoch's weights; None: no
+            test.
+        device: this worker's device.
+        checkpoint: the state of the segment to continue after; None: start from the beginning.
 
     Raises:
         InputError: a text is too short, or a batch has fewer columns than there are workers.
-        FloatingPointError: a loss is not finite and the settings' `restarts` are used up; names
-            the epoch.
+        FloatingPointError: a loss is not finite and the settings' `restarts` are used up; the error
+            names the epoch.
     """
     team = workers()
     if config.batch_size < team.size:
@@ -308,16 +313,16 @@ def train_text(
 def evaluate(
     config: TextTrainConfig, model: LanguageModel, text_TB: Tensor, split: str
 ) -> dict[str, float]:
-    """Loss and perplexity of a whole text, the hidden state carried along; no dropout.
+    """Loss and perplexity of a whole text, carrying the hidden state along; without dropout.
 
-    Its columns are shared out among the workers.
+    The columns are divided among the workers.
     """
     model.eval()
     team = workers()
     text_TB = text_TB[:, team.share(text_TB.shape[1])]
     sums = EpochSums(classifies=False)
     hidden_BN = model.initial_hidden(text_TB.shape[1])
-    # More workers than columns: some have none.
+    # If there are more workers than columns, some workers have none.
     steps = len(text_TB) if text_TB.shape[1] else 0
     for start in range(0, steps - 1, config.bptt):
         tokens_TB = text_TB[start : min(start + config.bptt, len(text_TB) - 1)]

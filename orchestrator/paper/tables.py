@@ -12,6 +12,9 @@ import yaml
 from gdas.errors import InputError
 
 Row = dict[str, Any]
+OPERATIONS = 8
+"""Of an edge in the paper, so that an iteration without the acceleration costs so many times more
+(section 3.2). Its own statement, whatever is searched here."""
 
 
 class Measure(NamedTuple):

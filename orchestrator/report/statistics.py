@@ -184,8 +184,8 @@ def compare(
 
     Args:
         searched, random: one value per cell. The caller averages repeated trainings of one cell,
-                    whose spread is the training's noise and not the search's.
-                names: what the sentence calls the two sides.
+            whose spread is the training's noise and not the search's.
+        names: what the sentence calls the two sides.
     """
     a = summary(searched) if searched else None
     b = summary(random) if random else None

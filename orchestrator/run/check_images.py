@@ -55,9 +55,8 @@ def check_search(search: SearchSpec, folder: Path) -> None:
 
 def _check_execution(search: SearchSpec) -> None:
     """Raise InputError if a search's steps are to be CUDA graphs and cannot be."""
-    recipe = search.recipe
-    graph = isinstance(recipe, SearchConfig) and recipe.execution == "graph"
-    if graph and search.cells != "random":
+    if getattr(search.recipe, "execution", "eager") == "graph" and search.cells != "random":
+        recipe = cast(SearchConfig, search.recipe)  # no other search has this setting
         reason = covered(recipe, torch.device(search.resources.device), elsewhere=True)
         if reason is not None:
             raise refusal(reason)

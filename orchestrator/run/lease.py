@@ -34,7 +34,9 @@ from orchestrator.store.store import DEAD_AFTER_S, LEASE, Store
 HEARTBEAT_S = 5.0
 REMOTE_HEARTBEAT_S = 10.0
 LEASE_BYTES = 512
-FREE = b"{}"
+"""The length of every lease's content. A reader that asks for an object's size before it reads the
+object would get a part of one that has grown in between."""
+FREE = b"{}".ljust(LEASE_BYTES)
 """The content of an object store's lease after its driver has ended."""
 TRIES = 10  # if others write between each of our reads and writes, several drivers compete
 
@@ -45,7 +47,7 @@ def lease(store: Store) -> Iterator[None]:
 
     Raises:
         InputError: another living process holds it (the error names host and process), or the
-                    object store does not answer.
+            object store does not answer.
     """
     if not is_address(store.address):
         with _held_folder(store.out):
@@ -75,7 +77,7 @@ def _held_folder(out: Path) -> Iterator[None]:
         def beat() -> None:
             # Overwrites in place, so that on a full disk the previous heartbeat remains.
             with suppress(OSError):  # a full disk must not stop the study
-                os.pwrite(file.fileno(), _me().ljust(LEASE_BYTES), 0)
+                os.pwrite(file.fileno(), _me(), 0)
 
         beat()
         try:
@@ -176,7 +178,7 @@ def _lost() -> None:
 def _me(token: str | None = None) -> bytes:
     """The content of this process's lease now."""
     me = {"host": socket.gethostname(), "pid": os.getpid(), "heartbeat": time.time()}
-    return json.dumps(me if token is None else me | {"token": token}).encode()
+    return json.dumps(me if token is None else me | {"token": token}).ljust(LEASE_BYTES).encode()
 
 
 def _holder(content: bytes) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def check_text_training(config: TextTrainConfig, tokens: Mapping[str, int], *spl
 
     Args:
         tokens: the number of tokens by split.
-                splits: the splits that are read: "train", "valid", "test".
+        splits: the splits that are read: "train", "valid", "test".
     """
     keys = {
         "train": "batch_size",

@@ -190,7 +190,7 @@ class ObjectFolder:
         storage: the folder on the store.
         path: the copy, which need not be complete.
         stamps: size and time of the objects when they were copied.
-    pulling: lets one thread at a time update the copy.
+        pulling: lets one thread at a time update the copy.
     """
 
     storage: Storage

@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
+from gdas.architecture import draw_architecture
 from gdas.cnn.space import ImageSpace
 from gdas.metrics import count_multiply_adds
 from gdas.randomness import generator
-from gdas.search import draw_architecture
 from tests.bench.operation_times import group_seconds
 from tests.bench.plain import PlainSupernet
 from tests.bench.search_step import (

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 import gdas.cnn.train
 import gdas.distributed
+from gdas.architecture import draw_architecture
 from gdas.cnn.config import SearchConfig, SupernetConfig, TrainConfig
 from gdas.cnn.genotype import PUBLISHED
 from gdas.cnn.network import draw_drop_path
@@ -29,7 +30,7 @@ from gdas.data.settings import IMAGE_DATA, PHOTO_DATA, AnyImageData
 from gdas.data.source import Wanted
 from gdas.presets import AnySearchConfig
 from gdas.randomness import generator
-from gdas.search import SearchSpace, SearchSteps, draw_architecture
+from gdas.search import SearchSpace, SearchSteps
 from tests.bench.plain import PlainNetwork, PlainSupernet
 from tests.bench.timing import Step
 

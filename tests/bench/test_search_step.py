@@ -9,11 +9,11 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from gdas.architecture import draw_architecture
 from gdas.cnn.genotype import OPERATIONS, PUBLISHED
 from gdas.cnn.network import Network, draw_drop_path
 from gdas.cnn.supernet import Supernet
 from gdas.config import SamplerConfig
-from gdas.search import draw_architecture
 from tests.bench.plain import PlainNetwork, PlainSupernet
 
 SIZE: dict[str, Any] = {"channels": 4, "normals_per_block": 1}

@@ -18,13 +18,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from gdas.architecture import Architecture
 from gdas.cnn.halves import ImageHalves
 from gdas.config import AlphaUpdate, Precision, SamplerConfig, WeightUpdate
 from gdas.data.arrow import Images
 from gdas.data.settings import ImageData
 from gdas.metrics import BatchLoss
 from gdas.sampler import Pick
-from gdas.search import Architecture
 from gdas.settings import OneOrMore, TwoOrMore, settings
 
 OPERATIONS = ("skip", "conv_3x3", "squeeze_and_excite")

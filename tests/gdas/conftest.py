@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -12,9 +11,6 @@ from gdas.data.arrow import Images
 from gdas.data.images import open_images
 
 torch.set_num_threads(1)
-if not torch.cuda.is_available():
-    # Triton's kernels run in its interpreter. It has to know before it is imported by anyone.
-    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gdas.architecture import Architecture
 from gdas.bench201.config import Bench201SearchConfig
 from gdas.bench201.derive import derive_bench201_cell, derive_bench201_genotype
 from gdas.bench201.genotype import (
@@ -48,7 +49,7 @@ from gdas.genotype import load
 from gdas.metrics import BatchLoss, count_multiply_adds, count_parameters
 from gdas.randomness import generator
 from gdas.sampler import Pick
-from gdas.search import Architecture, search
+from gdas.search import search
 from tests.gdas.tiny import CPU, Seen, latest, seen, until
 
 NONE, SKIP, CONV1, CONV3, POOL = range(5)

@@ -11,6 +11,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
+from gdas.architecture import Architecture, draw_architecture
 from gdas.cnn.cell import (
     DerivedCell,
     FixedReductionCell,
@@ -29,7 +30,7 @@ from gdas.config import SamplerConfig, WeightUpdate
 from gdas.data.arrow import Images
 from gdas.errors import InputError
 from gdas.sampler import Pick
-from gdas.search import Architecture, SearchSteps, draw_architecture
+from gdas.search import SearchSteps
 from tests.gdas.tiny import CPU, search_config
 from tests.narrow import narrow
 

@@ -19,7 +19,7 @@ def test_float32_is_never_tensorfloat32() -> None:
     assert not torch.backends.cuda.matmul.allow_tf32
     # PyTorch's newer names for the same: they must agree, or reading the older ones fails.
     assert "tf32" not in (
-        torch.backends.cudnn.conv.fp32_precision,
+        torch.backends.cudnn.conv.fp32_precision,  # type: ignore[attr-defined]
         torch.backends.cuda.matmul.fp32_precision,
     )
     with tf32(True):

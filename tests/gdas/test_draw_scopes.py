@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from gdas.architecture import draw_architecture
 from gdas.cnn.cell import NONE, SearchCell
 from gdas.cnn.genotype import OPERATIONS
 from gdas.cnn.operations import Style
@@ -20,7 +21,7 @@ from gdas.config import AlphaUpdate, SamplerConfig
 from gdas.data.arrow import Images
 from gdas.errors import InputError
 from gdas.rnn.config import TextSearchConfig
-from gdas.search import SearchSteps, draw_architecture
+from gdas.search import SearchSteps
 from tests.gdas.tiny import CPU, latest, run_search, search_config, seen, until
 
 EDGES, K = 5, len(OPERATIONS)

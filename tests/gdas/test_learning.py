@@ -14,6 +14,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
+from gdas.architecture import Architecture
 from gdas.cnn.config import SearchConfig
 from gdas.cnn.derive import derive_cell
 from gdas.cnn.genotype import OPERATIONS
@@ -21,7 +22,7 @@ from gdas.config import AlphaUpdate, SamplerConfig, WeightUpdate
 from gdas.metrics import BatchLoss, correct_top_k
 from gdas.randomness import generator, initial_weights
 from gdas.sampler import Pick
-from gdas.search import Architecture, SearchSpace, search
+from gdas.search import SearchSpace, search
 
 CLASSES, FEATURES, BATCH = 4, 6, 32
 SEEDS = range(20)

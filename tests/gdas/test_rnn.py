@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from gdas.architecture import Architecture
 from gdas.checkpoint import Segment, State, digest, load, save
 from gdas.config import AlphaUpdate, SamplerConfig, WeightUpdate
 from gdas.data.text import Tokens, batch_tokens, bptt_lengths
@@ -43,7 +44,7 @@ from gdas.rnn.train import (
     train_text,
 )
 from gdas.sampler import draw_operations
-from gdas.search import Architecture, search
+from gdas.search import search
 from tests.gdas.tiny import CPU
 from tests.gdas.tiny_text import CELL, WORDS, random_text, train_config, training
 from tests.narrow import present

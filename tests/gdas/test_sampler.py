@@ -11,10 +11,10 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 import gdas.sampler
+from gdas.architecture import draw_architecture
 from gdas.config import SamplerConfig
 from gdas.sampler import draw_operations, gumbel_noise, mix_operations
 from gdas.schedule import temperature
-from gdas.search import draw_architecture
 
 TAUS = [10.0, 1.0, 0.1]
 

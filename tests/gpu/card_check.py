@@ -79,7 +79,7 @@ def begin(steps: Any, epoch: int = 0) -> None:
 
 
 def steps_right(report: Report, reduction: str) -> None:
-    """The first iterations beside today's: losses, weights, logits; and twice, bit for bit."""
+    """The first iterations beside eager ones: losses, weights, logits; and twice, bit for bit."""
     from gdas.cnn.graph.step import GraphSteps
 
     batch, count, tiny = step_sizes(report)
@@ -236,7 +236,7 @@ def profile(report: Report, steps: Any, key: str) -> None:
 
 
 def resumed(report: Report, reduction: str) -> None:
-    """Interrupted and gone on with from disk, against left alone; and on from today's search."""
+    """Interrupted and gone on with from disk, against left alone; and on from an eager search."""
     from gdas.cnn.graph.search import run_epochs
     from gdas.cnn.graph.step import GraphSteps
 
@@ -270,9 +270,9 @@ def resumed(report: Report, reduction: str) -> None:
     on_from_todays = graphs(todays[0].state)
     losses = {
         "graphs": whole[1].metrics,
-        "today's after graphs": on_from_ours[0].metrics,
-        "today's": todays[1].metrics,
-        "graphs after today's": on_from_todays[0].metrics,
+        "eager after graphs": on_from_ours[0].metrics,
+        "eager": todays[1].metrics,
+        "graphs after eager": on_from_todays[0].metrics,
     }
     shown = {name: [m["train/loss"], m["valid/loss"]] for name, m in losses.items()}
     text = ", ".join(f"{name} {a:.4f} {b:.4f}" for name, (a, b) in shown.items())

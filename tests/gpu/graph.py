@@ -1,4 +1,4 @@
-"""Graph: searches whose steps are CUDA graphs beside today's: time, seeds on a card, for real.
+"""Graph: searches whose steps are CUDA graphs beside eager ones: time, seeds on a card, for real.
 
     python -m tests.gpu.graph --device cuda --seed 0
 
@@ -39,7 +39,7 @@ Reduction = Literal["searched", "fixed"]
 EPOCHS, IMAGES = 240, 25_000
 """The paper's search: epochs, and images of each half."""
 GRAPH_STEPS = 12
-"""Iterations of a repeat; those of today's search are taken one by one."""
+"""Iterations of a repeat; those of an eager search are taken one by one."""
 SEEDS = 4
 
 
@@ -100,7 +100,7 @@ def _alternately(steps: setup.Contender) -> Callable[[], None]:
 def speed(
     of: Findings, device: torch.device, sizes: Sizes, batch: int, reduction: Reduction
 ) -> Figures:
-    """Milliseconds of an iteration, by turns: graphs, today's, and (both cells) plain."""
+    """Milliseconds of an iteration, by turns: graphs, eager, and (both cells) plain."""
     images = setup.search_images(sizes, batch)
     config = setup.search_config(sizes, batch, reduction)
     began = time.perf_counter()
@@ -110,7 +110,7 @@ def speed(
     figures: Figures = {"batch": batch, "first_seconds": time.perf_counter() - began}
     if device.type == "cuda":
         figures["graph_gib"] = torch.cuda.max_memory_allocated() / 2**30
-    contenders["today's"] = _alternately(setup.search_steps(config, images, device))
+    contenders["eager"] = _alternately(setup.search_steps(config, images, device))
     if reduction == "searched":
         contenders["plain"] = _alternately(setup.plain_search_steps(config, images, device))
     times: dict[str, list[float]] = {name: [] for name in contenders}

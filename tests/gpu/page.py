@@ -308,7 +308,7 @@ def _graph(checks: Figures) -> Iterator[str]:
     yield ""
     rows = []
     for name, of in _done(checks):
-        for way in ("graph", "today's", "plain"):
+        for way in ("graph", "eager", "plain"):
             if way not in of:
                 continue
             ms, minutes = of[way]["ms"], of[way]["search_minutes"]

@@ -7,7 +7,7 @@ its weights are compared.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -22,7 +22,6 @@ from gdas.cnn.pooling import AveragePool
 from gdas.cnn.rearrange import alternate_pixels, concatenate, layout_of
 from tests.gpu.problems import Build, Problem, Way, labels, placed, random, weighed
 from tests.gpu.setup import CLASSES
-from tests.gpu.sizes import Sizes
 
 Make = Callable[[int], nn.Module]
 """A piece for C channels."""
@@ -142,13 +141,15 @@ def problem(make: Make, channels: int, side: int, batch: int) -> Build:
     return build
 
 
-def problems(sizes: Sizes) -> Iterator[tuple[str, Mapping[str, Build]]]:
-    """Every piece and its problems, by their size."""
+def problems(
+    stages: Sequence[tuple[int, int]], batch: int
+) -> Iterator[tuple[str, Mapping[str, Build]]]:
+    """Every piece and its problems, by their size: channels and side."""
     for name, make in pieces().items():
         yield (
             name,
             {
-                f"{channels} x {side} x {side}": problem(make, channels, side, sizes.batch)
-                for channels, side in sizes.stages
+                f"{channels} x {side} x {side}": problem(make, channels, side, batch)
+                for channels, side in stages
             },
         )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gdas.architecture import draw_architecture
 from gdas.cnn.cell import FixedReductionCell, SearchCell
 from gdas.cnn.genotype import PUBLISHED
 from gdas.cnn.network import Network, draw_drop_path
@@ -22,7 +23,6 @@ from gdas.rnn.genotype import PUBLISHED_RECURRENT
 from gdas.rnn.language_model import LanguageModel
 from gdas.rnn.regularisation import draw_masks, temporal_penalty
 from gdas.rnn.supernet import RecurrentSupernet
-from gdas.search import draw_architecture
 from tests.gpu.setup import CLASSES, TAU
 from tests.gpu.sizes import Sizes
 

@@ -47,6 +47,8 @@ FEW = {name: WAYS[name] for name in ("float32, channels last", "bfloat16, channe
 """The layout that is the default; enough where every way takes seconds."""
 BY_SIZE = {name: WAYS[name] for name in ("float32", "float32, channels last")}
 """What pieces are tried in at every size; at the first one in all ways."""
+CELLS = 3
+"""Of the parts of a network, the first ones."""
 SMALL = 1e-3
 """Gradients of a smaller norm, against the largest, do not enter the worst error: batch norm makes
 some that are zero but for rounding."""
@@ -107,12 +109,12 @@ def check(build: Build, device: torch.device, true_on: torch.device, ways: dict[
     return figures | {"true_seconds": truth.seconds}
 
 
-def piece(builds: Mapping[str, Build], device: torch.device) -> Figures:
+def piece(builds: Mapping[str, Build], device: torch.device, ways: Mapping[str, Way]) -> Figures:
     """The worst error of a piece's gradients over its sizes, by input and by weights."""
     figures: Figures = {}
-    for at, (size, build) in enumerate(builds.items()):
+    for size, build in builds.items():
         truth = answer(build, TRUTH, CPU)
-        for name, way in (BY_SIZE if at else WAYS).items():
+        for name, way in ways.items():
             errors = _by_leaves(answer(build, way, device), truth)
             worst = figures.get(name)
             if worst is None or not max(errors.values()) <= max(worst["input"], worst["weights"]):
@@ -129,14 +131,19 @@ def _by_leaves(found: Answer, truth: Answer) -> dict[str, float]:
     return {"input": of(["input"]), "weights": of(weights) if weights else 0.0}
 
 
-def all_pieces(of: Findings, sizes: Sizes, device: torch.device) -> Figures:
-    """All pieces in one check; those that are left when the time is over are not in it."""
+def all_pieces(of: Findings, sizes: Sizes, device: torch.device, *, first: bool) -> Figures:
+    """All pieces in one check; those that are left when the time is over are not in it.
+
+    Args:
+        first: at the first size, in all ways; else at the others, in float32.
+    """
     figures: Figures = {}
-    for name, builds in primitives.problems(sizes):
+    stages, ways = (sizes.stages[:1], WAYS) if first else (sizes.stages[1:], BY_SIZE)
+    for name, builds in primitives.problems(stages, sizes.batch):
         if of.left() <= 0:
             break
         try:
-            figures[name] = piece(builds, device)
+            figures[name] = piece(builds, device, ways)
         except Exception as error:
             figures[name] = {"error": f"{type(error).__name__}: {error}"[:300]}
     return {"batch": sizes.batch, "pieces": figures}
@@ -202,16 +209,15 @@ def parts(sizes: Sizes) -> Iterator[tuple[str, Build]]:
 
 
 def run(of: Findings, device: torch.device, sizes: Sizes) -> None:
-    """Pieces, cells, the logits' gradient, whole steps, and operations."""
+    """Pieces, the logits' gradient, whole steps, then cells and operations."""
     if device.type == "cuda":  # what is true is computed on all of the CPU
         torch.set_num_threads(os.cpu_count() or 1)
-    of.take("pieces", lambda: all_pieces(of, sizes, device))
-    cells, operations = list(parts(sizes))[:3], list(parts(sizes))[3:]
-    for name, build in cells:
-        of.take(name, partial(check, build, device, CPU, FEW))
+    of.take("pieces", partial(all_pieces, of, sizes, device, first=True))
     for fixed, name in ((False, "both cells"), (True, "FRC")):
         of.take(f"alpha step, {name}", partial(alpha_gradient, sizes, device, fixed=fixed))
     for name, build, ways in networks(sizes):
         of.take(name, partial(check, build, device, device, ways))
-    for name, build in operations:
-        of.take(name, partial(check, build, device, CPU, WAYS))
+    if len(sizes.stages) > 1:
+        of.take("pieces at other sizes", partial(all_pieces, of, sizes, device, first=False))
+    for at, (name, build) in enumerate(parts(sizes)):
+        of.take(name, partial(check, build, device, CPU, FEW if at < CELLS else WAYS))

@@ -13,7 +13,7 @@ import pytest
 
 import orchestrator.run.lease
 from gdas.errors import InputError
-from orchestrator.run.lease import held_object, lease
+from orchestrator.run.lease import LEASE_BYTES, held_object, lease
 from orchestrator.store.conditional import (
     Changed,
     ConditionalObject,
@@ -62,6 +62,12 @@ def held(there: Any, out: str, lost: threading.Event | None = None) -> Any:
 
 def says(out: str) -> Any:
     return json.loads(open_storage(out).read(LEASE))
+
+
+def test_all_leases_are_of_one_length(out: str) -> None:
+    with held(Slow(out), out):
+        assert len(open_storage(out).read(LEASE)) == LEASE_BYTES
+    assert len(open_storage(out).read(LEASE)) == LEASE_BYTES and says(out) == {}
 
 
 def test_an_object_is_made_once_and_replaced_as_what_was_read(out: str) -> None:

@@ -32,7 +32,7 @@ def test_every_setting_and_every_experiment_is_on_the_page() -> None:
 
 def test_notes_are_the_comments_beside_and_above_a_field() -> None:
     assert comments(WeightUpdate)["lr_min"] == "cosine, per epoch"
-    assert comments(WeightUpdate)["undrawn"].startswith("What operations not drawn")
+    assert comments(WeightUpdate)["undrawn"].startswith("Whether weight decay and momentum")
     assert "lr" not in comments(WeightUpdate)
 
 
@@ -47,7 +47,9 @@ def test_ranges_are_beside_types_and_names_of_ranges_are_not_on_the_page() -> No
         "undrawn": "decay or skip",
     }
     text = page()
-    assert "| `threads` | null | int \\| None | 1 or more, or null | as many as cpus |" in text
+    assert (
+        "| `threads` | null | int \\| None | 1 or more, or null | null: as many as cpus |" in text
+    )
     assert "| `hue` | 0.2 | float | from 0 to 0.5 |" in text
     assert "tuple[float, float, float]" in text
     assert not {"Positive", "OneOrMore", "Interval"} & set(re.findall(r"\w+", text))

@@ -28,8 +28,6 @@ around the cells.
 Every number has one writer and every sum a fixed order (no atomic additions): the same bits from
 run to run. Checkpoints are those of gdas.search.SearchSteps, and either goes on from the other's.
 Sums are added in another order than PyTorch's, so the two agree to rounding, not bit for bit.
-(They also differ where no path at all leads from a drawn operation to the loss, because a whole
-cell drew `none`: today's step leaves it without a gradient there, this one gives it a zero.)
-
-Triton is imported by these modules alone; `gdas.cnn.graph.search.covered` says whether they apply.
+(They also differ if no path leads from a drawn operation to the loss, because a whole cell drew
+`none`: an eager step leaves it without a gradient there, this one gives it a zero.)
 """

@@ -45,10 +45,12 @@ class Sizes(NamedTuple):
 
     @property
     def p(self) -> int:
+        """How many output pixels the batch has."""
         return self.batch * self.h * self.w
 
     @property
     def q(self) -> int:
+        """How many input pixels the batch has."""
         return self.batch * self.h_in * self.w_in
 
 
@@ -89,17 +91,21 @@ class GraphCell:
 
     @property
     def block_c(self) -> int:
+        """How many channels a tile has: a power of 2, at least 16 and at least C."""
         return max(16, 1 << (self.channels - 1).bit_length())
 
     @property
     def block_p(self) -> int:
+        """How many pixels a tile has, so that it has about `tile` numbers."""
         return max(16, self.tile // self.block_c)
 
     @property
     def block_t(self) -> int:
+        """How many tiles' shares, of `block_c` channels each, are added at once."""
         return max(16, OF_SHARES // self.block_c)
 
     def sizes(self, x_BCHW: Tensor) -> Sizes:
+        """The sizes of a batch of inputs and of the outputs for the cell's stride."""
         batch, _, h, w = x_BCHW.shape
         return Sizes(batch, h, w, -(-h // self.stride), -(-w // self.stride))
 

@@ -19,7 +19,6 @@ from torch.nn import functional as F
 from gdas.checkpoint import State
 from gdas.cnn.cell import NONE, FixedReductionCell, SearchCell
 from gdas.cnn.config import SearchConfig
-from gdas.cnn.genotype import OPERATIONS
 from gdas.cnn.graph import update
 from gdas.cnn.graph.cell import TILE, WARPS, GraphCell, apply_cell, graph_cell
 from gdas.cnn.graph.fixed import fixed_cell
@@ -380,11 +379,6 @@ class GraphSteps:
                 self.logits.mean_TEK[i].copy_(moments["exp_avg"])
                 self.logits.square_TEK[i].copy_(moments["exp_avg_sq"])
         self.supernet.train()
-
-
-def operations_of(steps: GraphSteps) -> list[list[str]]:
-    """The names of what was drawn last, for every searched cell."""
-    return [[OPERATIONS[k] for k in row[: steps.edges]] for row in steps.operations_N.tolist()]
 
 
 def _copy(t: Tensor, layout: tuple[int, ...]) -> Tensor:

@@ -54,6 +54,7 @@ class Table:
         self.sizes = other.sizes
 
     def to(self, device: torch.device) -> Table:
+        """The same table on `device`."""
         rows, moves, noise = self.rows_SB, self.moves_SB5, self.noise_SDEK
         return Table(rows.to(device), moves.to(device), noise.to(device), self.sizes)
 
