@@ -119,7 +119,6 @@ def test_three_iterations_are_todays(
 ) -> None:
     config = config_of(
         images=16,  # the last batch is smaller
-        seed=3,  # every input of a cell is read: see gdas.cnn.graph
         weights=WeightUpdate(undrawn=undrawn, nesterov=undrawn == "skip"),
         sampler=SamplerConfig(scope=scope),
     )

@@ -28,8 +28,6 @@ around the cells.
 Every number has one writer and every sum a fixed order (no atomic additions): the same bits from
 run to run. Checkpoints are those of gdas.search.SearchSteps, and either goes on from the other's.
 Sums are added in another order than PyTorch's, so the two agree to rounding, not bit for bit.
-(They also differ if no path leads from a weight that took part to the loss, because a whole cell
-drew `none`, or all edges from an input of a cell did, so that its preprocessing has no effect. An
-eager step leaves such a weight without a gradient; this one gives it a zero, and with
-`undrawn: skip`, weight decay and momentum move it.)
+(They also differ if no path leads from a drawn operation to the loss, because a whole cell drew
+`none`: an eager step leaves it without a gradient there, this one gives it a zero.)
 """

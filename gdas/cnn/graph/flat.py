@@ -33,9 +33,10 @@ class FlatWeights:
     Attributes:
         weights, gradients, momenta: float32; the gaps between operations are zero.
         owners: for every UNIT of numbers its entry in flags: 0 for what every pass uses, else
-            1 + (cell * E + edge) * K + operation, cells counted among the searched ones.
+            1 + (cell * E + edge) * K + operation, cells counted among the searched ones; after
+            those two a cell, for the preprocessing of its inputs, which a draw may not read.
         offsets: for every searched cell an E x K table, int32: where an operation's weights begin.
-        ordinary: the parameters that every pass uses, which autograd knows.
+        ordinary: the parameters of no operation, which autograd knows.
         ordinary_gradients: their views of `gradients`.
         entries: for every parameter of the supernet, in order, its entry.
         momentum_of: for every parameter its view of `momenta`.
@@ -62,10 +63,12 @@ def flatten_weights(supernet: Supernet) -> FlatWeights:
     starts: dict[tuple[int, int, int], int] = {}
     place_of: dict[int, int] = {}
     end = 0
+    drawn: set[int] = set()
     for entry, key, parameters in _segments(supernet):
         end = -(-end // UNIT) * UNIT
         if key is not None:
             starts[key] = end
+            drawn |= {id(p) for p in parameters}
         for p in parameters:
             place_of[id(p)], entry_of[id(p)] = end, entry
             end += p.numel()
@@ -79,14 +82,14 @@ def flatten_weights(supernet: Supernet) -> FlatWeights:
         begin = place_of[id(p)]
         end = begin + p.numel()
         owners[begin // UNIT : -(-end // UNIT)] = entry_of[id(p)]
-        layout = _tap_by_tap(p) if entry_of[id(p)] and p.shape[1] == 1 else p.stride()
+        layout = _tap_by_tap(p) if id(p) in drawn and p.shape[1] == 1 else p.stride()
         views = [b.as_strided(p.shape, layout, begin) for b in (weights, gradients, momenta)]
         with torch.no_grad():
             views[0].copy_(p)
         p.data = views[0]
         gradient_of.append(views[1])
         momentum_of.append(views[2])
-        if not entry_of[id(p)]:
+        if id(p) not in drawn:
             ordinary.append(p)
             ordinary_gradients.append(views[1])
     offsets = {}
@@ -116,21 +119,25 @@ def _segments(
     supernet: Supernet,
 ) -> Iterator[tuple[int, tuple[int, int, int] | None, list[nn.Parameter]]]:
     """What lies together: (entry, place of the operation, parameters in their order)."""
-    of_operations: set[int] = set()
-    found = []
+    apart: set[int] = set()
+    found: list[tuple[int, tuple[int, int, int] | None, list[nn.Parameter]]] = []
     entry = 1
-    for i, cell in enumerate(supernet.cells):
-        if not isinstance(cell, SearchCell):
-            continue
+    searched = [(i, cell) for i, cell in enumerate(supernet.cells) if isinstance(cell, SearchCell)]
+    for i, cell in searched:
         for e in range(len(cell.edges)):
             for k in range(len(OPERATIONS)):
                 operation: nn.Module = cell.edges[e][k]  # type: ignore[index]
                 parameters = list(operation.parameters())
-                of_operations |= {id(p) for p in parameters}
                 if parameters:
                     found.append((entry, (i, e, k), parameters))
                 entry += 1
-    yield 0, None, [p for p in supernet.parameters() if id(p) not in of_operations]
+    for _, cell in searched:
+        for layer in (cell.preprocess.s0, cell.preprocess.s1):
+            found.append((entry, None, list(layer.parameters())))
+            entry += 1
+    for _, _, parameters in found:
+        apart |= {id(p) for p in parameters}
+    yield 0, None, [p for p in supernet.parameters() if id(p) not in apart]
     yield from found
 
 

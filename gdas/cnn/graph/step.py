@@ -17,9 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gdas.checkpoint import State
-from gdas.cnn.cell import FixedReductionCell, SearchCell
+from gdas.cnn.cell import NONE, FixedReductionCell, SearchCell
 from gdas.cnn.config import SearchConfig
-from gdas.cnn.genotype import OPERATIONS
 from gdas.cnn.graph import update
 from gdas.cnn.graph.cell import TILE, WARPS, GraphCell, apply_cell, graph_cell
 from gdas.cnn.graph.fixed import fixed_cell
@@ -83,7 +82,11 @@ class GraphSteps:
         firsts = 1 + torch.arange(count * edges, device=self.device) * operations
         self.first_entry_NE = firsts.view(count, edges)
         self.gates = [torch.ones(room, device=self.device) for _ in self.cells]
-        entries = 1 + count * edges * operations
+        self.first_read = 1 + count * edges * operations
+        entries = self.first_read + 2 * count
+        # Which edges read each of a cell's two inputs.
+        sources_E = next(iter(self.cells.values())).sources
+        self.reads_E2 = sources_E[:, None] == torch.arange(2, device=self.device)
         # Which operations have a gradient, and which have a momentum; entry 0 is all the others.
         self.moved, self.stepped = (
             torch.zeros(entries, dtype=torch.int32, device=self.device) for _ in range(2)
@@ -163,6 +166,7 @@ class GraphSteps:
         if w.undrawn == "skip":
             self.moved[1:].zero_()
         self._move(operation_NE)
+        self._move_preprocessing(operation_NE)
         loss = self._loss("train", size, weights=True)
         found = torch.autograd.grad(loss, flat.ordinary)
         torch._foreach_copy_(flat.ordinary_gradients, found)
@@ -200,6 +204,12 @@ class GraphSteps:
     def _move(self, operation_NE: Tensor) -> None:
         """Note that these operations have a gradient from now on."""
         self.moved.scatter_(0, (self.first_entry_NE + operation_NE).flatten(), 1)
+
+    def _move_preprocessing(self, operation_NE: Tensor) -> None:
+        """The same of the preprocessing of inputs that an edge reads, which is not `none`."""
+        read_N2 = ((operation_NE != NONE)[:, :, None] & self.reads_E2).any(dim=1)
+        moved = self.moved[self.first_read :]
+        torch.maximum(moved, read_N2.flatten().to(moved.dtype), out=moved)
 
     def _loss(self, turn: Turn, size: int, *, weights: bool) -> Tensor:
         images_BCHW, labels_B = self._batch(turn, size)
@@ -369,11 +379,6 @@ class GraphSteps:
                 self.logits.mean_TEK[i].copy_(moments["exp_avg"])
                 self.logits.square_TEK[i].copy_(moments["exp_avg_sq"])
         self.supernet.train()
-
-
-def operations_of(steps: GraphSteps) -> list[list[str]]:
-    """The names of what was drawn last, for every searched cell."""
-    return [[OPERATIONS[k] for k in row[: steps.edges]] for row in steps.operations_N.tolist()]
 
 
 def _copy(t: Tensor, layout: tuple[int, ...]) -> Tensor:
