@@ -12,6 +12,7 @@ class's own `__post_init__`, which runs afterwards.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import NoneType
@@ -27,7 +28,7 @@ STRICT = {"extra": "forbid", "strict": True}
 
 @dataclass(frozen=True)
 class Interval:
-    """The numbers that a setting may have; NaN is never among them.
+    """The numbers that a setting may have; NaN and the infinities are never among them.
 
     Attributes:
         gt, ge: a lower bound, exclusive or inclusive.
@@ -41,7 +42,8 @@ class Interval:
 
     def __contains__(self, value: float) -> bool:
         return (
-            (self.gt is None or value > self.gt)
+            abs(value) < math.inf
+            and (self.gt is None or value > self.gt)
             and (self.ge is None or value >= self.ge)
             and (self.lt is None or value < self.lt)
             and (self.le is None or value <= self.le)
@@ -86,9 +88,10 @@ def settings(cls: type[T]) -> type[T]:
             values = value if isinstance(value, tuple) else (value,)
             every = "every value " if isinstance(value, tuple) else ""
             null = ", or null" if optional else ""
+            finite = "finite and " if any(abs(number) == math.inf for number in values) else ""
             require(
                 all(number in interval for number in values),
-                f"{key}={value}: {every}must be {interval}{null}",
+                f"{key}={value}: {every}must be {finite}{interval}{null}",
             )
         if checks_itself is not None:
             checks_itself(self)

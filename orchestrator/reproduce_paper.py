@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import re
 import shlex
 import sys
@@ -151,12 +152,14 @@ def _command(options: argparse.Namespace) -> int:
 
 
 def _refuse_lone_options(options: argparse.Namespace) -> None:
-    """Refuse an option that has no effect without another one."""
+    """Refuse an option that has no effect without another one, or an empty one."""
     for name, other in NEEDS.items():
         given = vars(options)
         if given[name] not in (None, False) and not given[other]:
             wanted = f"--{other.replace('_', '-')}"
             raise InputError(f"--{name}: goes with {wanted}; add it, or leave --{name} out")
+    if options.price is not None and not 0 <= options.price < math.inf:
+        raise InputError(f"--price {options.price:g}: must be 0 or more, such as 2.5")
 
 
 def _plan(study: Study, out: str, data: Path, options: argparse.Namespace) -> int:
@@ -169,7 +172,7 @@ def _plan(study: Study, out: str, data: Path, options: argparse.Namespace) -> in
         say_next(re.sub(r" --(gpus|faster)[ =]\S+", "", options.command))
     else:
         print_plan(study, found, estimator, options.price)
-        say_next(options.command.replace(" --dry-run", ""))
+        say_next(re.sub(r" --(dry-run|calibrate|price[ =]\S+)", "", options.command))
     return 0
 
 

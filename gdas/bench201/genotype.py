@@ -51,6 +51,15 @@ IMAGES_OF: dict[Accuracy, str] = {
 }
 """The data set on which a column's accuracies were measured."""
 
+CLASSES: dict[Accuracy, int] = {
+    "cifar10_test_200": 10,
+    "cifar100_test_200": 100,
+    "imagenet16_120_test_200": 120,
+    "cifar10_valid_12": 10,
+    "cifar10_test_12": 10,
+}
+"""Classes of that data set."""
+
 
 def own_accuracy(images: str) -> Accuracy:
     """The column in which a search on a data set is looked up; by default CIFAR-10's.

@@ -22,16 +22,21 @@ from numpy.typing import NDArray
 from gdas.bench201.genotype import (
     ACCURACIES,
     CELLS,
+    CLASSES,
     Accuracy,
     Bench201Genotype,
     bench201_cell,
     bench201_from_string,
 )
 from gdas.data.settings import TableData
-from gdas.errors import InputError
+from gdas.errors import InputError, one_line
 from gdas.files import sha256_of
 
 ARCHITECTURE = "architecture"
+FETCH = (
+    "it is extracted from the public benchmark, with columns "
+    f"{', '.join((ARCHITECTURE, *ACCURACIES))}"
+)
 MAX_BYTES = 1 << 26
 
 
@@ -173,10 +178,7 @@ def table_identity(data: TableData, folder: Path) -> str:
     try:
         return sha256_of(path)
     except OSError as error:
-        raise InputError(
-            f"{path}: cannot read the table ({error.strerror}); it is extracted from the public "
-            f"benchmark, with columns {', '.join((ARCHITECTURE, *ACCURACIES))}"
-        ) from None
+        raise InputError(f"{path}: cannot read the table ({error.strerror}); {FETCH}") from None
 
 
 def read_table(path: str | os.PathLike[str]) -> Table:
@@ -191,30 +193,36 @@ def read_table(path: str | os.PathLike[str]) -> Table:
     line_of_N = np.zeros(CELLS, np.int64)
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise InputError(f"{path}: larger than {MAX_BYTES} bytes, not a NAS-Bench-201 table")
+            raise InputError(
+                f"{path}: larger than {MAX_BYTES} bytes, not a NAS-Bench-201 table; it must be a "
+                f"CSV file with columns {', '.join((ARCHITECTURE, *ACCURACIES))}"
+            )
         with path.open(encoding="utf-8-sig", newline="") as file:
             for line, row in _rows(file, path):
                 where = f"{path}, line {line}"
                 cell = bench201_from_string(row[ARCHITECTURE], where=f"{where}, {ARCHITECTURE}")
                 if line_of_N[cell.number]:
                     raise InputError(
-                        f"{where}, {ARCHITECTURE}: {cell} is in line {line_of_N[cell.number]} too"
+                        f"{where}, {ARCHITECTURE}: {cell} is in line {line_of_N[cell.number]} too; "
+                        "leave one line for every cell"
                     )
                 line_of_N[cell.number] = line
                 for column in ACCURACIES:
                     values[column][cell.number] = _percent(row[column], f"{where}, {column}")
     except OSError as error:
-        raise InputError(f"{path}: cannot read the table ({error.strerror})") from None
+        raise InputError(f"{path}: cannot read the table ({error.strerror}); {FETCH}") from None
     except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: not a CSV file ({error})") from None
+        raise InputError(
+            f"{path}: not a CSV file ({one_line(error, 200)}); save it as UTF-8 text, with commas"
+        ) from None
     if not line_of_N.all():
         first = bench201_cell(int(line_of_N.argmin()))
         raise InputError(
             f"{path}: {np.count_nonzero(line_of_N)} of the {CELLS} cells; the first that is "
-            f"missing is {first}"
+            f"missing is {first}; extract it again"
         )
     for column, values_N in values.items():
-        if values_N.max() <= 1:
+        if 0 < values_N.max() <= 1:
             raise InputError(
                 f"{path}, {column}: no value is above 1 (the largest is {values_N.max():g}): these "
                 "are fractions; accuracies must be in percent, so multiply them by 100"
@@ -222,20 +230,51 @@ def read_table(path: str | os.PathLike[str]) -> Table:
     return Table(values)
 
 
+def check_chance(table: Table, path: Path) -> None:
+    """Refuse a table whose numbers cannot be what its titles say.
+
+    The cell of which every edge is `none` can only guess, and no cell is much worse than guessing.
+    So a column of another data set, errors in place of accuracies and fractions show.
+
+    Raises:
+        InputError: names the column and the cell.
+    """
+    for column, classes in CLASSES.items():
+        chance, values_N = 100 / classes, table.accuracies_N(column)
+        lowest, guess = int(values_N.argmin()), float(values_N[0])
+        if values_N[lowest] < chance / 2:
+            raise InputError(
+                f"{path}, {column}: {bench201_cell(lowest)} has {values_N[lowest]:g}, and guessing "
+                f"gives {chance:.3g}; must be accuracies in percent, so multiply fractions by 100, "
+                "subtract errors from 100, and see that the column is of its data set"
+            )
+        if guess > 2 * chance:
+            raise InputError(
+                f"{path}, {column}: {bench201_cell(0)} can only guess and has {guess:g}, not "
+                f"{chance:.3g}; must be accuracies in percent of that data set, so subtract errors "
+                "from 100, and see that the column is not another one's"
+            )
+
+
 def _rows(lines: Iterable[str], path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """(line, {column: text}) of every row below the header; empty lines are skipped."""
-    rows = csv.reader(lines)
+    rows = csv.reader(lines, skipinitialspace=True)
     header = next(rows, [])
     for column in (ARCHITECTURE, *ACCURACIES):
         if header.count(column) != 1:
             count = "no" if column not in header else "more than one"
-            raise InputError(f"{path}, line 1: {count} column {column!r}")
+            titles = one_line(", ".join(header), 200) or "nothing"
+            raise InputError(
+                f"{path}, line 1: {count} column {column!r}, it has {titles}; titles must be "
+                f"{','.join((ARCHITECTURE, *ACCURACIES))}, in any order, with commas between"
+            )
     for row in rows:
         if not row:
             continue
         if len(row) != len(header):
             raise InputError(
-                f"{path}, line {rows.line_num}: {len(row)} values for {len(header)} columns"
+                f"{path}, line {rows.line_num}: {len(row)} values for {len(header)} columns; must "
+                "be one for each, with commas between"
             )
         yield rows.line_num, dict(zip(header, row, strict=True))
 
@@ -246,5 +285,7 @@ def _percent(text: str, where: str) -> float:
     except ValueError:
         value = math.nan
     if not 0 <= value <= 100:
-        raise InputError(f"{where}: {text[:40]!r} is not a number from 0 to 100")
+        raise InputError(
+            f"{where}: {text[:40]!r} is not a number from 0 to 100; must be percent, such as 91.5"
+        )
     return value

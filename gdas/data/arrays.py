@@ -31,7 +31,7 @@ def check_images(images_NCHW: object, labels_N: object, classes: object) -> None
     images = _tensor(images_NCHW, "images", "torch.from_numpy(images)")
     labels = _tensor(labels_N, "labels", "torch.as_tensor(labels)")
     if not isinstance(classes, int) or isinstance(classes, bool) or classes < 1:
-        raise InputError(f"classes={classes!r}: must be a whole number of 1 or more, such as 10")
+        raise InputError(f"classes={classes!r}: must be an int of 1 or more, such as classes=10")
     _check_pixels(images)
     _check_shape(images)
     if not images.is_meta and images[:SOME].max() <= 1 and images.max() <= 1:
@@ -48,6 +48,12 @@ def check_images(images_NCHW: object, labels_N: object, classes: object) -> None
 
 
 def _tensor(value: object, what: str, fix: str) -> Tensor:
+    if isinstance(value, list) and value and isinstance(value[0], str):
+        fix = "torch.tensor([sorted(set(labels)).index(label) for label in labels])"
+    elif isinstance(value, list) and what == "images":
+        fix = "torch.stack([torch.as_tensor(image) for image in images])"
+    if isinstance(value, Tensor) and value.layout != torch.strided:
+        raise InputError(f"{what} are sparse: must be dense; use {what}.to_dense()")
     if not isinstance(value, Tensor):
         kind = f"{type(value).__module__}.{type(value).__name__}".removeprefix("builtins.")
         raise InputError(f"{what} are a {kind}: must be a torch.Tensor; use {fix}")
@@ -67,10 +73,16 @@ def _check_pixels(images: Tensor) -> None:
 def _to_uint8(images: Tensor) -> str:
     if images.dtype == torch.bool:
         return "(images * 255).to(torch.uint8)"
-    if not images.is_floating_point():
-        return "images.clamp(0, 255).to(torch.uint8)"
-    if images.is_meta or images.numel() == 0 or not bool(images.isfinite().all()):
+    if images.is_meta or images.is_complex() or images.numel() == 0:
+        return "pixels as they are stored in the picture's file"
+    if not bool(images.isfinite().all()):
         return "finite pixels, as they are stored in the picture's file"
+    if images.max() > 255:
+        return "pixels of 8 bits; of 16 bits, (images / 65535 * 255).round().to(torch.uint8)"
+    if not images.is_floating_point():
+        if images.min() < 0:
+            return "(images + 128).to(torch.uint8) if they are of -128 to 127"
+        return "images.to(torch.uint8)"
     if images.min() < 0:
         return (
             "the pixels as they were before they were normalised: "
@@ -78,7 +90,7 @@ def _to_uint8(images: Tensor) -> str:
         )
     if images.max() <= 1:
         return "(images * 255).round().to(torch.uint8)"
-    return "images.round().clamp(0, 255).to(torch.uint8)"
+    return "images.round().to(torch.uint8)"
 
 
 def _range(values: Tensor) -> str:
@@ -100,7 +112,7 @@ def _check_shape(images: Tensor) -> None:
         raise InputError(wanted + "a tensor of 4 dimensions")
     if shape[1] != 3 and shape[3] in (1, 3, 4):
         then = {1: ".expand(-1, 3, -1, -1)", 3: "", 4: "[:, :3]"}[shape[3]]
-        raise InputError(f"{wanted}images.permute(0, 3, 1, 2){then}: channels are not last")
+        raise InputError(f"{wanted}images.permute(0, 3, 1, 2){then}: channels come second")
     if shape[1] == 1:
         raise InputError(wanted + "images.expand(-1, 3, -1, -1): gray in three equal channels")
     if shape[1] == 4:
@@ -136,6 +148,11 @@ def _check_labels(labels: Tensor, images: int, classes: int) -> None:
         raise InputError(
             f"{len(labels)} labels for {images} images: must be one label an image, in the "
             "images' order"
+        )
+    if labels.is_floating_point() and not labels.is_meta and bool((labels % 1 != 0).any()):
+        raise InputError(
+            f"labels are {_name(labels.dtype)}{_range(labels)}, not all whole: must be the class "
+            f"of each image, int64 from 0 to {classes - 1}, such as labels.round().long()"
         )
     if labels.dtype != torch.int64:
         raise InputError(

@@ -6,6 +6,7 @@ started, and neither data nor a GPU is needed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -70,9 +71,9 @@ def print_clusters(
         InputError: there are no numbers, the study uses no GPU, or a job needs more than there are.
     """
     if not all(word.isdecimal() and int(word) for word in gpus.split(",")):
-        raise InputError(f"--gpus {gpus}: whole numbers above 0, such as 4,32,256")
-    if not faster > 0:
-        raise InputError(f"--faster {faster:g}: must be above 0")
+        raise InputError(f"--gpus {gpus}: must be whole numbers above 0, such as 4,32,256")
+    if not 0 < faster < math.inf:
+        raise InputError(f"--faster {faster:g}: must be above 0, such as 3")
     if not any(job.cost["GPU"] for job in study):
         raise InputError("--gpus: no job of this experiment uses a GPU; leave it out")
     spans = spans_of(study, estimator, faster)

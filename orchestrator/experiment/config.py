@@ -10,7 +10,7 @@ from typing import Literal
 from gdas.bench201.genotype import Accuracy, own_accuracy
 from gdas.cnn.config import SearchConfig
 from gdas.cnn.genotype import PUBLISHED
-from gdas.errors import InputError
+from gdas.errors import InputError, one_line
 from gdas.presets import Preset
 from gdas.rnn.genotype import PUBLISHED_RECURRENT
 from gdas.settings import NotNegative, OneOrMore, Positive, TwoOrMore, ZeroOrMore, settings
@@ -69,8 +69,19 @@ def _check_resources(cpus: float, gpus: float, device: str, threads: int | None)
     if device not in ("cpu", "cuda"):
         raise InputError(f"device={device}: must be cpu or cuda")
     if (gpus > 0) != (device == "cuda"):
-        raise InputError(f"gpus={gpus} with device={device}: a GPU is asked for by both or neither")
+        raise InputError(
+            f"gpus={gpus:g} with device={device}: a GPU is asked for by both or neither; use "
+            "device=cuda with gpus=1 (of finals gpus_per_worker=1), or device=cpu with 0"
+        )
     return max(1, int(cpus)) if threads is None else threads
+
+
+def _check_seeds(seeds: tuple[int, ...]) -> None:
+    if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
+        raise InputError(
+            f"seeds={list(seeds)}: must be one or more different whole numbers of 0 or more, such "
+            "as [0, 1]"
+        )
 
 
 @settings
@@ -121,10 +132,7 @@ class SearchSpec:
     lookup: LookupSpec | None = None
 
     def __post_init__(self) -> None:
-        if not self.seeds:
-            raise InputError("seeds: at least one is needed")
-        if len(set(self.seeds)) != len(self.seeds):
-            raise InputError(f"seeds={list(self.seeds)}: must differ")
+        _check_seeds(self.seeds)
         space = SPACES[self.recipe.task]
         if self.select_by not in space.select_by:
             ways = " or ".join(space.select_by)
@@ -186,8 +194,8 @@ class CellSource:
         ]
         if len(given) != 1:
             raise InputError(
-                "cell: give exactly one of searched, combined, published, file, random; "
-                f"got {', '.join(given) or 'none'}"
+                f"cell: has {' and '.join(given) or 'none'} of searched, combined, published, file "
+                "and random; must have exactly one, such as cell: {published: GDAS_V1}"
             )
         if self.combined is not None and self.combined.normal == "fixed":
             raise InputError("cell.combined.normal=fixed: only the reduction cell can be fixed")
@@ -197,6 +205,8 @@ class CellSource:
                 raise InputError(f"cell.{key}={value}: is of random cells; give cell.random a seed")
             if type(value) is int and not 1 <= value <= MOST_NODES:
                 raise InputError(f"cell.{key}={value}: must be from 1 to {MOST_NODES}")
+        if self.random is not None and self.random < 0:
+            raise InputError(f"cell.random={self.random}: must be 0 or more, it is a seed")
         published = [*PUBLISHED, *PUBLISHED_RECURRENT]
         if self.published is not None and self.published not in published:
             raise InputError(
@@ -226,10 +236,7 @@ class FinalSpec:
     without_data: Literal["refuse", "leave_out"] = "refuse"  # if the data set is missing
 
     def __post_init__(self) -> None:
-        if not self.seeds:
-            raise InputError("seeds: at least one is needed")
-        if len(set(self.seeds)) != len(self.seeds):
-            raise InputError(f"seeds={list(self.seeds)}: must differ")
+        _check_seeds(self.seeds)
 
 
 @settings
@@ -287,9 +294,10 @@ class Experiment:
 
     def __post_init__(self) -> None:
         for name in (*self.searches, *self.finals, *self.measures):
-            if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
+            if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,99}", name):
                 raise InputError(
-                    f"name {name!r}: use lower-case letters, digits, '-' and '_' (it names folders)"
+                    f"name {one_line(name, 60)!r}: must be lower-case letters, digits, '-' and "
+                    "'_', 100 at most, such as gdas-frc (it names folders)"
                 )
         for name, search in self.searches.items():
             other = search.against
@@ -297,6 +305,11 @@ class Experiment:
                 raise InputError(
                     f"searches.{name}.against={other}: no such search"
                     f"{suggestion(other, list(self.searches))}"
+                )
+            if other == name:
+                raise InputError(
+                    f"searches.{name}.against={other}: is itself; name another search, such as one "
+                    "with cells: random"
                 )
             if other is not None:
                 _check_comparable(name, search, other, self.searches[other])

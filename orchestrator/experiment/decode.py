@@ -13,7 +13,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from gdas.bench201.config import Bench201SearchConfig
 from gdas.cnn.config import SearchConfig, TrainConfig
 from gdas.data.settings import AnyImageData, ImageData, PhotoData
-from gdas.errors import InputError
+from gdas.errors import InputError, one_line
 from gdas.presets import AnySearchConfig
 from gdas.rnn.config import TextSearchConfig, TextTrainConfig
 from orchestrator.experiment.spaces import SPACES
@@ -58,8 +58,29 @@ def decode(kind: type[T], value: object, where: str) -> T:
             own = str(first["ctx"]["error"])
             raise InputError(f"{path}: {own}" if path else own) from None
         if first["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
-            raise InputError(f"{path}: is missing") from None
-        raise InputError(f"{path}={first['input']!r}: {first['msg'].lower()}") from None
+            raise InputError(
+                f"{path}: is missing; set it in the file, or behind the command: {path}=..."
+            ) from None
+        raise InputError(f"{path}={one_line(repr(first['input']), 60)}: {_must(first)}") from None
+
+
+MUST = {
+    "int": "a whole number, such as 3, without quotes",
+    "float": "a number, such as 0.1, without quotes",
+    "bool": "true or false, without quotes",
+    "string": "text, such as mine; put a number or a date in quotes",
+    "tuple": "a list, such as [0, 1]",
+    "dataclass": "keys with values, such as {name: mine}",
+}
+"""What pydantic's kinds of errors ask for, by how their names begin."""
+
+
+def _must(error: typing.Mapping[str, Any]) -> str:
+    for kind, what in MUST.items():
+        if error["type"].startswith(f"{kind}_"):
+            return f"must be {what}"
+    said: str = error["msg"]
+    return said.replace("Input should be", "must be")
 
 
 def check_fields(value: Raw, kind: type, where: str) -> None:
@@ -86,4 +107,6 @@ def check_keys(value: Raw, known: list[str], where: str) -> None:
 def suggestion(word: str, known: list[str]) -> str:
     """The end of an error about an unknown word: the closest known one, or a list of all."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    if not known:
+        return "; there are none"
     return f"; did you mean {close[0]}?" if close else f"; known are {', '.join(known)}"

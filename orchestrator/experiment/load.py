@@ -7,14 +7,11 @@ changes these, and then the command line.
 from __future__ import annotations
 
 import dataclasses
-import re
 import typing
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
-
-import yaml
 
 from gdas.data.settings import IMAGE_DATA, PHOTO_DATA, TEXT_DATA
 from gdas.errors import InputError, one_line
@@ -27,6 +24,7 @@ from gdas.presets import (
 )
 from orchestrator.experiment.config import Experiment, FinalSpec, MeasureSpec, SearchSpec
 from orchestrator.experiment.decode import Raw, check_fields, check_keys, decode, suggestion
+from orchestrator.experiment.plain_yaml import plain_yaml
 from orchestrator.experiment.spaces import SPACES
 
 EXPERIMENTS = Path(str(files("orchestrator") / "experiments")).resolve()
@@ -62,18 +60,20 @@ def load_experiment(name: str, overrides: list[str]) -> Experiment:
     if not path.is_file():
         names = sorted(p.stem for p in EXPERIMENTS.glob("*.yaml"))
         raise InputError(
-            f"experiment {name!r}: no file {path}{suggestion(name, names)}; or give "
-            "the path of your own, such as mine.yaml"
+            f"experiment {name!r}: no file {path}{suggestion(name, names)} (your own is given by "
+            "its path, such as mine.yaml)"
         )
     try:
         if path.stat().st_size > MAX_BYTES:
             raise InputError(f"{path}: larger than {MAX_BYTES} bytes, not an experiment")
-        raw = _plain(path.read_text(encoding="utf-8"), str(path))
+        raw = plain_yaml(path.read_text(encoding="utf-8"), str(path))
     except (UnicodeDecodeError, OSError) as error:
-        raise InputError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from None
+        raise InputError(
+            f"{path}: not a YAML file ({one_line(error, 200)}); save it as UTF-8 text"
+        ) from None
     if not isinstance(raw, dict):
         raise InputError(
-            f"{path}: expected a mapping with searches, finals or measures, such as "
+            f"{path}: must have searches, finals or measures, such as "
             "finals: {one: {cell: {published: GDAS_V1}}}"
         )
     raw.setdefault("name", path.stem)
@@ -83,64 +83,28 @@ def load_experiment(name: str, overrides: list[str]) -> Experiment:
 
 
 MAX_BYTES = 1 << 20
-MAX_VALUES = 20_000
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML in which 3e-4 is a number, as YAML 1.2 has it."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
-
-
-def _plain(text: str, where: str) -> Any:
-    """Decode YAML that consists only of mappings with text keys, lists, and plain values.
-
-    Raises:
-        InputError: it has anything else, or more than `MAX_VALUES` values. A value that is repeated
-            by reference counts each time.
-    """
-    try:
-        value = yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        said = one_line(error, 500)
-        raise InputError(f"{where}: not a YAML file ({said})") from None
-    waiting, seen = [value], 0
-    while waiting:
-        inner = waiting.pop()
-        seen += 1
-        if seen > MAX_VALUES:
-            raise InputError(f"{where}: more than {MAX_VALUES} values, not an experiment")
-        if isinstance(inner, dict):
-            if odd := [key for key in inner if not isinstance(key, str)]:
-                raise InputError(f"{where}: the key {odd[0]!r} is no text; put it in quotes")
-            waiting += inner.values()
-        elif isinstance(inner, list):
-            waiting += inner
-        elif not isinstance(inner, str | int | float | None):
-            kind = type(inner).__name__
-            raise InputError(f"{where}: {str(inner)[:40]!r} is read as a {kind}; put it in quotes")
-    return value
 
 
 def _apply(raw: Raw, override: str) -> None:
     key, separator, value = override.partition("=")
     if not separator or not key:
-        raise InputError(f"{override!r}: expected key=value, such as search.recipe.epochs=3")
+        raise InputError(f"{override!r}: must be key=value, such as search.recipe.epochs=3")
     *parents, last = key.split(".")
     here = raw
     for parent in parents:
         here = here.setdefault(parent, {})
         if not isinstance(here, dict):
-            raise InputError(f"{key}: {parent} is a value, it has no keys below it")
+            raise InputError(
+                f"{key}: {parent} is a value and has no keys below it; set it itself, such as "
+                f"{key[: key.index(parent) + len(parent)]}=3"
+            )
     try:
-        here[last] = _plain(value, key)
+        here[last] = plain_yaml(value, key)
     except InputError:
-        raise InputError(f"{key}={value[:200]}: not a YAML value") from None
+        raise InputError(
+            f"{key}={value[:200]}: not a YAML value; write it such as 3, 0.1, true, text or "
+            "'[0, 1]', in quotes of the shell"
+        ) from None
 
 
 SHARED = tuple(
@@ -297,6 +261,10 @@ def _preset(spec: Raw, where: str, usual: Preset = "paper") -> Preset:
     return typing.cast(Preset, preset)
 
 
+FORMATS = ("photos", "text")
+"""Of people's own files."""
+
+
 def _recipe(stage: Literal["search", "train"], preset: Preset, own: object, where: str) -> Raw:
     """Merge the preset, the data set's constants and the recipe's own settings, in this order."""
     own = _mapping(own, where)
@@ -322,6 +290,11 @@ def _recipe(stage: Literal["search", "train"], preset: Preset, own: object, wher
             constants = dataclasses.asdict(images)
         elif data.get("format") == "photos":
             constants = {"format": "photos"}
+        elif "format" in data and data["format"] not in FORMATS:
+            raise InputError(
+                f"{where}.data.format={data['format']}: must be {' or '.join(FORMATS)} for your "
+                "own files (experiments/formats.md)"
+            )
         else:
             known = [*IMAGE_DATA, *PHOTO_DATA, *TEXT_DATA]
             raise InputError(
@@ -330,14 +303,15 @@ def _recipe(stage: Literal["search", "train"], preset: Preset, own: object, wher
             )
         if data.get("format", constants["format"]) != constants["format"]:
             raise InputError(
-                f"{where}.data.format={data['format']}: {name} is of format {constants['format']}"
+                f"{where}.data.format={data['format']}: {name} is of format "
+                f"{constants['format']}; leave it out, or call your own data set otherwise"
             )
         if stage == "train":
             base = image_train_preset(preset, name)
         else:
             base = SPACES[task].preset(preset, name)
     else:
-        raise InputError(f"{where}.data.name={name!r}: must be a name")
+        raise InputError(f"{where}.data.name={name!r}: must be text, such as name: mine")
     merged = _merge(dataclasses.asdict(base) | {"data": constants}, own)
     check_fields(merged, type(base), f"{where}.")
     return merged
@@ -348,8 +322,8 @@ def _mapping(value: object, where: str) -> Raw:
         return {}
     if not isinstance(value, dict):
         raise InputError(
-            f"{where}={one_line(value, 60)}: expected a mapping, such as {where.split('.')[-1]}: "
-            "{key: value}"
+            f"{where}={one_line(value, 60)}: must have keys below it, such as "
+            f"{where.split('.')[-1]}: {{key: value}}"
         )
     return value
 

@@ -10,7 +10,7 @@ import gdas.cnn.genotype
 import gdas.genotype
 import gdas.rnn.genotype
 from gdas.bench201.genotype import Bench201Genotype
-from gdas.bench201.table import read_table, table_identity, table_path
+from gdas.bench201.table import check_chance, read_table, table_identity, table_path
 from gdas.cnn.genotype import Genotype
 from gdas.cnn.smallest_map import check_smallest_map
 from gdas.data.images import DIGIT_PHOTOS, open_images
@@ -189,7 +189,8 @@ def prepare_data(study: Study, store: Store, folder: Path) -> None:
     needed: dict[tuple[bool, str, str], tuple[AnyImageData | TextData, Split]] = {}
     for job in study.in_cluster:
         if "table" in job.recipe and not store.done(job):
-            read_table(table_path(TableData(), folder))
+            path = table_path(TableData(), folder)
+            check_chance(read_table(path), path)
             break
     for job in study.in_cluster:
         if not store.done(job):

@@ -34,14 +34,32 @@ PICTURES: dict[str, tuple[Any, str, Any]] = {
     "double, 0 to 255": (
         PIXELS.double(),
         "images are float64 from 0 to 255",
-        lambda images: images.round().clamp(0, 255).to(torch.uint8),
+        lambda images: images.round().to(torch.uint8),
     ),
     "normalised": ((PIXELS / 255 - MEAN) / 0.2, "as they were before they were normalised", None),
     "not a number": (PIXELS * float("nan"), "finite pixels", None),
     "int64": (
         PIXELS.long(),
         "images are int64 from 0 to 255",
-        lambda images: images.clamp(0, 255).to(torch.uint8),
+        lambda images: images.to(torch.uint8),
+    ),
+    "from -128": (
+        PIXELS.int() - 128,
+        r"images are int32 from -128 to 127: .*\(images \+ 128\)\.to\(torch\.uint8\)",
+        lambda images: (images + 128).to(torch.uint8),
+    ),
+    "16 bits": (
+        PIXELS.int() * 257,
+        r"int32 from 0 to 65535: .*\(images / 65535 \* 255\)\.round\(\)",
+        lambda images: (images / 65535 * 255).round().to(torch.uint8),
+    ),
+    "16 bits, float": (PIXELS * 257.0, r"float32 from 0 to 65535: .*images / 65535", None),
+    "complex": (PIXELS.to(torch.complex64), "images are complex64", None),
+    "sparse": (PIXELS.to_sparse(), r"images\.to_dense\(\)", lambda images: images.to_dense()),
+    "a list of tensors": (
+        list(PIXELS),
+        r"torch\.stack\(\[torch\.as_tensor\(image\) for image in images\]\)",
+        lambda images: torch.stack([torch.as_tensor(image) for image in images]),
     ),
     "bool": (PIXELS > 99, r"images are bool.*\(images \* 255\).to\(torch.uint8\)", None),
     "cut off at one": ((PIXELS / 255).to(torch.uint8), "images are 0 and 1 alone", None),
@@ -98,6 +116,13 @@ ANSWERS: dict[str, tuple[Any, int, str, Any]] = {
     "beyond": (LABELS, 4, "labels from 0 to 4: must be from 0 to 3; give classes=5", None),
     "negative": (LABELS - 1, 5, r"labels from -1 to 3.*labels >= 0", None),
     "float": (LABELS.float(), 5, r"labels are float32.*labels.long\(\)", lambda x: x.long()),
+    "not whole": (LABELS + 0.5, 5, "not all whole", None),
+    "text": (
+        ["abcde"[label] for label in LABELS.tolist()],
+        5,
+        r"torch\.tensor\(\[sorted\(set\(labels\)\)\.index\(label\) for label in labels\]\)",
+        lambda labels: torch.tensor([sorted(set(labels)).index(label) for label in labels]),
+    ),
     "int32": (LABELS.int(), 5, r"labels are int32.*labels.long\(\)", lambda x: x.long()),
     "uint8": (LABELS.to(torch.uint8), 5, r"labels are uint8", lambda x: x.long()),
     "classes as a float": (LABELS, 5.0, r"classes=5.0", None),  # type: ignore[dict-item]

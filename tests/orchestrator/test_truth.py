@@ -8,7 +8,7 @@ import json
 import shutil
 import sys
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from itertools import product
@@ -23,6 +23,7 @@ from matplotlib.patches import Rectangle
 from gdas.bench201.config import Bench201SearchConfig
 from gdas.bench201.genotype import (
     ACCURACIES,
+    CLASSES,
     Accuracy,
     all_bench201_cells,
     bench201_from_json,
@@ -80,7 +81,10 @@ def write_table(folder: Path, *, without: int = 0) -> Path:
         for cell in list(all_bench201_cells())[without:]:
             convolutions = cell.operations.count("nor_conv_3x3")
             accuracy = 10 + 13 * convolutions + round(cell.number / 15_625, 2)
-            rows.writerow([cell.number, str(cell), *[accuracy] * len(ACCURACIES)])
+            values = [accuracy] * len(ACCURACIES)
+            if cell.number == 0:  # it can only guess
+                values = [100 / CLASSES[column] for column in ACCURACIES]
+            rows.writerow([cell.number, str(cell), *values])
     return path
 
 
@@ -522,6 +526,38 @@ def test_the_report_says_which_images_are_looked_up_if_they_are_others(
     usual = load_experiment(str(YAML), ["bench201_search.recipe.data={name: cifar10}"])
     assert _other_images("cifar10_test_200", usual.searches) == []
     assert len(_other_images("cifar100_test_200", usual.searches)) == 2
+
+
+def swapped(values: list[str]) -> list[str]:
+    """CIFAR-100's accuracies under CIFAR-10's title, and the other way round."""
+    return [*values[:2], values[3], values[2], *values[4:]]
+
+
+def errors(values: list[str]) -> list[str]:
+    return [*values[:2], *(str(100 - float(value)) for value in values[2:])]
+
+
+def one_fraction(values: list[str]) -> list[str]:
+    return [*values[:2], "0.9" if values[0] == "777" else values[2], *values[3:]]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (swapped, r"cifar10_test_200: \|none~0\|\S+ has 1, and guessing gives 10; must be"),
+        (errors, r"cifar10_test_200: \|none~0\|\S+ can only guess and has 90, not 10; .*errors"),
+        (one_fraction, r"cifar10_test_200: \S+ has 0\.9, and guessing .* multiply fractions"),
+    ],
+)
+def test_a_table_whose_numbers_cannot_be_what_its_titles_say_is_refused_before_anything_starts(
+    change: Callable[[list[str]], list[str]], said: str, data: Path, tmp_path: Path
+) -> None:
+    head, *lines = write_table(tmp_path).read_text().splitlines()
+    rows = [head, *(",".join(change(line.split(","))) for line in lines)]
+    (tmp_path / "nasbench201" / "nasbench201.csv").write_text("\n".join(rows))
+    study = study_of(load_experiment(str(YAML), []), tmp_path)
+    with pytest.raises(InputError, match=said):
+        prepare_data(study, Store(tmp_path / "out"), tmp_path)
 
 
 def test_a_table_in_fractions_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,69 @@
+"""YAML as settings are written in it: mappings with text keys, lists, plain values. Untrusted."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import yaml
+
+from gdas.errors import InputError, one_line
+
+MAX_VALUES = 20_000
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which 3e-4 is a number, as YAML 1.2 has it, and a key is there once."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Refuse a key that is twice there: PyYAML would take the last and say nothing."""
+        seen = set[str]()
+        for key, _ in node.value:
+            if isinstance(key.value, str) and key.value in seen and key.value != "<<":
+                line = key.start_mark.line + 1
+                raise InputError(f"line {line}: {key.value} is there twice; keep one of the two")
+            seen |= {key.value} if isinstance(key.value, str) else set()
+        found: dict[Any, Any] = super().construct_mapping(node, deep)
+        return found
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+def plain_yaml(text: str, where: str) -> Any:
+    """Decode YAML that is nothing but mappings with text keys, lists, and plain values.
+
+    Raises:
+        InputError: anything else; or more than `MAX_VALUES` values, counted where they are
+            repeated by reference, too.
+    """
+    try:
+        value = yaml.load(text, Loader=_Loader)
+    except InputError as problem:
+        raise InputError(f"{where}, {problem}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        said = one_line(error, 500)
+        raise InputError(
+            f"{where}: not a YAML file ({said}); it must have keys and values, indented with "
+            "blanks, such as those in experiments/"
+        ) from None
+    waiting, seen = [value], 0
+    while waiting:
+        inner = waiting.pop()
+        seen += 1
+        if seen > MAX_VALUES:
+            raise InputError(f"{where}: more than {MAX_VALUES} values, not an experiment")
+        if isinstance(inner, dict):
+            if odd := [key for key in inner if not isinstance(key, str)]:
+                raise InputError(f"{where}: the key {odd[0]!r} is no text; put it in quotes")
+            waiting += inner.values()
+        elif isinstance(inner, list):
+            waiting += inner
+        elif not isinstance(inner, str | int | float | None):
+            kind = type(inner).__name__
+            raise InputError(f"{where}: {str(inner)[:40]!r} is read as a {kind}; put it in quotes")
+    return value
