@@ -41,6 +41,10 @@ RUN_BY = {
         "::test_runs_sent_to_another_mlflow_are_equal_and_sending_twice_doubles_nothing"
     ),
     "python -m tests.drill": f"{PAGES}::test_the_drill_of_one_fault",
+    # Not on a GPU: all parts, tiny, on the CPU.
+    "python -m tests.gpu --minutes 8 --out DIR": (
+        "tests/gpu/test_pack.py::test_all_parts_run_within_their_time_and_write_the_page"
+    ),
     # Not on a real cluster: on several nodes of this machine, and a store that moto plays.
     "python -m orchestrator.reproduce_paper headline --address auto --out "
     "s3://BUCKET/runs/headline --yes": (

@@ -262,7 +262,7 @@ def _preset(spec: Raw, where: str, usual: Preset = "paper") -> Preset:
 
 
 FORMATS = ("photos", "text")
-"""Of people's own files."""
+"""Formats of data sets that users bring themselves."""
 
 
 def _recipe(stage: Literal["search", "train"], preset: Preset, own: object, where: str) -> Raw:

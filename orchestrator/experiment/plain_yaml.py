@@ -1,4 +1,4 @@
-"""YAML as settings are written in it: mappings with text keys, lists, plain values. Untrusted."""
+"""Decode YAML that has only mappings with text keys, lists and plain values. It is untrusted."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ MAX_VALUES = 20_000
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML in which 3e-4 is a number, as YAML 1.2 has it, and a key is there once."""
+    """Safe YAML in which 3e-4 is a number, as in YAML 1.2, and no key may be repeated."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Refuse a key that is twice there: PyYAML would take the last and say nothing."""
+        """Refuse a repeated key, of which PyYAML would silently use the last value."""
         seen = set[str]()
         for key, _ in node.value:
             if isinstance(key.value, str) and key.value in seen and key.value != "<<":
@@ -35,11 +35,11 @@ _Loader.add_implicit_resolver(
 
 
 def plain_yaml(text: str, where: str) -> Any:
-    """Decode YAML that is nothing but mappings with text keys, lists, and plain values.
+    """Decode YAML that has only mappings with text keys, lists, and plain values.
 
     Raises:
-        InputError: anything else; or more than `MAX_VALUES` values, counted where they are
-            repeated by reference, too.
+        InputError: it has anything else, or more than `MAX_VALUES` values. A value that is repeated
+            by reference counts each time.
     """
     try:
         value = yaml.load(text, Loader=_Loader)
