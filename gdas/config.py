@@ -82,19 +82,23 @@ class SamplerConfig:
 
 def check_descent(lr: float, lr_min: float, momentum: float, *, nesterov: bool) -> None:
     """Raise InputError unless these settings of SGD go together."""
-    require(lr_min <= lr, f"lr_min={lr_min}: must be from 0 to lr ({lr})")
-    require(not nesterov or momentum > 0, "nesterov=True: needs a momentum above 0")
+    require(lr_min <= lr, f"lr_min={lr_min}: must be from 0 to lr ({lr}), such as 0")
+    require(
+        not nesterov or momentum > 0,
+        "nesterov=True: needs a momentum above 0, such as momentum=0.9",
+    )
 
 
 def check_alpha(alpha: AlphaUpdate, sampler: SamplerConfig, epochs: int) -> None:
     """Raise InputError unless the settings of logits, sampler and epochs go together."""
     require(
         alpha.warmup_epochs < epochs,
-        f"alpha.warmup_epochs={alpha.warmup_epochs}: must be less than epochs ({epochs})",
+        f"alpha.warmup_epochs={alpha.warmup_epochs}: must be less than epochs ({epochs}), as 0",
     )
     require(
         alpha.gates == "drawn" or (sampler.relaxation == "hard" and sampler.scope != "data_sample"),
-        "alpha.gates=all: needs sampler.relaxation=hard and a sampler.scope other than data_sample",
+        "alpha.gates=all: needs sampler.relaxation=hard and a sampler.scope other than "
+        "data_sample, such as cell_type; or set alpha.gates=drawn",
     )
 
 

@@ -165,7 +165,9 @@ def _selected(out: str, search: str) -> AnyGenotype:
     select = study.selection(search)
     record = store.selection(select) if select else None
     if record is None:
-        raise InputError(f"{out}:{search}: nothing is selected yet; see orchestrator.status {out}")
+        raise InputError(
+            f"{out}:{search}: nothing is selected yet; see python -m orchestrator.status {out}"
+        )
     return gdas.genotype.any_from_json(record["winner"]["genotype"], f"selection {search}")
 
 
@@ -279,7 +281,10 @@ def _count(options: argparse.Namespace) -> int:
         raise InputError(f"{FIXED}: counted as a part of a network; name a cell, such as GDAS_F1")
     cell = find_cell(options.cell)
     if isinstance(cell, Bench201Genotype):
-        raise InputError(f"{options.cell}: a NAS-Bench-201 cell; its table has its figures")
+        raise InputError(
+            f"{options.cell}: a NAS-Bench-201 cell; its benchmark has its figures, and a cell of "
+            "the paper's spaces is counted, such as GDAS_F1"
+        )
     for key, most in MOST.items():
         if (value := getattr(options, key)) is not None and not 1 <= value <= most:
             raise InputError(f"--{key.replace('_', '-')} {value}: must be from 1 to {most}")
@@ -305,7 +310,9 @@ def _count_images(cell: Genotype, options: argparse.Namespace) -> list[tuple[str
     size = options.image_size or (224 if imagenet else 32)
     classes = options.classes or (1000 if imagenet else 10)
     if imagenet and channels % 2:
-        raise InputError(f"--channels {channels}: the ImageNet stem needs an even number")
+        raise InputError(
+            f"--channels {channels}: the ImageNet stem needs an even number, such as {channels + 1}"
+        )
     with torch.device("meta"):
         network = Network(
             cell, classes, channels=channels, normals_per_block=normals, stem=options.stem

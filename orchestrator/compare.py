@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _compare(options: argparse.Namespace) -> int:
     outs: list[str] = options.outs
     if len(outs) < 2:
-        raise InputError(f"{outs[0]}: one study; name another to compare it with")
+        raise InputError(f"{outs[0]}: one study; name another to compare it with: OUT1 OUT2")
     opened = [open_recorded(out) for out in outs]
     stores = [store for store, _ in opened]
     for title, rows in (

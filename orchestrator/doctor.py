@@ -294,14 +294,14 @@ def _published(name: str, files: list[tuple[Path, str]], folder: Path) -> Findin
         return Finding(
             "BAD", f"{missing[0]}: missing", f"delete {missing[0].parent} to download it again"
         )
-    for path, expected in files:
-        kind = "md5" if len(expected) == 32 else "sha256"
+    for path, published in files:
+        kind = "md5" if len(published) == 32 else "sha256"
         with path.open("rb") as file:
             found = hashlib.file_digest(file, kind).hexdigest()
-        if found != expected and not corpora.is_published(path, expected):
+        if found != published and not corpora.is_published(path, published):
             return Finding(
                 "BAD",
-                f"{path}: {kind} {found}, published {expected}",
+                f"{path}: is not the published file (whose {kind} is {published})",
                 "delete it to download it again, or set data.checksum=any",
             )
     return Finding("ok", f"{name}: {len(files)} files with their published checksums")

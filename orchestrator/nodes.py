@@ -75,7 +75,9 @@ def _nodes(options: argparse.Namespace) -> int:
             Path(out).mkdir(parents=True, exist_ok=True)
         _put(out, mark)
     except OSError as error:
-        raise InputError(f"--out {out}: cannot be written to ({one_line(error, 200)})") from None
+        raise InputError(
+            f"--out {out}: cannot be written to ({one_line(error, 200)}); name another"
+        ) from None
     try:
         here = report(out, mark)
         with ray_cluster(address):

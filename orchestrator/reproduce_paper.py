@@ -196,7 +196,7 @@ def _data_folder(options: argparse.Namespace, experiment: Experiment) -> Path:
             return fetched(named, _data_sets(experiment))
         except OSError as problem:
             text = one_line(problem, 200)
-            raise InputError(f"--data {named}: cannot be read ({text})") from None
+            raise InputError(f"--data {named}: cannot be read ({text}); name another") from None
     if named is not None and not Path(named).is_dir():
         raise InputError(f"--data {named}: no such folder; make it, or name the one with the data")
     if named is None and is_address(options.out or ""):
@@ -317,7 +317,9 @@ def _published_data(study: Study, store: Store, folder: Path, named: str | None)
         publish(folder, storage, sorted({n for job in open_jobs for n in data_sets(job.recipe)}))
     except OSError as problem:
         text = one_line(problem, 200)
-        raise InputError(f"{storage.address}: cannot be written to ({text})") from None
+        raise InputError(
+            f"{storage.address}: cannot be written to ({text}); name another"
+        ) from None
     return storage.address
 
 

@@ -52,7 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _send(options: argparse.Namespace) -> int:
     out, uri, name = options.out, options.to, options.experiment
     if not uri.startswith(("http://", "https://", "sqlite:///")):
-        raise InputError(f"--to {uri}: must begin with http://, https:// or sqlite:///")
+        raise InputError(
+            f"--to {uri}: must begin with http://, https:// or sqlite:///, as http://127.0.0.1:5000"
+        )
     store, study = open_recorded(out)
     if (holder := driver(store)) is not None:
         raise InputError(

@@ -107,7 +107,7 @@ class Bench201Genotype:
             if operation not in CELL_OPERATIONS:
                 raise InputError(
                     f"{where}, edge {source} to {node}: unknown operation {operation!r}; "
-                    f"known are {', '.join(CELL_OPERATIONS)}"
+                    f"use {', '.join(CELL_OPERATIONS)}"
                 )
 
     def __str__(self) -> str:
@@ -147,7 +147,7 @@ def bench201_from_string(
     if unknown := [operation for operation in operations if operation not in CELL_OPERATIONS]:
         raise InputError(
             f"{where}: unknown operation {unknown[0][:40]!r} in {text[:200]!r}; "
-            f"known are {', '.join(CELL_OPERATIONS)}"
+            f"use {', '.join(CELL_OPERATIONS)}"
         )
     if len(operations) == len(EDGES):
         genotype = Bench201Genotype(name, operations)

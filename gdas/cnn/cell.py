@@ -326,8 +326,8 @@ class FixedReductionCell(nn.Module):
         super().__init__()
         if channels % 8:
             raise InputError(
-                f"the fixed reduction cell needs cell channels divisible by 8, got {channels}: "
-                "choose initial channels divisible by 4"
+                f"{channels} cell channels: the fixed reduction cell needs a multiple of 8; choose "
+                "initial channels divisible by 4, such as channels=16"
             )
         self.preprocess = Preprocess(
             c_before_last, c_last, channels, style, last_reduced=last_reduced

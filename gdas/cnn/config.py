@@ -31,7 +31,7 @@ def _check_even(channels: int, stem: str) -> None:
     """Raise InputError if the ImageNet stem, with C / 2 channels, has an odd C."""
     require(
         stem == "cifar" or channels % 2 == 0,
-        f"channels={channels}: the ImageNet stem needs an even number",
+        f"channels={channels}: the ImageNet stem needs an even number, such as {channels + 1}",
     )
 
 
@@ -59,12 +59,12 @@ class SupernetConfig:
             require(
                 self.channels % 4 == 0,
                 f"channels={self.channels}: the fixed reduction cell (FRC) needs channels "
-                "divisible by 4",
+                f"divisible by 4, such as {self.channels + -self.channels % 4}",
             )
             require(
                 self.nodes == 4,
                 f"nodes={self.nodes}: the fixed reduction cell (FRC) has four branches, so "
-                "nodes must be 4",
+                "nodes must be 4; set nodes=4, or reduction=searched",
             )
         _check_even(self.channels, self.stem)
 
@@ -151,5 +151,5 @@ class TrainConfig:
         check_descent(self.lr, self.lr_min, self.momentum, nesterov=self.nesterov)
         require(
             self.warmup_epochs < self.epochs,
-            f"warmup_epochs={self.warmup_epochs}: must be less than epochs ({self.epochs})",
+            f"warmup_epochs={self.warmup_epochs}: must be less than epochs ({self.epochs}), as 0",
         )

@@ -124,18 +124,19 @@ def check_cell(edges: Sequence[Edge], where: str) -> None:
     if not edges or len(edges) % EDGES_PER_NODE:
         raise InputError(
             f"{where}: {len(edges)} edges; a cell needs {EDGES_PER_NODE} (operation, source) "
-            "pairs for every node"
+            'pairs for every node, such as [["sep_conv_3x3", 0], ["skip_connect", 1]] for one'
         )
     for i, (operation, source) in enumerate(edges):
         if operation not in DERIVED_OPERATIONS:
             raise InputError(
                 f"{where}, edge {i}: unknown operation {operation!r}; "
-                f"known are {', '.join(DERIVED_OPERATIONS)}"
+                f"use {', '.join(DERIVED_OPERATIONS)}"
             )
         last = i // EDGES_PER_NODE + 1
         if not 0 <= source <= last:
             raise InputError(
-                f"{where}, edge {i}: source {source}; this node may read sources 0 to {last}"
+                f"{where}, edge {i}: source {source}; this node may read sources 0 to {last}, "
+                "which come before it"
             )
 
 

@@ -162,7 +162,8 @@ def check_fixed_reduction(channels: int) -> None:
     """Raise InputError unless the fixed reduction cell can be built at initial `channels`."""
     if channels % 4:
         raise InputError(
-            f"channels={channels}: the fixed reduction cell (FRC) needs channels divisible by 4"
+            f"channels={channels}: the fixed reduction cell (FRC) needs channels divisible by 4, "
+            f"such as {channels + -channels % 4}"
         )
 
 

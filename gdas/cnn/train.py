@@ -56,7 +56,7 @@ def check_training(config: TrainConfig, genotype: Genotype | None, *, size: int)
     if genotype is not None and genotype.reduce is None and config.channels % 4:
         raise InputError(
             f"channels={config.channels}: the fixed reduction cell (FRC) of {genotype.name} needs "
-            "channels divisible by 4"
+            f"channels divisible by 4, such as {config.channels + -config.channels % 4}"
         )
     if config.auxiliary_weight > 0:
         check_auxiliary_input(size, config.stem)

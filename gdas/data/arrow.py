@@ -25,7 +25,7 @@ from torch import Tensor
 
 from gdas.data.arrays import check_images
 from gdas.data.source import Batch, Wanted
-from gdas.errors import InputError
+from gdas.errors import InputError, one_line
 from gdas.randomness import generator
 
 Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]
@@ -98,8 +98,8 @@ def read_split(path: Path, *, form: str, identity: str, verify: bool) -> Split:
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
         about = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
         if about.get("format") != form:
-            raise InputError(f"{path}: not a file of format {form}; {fix}")
-        found, expected_sha = about["identity"], about["sha256"]
+            raise InputError(f"{path}: of another version or another program; {fix}")
+        found, written_sha = about["identity"], about["sha256"]
         if any(column.num_chunks != 1 or column.null_count for column in table.columns):
             raise InputError(f"{path}: damaged, its columns are not in one piece; {fix}")
         parts = {name: _bytes_of(table[name].chunk(0)) for name in table.column_names}
@@ -109,11 +109,11 @@ def read_split(path: Path, *, form: str, identity: str, verify: bool) -> Split:
     except InputError:
         raise
     except UNREADABLE as error:
-        raise InputError(f"{path}: damaged ({error}); {fix}") from None
+        raise InputError(f"{path}: damaged ({one_line(error, 200)}); {fix}") from None
     if found != identity:
-        raise InputError(f"{path}: made from {found}, expected {identity}; {fix}")
-    if verify and (sha := _digest(list(parts.values()))) != expected_sha:
-        raise InputError(f"{path}: damaged, SHA-256 {sha}, expected {expected_sha}; {fix}")
+        raise InputError(f"{path}: made from other data than these; {fix}")
+    if verify and _digest(list(parts.values())) != written_sha:
+        raise InputError(f"{path}: damaged, its content is not what was written; {fix}")
     return Split(columns, len(table), about)
 
 

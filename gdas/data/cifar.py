@@ -80,11 +80,11 @@ def read_cifar(name: str, split: Split, folder: Path, checksum: Checksum) -> Arr
     for file, md5 in cifar_files(name, split):
         path = base / file
         content = _content(path)
-        if checksum == "published" and (found := _md5(content)) != md5:
+        if checksum == "published" and _md5(content) != md5:
             raise InputError(
-                f"{path}: damaged or not the official file, MD5 {found}, expected {md5}; delete "
-                f"{base} to download it again, put the official file there, or set "
-                "data.checksum=any to read it as it is"
+                f"{path}: damaged or not the official file (whose MD5 is {md5}); delete {base} to "
+                "download it again, put the official file there, or set data.checksum=any to read "
+                "it as it is"
             )
         batch_images, batch_labels = _read_batch(path, content, CIFAR[name])
         images.append(batch_images)
@@ -123,26 +123,31 @@ def _read_batch(path: Path, content: bytes, cifar: Cifar) -> Arrays:
     Raises:
         InputError: it is another kind of file; the error names it.
     """
+    fix = f"delete {path.parent} to download it again, or put the official file there"
     try:
         batch = _ArrayUnpickler(io.BytesIO(content), encoding="latin1").load()
         images, labels = batch["data"], np.asarray(batch[cifar.labels])
     except Exception as error:  # a damaged pickle can raise anything
         what = error if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
-        raise InputError(f"{path}: not a {cifar.title} batch ({what})") from None
+        raise InputError(f"{path}: not a {cifar.title} batch ({what}); {fix}") from None
     if type(images) is not np.ndarray or images.dtype != np.uint8:
-        raise InputError(f"{path}: not a {cifar.title} batch (its data are not an array of bytes)")
+        raise InputError(
+            f"{path}: not a {cifar.title} batch (its data are not an array of bytes); {fix}"
+        )
     if images.ndim != 2 or images.shape[1] != 3072 or len(images) == 0:
         raise InputError(
-            f"{path}: not a {cifar.title} batch (its data are {images.shape}, expected N x 3072)"
+            f"{path}: not a {cifar.title} batch (its data are {images.shape}, must be N x 3072); "
+            f"{fix}"
         )
     if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
         raise InputError(
-            f"{path}: not a {cifar.title} batch ({cifar.labels} must be {len(images)} integers)"
+            f"{path}: not a {cifar.title} batch ({cifar.labels} must be {len(images)} integers); "
+            f"{fix}"
         )
     if labels.min() < 0 or labels.max() >= cifar.classes:
         raise InputError(
-            f"{path}: {cifar.labels} from {labels.min()} to {labels.max()}, "
-            f"expected 0 to {cifar.classes - 1}"
+            f"{path}: {cifar.labels} from {labels.min()} to {labels.max()}, must be from 0 to "
+            f"{cifar.classes - 1}; {fix}"
         )
     return images.reshape(-1, 3, 32, 32), labels.astype(np.int64)
 

@@ -161,14 +161,16 @@ def read_corpus(name: str, folder: Path, split: Split) -> Lines:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise InputError(f"{path}: cannot read ({error.strerror})") from None
-    expected = CORPORA[name].sha256[split]
-    published = published_content(content, expected)
+        raise InputError(
+            f"{path}: cannot read ({error.strerror}); make it readable, or delete it to download "
+            "it again"
+        ) from None
+    sha256 = CORPORA[name].sha256[split]
+    published = published_content(content, sha256)
     if published is None:
         raise InputError(
-            f"{path}: is not the published file, SHA-256 {hashlib.sha256(content).hexdigest()}, "
-            f"expected {expected}; delete it to download it again, put the published file there, "
-            "or set data.checksum=any to read it as it is"
+            f"{path}: is not the published file (whose SHA-256 is {sha256}); delete it to download "
+            "it again, put the published file there, or set data.checksum=any to read it as it is"
         )
     # Lines end at \n alone: str.splitlines would break at characters inside WikiText's lines.
     return [line.split() for line in published.decode("utf-8").removesuffix("\n").split("\n")]
@@ -188,7 +190,7 @@ def _download(name: str, split: Split, path: Path) -> None:
             continue
         found = hashlib.sha256(content).hexdigest()
         if found != corpus.sha256[split]:
-            failures.append(f"SHA-256 {found} from {address}, expected {corpus.sha256[split]}")
+            failures.append(f"{address} has another file")
             continue
         beside = path.with_name(f"{path.name}.{os.getpid()}.partial")
         try:

@@ -60,7 +60,7 @@ def known(name: str) -> ImageSet:
     if name == "digits":
         counts = {"train": 1797 - DIGITS_TEST, "test": DIGITS_TEST}
         return ImageSet(10, 32, counts, lambda split, *_: digits_identity(split), read_digits)
-    raise InputError(f"data.name={name}: unknown data set; known are {', '.join(IMAGE_DATA)}")
+    raise InputError(f"data.name={name}: unknown data set; use {', '.join(IMAGE_DATA)}")
 
 
 def identity(data: AnyImageData, split: Split, folder: Path) -> str:
@@ -131,7 +131,8 @@ def split_indices(
     valid = max(0, total - train) if valid is None else valid
     if train + valid > total:
         raise InputError(
-            f"train_images={train} and valid_images={valid}: the training split has only {total}"
+            f"train_images={train} and valid_images={valid}: the training split has only {total}; "
+            f"use {total} or fewer in both together, or null"
         )
     order = torch.randperm(total, generator=generator(seed, "split"))
     return order[:train], order[train : train + valid]
@@ -146,5 +147,8 @@ def subset(total: int, seed: int, count: int | None) -> torch.Tensor:
     if count is None:
         return torch.arange(total)
     if count > total:
-        raise InputError(f"train_images={count}: the training split has only {total}")
+        raise InputError(
+            f"train_images={count}: the training split has only {total}; use {total} or fewer, or "
+            "null for all of them"
+        )
     return torch.randperm(total, generator=generator(seed, "subset"))[:count].sort().values

@@ -102,11 +102,14 @@ class PhotoReader:
                 value = self._group(place)[place.row].as_py()
         except OSError as error:
             raise InputError(
-                f"{photo.where}: cannot read ({error.strerror or one_line(error)})"
+                f"{photo.where}: cannot read ({error.strerror or one_line(error)}); make it "
+                "readable, or remove it"
             ) from None
         except (pa.ArrowException, KeyError, IndexError, ValueError, TypeError) as error:
-            raise InputError(f"{photo.where}: damaged ({one_line(error, 200)})") from None
-        return value if isinstance(value, bytes) else b""  # no bytes count as a damaged photo
+            raise InputError(
+                f"{photo.where}: damaged ({one_line(error, 200)}); fetch its file again"
+            ) from None
+        return value if isinstance(value, bytes) else b""  # nothing: damaged, as an empty file
 
     def _group(self, place: Row) -> pa.Array:
         key = (place.path, place.group)

@@ -72,14 +72,20 @@ class PhotoData:
     def __post_init__(self) -> None:
         require(
             _FOLDER_NAME.fullmatch(self.name) is not None,
-            f"name={self.name!r}: must be a plain folder name",
+            f"name={self.name!r}: must be a plain folder name, such as flowers",
         )
-        require(self.resize >= self.size, f"resize={self.resize}: must be size or more")
+        require(
+            self.resize >= self.size, f"resize={self.resize}: must be size ({self.size}) or more"
+        )
         low, high = self.crop_scale
-        require(0 < low <= high <= 1, f"crop_scale={self.crop_scale}: must rise within (0, 1]")
+        require(
+            0 < low <= high <= 1,
+            f"crop_scale={self.crop_scale}: must rise within (0, 1], as [0.08, 1]",
+        )
         low, high = self.crop_ratio
         require(
-            0 < low <= high < math.inf, f"crop_ratio={self.crop_ratio}: must rise and be positive"
+            0 < low <= high < math.inf,
+            f"crop_ratio={self.crop_ratio}: must rise and be positive, such as [0.75, 1.33]",
         )
 
 

@@ -92,13 +92,12 @@ class ShardIndex:
                 found = shard.path.stat().st_size
             except OSError as error:
                 raise InputError(
-                    f"{shard.path}: missing ({error.strerror}), expected SHA-256 {shard.sha256}; "
-                    f"{mend(self.folder)}"
+                    f"{shard.path}: missing ({error.strerror}); {mend(self.folder)}"
                 ) from None
             if found != shard.bytes:
                 raise InputError(
-                    f"{shard.path}: damaged, {found} bytes, expected {shard.bytes}; "
-                    f"{mend(self.folder)}"
+                    f"{shard.path}: damaged, it has {found} bytes and not the {shard.bytes} that "
+                    f"were written; {mend(self.folder)}"
                 )
         if verify:
             with ThreadPoolExecutor(threads) as pool:
@@ -106,10 +105,9 @@ class ShardIndex:
                     pass
 
     def _verify(self, shard: Shard) -> None:
-        if (found := sha256_of(shard.path)) != shard.sha256:
+        if sha256_of(shard.path) != shard.sha256:
             raise InputError(
-                f"{shard.path}: damaged, SHA-256 {found}, expected {shard.sha256}; "
-                f"{mend(self.folder)}"
+                f"{shard.path}: damaged, its content is not what was written; {mend(self.folder)}"
             )
 
     def to_json(self) -> dict[str, Any]:
@@ -172,7 +170,7 @@ def read_index(folder: Path) -> ShardIndex:
         raise InputError(f"{path}: damaged ({error}); {mend(folder)}") from None
     try:
         if found["format"] != PHOTOS:
-            raise ValueError(f"format {found['format']!r}, expected {PHOTOS}")
+            raise ValueError(f"format {found['format']!r} and not {PHOTOS}")
         splits = {
             split: _shards(found["splits"][FOLDERS[split]], folder, split) for split in FOLDERS
         }
@@ -196,7 +194,8 @@ def open_index(data: PhotoData, folder: Path) -> ShardIndex:
     index = read_index(folder / data.name)
     if len(index.classes) != data.classes:
         raise InputError(
-            f"data.classes={data.classes}: {index.folder} has {len(index.classes)} classes"
+            f"data.classes={data.classes}: {index.folder} has {len(index.classes)} classes; use "
+            f"data.classes={len(index.classes)}"
         )
     return index
 

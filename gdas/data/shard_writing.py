@@ -221,11 +221,6 @@ def _table(group: Iterable[tuple[bytes, Photo]]) -> pa.Table:
     return pa.table(columns, SCHEMA)
 
 
-def short(sha256: str | None) -> str:
-    """Enough of a checksum to tell two apart, for errors."""
-    return f"{(sha256 or 'none')[:12]}..."
-
-
 def too_many(name: str, why: str, limit: int) -> InputError:
     """The error for more damaged photos than the limit."""
     because = f"{name}: cannot be decoded" + (f" ({why})" if why else "")

@@ -35,7 +35,6 @@ from gdas.data.shard_writing import (
     digest_of,
     kept,
     parts_of,
-    short,
     side_file,
     too_many,
     write_part,
@@ -130,7 +129,7 @@ def convert(
                     written = write_part(part, group_rows, pool, reader, damaged, damaged_limit)
                     sha = sha256_of(part.path)
                 if expected not in (None, sha):
-                    raise _changed(part.path, sha, expected)
+                    raise _changed(part.path)
                 missing += [f"{FOLDERS[split]}/{name}" for name in written.damaged]
                 flat += [f"{FOLDERS[split]}/{name}" for name in written.one_colour]
                 damaged += len(written.damaged)
@@ -158,11 +157,10 @@ def convert(
         return index
 
 
-def _changed(path: Path, sha: str, expected: str | None) -> InputError:
+def _changed(path: Path) -> InputError:
     return InputError(
-        f"{path}: made anew it is another file (SHA-256 {short(sha)}, was {short(expected)}): "
-        "the photos changed, or another version of Arrow wrote it; delete "
-        f"{path.parent.parent} to convert everything anew"
+        f"{path}: made anew it is another file: the photos changed, or another version of Arrow "
+        f"wrote it; delete {path.parent.parent} to convert everything anew"
     )
 
 

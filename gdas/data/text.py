@@ -57,7 +57,9 @@ class Tokens:
         if count is None:
             return self
         if not 2 <= count <= len(self):
-            raise InputError(f"{key}={count}: must be from 2 to the split's {len(self)} tokens")
+            raise InputError(
+                f"{key}={count}: must be from 2 to the split's {len(self)} tokens, or null for all"
+            )
         return Tokens(self.ids_N[:count], self.vocabulary)
 
 
@@ -98,7 +100,7 @@ def known_text(name: str) -> TextSet:
             lambda folder, split: read_corpus(name, folder, split),
         )
     raise InputError(
-        f"data.name={name}: unknown text; known are {', '.join(TEXT_DATA)} (or your own files: "
+        f"data.name={name}: unknown text; use {', '.join(TEXT_DATA)} (or your own files: "
         "data.format=text)"
     )
 
@@ -230,7 +232,10 @@ def batch_tokens(ids_N: Tensor, batch: int) -> Tensor:
     """
     steps = len(ids_N) // batch
     if steps < 2:
-        raise InputError(f"{len(ids_N)} tokens are too few for a batch of {batch}")
+        raise InputError(
+            f"{len(ids_N)} tokens are too few for a batch of {batch}, whose every column needs "
+            f"two; use a batch of {len(ids_N) // 2} or less, or more tokens"
+        )
     return ids_N[: steps * batch].long().view(batch, steps).t().contiguous()
 
 

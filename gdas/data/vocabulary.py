@@ -40,7 +40,10 @@ def encode(lines: Lines, ids: dict[str, int], where: str) -> NDArray[np.int32]:
     encoded = np.array(found, np.int32)
     if len(encoded) and encoded.min() < 0:
         word = next(w for line in lines for w in line if w not in ids)
-        raise InputError(f"{where}: the word {word!r} is not in the training split")
+        raise InputError(
+            f"{where}: the word {word!r} is not in the training split; write {UNKNOWN} for it in "
+            "both"
+        )
     return encoded
 
 

@@ -62,7 +62,7 @@ class TextSearchConfig:
         check_alpha(self.alpha, self.sampler, self.epochs)
         require(
             self.sampler.scope != "data_sample",
-            "sampler.scope=data_sample: a recurrent cell has one draw a batch",
+            "sampler.scope=data_sample: a recurrent cell has one draw a batch; use cell_type",
         )
 
 

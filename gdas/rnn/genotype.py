@@ -59,7 +59,7 @@ def _check_recurrent(genotype: RecurrentGenotype, where: str) -> None:
         if operation not in RECURRENT_OPERATIONS:
             raise InputError(
                 f"{where}, step {i + 1}: unknown function {operation!r}; "
-                f"known are {', '.join(RECURRENT_OPERATIONS)}"
+                f"use {', '.join(RECURRENT_OPERATIONS)}"
             )
         if not 0 <= source <= i:
             raise InputError(

@@ -278,7 +278,10 @@ def train_text(
     """
     team = workers()
     if config.batch_size < team.size:
-        raise InputError(f"batch_size={config.batch_size}: too few columns for {team.size} workers")
+        raise InputError(
+            f"batch_size={config.batch_size}: too few columns for {team.size} workers; use "
+            f"batch_size={team.size} or more, or fewer workers"
+        )
     train_N = train.first(config.train_tokens).ids_N
     share = team.share(config.batch_size)
     train_TB = batch_tokens(train_N, config.batch_size)[:, share].to(device)

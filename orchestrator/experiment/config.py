@@ -106,7 +106,7 @@ class LookupSpec:
 
     def __post_init__(self) -> None:
         if self.best_of > self.cells:
-            raise InputError(f"best_of={self.best_of}: must be from 1 to cells ({self.cells})")
+            raise InputError(f"best_of={self.best_of}: must be from 1 to cells={self.cells}")
 
 
 @settings
@@ -198,7 +198,9 @@ class CellSource:
                 "and random; must have exactly one, such as cell: {published: GDAS_V1}"
             )
         if self.combined is not None and self.combined.normal == "fixed":
-            raise InputError("cell.combined.normal=fixed: only the reduction cell can be fixed")
+            raise InputError(
+                "cell.combined.normal=fixed: only the reduction cell can be fixed; name a search"
+            )
         for key in ("nodes", "steps", "distinct_sources", "exclude_none"):
             value = getattr(self, key)
             if value is not None and self.random is None:

@@ -40,8 +40,8 @@ def experiment_of(words: Sequence[str]) -> Experiment:
     names = [word for word in words if "=" not in word]
     if len(names) > 1:
         raise InputError(
-            f"one experiment at a time, got {' and '.join(names)}; settings are key=value, such as "
-            "search.recipe.epochs=3"
+            f"{' and '.join(names)}: must be one experiment at a time; settings are key=value, "
+            "such as search.recipe.epochs=3"
         )
     return load_experiment(names[0] if names else "smoke", [word for word in words if "=" in word])
 
@@ -65,7 +65,10 @@ def load_experiment(name: str, overrides: list[str]) -> Experiment:
         )
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise InputError(f"{path}: larger than {MAX_BYTES} bytes, not an experiment")
+            raise InputError(
+                f"{path}: larger than {MAX_BYTES} bytes, not an experiment; name a YAML file such "
+                "as those in experiments/"
+            )
         raw = plain_yaml(path.read_text(encoding="utf-8"), str(path))
     except (UnicodeDecodeError, OSError) as error:
         raise InputError(
@@ -200,7 +203,7 @@ def _proxy(preset: Preset, recipe: Raw, spec: Raw, shared: Raw, where: str) -> R
     space = SPACES[recipe["task"]]
     if space.epochs_of_proxy is None:
         if spec.get("proxy") is not None:
-            raise InputError(f"{where}.proxy: {space.cells} are not trained")
+            raise InputError(f"{where}.proxy: {space.cells} are not trained; leave it out")
         return None
     short = {"data": _same_images(recipe["data"]), "epochs": space.epochs_of_proxy}
     own = _merge(

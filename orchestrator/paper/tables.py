@@ -112,14 +112,18 @@ def find_row(table: int, method: str, columns: Sequence[str]) -> Row:
     """
     if table not in MEASURES:
         measured = ", ".join(map(str, MEASURES))
-        raise InputError(f"row.table={table}: finals can stand beside rows of tables {measured}")
+        raise InputError(
+            f"row.table={table}: finals stand beside rows of tables {measured}; use one"
+        )
     for column in columns:
         if column not in MEASURES[table]:
             known = ", ".join(MEASURES[table])
-            raise InputError(f"row.columns: {column}: measured for table {table} are {known}")
+            raise InputError(
+                f"row.columns: {column} is not measured for table {table}; use {known}"
+            )
     rows = tables()[table]["rows"]
     for row in rows:
         if name_of(row) == method:
             return dict(row)
     names = ", ".join(name_of(row) for row in rows)
-    raise InputError(f"row.method={method}: not in table {table}, which has {names}")
+    raise InputError(f"row.method={method}: not in table {table}; use one of {names}")

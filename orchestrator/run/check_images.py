@@ -45,7 +45,7 @@ def check_search(search: SearchSpec, folder: Path) -> None:
     if proxy.data.name != recipe.data.name:
         raise InputError(
             f"proxy.data.name={proxy.data.name}: a proxy training is on the "
-            f"search's own images, {recipe.data.name}"
+            f"search's own images; use proxy.data.name={recipe.data.name}"
         )
     _, size = training_images(proxy.data, folder)
     with under("proxy"):

@@ -72,7 +72,8 @@ def _cell(final: FinalSpec, where: str) -> AnyGenotype:
         if isinstance(loaded, Bench201Genotype):
             raise InputError(
                 f"{where}.cell.file={source.file}: is a NAS-Bench-201 cell; finals train "
-                "convolutional and recurrent ones, and its table has its accuracy"
+                "convolutional and recurrent ones, such as cell: {published: GDAS_V1}, and its "
+                "table has its accuracy"
             )
         cell = loaded
     elif source.published is not None:

@@ -104,7 +104,7 @@ def held_object(there: ConditionalObject, address: str, lost: Callable[[], None]
         mine: Version | None = _taken(there, address, token)
     except OSError as error:
         text = one_line(error, 200)
-        raise InputError(f"--out {address}: cannot be written to ({text})") from None
+        raise InputError(f"--out {address}: cannot be written to ({text}); name another") from None
 
     def beat() -> None:
         nonlocal mine

@@ -52,7 +52,8 @@ def ray_cluster(address: str | None) -> Iterator[dict[str, float]]:
                     "the same command again later"
                 ) from None
             raise InputError(
-                f"--address {address}: no Ray cluster answers there ({text})"
+                f"--address {address}: no Ray cluster answers there ({text}); start one (ray start "
+                "--head), or leave --address out"
             ) from None
     try:
         yield cluster_budget()

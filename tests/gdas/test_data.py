@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 
 import gdas.data.cifar
 import gdas.data.images
-from gdas.data.arrow import content_digest, read_images, write_images
+from gdas.data.arrow import read_images, write_images
 from gdas.data.augment import Moves, augment, draw_moves, normalise
 from gdas.data.images import identity, open_images, split_indices, subset
 from gdas.data.settings import IMAGE_DATA, ImageData
@@ -82,26 +82,24 @@ def test_two_openings_are_views_of_one_mapped_file(written: Path) -> None:
 
 
 def test_a_flipped_byte_is_refused_where_the_content_is_verified(written: Path) -> None:
-    images, labels = some_arrays()
+    images, _ = some_arrays()
     flip_byte(written, place_of(written, images))
     read_images(written, identity="some-1", verify=False)
     with pytest.raises(InputError) as caught:
         read_images(written, identity="some-1", verify=True)
-    damaged = images.copy()
-    damaged[0, 0, 0, 0] ^= 0xFF
-    for part in (str(written), content_digest(images, labels), content_digest(damaged, labels)):
+    for part in (f"{written}: damaged, its content is not what was written", f"delete {written}"):
         assert part in str(caught.value)
 
 
 def test_a_flipped_label_is_refused_where_the_content_is_verified(written: Path) -> None:
     _, labels = some_arrays()
     flip_byte(written, written.read_bytes().find(labels.tobytes()))
-    with pytest.raises(InputError, match="SHA-256"):
+    with pytest.raises(InputError, match="its content is not what was written"):
         read_images(written, identity="some-1", verify=True)
 
 
 def test_a_file_of_another_source_is_refused(written: Path) -> None:
-    with pytest.raises(InputError, match=r"made from some-1, expected some-2") as caught:
+    with pytest.raises(InputError, match=r"made from other data than these; delete") as caught:
         read_images(written, identity="some-2", verify=False)
     assert str(written) in str(caught.value)
 
@@ -225,14 +223,13 @@ def test_opening_the_training_split_never_touches_the_test_file(
     assert touched == [], "a converted split needs no source"
 
 
-def test_a_damaged_cifar_batch_is_refused_naming_file_and_both_sums(cifar: Path) -> None:
+def test_a_damaged_cifar_batch_is_refused_naming_the_file_and_the_official_sum(cifar: Path) -> None:
     path = cifar / "cifar-10-batches-py" / "data_batch_2"
-    expected = hashlib.md5(path.read_bytes()).hexdigest()
+    official = hashlib.md5(path.read_bytes()).hexdigest()
     flip_byte(path, 200)
-    found = hashlib.md5(path.read_bytes()).hexdigest()
     with pytest.raises(InputError) as caught:
         open_images("cifar10", "train", cifar)
-    for part in (str(path), found, expected):
+    for part in (str(path), official, "data.checksum=any"):
         assert part in str(caught.value)
     assert not (cifar / "arrow").exists()
 
@@ -272,13 +269,13 @@ BAD_BATCHES: dict[str, tuple[object, str]] = {
     "numbers for data": ({"data": DATA.tolist(), "labels": LABELS}, "not an array of bytes"),
     "floats": ({"data": DATA.astype(np.float32), "labels": LABELS}, "not an array of bytes"),
     "objects": ({"data": DATA.astype(object), "labels": LABELS}, "not an array of bytes"),
-    "short rows": ({"data": DATA[:, 1:], "labels": LABELS}, r"\(2, 3071\), expected N x 3072"),
+    "short rows": ({"data": DATA[:, 1:], "labels": LABELS}, r"\(2, 3071\), must be N x 3072"),
     "no rows": ({"data": DATA[:0], "labels": []}, r"\(0, 3072\)"),
     "fewer labels": ({"data": DATA, "labels": [3]}, "must be 2 integers"),
     "words": ({"data": DATA, "labels": ["a", "b"]}, "must be 2 integers"),
     "fractions": ({"data": DATA, "labels": [0.5, 1.5]}, "must be 2 integers"),
-    "a label too many": ({"data": DATA, "labels": [0, 10]}, "from 0 to 10, expected 0 to 9"),
-    "a negative label": ({"data": DATA, "labels": [-1, 3]}, "from -1 to 3, expected 0 to 9"),
+    "a label too many": ({"data": DATA, "labels": [0, 10]}, "from 0 to 10, must be from 0 to 9"),
+    "a negative label": ({"data": DATA, "labels": [-1, 3]}, "from -1 to 3, must be from 0 to 9"),
 }
 
 

@@ -41,7 +41,6 @@ from gdas.data.shard_index import read_index
 from gdas.data.shards import convert, main
 from gdas.data.source import Split, Wanted
 from gdas.errors import InputError
-from gdas.files import sha256_of
 from gdas.randomness import generator
 from gdas.search import search
 from tests.gdas.photo_folder import (
@@ -325,15 +324,14 @@ def test_photos_that_are_not_converted_are_refused_with_the_command(tmp_path: Pa
     assert f"python -m gdas.data.shards SOURCE {tmp_path / 'tiny'}" in str(caught.value)
 
 
-def test_a_damaged_shard_is_named_with_both_digests(source: Path, tmp_path: Path) -> None:
+def test_a_damaged_shard_is_named_with_its_fix(source: Path, tmp_path: Path) -> None:
     convert_tiny(source, tmp_path / "tiny")
     index = read_index(tmp_path / "tiny")
     shard = index.splits["train"].shards[2]
     flip_byte(shard.path, 700)
-    found = sha256_of(shard.path)
     with pytest.raises(InputError) as caught:
         open_images(DATA, "train", tmp_path, verify=True)
-    for part in (str(shard.path), found, shard.sha256, "gdas.data.shards"):
+    for part in (str(shard.path), "its content is not what was written", "gdas.data.shards"):
         assert part in str(caught.value)
     open_images(DATA, "test", tmp_path, verify=True)
     # Reading finds it too, without the digest.
@@ -342,10 +340,10 @@ def test_a_damaged_shard_is_named_with_both_digests(source: Path, tmp_path: Path
         photos.take(Wanted(torch.arange(35), None))
     assert str(shard.path) in str(caught.value)
     shard.path.write_bytes(shard.path.read_bytes()[:-1])
-    with pytest.raises(InputError, match=f"expected {shard.bytes}"):
+    with pytest.raises(InputError, match=f"and not the {shard.bytes}"):
         open_images(DATA, "train", tmp_path)
     shard.path.unlink()
-    with pytest.raises(InputError, match=rf"00002\.parquet: missing.*{shard.sha256}"):
+    with pytest.raises(InputError, match=r"00002\.parquet: missing .*gdas\.data\.shards"):
         open_images(DATA, "train", tmp_path)
 
 

@@ -59,8 +59,8 @@ def test_too_few_gpus_and_other_bad_input_are_refused(capsys: pytest.CaptureFixt
     with pytest.raises(InputError, match="--gpus 2: train-gdas-imagenet needs 4"):
         rows(found, hours(found, train=1), [2])
     for words, said in {
-        "paper --dry-run --gpus four": "--gpus four: whole numbers above 0",
-        "paper --dry-run --gpus 4,0": "--gpus 4,0: whole numbers above 0",
+        "paper --dry-run --gpus four": "--gpus four: must be whole numbers above 0",
+        "paper --dry-run --gpus 4,0": "--gpus 4,0: must be whole numbers above 0",
         "paper --dry-run --gpus 4 --faster 0": "--faster 0: must be above 0",
         "smoke --dry-run --gpus 4": "--gpus: no job of this experiment uses a GPU",
         "paper --dry-run --faster 2": "--faster: goes with --gpus",

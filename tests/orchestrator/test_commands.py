@@ -394,7 +394,11 @@ def test_doctor_names_the_fix_of_what_is_bad(
     bad = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  BAD")]
     assert all(" -> " in line for line in bad)
     text = "\n".join(bad)
-    for word in ("data_batch_1: md5", "127.0.0.1:9: does not answer", "file/out: cannot write"):
+    for word in (
+        "data_batch_1: is not the published file",
+        "127.0.0.1:9: does not answer",
+        "file/out: cannot write",
+    ):
         assert word in text
     assert "more cores than here: lower searches.*.resources" in text
 

@@ -248,10 +248,10 @@ BAD = [
     (["search.recipe.network.channels=6"], r"channels=6: the fixed reduction cell"),
     (["search.recipe.data.name=cifar11"], r"data\.name=cifar11: unknown data set"),
     (["search.preset=papr"], r"preset=papr: unknown; did you mean paper\?"),
-    (["search.seeds=[1,1]"], r"seeds=\[1, 1\]: must differ"),
+    (["search.seeds=[1,1]"], r"seeds=\[1, 1\]: must be one or more different"),
     (["search.resources.cpus=0"], r"cpus=0\.0: must be more than 0"),
     (["search.resources.threads=0"], r"threads=0: must be 1 or more"),
-    (["search.resources.gpus=1"], r"gpus=1\.0 with device=cpu"),
+    (["search.resources.gpus=1"], r"gpus=1 with device=cpu"),
     (["final.resources.workers=0"], r"workers=0: must be 1 or more"),
     (
         ["finals.gdas-frc-digits.cell.searched=gdas"],
@@ -260,13 +260,13 @@ BAD = [
     (["finals.x.cell.published=GDAS_V2"], r"published=GDAS_V2: unknown; did you mean GDAS_V1"),
     (
         ["finals.x.cell={}"],
-        r"give exactly one of searched, combined, published, file, random; got none",
+        r"has none of searched, combined, published, file and random; must have exactly one",
     ),
-    (["finals.X.cell.random=1"], r"name 'X': use lower-case"),
-    (["search.recipe.epochs"], r"expected key=value"),
+    (["finals.X.cell.random=1"], r"name 'X': must be lower-case"),
+    (["search.recipe.epochs"], r"must be key=value"),
     (["retries=-1"], r"retries=-1: must be 0 or more"),
     (["search.recipe.epochs.x=1"], r"epochs is a value"),
-    (["search=3"], r"search=3: expected a mapping"),
+    (["search=3"], r"search=3: must have keys below it"),
 ]
 
 
@@ -283,7 +283,7 @@ def test_bad_settings_are_refused_in_one_line_that_names_the_key(
     ("content", "message"),
     [
         ("a: [", "not a YAML file"),
-        ("- 1", "expected a mapping"),
+        ("- 1", "must have searches, finals or measures"),
         ("{}", "all are empty"),
         ("!!python/object/apply:os.system ['true']", "not a YAML file"),
     ],
