@@ -429,7 +429,7 @@ def test_the_fixed_reduction_cells_branches_are_those_of_the_figure() -> None:
 
 
 def test_the_fixed_reduction_cell_refuses_widths_not_divisible_by_eight() -> None:
-    with pytest.raises(InputError, match="12 cell channels: .* a multiple of 8; choose"):
+    with pytest.raises(InputError, match=r"12 cell channels: .* a multiple of 8; choose"):
         FixedReductionCell(4, 4, 12, SEARCH_STYLE, last_reduced=False)
 
 
