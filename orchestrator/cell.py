@@ -260,8 +260,9 @@ def _draw(options: argparse.Namespace) -> int:
     except OSError as error:
         raise InputError(f"--to {path}: cannot write ({error.strerror})") from None
     print(f"drawn: {path}")
-    count = f"python -m orchestrator.cell count {_word(options.cell)}"
-    say_next(f"python -m orchestrator.cell show {FIXED}" if cell is None else count)
+    # Neither of the two that are only shown can be counted.
+    then = "show" if cell is None or isinstance(cell, Bench201Genotype) else "count"
+    say_next(f"python -m orchestrator.cell {then} {_word(options.cell)}")
     return 0
 
 

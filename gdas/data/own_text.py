@@ -83,7 +83,7 @@ class OwnText(NamedTuple):
         if not set(ids) - {END, UNKNOWN}:
             raise InputError(
                 f"{self.files['train']}: no word is seen {self.min_count or RARE} times, so all "
-                f"would become {UNKNOWN}; use a lower data.min_count, such as 1"
+                f"would become {UNKNOWN}; give a longer text, or a lower data.min_count, such as 1"
             )
         digest = hashlib.sha256(f"{train.sha256} {own.sha256} {sorted(ids)}".encode())
         return f"text-{own.tokens}-{len(ids)}-{digest.hexdigest()[:16]}"

@@ -311,6 +311,11 @@ def test_cells_are_drawn_to_svg_and_png(capsys: Capture) -> None:
     assert Path("GDAS_V1.svg").read_text().count('<g id="normal-') == 12
     assert cell.main(["draw", "fixed-reduction", "--to", "frc.png"]) == 0
     assert Path("frc.png").read_bytes().startswith(b"\x89PNG")
+    capsys.readouterr()
+    own = "|nor_conv_3x3~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|"
+    assert cell.main(["draw", own, "--to", "own.svg"]) == 0
+    # Its network is not counted here.
+    assert f"next: python -m orchestrator.cell show '{own}'" in capsys.readouterr().out
     assert "must end with" in refused(capsys, cell.main(["draw", "GDAS_V1", "--to", "x.gif"]))
     assert "cannot write" in refused(capsys, cell.main(["draw", "GDAS_V1", "--to", "no/x.svg"]))
 
