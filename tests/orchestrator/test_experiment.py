@@ -45,7 +45,11 @@ def test_paper_has_the_papers_settings() -> None:
     slow = differences(
         experiment.searches["not-accelerated-frc"].recipe, experiment.searches["gdas-frc"].recipe
     )
-    assert slow == [("epochs", 120, 240), ("sampler.acceleration", False, True)]
+    assert slow == [
+        ("epochs", 120, 240),
+        ("sampler.acceleration", False, True),
+        ("execution", "eager", "graph"),  # graphs run drawn operations alone
+    ]
     for name, search in experiment.searches.items():
         assert search.seeds == (0, 1, 2, 3)
         assert search.select_by == "proxy"
@@ -57,9 +61,10 @@ def test_paper_has_the_papers_settings() -> None:
     assert (ptb.hidden, ptb.epochs, ptb.weight_decay) == (850, 2000, 8e-7)
     assert (wikitext2.hidden, wikitext2.epochs, wikitext2.weight_decay) == (700, 3000, 5e-7)
     assert (ptb.dropouts.hidden, wikitext2.dropouts.hidden) == (0.25, 0.15)
-    assert differences(experiment.searches["gdas"].recipe, SearchConfig()) == []
+    graph = ("execution", "graph", "eager")  # how it is computed, not what
+    assert differences(experiment.searches["gdas"].recipe, SearchConfig()) == [graph]
     frc = differences(experiment.searches["gdas-frc"].recipe, SearchConfig())
-    assert frc == [("network.reduction", "fixed", "searched")]
+    assert frc == [("network.reduction", "fixed", "searched"), graph]
     assert differences(experiment.finals["gdas-cifar10"].recipe, TrainConfig()) == []
     cutout = differences(experiment.finals["gdas-cutout-cifar10"].recipe, TrainConfig())
     assert cutout == [("data.cutout", 16, 0)]
