@@ -22,7 +22,7 @@ from typing import Any, Literal
 import torch
 
 from gdas.checkpoint import Segment, State, digest
-from gdas.cnn.config import SearchConfig, SupernetConfig
+from gdas.cnn.config import SearchConfig
 from gdas.cnn.space import ImageSpace, score_with_shared_weights
 from gdas.compute import open_device
 from gdas.config import AlphaUpdate
@@ -235,27 +235,14 @@ def search_for_real(
 ) -> Figures:
     """A whole, if short, search with the fixed reduction cell: as many epochs as there is time."""
     batch = sizes.batches[-1]
-
-    def settings(epochs: int) -> SearchConfig:
-        return SearchConfig(
-            epochs=epochs,
-            batch_size=batch,
-            train_images=None if sizes is PAPER else 2 * batch,
-            valid_images=None if sizes is PAPER else 2 * batch,
-            recalibration_batches=20 if sizes is PAPER else 2,
-            network=SupernetConfig(
-                channels=sizes.channels, normals_per_block=sizes.normals, reduction="fixed"
-            ),
-        )
-
     times = []
-    for _ in _segments(settings(3 if sizes is PAPER else 1), images, device):
+    for _ in _segments(setup.real_search(sizes, batch, 3 if sizes is PAPER else 1), images, device):
         times.append(time.perf_counter())
     each = times[-1] - times[-2] if len(times) > 1 else 1.0
     epochs = max(1, int(share * of.left() / each)) if sizes is PAPER else 1
     figures: Figures = {"images": len(images), "batch": batch, "epochs": min(epochs, EPOCHS)}
     figures |= {"epoch_seconds": each, "curve": []}
-    began, config = time.perf_counter(), settings(figures["epochs"])
+    began, config = time.perf_counter(), setup.real_search(sizes, batch, figures["epochs"])
     for segment in _segments(config, images, device):
         curve = {key: value for key, value in segment.metrics.items() if key != "lr"}
         figures["curve"].append(curve | {"at_seconds": time.perf_counter() - began})

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import torch
 
-from gdas.cnn.config import SearchConfig, SupernetConfig
+from gdas.cnn.config import SearchConfig
 from gdas.cnn.space import ImageSpace, score_with_shared_weights
 from gdas.data.arrow import Images
 from gdas.search import SearchSteps, search
 from tests.gpu.carry import carried
 from tests.gpu.clock import wait
 from tests.gpu.findings import Figures, Findings
+from tests.gpu.setup import real_search
 from tests.gpu.sizes import PAPER, Sizes
 
 KEPT = 0.85
@@ -35,27 +36,13 @@ def run(of: Findings, device: torch.device, sizes: Sizes, file: Path) -> None:
     of.take("search on CIFAR-10", lambda: _search(of, device, sizes, images))
 
 
-def _config(sizes: Sizes, epochs: int) -> SearchConfig:
-    batch = sizes.batches[0]
-    return SearchConfig(
-        epochs=epochs,
-        batch_size=batch,
-        train_images=None if sizes is PAPER else 2 * batch,
-        valid_images=None if sizes is PAPER else 2 * batch,
-        recalibration_batches=20 if sizes is PAPER else 2,
-        network=SupernetConfig(
-            channels=sizes.channels, normals_per_block=sizes.normals, reduction="fixed"
-        ),
-    )
-
-
 def _search(of: Findings, device: torch.device, sizes: Sizes, images: Images) -> Figures:
-    config = _config(sizes, 1)
+    config = real_search(sizes, sizes.batches[0], 1)
     space = ImageSpace(config, images, device)
     epoch_seconds = _step_seconds(config, space, device) * space.steps(0)
     epochs = max(1, int(KEPT * of.left() / epoch_seconds))
     epochs = epochs if sizes is PAPER else 1
-    config = _config(sizes, epochs)
+    config = real_search(sizes, sizes.batches[0], epochs)
     figures: Figures = {
         "images": len(images),
         "batch": config.batch_size,

@@ -31,7 +31,7 @@ from tests.bench.plain_text import PlainDerivedCell, PlainSearchCell
 from tests.bench.search_step import PlainSearch, random_images, training_step
 from tests.bench.text_step import random_text
 from tests.bench.timing import Step
-from tests.gpu.sizes import Sizes
+from tests.gpu.sizes import PAPER, Sizes
 
 CLASSES = 10
 TAU = 5.0
@@ -52,6 +52,21 @@ def search_config(
     acceleration = changes.pop("acceleration", True)
     sampler = dataclasses.replace(config.sampler, acceleration=acceleration)
     return dataclasses.replace(config, sampler=sampler, **changes)
+
+
+def real_search(sizes: Sizes, batch: int, epochs: int) -> SearchConfig:
+    """A search on real images, with the fixed reduction cell; short of images in a trial."""
+    trial = sizes is not PAPER
+    return SearchConfig(
+        epochs=epochs,
+        batch_size=batch,
+        train_images=2 * batch if trial else None,
+        valid_images=2 * batch if trial else None,
+        recalibration_batches=2 if trial else 20,
+        network=SupernetConfig(
+            channels=sizes.channels, normals_per_block=sizes.normals, reduction="fixed"
+        ),
+    )
 
 
 def search_images(sizes: Sizes, batch: int) -> Images:
