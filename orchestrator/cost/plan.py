@@ -10,7 +10,8 @@ from collections.abc import Mapping
 import torch
 
 from gdas.errors import InputError
-from orchestrator.cost.estimate import Estimate, Estimator, estimated_seconds
+from orchestrator.cost.cards import said_of_card
+from orchestrator.cost.estimate import GUESSED, MEASURED, Estimate, Estimator, estimated_seconds
 from orchestrator.experiment.study import Job, Study, flat
 from orchestrator.run.scheduler import head_that_fits
 from orchestrator.store.store import Store
@@ -67,7 +68,9 @@ def totals(
     sources = Counter(estimates[job.id].source for job in open_jobs)
     known = ", ".join(f"{count} {source}" for source, count in sources.most_common())
     lines = [line, f"how the work is known, jobs: {known}"]
-    if sources["guess"]:
+    if sources[MEASURED]:
+        lines.append(said_of_card())
+    if sources[GUESSED]:
         lines.append(
             "a guess may be wrong by several times; --calibrate times a few real steps of every "
             "kind of job whose device is here"
