@@ -75,12 +75,16 @@ def load(sources: Path, environment: Mapping[str, str]) -> Kernels:
 
     Args:
         sources: a folder with .cpp files and their headers.
-        environment: where CXX, GDAS_CACHE, XDG_CACHE_HOME and HOME are looked up.
+        environment: where CXX, GDAS_CACHE, XDG_CACHE_HOME and HOME are looked up, and
+            GDAS_KERNEL_FLAGS, which replaces the compiler's flags.
     """
     try:
         compiler = _compiler(environment)
         version = _run([*compiler, "--version"]).splitlines()[0]
-        flags = (*FLAGS, *_native(compiler))
+        flags = tuple(shlex.split(environment.get("GDAS_KERNEL_FLAGS", ""))) or (
+            *FLAGS,
+            *_native(compiler),
+        )
         target = cache_folder(environment) / f"kernels-{_key(sources, flags, version)}.so"
         found = _open(target)
         if found is None:
