@@ -184,7 +184,7 @@ def _report(experiment: Experiment, study: Study, out: str) -> int:
         raise InputError(f"{out}: no study there yet (no study.json); start it first")
     write_report(Results(experiment, study, store))
     print(f"report: {store.address_of('report/report.html')}")
-    say_next(f"python -m orchestrator.status {store.address}")
+    say_next(f"python -m orchestrator.status {shlex.quote(store.address)}")
     return 0
 
 
@@ -255,7 +255,8 @@ def _reproduce(
         done = not interrupted and scheduler.board.all_done()
         if done:
             print(f"all done in {clock(time.time() - started)}")
-        say_next(f"python -m orchestrator.status {store.address}" if done else options.command)
+        then = f"python -m orchestrator.status {shlex.quote(store.address)}"
+        say_next(then if done else options.command)
         if interrupted and not isinstance(stopped, ClusterLost):
             return 143 if signals.terminated else 130
         return 0 if done else 1

@@ -24,12 +24,14 @@ class Failure:
         cause: where the error came from.
         times: how often the job failed in the command that last ran it.
         given_up: whether that command will not retry the job.
+        traceback: of the job's own exception; "" if its process died without one.
     """
 
     error: str
     cause: Cause
     times: int
     given_up: bool
+    traceback: str = ""
 
 
 def read_failure(job: Place) -> Failure | None:
@@ -42,6 +44,7 @@ def read_failure(job: Place) -> Failure | None:
             cause=cause if cause in get_args(Cause) else "own",
             times=int(found.get("times", 1)),
             given_up=not found.get("again", True),
+            traceback=str(found.get("traceback", "")),
         )
     except (OSError, ValueError, OverflowError, KeyError, TypeError, RecursionError):
         return None

@@ -226,11 +226,20 @@ class JobEntry(TypedDict):
     needs: list[str]
 
 
+class HomeJson(TypedDict):
+    """Where a study's output folder was when it was last driven."""
+
+    path: str  # absolute, or an address without its options
+    inode: NotRequired[int]  # local folders only, as is the next
+    host: NotRequired[str]
+
+
 class StudyFile(TypedDict, total=False):
     """What the folder was last started with; empty if no study was started in it."""
 
     format: str
     key: str  # a random id of the study, by which its MLflow runs are found
+    home: HomeJson  # tells a moved folder from a copy (orchestrator.store.home)
     settings: dict[str, Any]  # an `Experiment`
     versions: dict[str, str]
     command: str
