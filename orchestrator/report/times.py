@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from orchestrator.report.markup import NOT_RUN, duration, table
+from orchestrator.report.markup import NOT_RUN, duration
+from orchestrator.report.parts import Part, Table
 from orchestrator.report.view import Results
 
 
-def times(results: Results) -> list[str]:
+def times(results: Results) -> list[Part]:
     """The report's table of each job's time in segments."""
     rows = []
     for job in results.study.in_cluster:
@@ -23,14 +24,14 @@ def times(results: Results) -> list[str]:
         )
     return [
         "## Time\n",
-        table(["job", "segments", "time in them", "host"], rows),
+        Table("times", ["job", "segments", "time in them", "host"], rows),
         "\nWall-clock time; jobs that ran side by side shared the machine, so these are not costs "
         "of a job alone.\n",
     ]
 
 
-def versions(results: Results) -> list[str]:
+def versions(results: Results) -> list[Part]:
     """The report's table of package versions."""
     found = results.store.study().get("versions", {})
     rows = [[name, str(version)] for name, version in found.items()]
-    return ["## Versions\n", table(["package", "version"], rows)]
+    return ["## Versions\n", Table("versions", ["package", "version"], rows)]
