@@ -98,9 +98,9 @@ def test_ray_is_imported_by_the_runner_alone() -> None:
     assert users == {"ray_study.py", "trial.py", "machines.py"}
 
 
-def test_conditional_writes_alone_go_through_obstore() -> None:
+def test_writes_to_object_stores_alone_go_through_obstore() -> None:
     users = {p.name for p in (ROOT / "orchestrator").rglob("*.py") if "obstore" in third_party(p)}
-    assert users == {"conditional.py"}
+    assert users == {"bucket.py", "conditional.py"}
 
 
 FLOORS = (

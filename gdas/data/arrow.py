@@ -117,6 +117,20 @@ def read_split(path: Path, *, form: str, identity: str, verify: bool) -> Split:
     return Split(columns, len(table), about)
 
 
+def check_whole(path: Path) -> None:
+    """Check that a file is complete and has the content that was written, whatever its format.
+
+    Raises:
+        InputError: it is damaged, or no file of this project.
+    """
+    try:
+        metadata = pa.ipc.open_file(pa.memory_map(str(path))).schema.metadata or {}
+        form, identity = metadata[b"format"].decode(), metadata[b"identity"].decode()
+    except UNREADABLE as error:
+        raise InputError(f"{path}: damaged ({one_line(error, 200)})") from None
+    read_split(path, form=form, identity=identity, verify=True)
+
+
 def made_from(path: Path) -> str | None:
     """The identity that a file says it has; None if there is no file."""
     try:

@@ -8,25 +8,18 @@ step, so exactly one of any number of writers succeeds, however slow the others 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
-from importlib.util import find_spec
-from typing import Any, TypeVar
-from urllib.parse import parse_qs, urlsplit
+from typing import Any
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
-from obstore.store import AzureStore, GCSStore, S3Store, from_url
+from obstore.exceptions import AlreadyExistsError, PreconditionError
 
 from gdas.errors import InputError, one_line
+from orchestrator.store.bucket import ObjectStore, answered, open_bucket
 from orchestrator.store.storage import Storage
 
-ANSWER_S = 20.0
-"""How long to wait for an answer, in seconds."""
 Version = dict[str, str]
 """An object's version in obstore's form: an ETag or a generation."""
-T = TypeVar("T")
 
 
 class Changed(Exception):
@@ -37,7 +30,7 @@ class Changed(Exception):
 class ConditionalObject:
     """An object that is replaced only if the writer has read its current version."""
 
-    store: S3Store | GCSStore | AzureStore
+    store: ObjectStore
     name: str
 
     def read(self) -> tuple[bytes, Version] | None:
@@ -47,8 +40,8 @@ class ConditionalObject:
             OSError: the store does not answer.
         """
         try:
-            found = _answered(lambda: obstore.get(self.store, self.name))
-            return bytes(_answered(found.bytes)), _version(found.meta)
+            found = answered(lambda: obstore.get(self.store, self.name))
+            return bytes(answered(found.bytes)), _version(found.meta)
         except FileNotFoundError:
             return None
 
@@ -69,7 +62,7 @@ class ConditionalObject:
         """
         mode: Any = over or "create"
         try:
-            put = _answered(lambda: obstore.put(self.store, self.name, content, mode=mode))
+            put = answered(lambda: obstore.put(self.store, self.name, content, mode=mode))
         except (AlreadyExistsError, PreconditionError, FileNotFoundError) as error:
             raise Changed(one_line(error, 200)) from None
         return _version(put)
@@ -80,60 +73,15 @@ def _version(answer: Any) -> Version:
     return {key: answer[key] for key in ("e_tag", "version") if answer.get(key) is not None}
 
 
-def _answered(ask: Callable[[], T]) -> T:
-    """The store's answer; if there is none, OSError is raised, as by the rest of the store."""
-    try:
-        return ask()
-    except (AlreadyExistsError, PreconditionError):
-        raise
-    except BaseError as error:
-        raise OSError(one_line(error, 200)) from None
-
-
 def conditional_object(storage: Storage, name: str) -> ConditionalObject:
     """Address an object in a folder on an object store; no request is sent.
 
     Raises:
         InputError: this kind of store is not known to write conditionally.
     """
-    scheme = urlsplit(storage.address).scheme
     bucket, _, prefix = storage.root.partition("/")
-    patient: dict[str, Any] = {"retry_config": {"retry_timeout": timedelta(seconds=ANSWER_S)}}
-    if scheme == "s3":
-        return ConditionalObject(_s3(storage, bucket, prefix, patient), name)
-    if scheme in ("gs", "gcs"):
-        return ConditionalObject(GCSStore(bucket, prefix=prefix, **patient), name)
-    if scheme in ("abfs", "abfss"):
-        azure = from_url(storage.address.partition("?")[0], **patient)
-        assert isinstance(azure, AzureStore)
-        return ConditionalObject(azure, name)
-    raise InputError(
-        f"--out {storage.address}: {scheme}:// has no conditional write to keep a second driver "
-        "away with; name an s3://, gs:// or abfs:// address, or a folder"
-    )
-
-
-def _s3(storage: Storage, bucket: str, prefix: str, patient: dict[str, Any]) -> S3Store:
-    """The bucket as pyarrow sees it: with the same region, endpoint and credentials."""
-    address = urlsplit(storage.address)
-    options = {key: values[-1] for key, values in parse_qs(address.query).items()}
-    given: dict[str, Any] = {"region": storage.files.region or "us-east-1"}
-    if "endpoint_override" in options:
-        given["endpoint"] = f"{options.get('scheme', 'https')}://{options['endpoint_override']}"
-    if address.username and address.password:
-        given["access_key_id"], given["secret_access_key"] = address.username, address.password
-    elif (credentials := _credentials()) is not None:
-        given["credential_provider"] = credentials
-    return S3Store(bucket, prefix=prefix, client_options={"allow_http": True}, **given, **patient)
-
-
-def _credentials() -> Any:
-    """boto3's credentials, if it is installed: obstore alone reads no profiles of `~/.aws`."""
-    if find_spec("boto3") is None:
-        return None
-    from obstore.auth.boto3 import Boto3CredentialProvider
-
+    region = getattr(storage.files, "region", None)
     try:
-        return Boto3CredentialProvider()
-    except ValueError:  # boto3 found none; obstore has other sources
-        return None
+        return ConditionalObject(open_bucket(storage.address, bucket, region, prefix), name)
+    except InputError as error:
+        raise InputError(f"--out {error}") from None

@@ -1,7 +1,8 @@
 """Data sets of a study whose output folder or `--data` is on an object store. Pure.
 
-The driver converts and verifies a data set once and uploads the converted files. Every node
-downloads a data set once, however many trials run on it.
+The driver converts and verifies a data set once and uploads the converted files, their checksums
+last. Every node downloads a data set once, however many trials run on it. Checksums decide which
+files are alike, and a copy on a node is replaced only by a file that was found whole.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import fcntl
 import hashlib
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,24 @@ from gdas.data.shard_index import INDEX
 from gdas.errors import InputError, one_line
 from orchestrator.experiment.study import Study
 from orchestrator.store.results import JobSettings
-from orchestrator.store.storage import Storage, cache_folder, is_address, open_storage
+from orchestrator.store.storage import (
+    THREADS,
+    Stamp,
+    Storage,
+    cache_folder,
+    is_address,
+    open_storage,
+)
+from orchestrator.store.sums import (
+    Remembered,
+    check_copy,
+    read_sums,
+    sums_object,
+    write_sums,
+)
+
+DESCRIBES = (f"/{INDEX}", ".csv")
+"""How the names of small files end that say what a data set is."""
 
 
 def of_data_set(name: str, object_name: str) -> bool:
@@ -47,12 +66,14 @@ def described(address: str) -> Path:
     """Download what identifies the data sets, without the data: photo indexes and tables.
 
     Raises:
-        InputError: the store does not answer.
+        InputError: the store does not answer, or a file there is damaged.
     """
     storage, folder = open_storage(address, option="--data"), node_folder(address)
     try:
         there = storage.listing(patience=0.0)
-        storage.fetch_all([key for key in there if key.endswith((f"/{INDEX}", ".csv"))], folder)
+        for key in there:
+            if key.endswith(DESCRIBES):
+                _fetch_wanted(storage, folder, key.partition("/")[0], {key: there[key]})
     except OSError as problem:
         raise InputError(f"{address}: does not answer ({one_line(problem, 200)})") from None
     return folder
@@ -67,32 +88,83 @@ def fetched(address: str, names: list[str]) -> Path:
     """Download the files of data sets that this node lacks; one process does, others wait for it.
 
     Raises:
+        InputError: a file on the store is torn or damaged; an earlier copy here is unchanged.
         OSError: the store does not answer.
     """
     storage, folder = open_storage(address, option="--data"), node_folder(address)
-    folder.mkdir(parents=True, exist_ok=True)
     for name in names:
-        with _alone(folder / f".{name}.lock"):
-            there = storage.listing()
-            wanted = [
-                key
-                for key, (size, _) in there.items()
-                if of_data_set(name, key) and not _same_size(folder / key, size)
-            ]
-            storage.fetch_all(wanted, folder)
+        there = storage.listing()
+        _fetch_wanted(
+            storage, folder, name, {key: there[key] for key in there if of_data_set(name, key)}
+        )
     return folder
 
 
+def _fetch_wanted(storage: Storage, folder: Path, name: str, there: dict[str, Stamp]) -> None:
+    """Download those of a data set's objects whose copies here are missing or of other content."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with _alone(folder / f".{name}.lock"):
+        sums, remembered = read_sums(storage, name), Remembered(str(folder), name)
+
+        def wanted(key: str) -> bool:
+            if key in sums:
+                return remembered.of_file(folder / key, key) != sums[key]
+            if key.endswith(DESCRIBES):  # small, and of one size whatever they say
+                return True
+            return not _same_size(folder / key, there[key][0])
+
+        def fetch(key: str) -> None:
+            where = storage.under(key).address
+            storage.fetch(key, folder / key, lambda path: check_copy(path, key, sums, where))
+
+        with ThreadPoolExecutor(THREADS) as pool:
+            list(pool.map(fetch, [key for key in there if wanted(key)]))
+
+
 def publish(folder: Path, storage: Storage, names: list[str]) -> None:
-    """Upload the converted files of data sets, except those that are on the store already."""
+    """Upload the converted files of data sets, except those that are on the store already.
+
+    Raises:
+        OSError: the store does not answer.
+    """
     there = storage.listing()
     for name in names:
-        for path in sorted(folder.glob(f"arrow/{name}-*")) + sorted((folder / name).rglob("*")):
-            key = path.relative_to(folder).as_posix()
-            if path.is_file() and of_data_set(name, key):
-                size = path.stat().st_size
-                if there.get(key, (-1, 0))[0] != size:
-                    storage.put_large(path, key)
+        paths = sorted(folder.glob(f"arrow/{name}-*")) + sorted((folder / name).rglob("*"))
+        keys = {path.relative_to(folder).as_posix(): path for path in paths if path.is_file()}
+        remembered = Remembered(str(folder), name)
+        own = {
+            key: remembered.of_file(path, key) or ""
+            for key, path in keys.items()
+            if of_data_set(name, key)
+        }
+        sums = read_sums(storage, name)
+        same = _same_there(folder, storage, name, own, sums, there)
+        if same == set(own):
+            continue
+        if sums:
+            storage.remove(sums_object(name))  # they hold for no mixture of old and new files
+        for key in own:
+            if key not in same:
+                storage.put(keys[key], key)
+        write_sums(storage, name, own)
+
+
+def _same_there(
+    folder: Path,
+    storage: Storage,
+    name: str,
+    own: dict[str, str],
+    sums: dict[str, str],
+    there: dict[str, Stamp],
+) -> set[str]:
+    """Which of this folder's files are on the store with the same content."""
+    same = {key for key in own if key in there and _same_size(folder / key, there[key][0])}
+    if sums:
+        return {key for key in same if sums.get(key) == own[key]}
+    if folder == node_folder(storage.address):  # this folder's files came from there
+        return same
+    read = Remembered(storage.address, name)
+    return {key for key in same if read.of_object(storage, key, there[key]) == own[key]}
 
 
 def refuse_unchecked(study: Study) -> None:

@@ -5,6 +5,9 @@ work in folders on their own node and upload the files that others need, in an o
 last object the commit: a checkpoint's state before its manifest, a job's result after all its other
 files. If the node is lost, only what was not committed is lost with it.
 
+Objects are read through pyarrow and written through `Uploads`, so that an interrupted upload leaves
+nothing.
+
 If the store does not answer, an operation is retried for `PATIENCE_S`. The exceptions are the start
 of a command, when a person waits for an answer, and background work, which comes round again
 anyway.
@@ -12,6 +15,7 @@ anyway.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -26,12 +30,16 @@ from typing import Any, TypeVar
 from pyarrow import ArrowException, fs
 
 from gdas.errors import InputError, one_line
+from orchestrator.store.bucket import BucketUploads, Uploads
 
 PATIENCE_S = 300.0
 """How long an operation is retried while the store does not answer, in seconds."""
 THREADS = 8
-FINAL = re.compile("ACCESS_DENIED|NO_SUCH_BUCKET|INVALID_ACCESS_KEY|SIGNATURE_DOES_NOT_MATCH")
-"""Error texts that no retry can change."""
+FINAL = re.compile(
+    "ACCESS_?DENIED|NO_?SUCH_?BUCKET|INVALID_?ACCESS_?KEY|SIGNATURE_?DOES_?NOT_?MATCH",
+    re.IGNORECASE,
+)
+"""Error texts of pyarrow and of obstore that no retry can change."""
 
 Stamp = tuple[int, int]
 """An object's size in bytes and modification time in ns; if either differs, it has changed."""
@@ -66,7 +74,9 @@ def open_storage(address: str, *, option: str = "--out") -> Storage:
     except (ArrowException, OSError, ValueError) as error:
         text = one_line(error, 200)
         raise InputError(f"{option} {address}: cannot be opened ({text})") from None
-    return Storage(files, root.rstrip("/"), address)
+    bucket = root.strip("/").partition("/")[0]
+    uploads = BucketUploads(address, bucket, getattr(files, "region", None))
+    return Storage(files, root.rstrip("/"), address, uploads)
 
 
 @dataclass(frozen=True)
@@ -74,18 +84,21 @@ class Storage:
     """A folder on an object store.
 
     Attributes:
-        files: the pyarrow file system.
+        files: the pyarrow file system, which reads, lists and deletes.
         root: the folder's path in it, starting with the bucket.
         address: what `open_storage` takes, on this node and on others.
+        uploads: what writes.
     """
 
     files: Any
     root: str
     address: str
+    uploads: Uploads
 
     def under(self, name: str) -> Storage:
         """The subfolder `name`, which need not exist; no request is sent."""
-        return Storage(self.files, f"{self.root}/{name}", join(self.address, name))
+        folder, address = f"{self.root}/{name}", join(self.address, name)
+        return Storage(self.files, folder, address, self.uploads)
 
     def listing(self, *, patience: float | None = None) -> dict[str, Stamp]:
         """List every object below this folder, by its name relative to the folder.
@@ -126,15 +139,30 @@ class Storage:
         Raises:
             OSError: the store does not answer; an earlier object of that name is unchanged.
         """
+        self._tried(lambda: self.uploads.put(f"{self.root}/{name}", content), patience)
 
-        def put() -> None:
-            with self.files.open_output_stream(f"{self.root}/{name}") as stream:
-                stream.write(content)
+    def sha256(self, name: str) -> str:
+        """SHA-256 of an object's content, which is read for it."""
 
-        self._tried(put, patience)
+        def digest() -> str:
+            sha = hashlib.sha256()
+            with self.files.open_input_stream(f"{self.root}/{name}") as stream:
+                while piece := stream.read(1 << 22):
+                    sha.update(piece)
+            return sha.hexdigest()
 
-    def fetch(self, name: str, path: Path) -> None:
-        """Download an object to a file, which never exists half-written."""
+        return self._tried(digest, None)
+
+    def fetch(
+        self, name: str, path: Path, check: Callable[[Path], None] = lambda path: None
+    ) -> None:
+        """Download an object to a file, which never exists half-written.
+
+        Args:
+            name: the object.
+            path: the file; an earlier one is replaced only by a whole one that `check` accepts.
+            check: is called with the downloaded file before it gets its name.
+        """
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f"{path.name}.{os.getpid()}.{time.monotonic_ns()}.partial")
 
@@ -147,24 +175,19 @@ class Storage:
 
         try:
             self._tried(get, None)
+            check(beside)
             beside.replace(path)
         finally:
             beside.unlink(missing_ok=True)
 
     def put(self, path: Path, name: str) -> None:
-        """Upload a file from memory."""
-        self.write(name, path.read_bytes())
+        """Upload a file, which may not fit in memory; the object appears as a whole.
 
-    def put_large(self, path: Path, name: str) -> None:
-        """Upload a file in parts, if it may not fit in memory."""
-
-        def send() -> None:
-            with path.open("rb") as file:
-                stream = self.files.open_output_stream(f"{self.root}/{name}")
-                shutil.copyfileobj(file, stream, 1 << 23)
-                stream.close()  # this commits the object, so it must come after the last byte
-
-        self._tried(send, None)
+        Raises:
+            OSError: the file cannot be read, or the store does not answer; an earlier object of
+                that name is unchanged.
+        """
+        self._tried(lambda: self.uploads.put_file(f"{self.root}/{name}", path), None)
 
     def remove(self, name: str) -> None:
         """Delete an object; it is no error if there is none."""

@@ -14,6 +14,7 @@ import pytest
 import orchestrator.run.lease
 from gdas.errors import InputError
 from orchestrator.run.lease import LEASE_BYTES, held_object, lease
+from orchestrator.store.bucket import BucketUploads
 from orchestrator.store.conditional import (
     Changed,
     ConditionalObject,
@@ -230,5 +231,6 @@ def test_a_lease_where_nothing_answers_or_can_be_conditional_is_refused(
         held(Away(real.store, LEASE), out),
     ):
         pass
+    hdfs = Storage(None, "host/p", "hdfs://host/p", BucketUploads("hdfs://host/p", "host", None))
     with pytest.raises(InputError, match="hdfs:// has no conditional write"):
-        conditional_object(Storage(None, "host/p", "hdfs://host/p"), LEASE)
+        conditional_object(hdfs, LEASE)

@@ -55,13 +55,14 @@ class Killed(BaseException):
 
 
 class Faulty:
-    """A file system whose n-th call is the last of its process, or whose calls fail for a while."""
+    """A store whose n-th call is the last of its process, or whose calls fail for a while."""
 
-    def __init__(self, files: Any, *, last: int = 10**9, fail: range = range(0)) -> None:
-        self.files, self.last, self.fail, self.calls = files, last, fail, 0
+    def __init__(self, whole: Storage, *, last: int = 10**9, fail: range = range(0)) -> None:
+        self.whole, self.last, self.fail, self.calls = whole, last, fail, 0
 
     def __getattr__(self, name: str) -> Any:
-        call = getattr(self.files, name)
+        writes = name in ("put", "put_file")
+        call = getattr(self.whole.uploads if writes else self.whole.files, name)
 
         def counted(*arguments: Any) -> Any:
             self.calls += 1
@@ -79,15 +80,16 @@ def job(address: str, **faults: Any) -> tuple[JobFolder, Faulty]:
     folder = JobFolder.open(address)
     assert isinstance(folder.place, ObjectFolder)
     whole = folder.place.storage
-    files = Faulty(whole.files, **faults)
-    return JobFolder(ObjectFolder(Storage(files, whole.root, address), folder.path)), files
+    faulty = Faulty(whole, **faults)
+    there = Storage(faulty, whole.root, address, faulty)
+    return JobFolder(ObjectFolder(there, folder.path)), faulty
 
 
 def run(address: str, **faults: Any) -> tuple[Finished, int]:
-    folder, files = job(address, **faults)
+    folder, faulty = job(address, **faults)
     finished = run_to_end(folder, counting)
     folder.write_result(trained_result(finished.digest))
-    return finished, files.calls
+    return finished, faulty.calls
 
 
 def test_addresses() -> None:
@@ -103,9 +105,12 @@ class Objects:
     def __init__(self) -> None:
         self.files = LocalFileSystem()
 
-    def open_output_stream(self, path: str) -> Any:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        return self.files.open_output_stream(path)
+    def put(self, key: str, content: bytes) -> None:
+        Path(key).parent.mkdir(parents=True, exist_ok=True)
+        Path(key).write_bytes(content)
+
+    def put_file(self, key: str, path: Path) -> None:
+        self.put(key, path.read_bytes())
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.files, name)
@@ -119,7 +124,8 @@ def test_a_job_killed_between_any_two_calls_goes_on_to_the_same_bits(
         out = "objects://all"
 
         def opened(address: str) -> Storage:
-            return Storage(Objects(), f"{tmp_path}/{address.removeprefix('objects://')}", address)
+            root = f"{tmp_path}/{address.removeprefix('objects://')}"
+            return Storage(Objects(), root, address, Objects())
 
         monkeypatch.setattr(orchestrator.store.place, "open_storage", opened)
     undisturbed, calls = run(join(out, "jobs/undisturbed"))
