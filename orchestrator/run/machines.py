@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ import ray
 
 from gdas.errors import InputError, one_line
 from orchestrator.experiment.study import Study
-from orchestrator.run import QUIET
+from orchestrator.run import FOR_JOBS
 from orchestrator.run.scheduler import ClusterLost, Scheduler, missing
 from orchestrator.store.failure import Failure
 from orchestrator.store.store import Store
@@ -37,7 +38,9 @@ def ray_cluster(address: str | None) -> Iterator[dict[str, float]]:
                 log_to_driver=False,
                 logging_level="ERROR",
                 include_dashboard=None,  # started if it can be; nothing depends on it
-                runtime_env={"env_vars": QUIET} if address else None,
+                runtime_env={"env_vars": {key: os.environ[key] for key in FOR_JOBS}}
+                if address
+                else None,
             )
             break
         except Exception as error:  # Ray raises bare ones
