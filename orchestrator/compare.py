@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from shlex import quote
 from typing import cast
 
 from gdas.errors import InputError
@@ -66,7 +67,7 @@ def _compare(options: argparse.Namespace) -> int:
         print()
     print("\n".join(columns([("results", *outs), *results(opened)])))
     print(f"\n{same_jobs(opened)}")
-    say_next(f"python -m orchestrator.status {outs[0]}")
+    say_next(f"python -m orchestrator.status {quote(outs[0])}")
     return 0
 
 

@@ -11,7 +11,14 @@ import torch
 
 from gdas.errors import InputError
 from orchestrator.cost.cards import said_of_card
-from orchestrator.cost.estimate import GUESSED, MEASURED, Estimate, Estimator, estimated_seconds
+from orchestrator.cost.estimate import (
+    GUESSED,
+    MEASURED,
+    Estimate,
+    Estimator,
+    estimated_seconds,
+    sharing,
+)
 from orchestrator.experiment.study import Job, Study, flat
 from orchestrator.run.scheduler import head_that_fits
 from orchestrator.store.kernels import kernels_here, other_kernels
@@ -170,7 +177,8 @@ def confirm(study: Study, store: Store, budget: dict[str, float], *, yes: bool) 
     Raises:
         InputError: the answer was no, or there is no terminal to ask on.
     """
-    times = [(job, estimated_seconds(job)) for job in study if not store.done(job)]
+    open_jobs = [job for job in study if not store.done(job)]
+    times = [(job, estimated_seconds(job) * sharing(job)) for job in open_jobs]
     longest = max((seconds for _, seconds in times), default=0.0)
     shared = [
         sum(seconds * job.cost[resource] for job, seconds in times) / total

@@ -24,12 +24,14 @@ class Failure:
         cause: where the error came from.
         times: how often the job failed in the command that last ran it.
         given_up: whether that command will not retry the job.
+        traceback: of the job's own exception; "" if its process died without one.
     """
 
     error: str
     cause: Cause
     times: int
     given_up: bool
+    traceback: str = ""
 
 
 def read_failure(job: Place) -> Failure | None:
@@ -42,9 +44,18 @@ def read_failure(job: Place) -> Failure | None:
             cause=cause if cause in get_args(Cause) else "own",
             times=int(found.get("times", 1)),
             given_up=not found.get("again", True),
+            traceback=str(found.get("traceback", "")),
         )
     except (OSError, ValueError, OverflowError, KeyError, TypeError, RecursionError):
         return None
+
+
+def traceback_of(job: Place) -> str:
+    """The traceback of a job's last error; empty if none is recorded."""
+    try:
+        return str(_load(job)["traceback"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return ""
 
 
 def write_failure(job: Place, error: str, trace: str, cause: Cause = "own") -> None:

@@ -31,6 +31,7 @@ from orchestrator.store.job_folder import NO_SPACE, JobFolder
 from orchestrator.store.kernels import kernels_here, other_kernels
 from orchestrator.store.place import TakenOver
 from orchestrator.store.results import Cause, Details, JobSettings, Record
+from orchestrator.work.job_log import logged, say_segment
 
 Report = Callable[[Record], None]
 """A callback for every record, called once the record is on disk."""
@@ -81,7 +82,7 @@ def run_to_end(
         kernels: the kernels that it runs with; None: it has no such choice.
     """
     folder.claim()
-    checkpoint = newest_checkpoint(folder)
+    checkpoint = newest_checkpoint(folder, noted=True)
     records = cast(list[Record], list(checkpoint.records)) if checkpoint else []
     folder.rewrite_records(records)
     if line := other_kernels(records, kernels):
@@ -98,20 +99,27 @@ def run_to_end(
         digest = save(folder.checkpoints, segment, records)
         folder.commit_checkpoint(segment.position)
         folder.append_record(record)
+        say_segment(folder, record)
         state = segment.state or {}
         on_record(record)
         started = time.time()
     return Finished(digest, records, state)
 
 
-def newest_checkpoint(folder: JobFolder) -> Checkpoint | None:
-    """The newest valid checkpoint of a job; damaged ones are skipped and named on stderr."""
+def newest_checkpoint(folder: JobFolder, *, noted: bool = False) -> Checkpoint | None:
+    """The newest valid checkpoint of a job; damaged ones are skipped and named on stderr.
+
+    Args:
+        noted: whether to record the damaged ones in the job's folder too, for the driver.
+    """
     position = None
     while True:
         position = folder.fetch_checkpoint(below=position)
         checkpoint, damaged = newest(folder.checkpoints)
         for line in damaged:
             print(line, file=sys.stderr)
+        if damaged and noted:
+            folder.note_damage(damaged)
         if checkpoint is not None or position is None:
             return checkpoint
         shutil.rmtree(folder.checkpoints / f"{position:06d}")
@@ -144,9 +152,14 @@ def failure_recorded(folder: JobFolder) -> Iterator[None]:
     except Exception as error:
         # On a full disk there is no room for the record; Ray gets the error all the same.
         with suppress(OSError):
-            cause: Cause = "input" if isinstance(error, InputError) else "own"
-            write_failure(folder.place, describe(error), traceback.format_exc(), cause)
+            write_failure(folder.place, describe(error), traceback.format_exc(), _cause(error))
         raise
+
+
+def _cause(error: Exception) -> Cause:
+    if isinstance(error, InputError):
+        return "input"
+    return "diverged" if isinstance(error, FloatingPointError) else "own"
 
 
 def describe(error: Exception) -> str:
@@ -209,8 +222,9 @@ def open_job(path: str) -> Iterator[OpenJob]:
     """
     folder = JobFolder.open(path)
     settings = folder.settings()
-    with failure_recorded(folder):
-        resources = settings["resources"]
+    resources = settings["resources"]
+    here = f"process {os.getpid()} on {platform.node()}, {resources['device']}"
+    with logged(folder, here), failure_recorded(folder):
         device = open_device(resources["device"], threads=resources["threads"])
         yield OpenJob(folder, settings, device, data_on_this_node(settings))
 
