@@ -4,6 +4,7 @@
 # make bench       steps, data and threads beside plain PyTorch; writes tests/bench/RESULTS.md; long
 #
 # VENV=DIR         use or make the environment there (default .venv)
+# JOBS=2           processes that run the fast tests side by side
 # DRILL="--seed 7 --faults 40"   options of the drill
 # BENCH="search text"            parts of the benchmark, and its options
 # TORCH_INDEX=URL  where to get PyTorch, such as https://download.pytorch.org/whl/cpu
@@ -11,6 +12,7 @@
 VENV ?= .venv
 PYTHON ?= python3
 EXPERIMENT ?= smoke
+JOBS ?= 2
 PY := $(VENV)/bin/python
 # Installed once for this checkout and this pyproject.toml.
 STAMP = $(CURDIR) $$(cksum < pyproject.toml)
@@ -36,7 +38,7 @@ drill: install
 	$(PY) -m tests.drill $(DRILL)
 
 test: install
-	$(PY) -m pytest -m "not slow"
+	$(PY) -m pytest -m "not slow" -n $(JOBS) --dist loadgroup --no-loadscope-reorder
 
 test-all: install
 	$(PY) -m pytest

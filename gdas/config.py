@@ -16,6 +16,8 @@ from typing import Any, Literal
 from gdas.settings import BelowOne, NotNegative, Positive, ZeroOrMore, require, settings
 
 Precision = Literal["float32", "bfloat16"]
+Kernels = Literal["fused", "plain"]
+"""fused: on CPUs, kernels of our own (gdas.cnn.fused); plain: PyTorch's operators alone."""
 
 
 @settings

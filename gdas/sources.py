@@ -283,6 +283,7 @@ _OF_IMAGES = {
     "data.checksum": _CHECKSUM,
     "precision": _PRECISION,
     "channels_last": _ROUNDING,
+    "kernels": _ROUNDING,
 }
 _OF_TEXT = {
     "task": _TASK,

@@ -35,6 +35,7 @@ from orchestrator.experiment.study import Job
 from orchestrator.run.checks import checked_study
 from orchestrator.store.data import described
 from orchestrator.store.storage import cache_folder, is_address, open_storage
+from orchestrator.terminal.arithmetic import arithmetic
 from orchestrator.terminal.command import (
     add_data,
     add_experiment,
@@ -324,6 +325,7 @@ def jobs(experiment: Experiment, data: Path) -> Iterator[Finding]:
     except InputError as problem:
         yield Finding("BAD", str(problem), "see above")
         return
+    yield from arithmetic(study.in_cluster)
     groups: dict[tuple[str, ...], list[Job]] = {}
     for job in study.in_cluster:
         shown = (f"{estimated_bytes(job):.2g}", clock(estimated_seconds(job)))

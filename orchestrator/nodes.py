@@ -19,6 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from gdas.cnn.fused import build
 from gdas.errors import InputError, one_line
 from orchestrator.doctor import GIB, usable_cores, usable_memory
 from orchestrator.store.storage import is_address, open_storage
@@ -117,6 +118,7 @@ def report(out: str, mark: str) -> Report:
         "storage": _storage_fault(out, mark),
         "python": platform.python_version(),
         "code": code_digest(),
+        "no_kernels": "" if build.library() is not None else build.status(),
         **{name: version(name) for name in ("torch", "ray", "pyarrow", "numpy")},
     }
 
@@ -124,8 +126,9 @@ def report(out: str, mark: str) -> Report:
 def code_digest() -> str:
     """A hash of the project's own files on this machine."""
     digest, root = hashlib.sha256(), Path(__file__).resolve().parent.parent
-    for path in sorted([*root.glob("gdas/**/*.py"), *root.glob("orchestrator/**/*.py")]):
-        digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
+    for path in sorted([*root.glob("gdas/**/*"), *root.glob("orchestrator/**/*.py")]):
+        if path.suffix in (".py", ".cpp", ".h"):
+            digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
     return digest.hexdigest()[:10]
 
 
@@ -164,6 +167,8 @@ def finding(node: Mapping[str, Any], answer: Report | str, here: Report) -> Find
     )
     if free < 5:
         return Finding("note", what, "little room for data and checkpoints on its way to --out")
+    if answer["no_kernels"]:
+        return Finding("note", f"{what}, no fused kernels", answer["no_kernels"])
     return Finding("ok", what)
 
 

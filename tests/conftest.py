@@ -18,3 +18,15 @@ if not torch.cuda.is_available():
 def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the tests' data sets are converted, once a session."""
     return tmp_path_factory.mktemp("data")
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A file's tests stay in one process, all that share the undisturbed study in another.
+
+    That study comes first: what takes longest must not begin last.
+    """
+    for item in items:
+        folder = Path(item.path).parent.name
+        item.add_marker(pytest.mark.xdist_group("e2e" if folder == "e2e" else str(item.path)))
+    items.sort(key=lambda item: Path(item.path).parent.name != "e2e")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import field
 from typing import Literal
 
-from gdas.config import AlphaUpdate, Precision, SamplerConfig, WeightUpdate, check_alpha
+from gdas.config import AlphaUpdate, Kernels, Precision, SamplerConfig, WeightUpdate, check_alpha
 from gdas.data.settings import IMAGE_DATA, ImageData
 from gdas.settings import OneOrMore, TwoOrMore, settings
 
@@ -41,6 +41,7 @@ class Bench201SearchConfig:
     recalibration_batches: OneOrMore = 20
     precision: Precision = "float32"
     channels_last: bool = True  # memory layout; faster on CPUs and with tensor cores
+    kernels: Kernels = "fused"  # as in a search for image cells
 
     def __post_init__(self) -> None:
         check_alpha(self.alpha, self.sampler, self.epochs)

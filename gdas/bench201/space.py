@@ -17,6 +17,7 @@ from gdas.bench201.derive import derive_bench201_genotype
 from gdas.bench201.genotype import CELL_OPERATIONS, Bench201Genotype, reaches_output
 from gdas.bench201.network import CELL_TYPE, Cell, Network, picks_of
 from gdas.checkpoint import State
+from gdas.cnn.fused.choice import chosen, use
 from gdas.cnn.halves import ImageHalves
 from gdas.cnn.smallest_map import check_smallest_map
 from gdas.cnn.space import Score, score_picks
@@ -52,6 +53,7 @@ class Bench201Space:
         supernet = build_bench201_supernet(config, images.classes)
         self.weights: nn.Module = self.halves.place(supernet)
         self.cell_types: Sequence[str] = supernet.cell_types
+        use(supernet, chosen(config.kernels, device.type, config.precision))
 
     @property
     def supernet(self) -> Network:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from gdas.config import (
     AlphaUpdate,
+    Kernels,
     Precision,
     SamplerConfig,
     WeightUpdate,
@@ -104,7 +105,10 @@ class SearchConfig:
     compared_images: TwoOrMore = 1000
     precision: Precision = "float32"
     channels_last: bool = True  # memory layout; faster on CPUs and with tensor cores
-    compile: bool = False  # torch.compile for each operation; slower on CPUs
+    # fused: our own kernels on CPUs, in float32 (gdas.cnn.fused): other rounding, the same draws.
+    # Without a C++ compiler, and where they do not reach, plain PyTorch runs.
+    kernels: Kernels = "fused"
+    compile: bool = False  # torch.compile for each operation, without fused kernels; slower on CPUs
     # graph: each step is one CUDA graph that finds out on the card what was drawn (gdas.cnn.graph).
     # The same draws and checkpoints, other rounding; needs a CUDA device and Triton.
     execution: Literal["eager", "graph"] = "eager"
@@ -144,7 +148,8 @@ class TrainConfig:
     segments_per_epoch: OneOrMore = 1  # checkpoints per epoch; the weights do not depend on it
     precision: Precision = "float32"
     channels_last: bool = True  # memory layout; faster on CPUs and with tensor cores
-    compile: bool = False  # torch.compile
+    kernels: Kernels = "fused"  # as in a search
+    compile: bool = False  # torch.compile, without fused kernels
 
     def __post_init__(self) -> None:
         _check_even(self.channels, self.stem)

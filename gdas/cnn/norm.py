@@ -30,10 +30,7 @@ class BatchNorm(nn.BatchNorm2d):
         # make it compile again for every value.
         if not self.training or not self.counts_on_host or torch.compiler.is_compiling():
             return super().forward(x_BCHW)
-        if self.momentum is None:  # a plain average over batches, which needs the count
-            self.settle()
-            return super().forward(x_BCHW)
-        self.uncounted += 1
+        momentum = self.count_batch()
         return F.batch_norm(
             x_BCHW,
             self.running_mean,
@@ -41,9 +38,21 @@ class BatchNorm(nn.BatchNorm2d):
             self.weight,
             self.bias,
             True,
-            self.momentum,
+            momentum,
             self.eps,
         )
+
+    def count_batch(self) -> float:
+        """Count a batch, and return its weight in the running statistics.
+
+        A momentum of None means a plain average over the batches.
+        """
+        self.uncounted += 1
+        if self.momentum is not None:
+            return self.momentum
+        self.settle()
+        assert self.num_batches_tracked is not None
+        return 1.0 / float(self.num_batches_tracked)
 
     def settle(self) -> None:
         """Bring `num_batches_tracked` up to date."""

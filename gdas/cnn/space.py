@@ -17,6 +17,7 @@ from gdas.checkpoint import State
 from gdas.cnn.cell import SearchCell
 from gdas.cnn.config import SearchConfig
 from gdas.cnn.derive import derive_genotype
+from gdas.cnn.fused.choice import chosen, use
 from gdas.cnn.genotype import OPERATIONS, Genotype
 from gdas.cnn.halves import ImageHalves
 from gdas.cnn.smallest_map import check_smallest_map
@@ -64,7 +65,9 @@ class ImageSpace:
         supernet = build_supernet(config, images.classes)
         self.weights: nn.Module = self.halves.place(supernet)
         self.cell_types: Sequence[str] = supernet.kinds
-        if config.compile:
+        compiled, on = config.compile, device.type
+        use(supernet, chosen(config.kernels, on, config.precision, compiled=compiled))
+        if compiled:
             supernet.compile_operations()
 
     def steps(self, epoch: int) -> int:

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from gdas.checkpoint import Segment, State
 from gdas.cnn.config import TrainConfig
+from gdas.cnn.fused.choice import chosen, use
 from gdas.cnn.genotype import Genotype
 from gdas.cnn.network import Network, check_auxiliary_input, draw_drop_path
 from gdas.compute import autocast, memory_format
@@ -261,6 +262,8 @@ def train_image(
     check_batches(config, len(train_rows), team.size)
     network = build_network(config, genotype, train.classes)
     network = network.to(memory_format=memory_format(config.channels_last)).to(device)
+    compiled, on = config.compile, device.type
+    use(network, chosen(config.kernels, on, config.precision, compiled=compiled))
     run = _Run(config, network, train.to(device), train_rows, team)
     if checkpoint is not None:
         run.load(checkpoint)

@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from gdas.data.settings import AnyImageData, PhotoData, TableData, TextData
 from gdas.errors import InputError
-from orchestrator.cost.estimate import GUESSED, Estimator
+from orchestrator.cost.cards import said_of_card
+from orchestrator.cost.estimate import GUESSED, MEASURED, Estimator
 from orchestrator.cost.plan import duration, makespan
 from orchestrator.experiment.build import build_study
 from orchestrator.experiment.config import Experiment
@@ -78,6 +79,8 @@ def print_clusters(
         raise InputError("--gpus: no job of this experiment uses a GPU; leave it out")
     spans = spans_of(study, estimator, faster)
     print("\n".join(page(study, spans, [int(word) for word in gpus.split(",")], price)))
+    if any(estimator.estimate(job).source == MEASURED for job in study):
+        print(said_of_card())
 
 
 def spans_of(study: Study, estimator: Estimator, faster: float) -> dict[str, float]:

@@ -1,4 +1,7 @@
-"""How long a job may take: from records of similar jobs, from a few timed steps, or guessed.
+"""How long a job may take: recorded, timed here, measured on a card, or guessed.
+
+That is from records of similar jobs, from a few timed steps, from what was measured on a card of
+the kind that `cards.yaml` names, or else from counts.
 
 The guess counts multiply-adds and is rough; it is for a warning before days are spent. Measured
 speeds on two CPU cores are 5 to 13 GFLOP/s per thread. On a GPU of 2018, the authors' 22.4 hours
@@ -17,6 +20,7 @@ from typing import Any, NamedTuple
 import torch
 
 from gdas.compute import open_device
+from orchestrator.cost.cards import measured_seconds
 from orchestrator.cost.work import cost_of, work_of
 from orchestrator.experiment.study import Job
 from orchestrator.store.job_folder import JobFolder
@@ -26,7 +30,7 @@ CPU_FLOPS = 8e9  # per thread
 PROCESS = 0.6e9
 """Bytes of memory that Python and PyTorch take, by rule of thumb."""
 
-RECORDED, TIMED, GUESSED = "recorded", "timed here", "guess"
+RECORDED, TIMED, MEASURED, GUESSED = "recorded", "timed here", "on a card", "guess"
 
 
 class Estimate(NamedTuple):
@@ -34,7 +38,7 @@ class Estimate(NamedTuple):
 
     Attributes:
         seconds: the time it takes, without the start of its process.
-        source: how this is known: RECORDED, TIMED or GUESSED.
+        source: how this is known: RECORDED, TIMED, MEASURED or GUESSED.
     """
 
     seconds: float
@@ -69,8 +73,10 @@ class Estimator:
         if key in self._paces:
             return Estimate((of - passed) * self._paces[key], RECORDED)
         if self.calibrate is None or not _device_is_here(job):
-            alone = estimated_seconds(job) * (of - passed) / of
-            return Estimate(alone * sharing(job), GUESSED)
+            alone = measured_seconds(job, work_of(job))
+            source = GUESSED if alone is None else MEASURED
+            alone = estimated_seconds(job) if alone is None else alone
+            return Estimate(alone * (of - passed) / of * sharing(job), source)
         own = f"{key} {job.recipe['config'].get('epochs')}"
         if own not in self._timed:
             self._timed[own] = timed_seconds(job, self.calibrate)

@@ -10,10 +10,12 @@ from collections.abc import Mapping
 import torch
 
 from gdas.errors import InputError
-from orchestrator.cost.estimate import Estimate, Estimator, estimated_seconds
+from orchestrator.cost.cards import said_of_card
+from orchestrator.cost.estimate import GUESSED, MEASURED, Estimate, Estimator, estimated_seconds
 from orchestrator.experiment.study import Job, Study, flat
 from orchestrator.run.scheduler import head_that_fits
 from orchestrator.store.store import Store
+from orchestrator.terminal.arithmetic import say_arithmetic
 from orchestrator.terminal.words import clock
 
 DAY_S = 86_400.0
@@ -45,6 +47,7 @@ def print_plan(
         print(f"{job.label:38} {state:12} {cost:16} {work:>10} {known:10}  {waits}")
     for name, reason in study.left_out.items():
         print(f"{f'train-{name}':38} left out: {reason}")
+    say_arithmetic(job for job in study if estimates[job.id].seconds)
     for line in totals(study, estimates, _resources_here(study), price):
         print(line)
 
@@ -67,7 +70,9 @@ def totals(
     sources = Counter(estimates[job.id].source for job in open_jobs)
     known = ", ".join(f"{count} {source}" for source, count in sources.most_common())
     lines = [line, f"how the work is known, jobs: {known}"]
-    if sources["guess"]:
+    if sources[MEASURED]:
+        lines.append(said_of_card())
+    if sources[GUESSED]:
         lines.append(
             "a guess may be wrong by several times; --calibrate times a few real steps of every "
             "kind of job whose device is here"
@@ -132,6 +137,7 @@ def say_standings(study: Study, store: Store) -> None:
     """Print a command's first lines: which jobs are done, go on, are new or changed, and how."""
     for name, reason in study.left_out.items():
         print(f"train-{name}: left out: {reason}", flush=True)
+    say_arithmetic(job for job in study.in_cluster if not store.done(job))
     for job in study:
         state = standing(job, store)
         extra = f": {_changes(job, store)}" if state == "changed" else ""

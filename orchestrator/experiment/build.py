@@ -78,7 +78,7 @@ def _track(name: str, spec: SearchSpec, identity: DataIdentity) -> tuple[list[Jo
             assert spec.proxy is not None
             drawn = {
                 "config": settings_of(spec.proxy),
-                "search": _without_execution(config),  # which gives D_T and D_V
+                "search": _however_computed(config),  # which gives D_T and D_V
                 "genotype": SPACES[spec.recipe.task].random(spec.recipe, seed).to_json(),
                 "data": data,
             }
@@ -101,7 +101,7 @@ def _track(name: str, spec: SearchSpec, identity: DataIdentity) -> tuple[list[Jo
                     f"{name}-seed{seed}",
                     {
                         "config": settings_of(spec.proxy),
-                        "search": _without_execution(config),
+                        "search": _however_computed(config),
                         "data": data,
                     },
                     dataclasses.asdict(spec.proxy_resources),
@@ -126,7 +126,7 @@ def _lookups(spec: SearchSpec, searches: list[Job], identity: DataIdentity) -> l
 
 def _measure(name: str, spec: MeasureSpec, identity: DataIdentity) -> Job:
     recipe = {
-        "config": _without_execution(spec.recipe),
+        "config": _however_computed(spec.recipe),
         "iterations": spec.iterations,
         "data": _identities(spec.recipe, identity, "train"),
     }
@@ -199,12 +199,13 @@ def settings_of(config: AnyConfig) -> dict[str, Any]:
     return settings
 
 
-def _without_execution(config: AnySearchConfig) -> dict[str, Any]:
-    """A search's settings without `execution`.
+def _however_computed(config: AnySearchConfig) -> dict[str, Any]:
+    """A search's settings without `execution` and `kernels`.
 
-    They are for jobs that take none of a search's steps, or always take them eagerly.
+    They are for jobs that take none of a search's steps, or always take them in the same way.
     """
-    return {key: value for key, value in settings_of(config).items() if key != "execution"}
+    how = ("execution", "kernels")
+    return {key: value for key, value in settings_of(config).items() if key not in how}
 
 
 def make_job(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from gdas.cnn.fused.choice import wanted
 from orchestrator.experiment.kinds import KINDS, Kind
 
 Alike = tuple[object, ...]
@@ -64,10 +65,24 @@ class Job:
             return {"CPU": workers * r["cpus_per_worker"], "GPU": workers * r["gpus_per_worker"]}
         return {"CPU": r["cpus"], "GPU": r["gpus"]}
 
+    @property
+    def fused(self) -> bool:
+        """Whether it asks for fused kernels."""
+        return bool(asks_for_fused(self.recipe, self.resources))
+
     @cached_property
     def alike(self) -> Alike:
         """A key that is equal for jobs with the same resources and number of processes."""
         return (*self.cost.items(), self.workers)
+
+
+def asks_for_fused(recipe: Mapping[str, Any], resources: Mapping[str, Any]) -> bool | None:
+    """Whether a job asks for fused kernels on its device; None if it has no such setting."""
+    config = recipe.get("config", {})
+    if "kernels" not in config:
+        return None
+    compiled = config.get("compile", False)
+    return wanted(config["kernels"], resources["device"], config["precision"], compiled=compiled)
 
 
 @dataclass(frozen=True)

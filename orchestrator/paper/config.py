@@ -16,6 +16,7 @@ IGNORED = {
     "precision": "rounds otherwise; network, data and schedule are the same",
     "compile": "the same arithmetic, in another order",
     "execution": "the same arithmetic, fused",
+    "kernels": "the same arithmetic, fused",
     "channels_last": "memory layout",
     "evaluate_every": "how often is looked, not what is trained",
     "segments_per_epoch": "where checkpoints fall",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import groupby
+
 from orchestrator.report.markup import NOT_RUN, duration, table
 from orchestrator.report.view import Results
 
@@ -13,19 +16,50 @@ def times(results: Results) -> list[str]:
         records = results.records(job)
         spent = sum(record["seconds"] for record in records)
         hosts = {record["host"] for record in records}
+        ran = [record["kernels"] for record in records if "kernels" in record]
         rows.append(
             [
                 f"{job.of.title} {job.name}",
                 str(len(records)),
                 duration(spent) if records else NOT_RUN,
                 ", ".join(sorted(hosts)),
+                _kernels(ran),
             ]
         )
     return [
         "## Time\n",
-        table(["job", "segments", "time in them", "host"], rows),
+        table(["job", "segments", "time in them", "host", "kernels"], rows),
         "\nWall-clock time; jobs that ran side by side shared the machine, so these are not costs "
         "of a job alone.\n",
+        *_without_what_was_asked(results),
+    ]
+
+
+def _kernels(ran: Sequence[str]) -> str:
+    """Which kernels a job's segments ran with, such as "fused 1 to 3, plain 4 to 6"."""
+    if len(set(ran)) < 2:
+        return "".join(ran[:1])
+    parts, first = [], 1
+    for kernels, segments in groupby(ran):
+        last = first + len(list(segments)) - 1
+        parts.append(f"{kernels} {first} to {last}")
+        first = last + 1
+    return ", ".join(parts)
+
+
+def _without_what_was_asked(results: Results) -> list[str]:
+    """A paragraph on the jobs that asked for fused kernels and ran without them."""
+    names = [
+        f"{job.of.title} {job.name}"
+        for job in results.study.in_cluster
+        if job.fused and any(record.get("kernels") == "plain" for record in results.records(job))
+    ]
+    if not names:
+        return []
+    return [
+        f"\nAsked for fused kernels and ran in plain PyTorch, in part or in whole, because a "
+        f"machine could not compile them: {', '.join(names)}. The numbers are the same but for "
+        "rounding; the bits are not.\n"
     ]
 
 

@@ -72,6 +72,7 @@ class Record(TypedDict):
     host: str
     pid: int
     gpu: NotRequired[str]  # CUDA_VISIBLE_DEVICES, if set
+    kernels: NotRequired[str]  # fused or plain: which ones it ran with, if its job has the setting
 
 
 class Result(TypedDict):

@@ -14,7 +14,7 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, NotRequired, Protocol, TypedDict, cast
@@ -22,8 +22,11 @@ from typing import Any, NamedTuple, NotRequired, Protocol, TypedDict, cast
 import torch
 
 from gdas.checkpoint import Checkpoint, Segment, State, newest, save
+from gdas.cnn.fused import build
 from gdas.compute import open_device
+from gdas.config import Kernels
 from gdas.errors import InputError, one_line
+from orchestrator.experiment.study import asks_for_fused
 from orchestrator.store.data import data_on_this_node
 from orchestrator.store.failure import write_failure
 from orchestrator.store.job_folder import NO_SPACE, JobFolder
@@ -65,23 +68,33 @@ class Finished(NamedTuple):
         return float(sum(record["seconds"] for record in self.records))
 
 
-def run_to_end(folder: JobFolder, start: Loop, on_record: Report = lambda record: None) -> Finished:
+def run_to_end(
+    folder: JobFolder,
+    start: Loop,
+    on_record: Report = lambda record: None,
+    kernels: Kernels | None = None,
+) -> Finished:
     """Run a loop from the newest checkpoint to its end, and commit every segment.
 
     Args:
         start: the loop.
         on_record: called with each record once it is on disk.
+        kernels: the kernels that it runs with; None: it has no such choice.
     """
     folder.claim()
     checkpoint = newest_checkpoint(folder)
     records = cast(list[Record], list(checkpoint.records)) if checkpoint else []
     folder.rewrite_records(records)
+    if line := other_kernels(folder.path.name, records, kernels):
+        print(line, file=sys.stderr)
     digest, state = (checkpoint.digest, checkpoint.state) if checkpoint else ("", {})
     started = time.time()
     for segment in start(checkpoint=checkpoint.state if checkpoint else None):
         record = record_of(
             segment.position, segment.of, segment.metrics, cast(Details, segment.details), started
         )
+        if kernels is not None:
+            record["kernels"] = kernels
         records.append(record)
         digest = save(folder.checkpoints, segment, records)
         folder.commit_checkpoint(segment.position)
@@ -90,6 +103,20 @@ def run_to_end(folder: JobFolder, start: Loop, on_record: Report = lambda record
         on_record(record)
         started = time.time()
     return Finished(digest, records, state)
+
+
+def other_kernels(name: str, records: Sequence[Record], kernels: Kernels | None) -> str | None:
+    """A line for a job that goes on with other kernels than its last segment ran with."""
+    before = records[-1].get("kernels", kernels) if records else kernels
+    if before == kernels:
+        return None
+    how = {"fused": "fused kernels", "plain": "plain PyTorch", None: "other kernels"}
+    fix = f"kernels here: {build.status()}" if kernels == "plain" else "kernels=plain keeps to one"
+    return (
+        f"{name}: segment {len(records)} ran with {how.get(before)}, and it goes on with "
+        f"{how[kernels]}: the same numbers but for rounding, so not the same bits as a run on one "
+        f"machine; {fix}"
+    )
 
 
 def newest_checkpoint(folder: JobFolder) -> Checkpoint | None:
@@ -178,6 +205,14 @@ class OpenJob(NamedTuple):
         """Everything that the job's id is hashed from besides what it needs."""
         return self.settings["recipe"]
 
+    @property
+    def kernels(self) -> Kernels | None:
+        """Which kernels it runs with on this machine; None if its settings have no such choice."""
+        asked = asks_for_fused(self.recipe, self.settings["resources"])
+        if asked is None:
+            return None
+        return "fused" if asked and build.library() is not None else "plain"
+
     def needed(self) -> JobFolder:
         """The folder of the first job that it needs."""
         return self.folder.beside(self.settings["needs"][0])
@@ -204,6 +239,7 @@ class Process(TypedDict):
     host: str
     pid: int
     gpu: NotRequired[str]
+    kernels: NotRequired[str]
 
 
 def where_and_who() -> Process:

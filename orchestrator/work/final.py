@@ -123,7 +123,7 @@ def train_worker(path: str, on_record: Report = lambda record: None) -> None:
             for _ in start(checkpoint=checkpoint.state if checkpoint else None):
                 pass
             return
-        finished = run_to_end(job.folder, start, on_record)
+        finished = run_to_end(job.folder, start, on_record, job.kernels)
         result: FinalResult = {
             "digest": finished.digest,
             "genotype": genotype.to_json(),

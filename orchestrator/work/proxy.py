@@ -42,7 +42,7 @@ def run_proxy(path: str, on_record: Report = lambda record: None) -> ProxyResult
             genotype = any_from_json(job.recipe["genotype"])
         prepare = load(SPACES[config.task].proxy)
         start, network = prepare(job, config, genotype)
-        finished = run_to_end(job.folder, start, on_record)
+        finished = run_to_end(job.folder, start, on_record, job.kernels)
         result: ProxyResult = {
             "digest": finished.digest,
             "metrics": finished.metrics,

@@ -51,7 +51,7 @@ def search_images(job: OpenJob, config: SearchConfig, on_record: Report) -> Sear
     images = open_images(config.data, "train", job.data)
     space = ImageSpace(config, images, job.device)
     loop = search_by_graphs if config.execution == "graph" else search
-    finished = run_to_end(job.folder, partial(loop, config, space), on_record)
+    finished = run_to_end(job.folder, partial(loop, config, space), on_record, job.kernels)
     genotype, cells = derive_genotype(config, finished.state["logits"])
     score = score_with_shared_weights(config, images, finished.state, job.device)
     pairs = compare_drawn_with_uniform(config, images, finished.state, job.device)
@@ -83,7 +83,8 @@ def search_bench201(job: OpenJob, config: Bench201SearchConfig, on_record: Repor
     """Search for cells of NAS-Bench-201."""
     images = open_images(config.data, "train", job.data)
     space = Bench201Space(config, images, job.device)
-    finished = run_to_end(job.folder, partial(search, config, space), on_record)
+    loop = partial(search, config, space)
+    finished = run_to_end(job.folder, loop, on_record, job.kernels)
     genotype, cell = derive_bench201_genotype(config, finished.state["logits"])
     (score,) = score_bench201_cells(config, images, finished.state, [genotype], job.device)
     return _searched(config, finished, space.weights, genotype, {CELL_TYPE: cell}, score)

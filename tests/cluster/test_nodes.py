@@ -18,7 +18,8 @@ NODE = {"NodeManagerAddress": "10.0.0.7", "Resources": {"CPU": 4.0, "GPU": 1.0}}
 @pytest.fixture
 def here(tmp_path: Path) -> dict[str, Any]:
     (tmp_path / "mark").touch()
-    return nodes.report(str(tmp_path), "mark") | {"gpus": 1, "gpu": "A10G", "free": 90 * 2**30}
+    as_a_gpus = {"gpus": 1, "gpu": "A10G", "free": 90 * 2**30, "no_kernels": ""}
+    return nodes.report(str(tmp_path), "mark") | as_a_gpus
 
 
 def test_a_machine_like_the_head_is_well(here: dict[str, Any]) -> None:
@@ -35,6 +36,7 @@ def test_a_machine_like_the_head_is_well(here: dict[str, Any]) -> None:
         ({"gpus": 0}, "BAD", "PyTorch sees 0 GPUs, Ray would hand out 1"),
         ({"storage": "--out s3://b: ACCESS_DENIED"}, "BAD", "ACCESS_DENIED"),
         ({"free": 2**30}, "note", "1 GiB free"),
+        ({"no_kernels": "there is no C++ compiler"}, "note", "no fused kernels"),
     ],
 )
 def test_what_is_wrong_with_a_machine_is_named(

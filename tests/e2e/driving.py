@@ -27,6 +27,8 @@ import psutil
 TINY = Path(__file__).with_name("tiny.yaml")
 COMMAND = [sys.executable, "-m", "orchestrator.reproduce_paper"]
 ENDS_WITHIN_S = 900.0
+STALLS_AFTER_S = 180.0
+"""A study that has written nothing for so long does not go on."""
 
 Point = tuple[str, str, int, int, float]
 """Job, key, step, milliseconds, value."""
@@ -170,32 +172,52 @@ def wait_for(
     running: Running | None = None,
     *,
     timeout: float = ENDS_WITHIN_S,
+    out: Path | None = None,
 ) -> None:
-    """Until `condition` holds.
+    """Wait until `condition` holds.
+
+    Args:
+        out: an output folder. The time counts from the last change in it, so that a busy machine,
+            on which everything is slow, is told from a study that does not go on.
 
     Raises:
         TimeoutError: it never did.
         RuntimeError: the command that should bring it about ended first.
     """
-    last = time.monotonic() + timeout
+    began, seen = time.monotonic(), None
     while not condition():
         if running is not None and running.ended() and not condition():
             tail = "\n".join(running.output().splitlines()[-15:])
             raise RuntimeError(f"the command ended before {what}:\n{tail}")
-        if time.monotonic() > last:
+        if out is not None and (now := progress(out)) != seen:
+            began, seen = time.monotonic(), now
+        if time.monotonic() > began + timeout:
             raise TimeoutError(f"waited {timeout:g} s for {what}")
         time.sleep(0.02)
 
 
-def wait_for_records(out: Path, label: str, count: int) -> None:
+def progress(out: Path) -> list[int]:
+    """What grows as long as a study goes on: its log, its job folders, their records."""
+    log = out.with_name(f"{out.name}.log")
+    every = [*out.glob("*"), *out.glob("jobs/*/*"), *([log] if log.exists() else [])]
+    sizes = []
+    for path in every:
+        with suppress(FileNotFoundError):
+            sizes.append(path.stat().st_size)
+    return sizes
+
+
+def wait_for_records(out: Path, label: str, count: int, running: Running | None = None) -> None:
     wait_for(
         lambda: label in folders(out) and len(records(folders(out)[label])) >= count,
         f"{count} records of {label}",
-        timeout=180,
+        running,
+        timeout=STALLS_AFTER_S,
+        out=out,
     )
 
 
-def wait_for_search_records(out: Path, count: int) -> None:
+def wait_for_search_records(out: Path, count: int, running: Running | None = None) -> None:
     """Until the searches have left `count` records between them."""
 
     def left() -> int:
@@ -205,7 +227,8 @@ def wait_for_search_records(out: Path, count: int) -> None:
             if label.startswith("search-")
         )
 
-    wait_for(lambda: left() >= count, f"{count} records of the searches", timeout=180)
+    what = f"{count} records of the searches"
+    wait_for(lambda: left() >= count, what, running, timeout=STALLS_AFTER_S, out=out)
 
 
 # The output folder, read without the code that wrote it

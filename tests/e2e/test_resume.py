@@ -14,13 +14,13 @@ import pytest
 from tests.e2e import driving
 
 
-def test_a_study_struck_by_four_faults_ends_with_the_same_digests(
+def test_a_killed_study_with_damaged_files_ends_with_the_same_digests(
     undisturbed: Path, data_folder: Path, tmp_path: Path
 ) -> None:
-    """SIGKILL, a damaged checkpoint, a torn record, and SIGTERM; the drill has all the others."""
+    """SIGKILL, a damaged checkpoint and a torn record; the drill has all the others."""
     rng = random.Random(os.getpid())  # another moment each time; the digests must agree for all
     process = driving.start(tmp_path, data_folder)
-    driving.wait_for_search_records(tmp_path, rng.randint(2, 7))  # of 12: some epochs stay undone
+    driving.wait_for_search_records(tmp_path, rng.randint(2, 7), process)  # of 12
     time.sleep(rng.uniform(0, 0.3))  # somewhere inside a segment
     driving.kill(process)
     assert not (tmp_path / "selections" / "frc.json").exists()
@@ -28,30 +28,43 @@ def test_a_study_struck_by_four_faults_ends_with_the_same_digests(
     damaged = driving.newest_checkpoint(first) / rng.choice(["state.pt", "manifest.json"])
     driving.flip_a_bit(damaged, rng)
     driving.tear_the_last_line(second / "records.jsonl", rng)
+    assert_it_goes_on_to_the_same_end(tmp_path, undisturbed, data_folder)
+
+
+@pytest.mark.slow
+def test_a_study_that_was_told_to_end_in_its_final_ends_with_the_same_digests(
+    undisturbed: Path, data_folder: Path, tmp_path: Path
+) -> None:
+    rng = random.Random(os.getpid())
     process = driving.start(tmp_path, data_folder)
-    driving.wait_for_records(tmp_path, "train-frc-digits", rng.randint(1, 2))
+    driving.wait_for_records(tmp_path, "train-frc-digits", rng.randint(1, 2), process)
     time.sleep(rng.uniform(0, 0.3))
     family = process.family()
     os.kill(process.pid, signal.SIGTERM)
-    # How soon is timed by a slow test and by the drill, which have the machine to themselves.
+    # How soon is timed by another test and by the drill, which have the machine to themselves.
     code, output = driving.finish(process, timeout=60)
     assert code == 143, output
     assert "same command" in output
     gone = "all processes to be gone"
     driving.wait_for(lambda: not any(map(driving.alive, family)), gone, timeout=30)
+    assert_it_goes_on_to_the_same_end(tmp_path, undisturbed, data_folder)
+
+
+def assert_it_goes_on_to_the_same_end(out: Path, undisturbed: Path, data: Path) -> None:
+    """The same command ends with the undisturbed study's bits; what was done stays untouched."""
     finished = {
         label: path.stat().st_mtime_ns
-        for label, folder in driving.folders(tmp_path).items()
+        for label, folder in driving.folders(out).items()
         if (path := folder / "result.json").exists()
     }
-    code, output = driving.run(tmp_path, data_folder)
+    code, output = driving.run(out, data)
     assert code == 0, output
-    assert driving.digests(tmp_path) == driving.digests(undisturbed)
+    assert driving.digests(out) == driving.digests(undisturbed)
     for label, when in finished.items():
-        assert (driving.folders(tmp_path)[label] / "result.json").stat().st_mtime_ns == when
-    sent = driving.points(tmp_path / "mlflow.db")
-    assert sent == driving.expected_points(tmp_path), "no doubled and no missing point"
-    for path in driving.folders(tmp_path).values():
+        assert (driving.folders(out)[label] / "result.json").stat().st_mtime_ns == when
+    sent = driving.points(out / "mlflow.db")
+    assert sent == driving.expected_points(out), "no doubled and no missing point"
+    for path in driving.folders(out).values():
         positions = [record["position"] for record in driving.records(path)]
         assert positions == list(range(1, len(positions) + 1))
 
@@ -61,10 +74,10 @@ def test_a_killed_trial_and_a_killed_worker_are_retried_in_the_same_command(
     undisturbed: Path, data_folder: Path, tmp_path: Path
 ) -> None:
     process = driving.start(tmp_path, data_folder)
-    driving.wait_for_records(tmp_path, "search-frc-seed2", 1)
+    driving.wait_for_records(tmp_path, "search-frc-seed2", 1, process)
     victim = driving.records(driving.folders(tmp_path)["search-frc-seed2"])[0]["pid"]
     os.kill(victim, signal.SIGKILL)
-    driving.wait_for_records(tmp_path, "train-frc-digits", 1)
+    driving.wait_for_records(tmp_path, "train-frc-digits", 1, process)
     victim = driving.records(driving.folders(tmp_path)["train-frc-digits"])[0]["pid"]
     os.kill(victim, signal.SIGKILL)
     code, output = driving.finish(process, timeout=400)
@@ -79,7 +92,7 @@ def test_an_interrupt_ends_quickly_leaves_nothing_running_and_says_how_to_go_on(
     data_folder: Path, tmp_path: Path, number: int, expected: int
 ) -> None:
     process = driving.start(tmp_path, data_folder, "--only", "search-")
-    driving.wait_for_records(tmp_path, "search-frc-seed0", 1)
+    driving.wait_for_records(tmp_path, "search-frc-seed0", 1, process)
     pids = {driving.records(f)[0]["pid"] for f in driving.folders(tmp_path).values()
             if driving.records(f)}  # fmt: skip
     began = time.monotonic()
@@ -93,6 +106,7 @@ def test_an_interrupt_ends_quickly_leaves_nothing_running_and_says_how_to_go_on(
     assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
 
 
+@pytest.mark.slow
 def test_a_job_that_fails_does_not_stop_the_others_and_is_named(
     data_folder: Path, tmp_path: Path
 ) -> None:

@@ -188,6 +188,7 @@ TRAIN_TABLE: dict[str, tuple[Any, Any, Any]] = {
 # Where and how it is computed, not what: no source has a value.
 NOT_FROM_A_SOURCE = {
     "execution",
+    "kernels",
     "seed",
     "precision",
     "channels_last",

@@ -1,0 +1,68 @@
+// The kernels' interface: plain C, called through ctypes by calls.py, which has the same order.
+//
+// Shapes: B images, H and W height and width, C channels, k kernel, S stride, D dilation.
+//
+// - A feature map is float32 and channels-last, [B][H][W][C], dense, any C.
+// - Its normalisation may be left to those who read it. Then a norm comes with it, [4][C] float32:
+//   mean, 1 / standard deviation, scale, shift; what is meant is scale * (x - mean) + shift. Without
+//   one (a null pointer), the map is meant as it is.
+// - The gradient of such a map is that of what is meant, not of what is stored. The gradient of its
+//   normalisation needs two sums for every channel, [2][C] float64: of the gradient, and of the
+//   gradient times (x - mean).
+// - keep, [B], multiplies whole images of a term: drop path. Null: no drop path.
+// - base and gradient: what is computed is added to base and written to gradient, which may be the
+//   same; a null base counts as zeros.
+// - All return 0, or 1 if there was no memory; nothing is thrown.
+#pragma once
+
+#include <cstdint>
+
+extern "C" {
+
+struct Shape {
+  int batch, height, width, channels;  // of the input
+  int kernel, stride, dilation;
+  int threads;
+};
+
+// Batch norm in training mode. gamma and beta, [C], may be null; so may the running statistics.
+struct BatchNorm {
+  const float *gamma, *beta;
+  float *running_mean, *running_var;
+  double momentum, epsilon;
+  float* norm;  // [4][C], to be written
+};
+
+// A map and how it is to be read, as one term of a sum.
+struct Term {
+  const float *map, *norm, *keep;
+};
+
+// separable.cpp: ReLU, depthwise convolution [C][k][k], pointwise convolution [C][C], batch norm.
+int gdas_separable_forward(const Shape*, const float* x, const float* x_norm,
+                           const float* depthwise, const float* pointwise, float* y,
+                           const BatchNorm*);
+
+// Args:
+//   gradient_y, keep, y, y_norm, y_sums: the gradient of what y means, and what belongs to it.
+//   x_sums: [2][C], to be written if x has a norm; null: not wanted.
+//   of_depthwise, of_pointwise: gradients of the weights, to be written; both null: not wanted.
+int gdas_separable_backward(const Shape*, const float* gradient_y, const float* keep,
+                            const float* y, const float* y_norm, const double* y_sums,
+                            const float* x, const float* x_norm, const float* depthwise,
+                            const float* pointwise, const float* base, float* gradient_x,
+                            double* x_sums, float* of_depthwise, float* of_pointwise);
+
+// pooling.cpp: 3 x 3, padding 1, of what x means; then batch norm, unless `norm` is null.
+//   index: [B][H'][W'][C], which of nine pixels was the largest; null: not wanted. average: 0 or 1.
+int gdas_pooling_forward(const Shape*, int average, const float* x, const float* x_norm, float* y,
+                         uint8_t* index, const BatchNorm*);
+int gdas_pooling_backward(const Shape*, int average, const float* gradient_y, const float* keep,
+                          const float* y, const float* y_norm, const double* y_sums,
+                          const uint8_t* index, const float* base, float* gradient_x);
+
+// sums.cpp: the sum of what terms mean, and the sums that their gradients need.
+int gdas_sum(const Shape*, int terms, const Term*, float* out);
+int gdas_gradient_sums(const Shape*, const float* gradient, int terms, const Term*, double* sums);
+
+}  // extern "C"

@@ -1,0 +1,163 @@
+// Batch norm: statistics that are collected while a map is written, and their use on load.
+//
+// Sums are taken of the differences from a pivot, the first pixel of a chunk, and in double beyond
+// a few hundred pixels. So a large mean costs no accuracy.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+
+#include "kernels.h"
+#include "parallel.h"
+#include "vector.h"
+
+namespace gdas {
+
+// Memory shared by the threads of one call.
+template <class T>
+class Shared {
+ public:
+  explicit Shared(std::size_t count)
+      : start_(static_cast<T*>(
+            std::aligned_alloc(64, (std::max<std::size_t>(count, 1) * sizeof(T) + 63) / 64 * 64))) {
+    if (start_ != nullptr) std::fill(start_, start_ + count, T{});
+  }
+  ~Shared() { std::free(start_); }
+  Shared(const Shared&) = delete;
+  Shared& operator=(const Shared&) = delete;
+  explicit operator bool() const { return start_ != nullptr; }
+  T* get() const { return start_; }
+  T& operator[](std::size_t i) const { return start_[i]; }
+
+ private:
+  T* start_;
+};
+
+// How a map is read: [3][padded(C)] mean, scale, shift; the padding is 0.
+class Reading {
+ public:
+  Reading(const float* norm, int channels)
+      : given_(norm != nullptr), wide_(padded(channels)), values_(3 * wide_) {
+    if (!values_) return;
+    for (int c = 0; c < channels; c++) {
+      mean(c)[0] = given_ ? norm[c] : 0.f;
+      scale(c)[0] = given_ ? norm[2 * channels + c] : 1.f;
+      shift(c)[0] = given_ ? norm[3 * channels + c] : 0.f;
+    }
+  }
+  explicit operator bool() const { return static_cast<bool>(values_); }
+  bool given() const { return given_; }
+  float* mean(int c) const { return values_.get() + c; }
+  float* scale(int c) const { return values_.get() + wide_ + c; }
+  float* shift(int c) const { return values_.get() + 2 * wide_ + c; }
+
+ private:
+  bool given_;
+  std::size_t wide_;
+  Shared<float> values_;
+};
+
+// The gradient of what is stored: per_gradient * gradient + per_value * (y - mean) + constant.
+class Undo {
+ public:
+  Undo(const float* norm, const double* sums, int channels, double count)
+      : wide_(padded(channels)), values_(4 * wide_) {
+    if (!values_) return;
+    for (int c = 0; c < channels; c++) {
+      const double istd = norm ? norm[channels + c] : 1.0;
+      const double scale = norm ? norm[2 * channels + c] : 1.0;
+      mean(c)[0] = norm ? norm[c] : 0.f;
+      per_gradient(c)[0] = static_cast<float>(scale);
+      if (norm == nullptr) continue;
+      per_value(c)[0] = static_cast<float>(-scale * istd * istd * sums[channels + c] / count);
+      constant(c)[0] = static_cast<float>(-scale * sums[c] / count);
+    }
+  }
+  explicit operator bool() const { return static_cast<bool>(values_); }
+  float* mean(int c) const { return values_.get() + c; }
+  float* per_gradient(int c) const { return values_.get() + wide_ + c; }
+  float* per_value(int c) const { return values_.get() + 2 * wide_ + c; }
+  float* constant(int c) const { return values_.get() + 3 * wide_ + c; }
+
+ private:
+  std::size_t wide_;
+  Shared<float> values_;
+};
+
+// Sums of one chunk of a map that is being written.
+struct Moments {
+  float* pivot;  // [padded(C)]
+  double *sum, *square;
+
+  void add(int c, Vector of_differences, Vector of_squares) const {
+    for (int i = 0; i < LANES; i++) {
+      sum[c + i] += of_differences[i];
+      square[c + i] += of_squares[i];
+    }
+  }
+};
+
+class Statistics {
+ public:
+  Statistics(int chunks, int channels)
+      : chunks_(chunks), channels_(channels), wide_(padded(channels)),
+        pivots_(chunks * wide_), sums_(2 * chunks * wide_) {}
+  explicit operator bool() const { return pivots_ && sums_; }
+  Moments of(int i) const {
+    double* sum = sums_.get() + 2 * i * wide_;
+    return {pivots_.get() + i * wide_, sum, sum + wide_};
+  }
+
+  // Write the norm and bring the running statistics up to date, as gdas.cnn.norm.BatchNorm does.
+  // counts[i] values of each channel are in chunk i.
+  template <class Count>
+  void finish(const BatchNorm& batch_norm, Count counts) const {
+    for (int c = 0; c < channels_; c++) {
+      double count = 0, mean = 0, squares = 0;
+      for (int i = 0; i < chunks_; i++) {
+        const Moments m = of(i);
+        const double n = counts(i), own = m.pivot[c] + m.sum[c] / n;
+        const double away = own - mean, both = count + n;
+        squares += std::max(0.0, m.square[c] - m.sum[c] * m.sum[c] / n);
+        squares += away * away * count * n / both;
+        mean += away * n / both;
+        count = both;
+      }
+      write(batch_norm, c, count, mean, squares);
+    }
+  }
+
+ private:
+  void write(const BatchNorm& b, int c, double count, double mean, double squares) const {
+    const double istd = 1.0 / std::sqrt(squares / count + b.epsilon);
+    b.norm[c] = static_cast<float>(mean);
+    b.norm[channels_ + c] = static_cast<float>(istd);
+    b.norm[2 * channels_ + c] = static_cast<float>(b.gamma ? b.gamma[c] * istd : istd);
+    b.norm[3 * channels_ + c] = b.beta ? b.beta[c] : 0.f;
+    if (b.running_mean == nullptr) return;
+    const double m = b.momentum, unbiased = squares / (count - 1);
+    b.running_mean[c] = static_cast<float>((1 - m) * b.running_mean[c] + m * mean);
+    b.running_var[c] = static_cast<float>((1 - m) * b.running_var[c] + m * unbiased);
+  }
+
+  int chunks_, channels_;
+  std::size_t wide_;
+  Shared<float> pivots_;
+  Shared<double> sums_;
+};
+
+// Add up chunks' partial sums, [chunks][count], in their order.
+inline double total(const double* parts, int chunks, std::size_t step) {
+  double sum = 0;
+  for (int i = 0; i < chunks; i++) sum += parts[i * step];
+  return sum;
+}
+
+inline double total(const float* parts, int chunks, std::size_t step) {
+  double sum = 0;
+  for (int i = 0; i < chunks; i++) sum += parts[i * step];
+  return sum;
+}
+
+}  // namespace gdas

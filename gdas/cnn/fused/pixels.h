@@ -1,0 +1,50 @@
+// Pixels on their way between tensors and scratch memory, in which every pixel is padded with zeros
+// to whole vectors.
+#pragma once
+
+#include "norm.h"
+#include "vector.h"
+
+namespace gdas {
+
+// Copy an image into the middle of a padded one, `row` and `pixel` floats apart: what the map means,
+// after a ReLU if RELU.
+template <bool RELU>
+inline void read_image(const float* x, const Reading& reading, int height, int width, int channels,
+                       float* to, std::size_t row) {
+  const std::size_t pixel = padded(channels);
+  for_vectors(channels, [&](int c, auto lanes) {
+    const Vector mean = load(reading.mean(c)), scale = load(reading.scale(c)),
+                 shift = load(reading.shift(c));
+    for (int y = 0; y < height; y++) {
+      const float* from = x + static_cast<std::size_t>(y) * width * channels + c;
+      float* at = to + y * row + c;
+      if (reading.given())
+        for (int i = 0; i < width; i++, from += channels, at += pixel) {
+          const Vector v = (lanes.load(from) - mean) * scale + shift;
+          store(at, RELU ? relu(v) : v);
+        }
+      else
+        for (int i = 0; i < width; i++, from += channels, at += pixel) {
+          const Vector v = lanes.load(from);
+          store(at, RELU ? relu(v) : v);
+        }
+    }
+  });
+}
+
+// The gradient of stored values, from that of what they mean, for `count` neighbouring pixels.
+inline void undo_norm(const float* gradient, float keep, const float* y, const Undo& undo, int count,
+                      int channels, float* to) {
+  const std::size_t pixel = padded(channels);
+  for_vectors(channels, [&](int c, auto lanes) {
+    const Vector mean = load(undo.mean(c)), per_gradient = load(undo.per_gradient(c)) * keep,
+                 per_value = load(undo.per_value(c)), constant = load(undo.constant(c));
+    const float *g = gradient + c, *v = y + c;
+    float* at = to + c;
+    for (int i = 0; i < count; i++, g += channels, v += channels, at += pixel)
+      store(at, per_gradient * lanes.load(g) + (per_value * (lanes.load(v) - mean) + constant));
+  });
+}
+
+}  // namespace gdas

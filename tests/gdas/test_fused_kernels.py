@@ -1,0 +1,162 @@
+"""The fused kernels against float64: no further from it than PyTorch's own float32."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gdas.cnn.fused import calls
+from gdas.cnn.fused.build import library
+from gdas.cnn.norm import BatchNorm
+from gdas.cnn.operations import Style, _separable_pass
+
+pytestmark = pytest.mark.skipif(library() is None, reason="the kernels cannot be compiled here")
+
+CL = torch.channels_last
+
+
+def images(draw: torch.Generator, *shape: int, mean: float = 0.0) -> Tensor:
+    return (torch.randn(shape, generator=draw) + mean).contiguous(memory_format=CL)
+
+
+def error(found: Tensor, true: Tensor) -> float:
+    return float((found.double() - true.double()).norm() / (true.double().norm() + 1e-30))
+
+
+def assert_as_close(found: Tensor, eager: Tensor, true: Tensor, *, what: str) -> None:
+    """No further from float64 than twice what PyTorch is; rounding of single numbers aside."""
+    allowed = 2 * error(eager, true) + 1e-6
+    assert error(found, true) <= allowed, (what, error(found, true), error(eager, true))
+
+
+@dataclass
+class Case:
+    """A size at which an operation is tried."""
+
+    batch: int
+    channels: int
+    height: int
+    width: int
+    kernel: int = 3
+    stride: int = 1
+    dilation: int = 1
+    threads: int = 1
+
+
+def some_norm(draw: torch.Generator, channels: int, *, affine: bool) -> BatchNorm:
+    norm = BatchNorm(channels, affine=affine)
+    if affine:
+        with torch.no_grad():
+            norm.weight.copy_(torch.randn(channels, generator=draw))
+            norm.bias.copy_(torch.randn(channels, generator=draw))
+    return norm
+
+
+def running(norm: BatchNorm) -> list[Tensor]:
+    assert norm.running_mean is not None and norm.running_var is not None
+    return [norm.running_mean, norm.running_var]
+
+
+def check_pass(case: Case, *, with_norm: bool = True, affine: bool = False) -> None:
+    """A pass that reads a map whose norm was left to it, backwards with drop path and a base."""
+    draw = torch.Generator().manual_seed(0)
+    style = Style(affine)
+    layers = nn.Sequential(
+        *_separable_pass(case.channels, case.kernel, case.stride, case.dilation, style)
+    )
+    norms = [some_norm(draw, case.channels, affine=affine) for _ in range(2)]
+    layers[3] = norms[1]
+    x = images(draw, case.batch, case.channels, case.height, case.width, mean=0.3)
+    keep = torch.rand(case.batch, generator=draw) + 0.5
+    size = -(-case.height // case.stride), -(-case.width // case.stride)
+    g = images(draw, case.batch, case.channels, *size)
+    results: dict[str, list[Tensor]] = {}
+    for name, dtype in (("eager", torch.float32), ("float64", torch.float64)):
+        own, before = copy.deepcopy(layers).to(dtype), copy.deepcopy(norms[0]).to(dtype)
+        z = (before(x.to(dtype)) if with_norm else x.to(dtype)).detach().requires_grad_()
+        out = own(z)
+        (out * keep.to(dtype)[:, None, None, None]).backward(g.to(dtype))
+        assert z.grad is not None
+        last = own[3]
+        assert isinstance(last, BatchNorm)
+        results[name] = [out.detach(), *running(last), z.grad]
+        results[name] += [p.grad for p in own.parameters() if p.grad is not None]
+    results["fused"] = fused_pass(x, g, keep, layers, norms if with_norm else norms[1:], case)
+    names = ["out", "running mean", "running var", "of x", "of depthwise", "of pointwise"]
+    names += ["of gamma", "of beta"] if affine else []
+    found, eager, true = (results[name] for name in ("fused", "eager", "float64"))
+    for what, *values in zip(names, found, eager, true, strict=True):
+        assert_as_close(*values, what=what)
+
+
+def fused_pass(
+    x: Tensor,
+    g: Tensor,
+    keep: Tensor,
+    layers: nn.Sequential,
+    norms: Sequence[BatchNorm],
+    case: Case,
+) -> list[Tensor]:
+    torch.set_num_threads(case.threads)
+    norm = norms[-1]
+    norm.reset_running_stats()
+    depthwise, pointwise = (p.detach() for p in list(layers.parameters())[:2])
+    own = calls.Pass(depthwise, pointwise, norm, case.stride, case.dilation)
+    before = None
+    if len(norms) == 2:
+        mean, var = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)
+        istd = (var + norms[0].eps).rsqrt()
+        affine = norms[0].affine
+        scale = istd * norms[0].weight.detach() if affine else istd
+        before = torch.stack([mean, istd, scale, norms[0].bias if affine else mean * 0]).detach()
+    y = calls.separable_forward(calls.Map(x, before), own)
+    out = calls.sum_of_terms([calls.Term(y)])
+    sums = calls.gradient_sums(g, [calls.Term(y, keep)])[0]
+    base = torch.randn_like(x)
+    of_y = calls.Gradient(g, sums, keep)
+    found = calls.separable_backward(
+        of_y, y, calls.Map(x, before), own, base_BCHW=base, weights=True
+    )
+    assert found.depthwise is not None and found.pointwise is not None
+    z = found.values_BCHW - base
+    own_results = [out, *running(norm), z, found.depthwise, found.pointwise]
+    if norm.affine:
+        assert y.norm_4C is not None
+        own_results += [sums[1] * y.norm_4C[1], sums[0]]
+    if before is not None:
+        assert found.sums_2C is not None
+        no_base = calls.separable_backward(
+            of_y, y, calls.Map(x, before), own, base_BCHW=None, weights=False
+        )
+        away = x - before[0][:, None, None]
+        for i, factor in enumerate((torch.ones_like(x), away)):
+            true = (no_base.values_BCHW.double() * factor.double()).sum((0, 2, 3))
+            scale_of = (no_base.values_BCHW.double() * factor.double()).abs().sum((0, 2, 3))
+            assert ((found.sums_2C[i] - true).abs() <= 1e-5 * scale_of + 1e-9).all()
+    torch.set_num_threads(1)
+    return own_results
+
+
+PASSES = [
+    Case(2, 16, 8, 8),
+    Case(3, 16, 9, 7, kernel=5),
+    Case(2, 32, 8, 8, stride=2),
+    Case(2, 36, 7, 5, kernel=5, stride=2),
+    Case(1, 4, 6, 6, dilation=2),
+    Case(40, 8, 3, 11, kernel=5, dilation=2, threads=2),
+    Case(2, 52, 9, 10, stride=2, dilation=2),
+    Case(2, 50, 5, 5, kernel=5, stride=2, dilation=2),
+    Case(2, 64, 1, 1),
+    Case(2, 100, 1, 3, kernel=5, stride=2),
+]
+
+
+@pytest.mark.parametrize("affine", [False, True])
+@pytest.mark.parametrize("case", PASSES, ids=str)
+def test_a_separable_pass(case: Case, affine: bool) -> None:
+    check_pass(case, affine=affine, with_norm=case.channels != 32)
