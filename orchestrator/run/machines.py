@@ -12,7 +12,7 @@ from typing import Any
 
 import ray
 from ray._private.services import canonicalize_bootstrap_address
-from ray._raylet import Config
+from ray._raylet import Config  # type: ignore[attr-defined]
 
 from gdas.errors import InputError, one_line
 from orchestrator.experiment.study import Study
