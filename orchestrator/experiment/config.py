@@ -14,6 +14,7 @@ from gdas.errors import InputError, one_line
 from gdas.presets import Preset
 from gdas.rnn.genotype import PUBLISHED_RECURRENT
 from gdas.settings import NotNegative, OneOrMore, Positive, TwoOrMore, ZeroOrMore, settings
+from orchestrator.experiment.credentials import refuse_credentials
 from orchestrator.experiment.decode import AnySearch, AnyTrain, suggestion
 from orchestrator.experiment.spaces import DERIVATION, SPACES, SelectBy
 
@@ -258,6 +259,9 @@ class MlflowSpec:
     tracking_uri: str | None = None  # null: SQLite in the output folder
     experiment: str = "gdas"
     unreachable: Literal["error", "warn"] = "error"  # at the start only; later, uploads are retried
+
+    def __post_init__(self) -> None:
+        refuse_credentials("tracking_uri", self.tracking_uri)
 
 
 def _check_comparable(name: str, search: SearchSpec, other: str, against: SearchSpec) -> None:

@@ -22,6 +22,7 @@ from typing import Any
 from gdas.errors import InputError, one_line
 from gdas.files import write_json
 from orchestrator.experiment.study import Job, Study
+from orchestrator.store.holder import LEASE
 from orchestrator.store.home import home_of, key_of, present_command
 from orchestrator.store.job_folder import COMMITS, SMALL, JobFolder, Tail
 from orchestrator.store.origin import commit, machine
@@ -37,10 +38,6 @@ from orchestrator.store.storage import Stamp, is_address
 
 FORMAT = "gdas-study/1"
 SETTLED_NS = 50_000_000
-LEASE = "lease.json"
-"""The file that names the study's driver: host, process and heartbeat."""
-DEAD_AFTER_S = 60.0
-"""A driver whose heartbeat is older than this many seconds is taken for dead."""
 
 
 class Store:
@@ -68,9 +65,10 @@ class Store:
             (self.out / "jobs").mkdir(parents=True, exist_ok=True)
             (self.out / "selections").mkdir(exist_ok=True)
         except OSError as error:
-            raise InputError(
-                f"--out {out}: cannot make the folder ({error.strerror}); name another"
-            ) from None
+            if not (self.out / "study.json").is_file():  # else it can still be read
+                raise InputError(
+                    f"--out {out}: cannot make the folder ({error.strerror}); name another"
+                ) from None
         try:
             self.refresh(manifests=True, patience=0.0)
         except OSError as error:
