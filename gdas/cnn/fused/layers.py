@@ -74,6 +74,8 @@ def _plain_convolution(layer: object, kernel: int = 1) -> nn.Conv2d | None:
 
 def reader_of(layer: nn.Module) -> Reader | None:
     """A layer of the preprocessing: 1 x 1 convolution and norm, or FactorizedReduce."""
+    if _is_watched(layer):
+        return None
     if isinstance(layer, FactorizedReduce):
         norm = norm_of(layer.norm)
         if norm is None or layer.even.bias is not None:
@@ -95,6 +97,8 @@ def reader_weights(reader: Reader) -> list[Tensor]:
 
 def edge_of(operation: nn.Module, source: int) -> Edge | None:
     """An operation of a cell, which reads the state `source`."""
+    if _is_watched(operation):
+        return None
     if isinstance(operation, nn.Identity):
         return Edge(source)
     if isinstance(operation, PoolModule):
@@ -112,6 +116,17 @@ def edge_of(operation: nn.Module, source: int) -> Edge | None:
         weights += norm_weights(own.norm for own in passes)
         return Edge(source, passes=tuple(passes), parameters=tuple(weights))
     return None
+
+
+def _is_watched(module: nn.Module) -> bool:
+    """Whether somebody waits for these layers to be called one by one."""
+    return any(
+        layer._forward_hooks
+        or layer._forward_pre_hooks
+        or layer._backward_hooks
+        or layer._backward_pre_hooks
+        for layer in (module, *module.children())
+    )
 
 
 def _pool_edge(operation: PoolModule, source: int) -> Edge | None:
