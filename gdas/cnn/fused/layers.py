@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gdas.cnn.fused.calls import Pass, Pool, Reader
+from gdas.cnn.fused.convolution import Convolution, dense_weight
 from gdas.cnn.norm import BatchNorm
 from gdas.cnn.operations import Depthwise, FactorizedReduce
 from gdas.cnn.operations import Pool as PoolModule
@@ -20,6 +21,7 @@ from gdas.cnn.pooling import AveragePool
 
 KERNELS = (3, 5)
 LAYERS_OF_A_PASS = 4
+LAYERS_OF_A_CONVOLUTION = 3
 
 
 class Edge(NamedTuple):
@@ -31,7 +33,7 @@ class Edge(NamedTuple):
     """
 
     source: int
-    passes: tuple[Pass, ...] = ()
+    passes: tuple[Pass | Convolution, ...] = ()
     pool: Pool | None = None
     reader: Reader | None = None
     parameters: tuple[Tensor, ...] = ()
@@ -150,6 +152,36 @@ def separable_passes(layers: Sequence[nn.Module]) -> list[Pass]:
             return []
         passes.append(own)
     return passes
+
+
+def convolution_of(layers: Sequence[nn.Module]) -> Convolution | None:
+    """ReLU, a dense convolution without bias that keeps the size or halves it, and batch norm."""
+    if len(layers) != LAYERS_OF_A_CONVOLUTION or not isinstance(layers[0], nn.ReLU):
+        return None
+    layer, norm = layers[1], norm_of(layers[2])
+    if type(layer) is not nn.Conv2d or layer.bias is not None or norm is None:
+        return None
+    kernel, stride = layer.kernel_size[0], layer.stride[0]
+    usual = (
+        layer.kernel_size == (kernel, kernel)
+        and layer.padding == (kernel // 2, kernel // 2)
+        and layer.stride == (stride, stride)
+        and (layer.dilation, layer.groups, layer.padding_mode) == ((1, 1), 1, "zeros")
+    )
+    if not usual or kernel not in (1, 3) or stride not in (1, 2) or not dense_weight(layer.weight):
+        return None
+    return Convolution(layer.weight, norm, stride)
+
+
+def dense_edge(source: int, *passes: Convolution) -> Edge:
+    """An edge of dense convolutions one after the other."""
+    weights = [own.weight for own in passes] + norm_weights(own.norm for own in passes)
+    return Edge(source, passes=passes, parameters=tuple(weights))
+
+
+def pool_edge(pool: AveragePool, source: int) -> Edge:
+    """An edge of average pooling without a norm."""
+    return Edge(source, pool=Pool(True, None, pool.stride))
 
 
 def _separable_pass(layers: Sequence[nn.Module]) -> Pass | None:
