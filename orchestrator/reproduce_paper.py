@@ -29,12 +29,13 @@ from orchestrator.experiment.load import experiment_of
 from orchestrator.experiment.study import Study
 from orchestrator.report.report import write_report
 from orchestrator.report.view import Results
-from orchestrator.run.checks import checked_study, prepare_data
+from orchestrator.run.checks import checked_study, prepare_data, recorded_data_study
 from orchestrator.run.lease import lease
 from orchestrator.run.process import Signals, interruptible, leave, repeatedly
 from orchestrator.run.scheduler import ClusterLost, Scheduler
 from orchestrator.store.data import data_sets, fetched, publish, refuse_unchecked
 from orchestrator.store.mending import mend
+from orchestrator.store.recorded import recorded_study
 from orchestrator.store.results import Environment
 from orchestrator.store.storage import cache_folder, is_address, open_storage
 from orchestrator.store.store import Store
@@ -137,15 +138,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _command(options: argparse.Namespace) -> int:
     _refuse_lone_options(options)
     experiment = experiment_of(options.words)
+    out = options.out or f"runs/{experiment.name}"
+    if options.report:
+        return _report(experiment, out, options)
     data = _data_folder(options, experiment)
     study = _study(experiment, options, data)
-    out = options.out or f"runs/{experiment.name}"
     if is_address(out) or is_address(options.data or ""):
         refuse_unchecked(study)
     if options.dry_run:
         return _plan(study, out, data, options)
-    if options.report:
-        return _report(experiment, study, out)
     store = Store(out)
     with lease(store):
         return _reproduce(experiment, study, store, data, options)
@@ -176,12 +177,14 @@ def _plan(study: Study, out: str, data: Path, options: argparse.Namespace) -> in
     return 0
 
 
-def _report(experiment: Experiment, study: Study, out: str) -> int:
-    """Write the report of what is done so far; returns the exit code."""
+def _report(experiment: Experiment, out: str, options: argparse.Namespace) -> int:
+    """Write the report of what is done so far; returns the exit code. No data are read."""
     there = is_address(out) or (Path(out) / "study.json").is_file()  # or a folder would be made
     store = Store(out) if there else None
     if store is None or not store.study():
         raise InputError(f"{out}: no study there yet (no study.json); start it first")
+    recorded = recorded_study(store)
+    study = _only(recorded_data_study(experiment, recorded, Path(options.data or "data")), options)
     write_report(Results(experiment, study, store))
     print(f"report: {store.address_of('report/report.html')}")
     say_next(f"python -m orchestrator.status {shlex.quote(store.address)}")
@@ -218,6 +221,11 @@ def _data_sets(experiment: Experiment) -> list[str]:
 def _study(experiment: Experiment, options: argparse.Namespace, data: Path) -> Study:
     """The jobs that were asked for; a plan for clusters needs no data."""
     study = whole_study(experiment, data) if options.gpus else checked_study(experiment, data)
+    return _only(study, options)
+
+
+def _only(study: Study, options: argparse.Namespace) -> Study:
+    """The jobs that `--only` names, with those they need."""
     if options.only is None:
         return study
     try:

@@ -16,7 +16,7 @@ from ray._raylet import Config
 
 from gdas.errors import InputError, one_line
 from orchestrator.experiment.study import Study
-from orchestrator.run import QUIET
+from orchestrator.run import FOR_JOBS
 from orchestrator.run.address import MODE, Unreachable, probe
 from orchestrator.run.scheduler import ClusterLost, Scheduler, missing
 from orchestrator.store.failure import Failure
@@ -43,7 +43,9 @@ def ray_cluster(address: str | None) -> Iterator[dict[str, float]]:
                 log_to_driver=False,
                 logging_level="ERROR",
                 include_dashboard=None,  # started if it can be; nothing depends on it
-                runtime_env={"env_vars": QUIET} if address else None,
+                runtime_env={"env_vars": {key: os.environ[key] for key in FOR_JOBS}}
+                if address
+                else None,
             )
             break
         except Exception as error:  # Ray raises bare ones

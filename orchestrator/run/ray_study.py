@@ -57,6 +57,8 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Tune asks only a searche
         """Tune's request for a trial: the next job's config, None to wait, or FINISHED."""
         if time.monotonic() - self.budget_of > BUDGET_EVERY_S:
             look_at_cluster(self.scheduler)
+            for begun in self.job_of_trial.values():
+                self.scheduler.say_damage(begun)
             self.budget_of = time.monotonic()
         while True:
             job = self.scheduler.next_job()

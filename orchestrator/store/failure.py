@@ -50,6 +50,14 @@ def read_failure(job: Place) -> Failure | None:
         return None
 
 
+def traceback_of(job: Place) -> str:
+    """The traceback of a job's last error; empty if none is recorded."""
+    try:
+        return str(_load(job)["traceback"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return ""
+
+
 def write_failure(job: Place, error: str, trace: str, cause: Cause = "own") -> None:
     """Write an error and its traceback to the job's folder."""
     found: FailureFile = {

@@ -155,7 +155,8 @@ def recorded_board(store: Store, study: Study, *, driven: bool) -> Board:
     states: dict[str, str] = {}
     notes: dict[str, str] = {}
     failures: dict[str, int] = {}
-    began = (store.out / "study.json").stat().st_mtime
+    written = store.out / "study.json"
+    began = written.stat().st_mtime if written.exists() else 0.0
     for job in study:
         folder = store.folder(job)
         if store.done(job):

@@ -25,6 +25,7 @@ from orchestrator.experiment.study import Job, Study
 from orchestrator.store.holder import LEASE
 from orchestrator.store.home import home_of, key_of, present_command
 from orchestrator.store.job_folder import COMMITS, SMALL, JobFolder, Tail
+from orchestrator.store.origin import commit, machine
 from orchestrator.store.place import open_place
 from orchestrator.store.results import (
     Environment,
@@ -165,6 +166,8 @@ class Store:
             "settings": settings,
             "versions": versions,
             "command": command,
+            "machine": machine(),
+            "commit": commit(),
             "jobs": [{"label": job.label, "id": job.id, "needs": list(job.needs)} for job in study],
         }
         write_json(self.out / "study.json", written)
