@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import orchestrator.run.checks
+import orchestrator.store.recorded
 from gdas.cnn.genotype import PUBLISHED
 from gdas.genotype import load
 from orchestrator import cell, compare, doctor, jobs, status

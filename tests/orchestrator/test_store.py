@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import subprocess
@@ -136,7 +137,7 @@ def test_where_there_are_no_locks_the_heartbeat_keeps_a_second_driver_away(
     def flock(file: int, how: int) -> None:
         raise OSError(why, os.strerror(why))
 
-    monkeypatch.setattr(orchestrator.run.lease.fcntl, "flock", flock)
+    monkeypatch.setattr(fcntl, "flock", flock)
     monkeypatch.setattr(orchestrator.run.lease, "SETTLED_S", 0.0)
     store, path = Store(tmp_path), tmp_path / "lease.json"
     with lease(store), pytest.raises(InputError, match=f"{os.getpid()} on "), lease(store):
