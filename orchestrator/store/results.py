@@ -128,14 +128,19 @@ class MeasureResult(Result):
     device: str
 
 
+Figure = Literal["accuracy", "rank", "percentile", "regret", "function_percentile"]
+"""A number of a standing."""
+
+
 class Standing(TypedDict):
     """A cell's place in the table of NAS-Bench-201 (`gdas.bench201.table.Standing`)."""
 
     cell: str
     accuracy: float
     rank: int
-    percentile: float
+    percentile: float  # among all cells
     regret: float
+    function_percentile: float  # among all functions, each counted once
 
 
 class EpochStanding(Standing):
@@ -171,6 +176,7 @@ class Distribution(TypedDict):
 
     accuracies: list[float]
     cells: list[int]
+    function_percentile: float  # mean of a uniformly drawn cell's
 
 
 class Provenance(TypedDict):

@@ -147,6 +147,33 @@ class Statistics {
   Shared<double> sums_;
 };
 
+// Collect the sums of `pixels` neighbouring pixels that have been written.
+// start: whether they are the first of their chunk, whose first pixel is the pivot.
+inline void collect(const float* y, int pixels, int channels, const Moments& moments, bool start) {
+  constexpr int BLOCK = 256;
+  if (start) std::copy(y, y + channels, moments.pivot);
+  for_vectors(channels, [&](int c, auto lanes) {
+    const Vector pivot = load(moments.pivot + c);
+    for (int i = 0; i < pixels; i += BLOCK) {
+      Vector sum{}, square{};
+      for (int j = i; j < std::min(pixels, i + BLOCK); j++) {
+        const Vector d = lanes.load(y + static_cast<std::size_t>(j) * channels + c) - pivot;
+        sum += d;
+        square += d * d;
+      }
+      moments.add(c, sum, square);
+    }
+  });
+}
+
+// Add to the sums of a gradient, [2][wide].
+INLINE void add_sums(double* sums, std::size_t wide, int c, Vector sum, Vector product) {
+  for (int i = 0; i < LANES; i++) {
+    sums[c + i] += sum[i];
+    sums[wide + c + i] += product[i];
+  }
+}
+
 // Add up chunks' partial sums, [chunks][count], in their order.
 inline double total(const double* parts, int chunks, std::size_t step) {
   double sum = 0;
@@ -159,5 +186,24 @@ inline double total(const float* parts, int chunks, std::size_t step) {
   for (int i = 0; i < chunks; i++) sum += parts[i * step];
   return sum;
 }
+
+// The sums of a gradient, [2][C], by chunk.
+class ChunkSums {
+ public:
+  ChunkSums(int chunks, int channels)
+      : chunks_(chunks), channels_(channels), wide_(padded(channels)), sums_(2 * chunks * wide_) {}
+  explicit operator bool() const { return static_cast<bool>(sums_); }
+  double* of(int i) const { return sums_.get() + 2 * i * wide_; }
+  void write(double* to) const {
+    for (int j = 0; j < 2; j++)
+      for (int c = 0; c < channels_; c++)
+        to[j * channels_ + c] = total(sums_.get() + j * wide_ + c, chunks_, 2 * wide_);
+  }
+
+ private:
+  int chunks_, channels_;
+  std::size_t wide_;
+  Shared<double> sums_;
+};
 
 }  // namespace gdas

@@ -174,11 +174,7 @@ struct Pass {
         write_row(z, b, lanes, s.rows + c, b.x + at, b.base ? b.base + at : nullptr,
                   b.gradient_x + at, c, sum, product);
       }
-      if (b.x_sums)
-        for (int i = 0; i < LANES; i++) {
-          b.x_sums[c + i] += sum[i];
-          b.x_sums[z.wide + c + i] += product[i];
-        }
+      if (b.x_sums) add_sums(b.x_sums, z.wide, c, sum, product);
     });
   }
 
@@ -192,12 +188,12 @@ struct Pass {
     for (int i = 0; i < z.width; i++, from += z.wide, x += z.channels, to += z.channels) {
       const Vector away = lanes.load(x) - mean;
       Vector g = where_positive(away * scale + shift, load(from));
-      sum += g;
-      product += g * away;
       if (base) {
         g += lanes.load(base);
         base += z.channels;
       }
+      sum += g;
+      product += g * away;
       lanes.store(to, g);
     }
   }
@@ -209,7 +205,7 @@ struct Pass {
     const std::size_t matrix_size = static_cast<std::size_t>(C) * z.wide;
     const bool weights = of_depthwise != nullptr;
     Shared<float> taps(taps_size), matrix(packed_size(C, z.wide));
-    Shared<double> sums(x_sums ? 2 * static_cast<std::size_t>(chunks) * z.wide : 0);
+    ChunkSums sums(x_sums ? chunks : 0, C);
     Shared<float> of_weights(weights ? chunks * (taps_size + matrix_size) : 0);
     if (!taps || !matrix || !sums || !of_weights) return 1;
     transpose_taps(depthwise, C, K * K, taps.get());
@@ -225,7 +221,7 @@ struct Pass {
         return;
       }
       Backward own = b;
-      if (x_sums) own.x_sums = sums.get() + 2 * static_cast<std::size_t>(i) * z.wide;
+      if (x_sums) own.x_sums = sums.of(i);
       if (weights) {
         own.of_taps = of_weights.get() + i * (taps_size + matrix_size);
         own.of_matrix = own.of_taps + taps_size;
@@ -234,9 +230,8 @@ struct Pass {
       for (int n = range.from; n < range.to; n++) backward_image(z, own, s, n);
     });
     if (failed) return 1;
+    if (x_sums) sums.write(x_sums);
     for (int c = 0; c < C; c++) {
-      for (int j = 0; x_sums && j < 2; j++)
-        x_sums[j * C + c] = total(sums.get() + j * z.wide + c, chunks, 2 * z.wide);
       const std::size_t step = taps_size + matrix_size;
       for (int t = 0; weights && t < K * K; t++)
         of_depthwise[c * K * K + t] = static_cast<float>(
