@@ -243,7 +243,7 @@ class _CellBackward:
         for node in plan.nodes:
             through = any(self.needed[edge.source] for edge in node.edges)
             self.needed.append(self.gates or self.weights or through)
-        self.of_gates: dict[int, Tensor] = {}
+        self.of_gates: dict[int, float] = {}
         self.states = [_State(), _State()]
         self.states += [_State(None if g is None else dense(g)) for g in self.gradients]
         for n in reversed(range(len(plan.nodes))):
@@ -270,12 +270,17 @@ class _CellBackward:
             Term(trace.term(self.maps), _keep(node, i, self.keep_DB))
             for i, trace in enumerate(traces)
         ]
-        sums_T2C, products_T = calls.gradient_sums(gradient_BCHW, terms)
-        for i, trace in enumerate(traces):
+        # Without gates, terms that were not normalised need no sums.
+        wanted = [i for i, t in enumerate(terms) if self.gates or t.map.norm_4C is not None]
+        sums: dict[int, Tensor] = {}
+        if wanted:
+            sums_T2C, products_T = calls.gradient_sums(gradient_BCHW, [terms[i] for i in wanted])
+            sums = dict(zip(wanted, sums_T2C, strict=True))
             if self.gates:
-                self.of_gates[node.gates[i]] = products_T[i]
+                self.of_gates |= zip(node.gates, products_T.tolist(), strict=True)
+        for i, trace in enumerate(traces):
             if self.weights or self.needed[trace.edge.source]:
-                self._edge(trace, Gradient(gradient_BCHW, sums_T2C[i], terms[i].keep_B))
+                self._edge(trace, Gradient(gradient_BCHW, sums.get(i), terms[i].keep_B))
 
     def _edge(self, trace: _Trace, of_y: Gradient) -> None:
         edge = trace.edge
