@@ -121,7 +121,7 @@ def separable_backward(
     """
     if into_BCHW is None:
         into_BCHW = torch.empty_like(x.values_BCHW)
-    sums_2C = _new_sums(x)
+    sums_2C = new_sums(x)
     of_depthwise = torch.empty_like(layers.depthwise) if weights else None
     of_pointwise = torch.empty_like(layers.pointwise) if weights else None
     check(
@@ -146,7 +146,7 @@ def separable_backward(
     return PassGradients(Gradient(into_BCHW, sums_2C), of_depthwise, of_pointwise)
 
 
-def _new_sums(x: Map) -> Tensor | None:
+def new_sums(x: Map) -> Tensor | None:
     """The sums of the gradient of a map, to be written, if its norm needs them."""
     if x.norm_4C is None:
         return None
@@ -185,7 +185,7 @@ def pooling_backward(
     """The input's gradient; base and into as in separable_backward."""
     if into_BCHW is None:
         into_BCHW = torch.empty_like(x.values_BCHW)
-    sums_2C = _new_sums(x)
+    sums_2C = new_sums(x)
     check(
         kernels().gdas_pooling_backward(
             shape_of(x.values_BCHW, 3, layer.stride),

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from gdas.cnn.fused import calls
 from gdas.cnn.fused.calls import Gradient, Reader, Reading
+from gdas.cnn.fused.convolution import pass_backward, pass_forward
 from gdas.cnn.fused.interface import Map, Term, new_map
 from gdas.cnn.fused.layers import Edge, reader_weights
 from gdas.cnn.norm import BatchNorm
@@ -162,7 +163,7 @@ def _run_edge(edge: Edge, x: Map, *, gradient: bool) -> _Trace:
         return _Trace(edge, calls.read([x], [edge.reader]))
     maps: list[Map] = []
     for layers in edge.passes:
-        maps.append(calls.separable_forward(maps[-1] if maps else x, layers))
+        maps.append(pass_forward(maps[-1] if maps else x, layers))
     return _Trace(edge, maps)
 
 
@@ -311,7 +312,7 @@ class _CellBackward:
         for i in reversed(range(len(edge.passes))):
             x = trace.maps[i - 1] if i else self.maps[edge.source]
             norms.insert(0, _of_norm(edge.passes[i].norm, trace.maps[i], of_y.sums_2C))
-            found = calls.separable_backward(
+            of_y, of_own = pass_backward(
                 of_y,
                 trace.maps[i],
                 x,
@@ -320,8 +321,7 @@ class _CellBackward:
                 base_BCHW=None if i else state.values_BCHW,
                 into_BCHW=state.values_BCHW if state.own and not i else None,
             )
-            of_y = found.of_x
-            of_weights = [found.depthwise, found.pointwise, *of_weights]
+            of_weights = [*of_own, *of_weights]
         state.add(of_y)
         self._found(_norms_last(edge, of_weights, norms))
 

@@ -61,6 +61,15 @@ class TermStruct(ctypes.Structure):
     _fields_ = [("map", POINTER), ("norm", POINTER), ("keep", POINTER)]
 
 
+class ConvolutionStruct(ctypes.Structure):
+    """A dense convolution."""
+
+    _fields_ = [
+        ("weight", POINTER),
+        *((name, INT) for name in ("of_out", "of_in", "of_tap", "channels")),
+    ]
+
+
 class ReaderStruct(ctypes.Structure):
     """Who reads a cell's output."""
 
@@ -81,6 +90,8 @@ class ReaderStruct(ctypes.Structure):
 SIGNATURES = {
     "gdas_separable_forward": "Spppppp",
     "gdas_separable_backward": "Spppppppppppppp",
+    "gdas_convolution_forward": "Sppppp",
+    "gdas_convolution_backward": "Spppppppppppp",
     "gdas_pooling_forward": "Sippppp",
     "gdas_pooling_backward": "Sippppppppppp",
     "gdas_readers_forward": "Sipip",

@@ -53,6 +53,22 @@ int gdas_separable_backward(const Shape*, const float* gradient_y, const float* 
                             const float* pointwise, const float* base, float* gradient_x,
                             double* x_sums, float* of_depthwise, float* of_pointwise);
 
+// convolution.cpp: ReLU, dense convolution with k = 1 or 3, and batch norm.
+struct Convolution {
+  const float* weight;         // [C'][C][k][k], in any order of memory:
+  int of_out, of_in, of_tap;   // floats from one C', one C or one tap to the next
+  int channels;                // C'
+};
+
+int gdas_convolution_forward(const Shape*, const Convolution*, const float* x, const float* x_norm,
+                             float* y, const BatchNorm*);
+// The arguments are those of gdas_separable_backward; of_weight lies in memory as the weights do.
+int gdas_convolution_backward(const Shape*, const Convolution*, const float* gradient_y,
+                              const float* keep, const float* y, const float* y_norm,
+                              const double* y_sums, const float* x, const float* x_norm,
+                              const float* base, float* gradient_x, double* x_sums,
+                              float* of_weight);
+
 // pooling.cpp: 3 x 3, padding 1, of what x means; then batch norm, unless it is null.
 //   average: 0 or 1. index: [B][H'][W'][C], which of nine pixels was the largest; null: not wanted.
 int gdas_pooling_forward(const Shape*, int average, const float* x, const float* x_norm, float* y,

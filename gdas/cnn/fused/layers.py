@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gdas.cnn.fused.calls import Pass, Pool, Reader
+from gdas.cnn.fused.convolution import Convolution, dense_weight
 from gdas.cnn.norm import BatchNorm
 from gdas.cnn.operations import Depthwise, FactorizedReduce
 from gdas.cnn.operations import Pool as PoolModule
@@ -20,6 +21,7 @@ from gdas.cnn.pooling import AveragePool
 
 KERNELS = (3, 5)
 LAYERS_OF_A_PASS = 4
+LAYERS_OF_A_CONVOLUTION = 3
 
 
 class Edge(NamedTuple):
@@ -31,7 +33,7 @@ class Edge(NamedTuple):
     """
 
     source: int
-    passes: tuple[Pass, ...] = ()
+    passes: tuple[Pass | Convolution, ...] = ()
     pool: Pool | None = None
     reader: Reader | None = None
     parameters: tuple[Tensor, ...] = ()
@@ -72,6 +74,8 @@ def _plain_convolution(layer: object, kernel: int = 1) -> nn.Conv2d | None:
 
 def reader_of(layer: nn.Module) -> Reader | None:
     """A layer of the preprocessing: 1 x 1 convolution and norm, or FactorizedReduce."""
+    if _is_watched(layer):
+        return None
     if isinstance(layer, FactorizedReduce):
         norm = norm_of(layer.norm)
         if norm is None or layer.even.bias is not None:
@@ -93,6 +97,8 @@ def reader_weights(reader: Reader) -> list[Tensor]:
 
 def edge_of(operation: nn.Module, source: int) -> Edge | None:
     """An operation of a cell, which reads the state `source`."""
+    if _is_watched(operation):
+        return None
     if isinstance(operation, nn.Identity):
         return Edge(source)
     if isinstance(operation, PoolModule):
@@ -110,6 +116,17 @@ def edge_of(operation: nn.Module, source: int) -> Edge | None:
         weights += norm_weights(own.norm for own in passes)
         return Edge(source, passes=tuple(passes), parameters=tuple(weights))
     return None
+
+
+def _is_watched(module: nn.Module) -> bool:
+    """Whether somebody waits for these layers to be called one by one."""
+    return any(
+        layer._forward_hooks
+        or layer._forward_pre_hooks
+        or layer._backward_hooks
+        or layer._backward_pre_hooks
+        for layer in (module, *module.children())
+    )
 
 
 def _pool_edge(operation: PoolModule, source: int) -> Edge | None:
@@ -135,6 +152,36 @@ def separable_passes(layers: Sequence[nn.Module]) -> list[Pass]:
             return []
         passes.append(own)
     return passes
+
+
+def convolution_of(layers: Sequence[nn.Module]) -> Convolution | None:
+    """ReLU, a dense convolution without bias that keeps the size or halves it, and batch norm."""
+    if len(layers) != LAYERS_OF_A_CONVOLUTION or not isinstance(layers[0], nn.ReLU):
+        return None
+    layer, norm = layers[1], norm_of(layers[2])
+    if type(layer) is not nn.Conv2d or layer.bias is not None or norm is None:
+        return None
+    kernel, stride = layer.kernel_size[0], layer.stride[0]
+    usual = (
+        layer.kernel_size == (kernel, kernel)
+        and layer.padding == (kernel // 2, kernel // 2)
+        and layer.stride == (stride, stride)
+        and (layer.dilation, layer.groups, layer.padding_mode) == ((1, 1), 1, "zeros")
+    )
+    if not usual or kernel not in (1, 3) or stride not in (1, 2) or not dense_weight(layer.weight):
+        return None
+    return Convolution(layer.weight, norm, stride)
+
+
+def dense_edge(source: int, *passes: Convolution) -> Edge:
+    """An edge of dense convolutions one after the other."""
+    weights = [own.weight for own in passes] + norm_weights(own.norm for own in passes)
+    return Edge(source, passes=passes, parameters=tuple(weights))
+
+
+def pool_edge(pool: AveragePool, source: int) -> Edge:
+    """An edge of average pooling without a norm."""
+    return Edge(source, pool=Pool(True, None, pool.stride))
 
 
 def _separable_pass(layers: Sequence[nn.Module]) -> Pass | None:

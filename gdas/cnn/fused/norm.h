@@ -174,17 +174,18 @@ INLINE void add_sums(double* sums, std::size_t wide, int c, Vector sum, Vector p
   }
 }
 
-// Add up chunks' partial sums, [chunks][count], in their order.
-inline double total(const double* parts, int chunks, std::size_t step) {
-  double sum = 0;
-  for (int i = 0; i < chunks; i++) sum += parts[i * step];
-  return sum;
-}
-
-inline double total(const float* parts, int chunks, std::size_t step) {
-  double sum = 0;
-  for (int i = 0; i < chunks; i++) sum += parts[i * step];
-  return sum;
+// Add up chunks' partial sums in their order, in double: to[i] is the sum of parts[k * step + i].
+template <class From, class To>
+inline void add_up(const From* parts, int chunks, std::size_t step, std::size_t count, To* to) {
+  constexpr std::size_t BLOCK = 256;
+  double sum[BLOCK];
+  for (std::size_t from = 0; from < count; from += BLOCK) {
+    const std::size_t own = std::min(BLOCK, count - from);
+    std::fill(sum, sum + own, 0.0);
+    for (int k = 0; k < chunks; k++)
+      for (std::size_t i = 0; i < own; i++) sum[i] += parts[k * step + from + i];
+    for (std::size_t i = 0; i < own; i++) to[from + i] = static_cast<To>(sum[i]);
+  }
 }
 
 // The sums of a gradient, [2][C], by chunk.
@@ -196,8 +197,7 @@ class ChunkSums {
   double* of(int i) const { return sums_.get() + 2 * i * wide_; }
   void write(double* to) const {
     for (int j = 0; j < 2; j++)
-      for (int c = 0; c < channels_; c++)
-        to[j * channels_ + c] = total(sums_.get() + j * wide_ + c, chunks_, 2 * wide_);
+      add_up(sums_.get() + j * wide_, chunks_, 2 * wide_, channels_, to + j * channels_);
   }
 
  private:

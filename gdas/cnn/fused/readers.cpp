@@ -324,12 +324,11 @@ int backward(const Plan& p, const Term* parts, int count, const Reader* readers,
       float* to = o < own ? readers[r].of_weight + o * p.inner
                           : readers[r].of_odd + (o - own) * p.inner;
       const float* from = of_weights.get() + starts[r] + static_cast<std::size_t>(o) * padded(p.inner);
-      for (int c = 0; c < p.inner; c++)
-        to[c] = static_cast<float>(total(from + c, chunks, starts[count]));
+      add_up(from, chunks, starts[count], p.inner, to);
     }
   for (int k = 0; part_sums && k < 2 * p.parts; k++)
-    for (int c = 0; c < p.channels; c++)
-      part_sums[k * p.channels + c] = total(sums.get() + k * wide + c, chunks, 2 * wide * p.parts);
+    add_up(sums.get() + k * wide, chunks, 2 * wide * p.parts, p.channels,
+           part_sums + k * p.channels);
   return 0;
 }
 

@@ -114,9 +114,8 @@ int gradient_sums(const Plane& p, const float* gradient, int count, const Term* 
       });
   });
   for (int t = 0; t < 2 * count; t++)
-    for (int c = 0; c < p.channels; c++)
-      sums[t * p.channels + c] =
-          total(parts.get() + static_cast<std::size_t>(t) * wide + c, chunks, size);
+    add_up(parts.get() + static_cast<std::size_t>(t) * wide, chunks, size, p.channels,
+           sums + t * p.channels);
   for (int t = 0; products && t < count; t++) {
     const double *of_gradient = sums + 2 * t * p.channels, *with = of_gradient + p.channels;
     products[t] = 0;
