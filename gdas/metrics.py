@@ -1,8 +1,8 @@
 """What the paper's tables count: parameters, multiply-adds, top-k.
 
-Decision: parameters leave out the auxiliary head; multiply-adds count only convolutions and linear
-layers (with a linear layer's bias, without batch norm and pooling), at batch 1 in evaluation mode.
-The authors' code counts in the same way, so the figures can be compared with the paper's.
+Decision: parameters leave out the auxiliary head; multiply-adds count only convolutions and
+products of matrices (with their biases, without batch norm and pooling), at batch 1 in evaluation
+mode. The authors' code counts in the same way, so the figures can be compared with the paper's.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
+
+from gdas.counting import multiply_adds
 
 
 def count_parameters(module: nn.Module, *, without: str | None = "auxiliary") -> int:
@@ -28,34 +29,19 @@ def count_multiply_adds(module: nn.Module, *inputs: object) -> int:
     """The multiply-adds of one forward pass in evaluation mode.
 
     Args:
-        module: any module; its mode is restored afterwards.
+        module: any module; it returns to the mode that it was in.
         inputs: its arguments, such as an image tensor of batch 1, possibly on the meta device.
+
+    Raises:
+        InputError: the module has an operation that is neither counted nor known to multiply
+            nothing; the error names it.
     """
-    total = 0
-
-    def count(layer: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> None:
-        nonlocal total
-        if isinstance(layer, nn.Conv2d):
-            per_output = layer.weight[0].numel() + (layer.bias is not None)
-            total += out.numel() * per_output
-        elif isinstance(layer, nn.Linear):
-            total += out.numel() * (layer.in_features + (layer.bias is not None))
-
-    handles: list[RemovableHandle] = [
-        layer.register_forward_hook(count)
-        for layer in module.modules()
-        if isinstance(layer, nn.Conv2d | nn.Linear)
-    ]
     was_training = module.training
     try:
         module.eval()
-        with torch.no_grad():
-            module(*inputs)
+        return multiply_adds(module, *inputs)
     finally:
         module.train(was_training)
-        for handle in handles:
-            handle.remove()
-    return total
 
 
 def correct_top_k(scores_BK: Tensor, labels_B: Tensor, k: int) -> Tensor:

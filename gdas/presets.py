@@ -120,6 +120,8 @@ BENCH201_SEARCH_PRESETS: dict[Preset, Bench201SearchConfig] = {
 
 def text_train_preset(preset: Preset, data: str) -> TextTrainConfig:
     """The settings of a final training on text, which differ between the two corpora."""
+    theirs = preset == "authors_2019"
+    rate: Literal["step", "authors"] = "authors" if theirs else "step"
     if data == "wikitext2":
         return TextTrainConfig(
             data=TextData(name=data),
@@ -127,6 +129,7 @@ def text_train_preset(preset: Preset, data: str) -> TextTrainConfig:
             hidden=700,
             weight_decay=5e-7,
             dropouts=Dropouts(hidden=0.15),
+            asgd_rate=rate,
         )
-    epochs = 3000 if preset == "authors_2019" else 2000
-    return TextTrainConfig(data=TextData(name=data), epochs=epochs)
+    epochs = 3000 if theirs else 2000
+    return TextTrainConfig(data=TextData(name=data), epochs=epochs, asgd_rate=rate)

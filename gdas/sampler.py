@@ -3,7 +3,9 @@
 Shapes: E edges of one cell, K operations.
 
 Decision: the noise comes from an explicit generator, with u clamped away from 0 and 1, and is drawn
-again if anything is not finite (as in the authors' later code).
+again if anything is not finite (as in the authors' later code). Sums and comparisons are in float32
+at least, whatever the precision of the networks: in bfloat16 several operations of a relaxed sample
+often share the largest value, and the first of them would be drawn.
 """
 
 from __future__ import annotations
@@ -61,14 +63,15 @@ def draw_operations(
     if tau <= 0:
         raise ValueError(f"tau must be positive, got {tau}")
     _check_logits(logits_EK)
+    exact_EK = logits_EK.to(torch.promote_types(logits_EK.dtype, torch.float32))
     for _ in range(100):
-        noise_EK = gumbel_noise(tuple(logits_EK.shape), generator=generator).to(logits_EK.dtype)
-        soft_EK = torch.softmax((logits_EK + noise_EK) / tau, dim=1)
+        noise_EK = gumbel_noise(tuple(logits_EK.shape), generator=generator).to(exact_EK.dtype)
+        soft_EK = torch.softmax((exact_EK + noise_EK) / tau, dim=1)
         if torch.isfinite(soft_EK).all():
             break
     else:
         raise FloatingPointError(f"no finite sample in 100 draws at tau {tau}")
-    index_E = (logits_EK.detach() + noise_EK).argmax(dim=1)
+    index_E = (exact_EK.detach() + noise_EK).argmax(dim=1)
     if soft:
         return Draw(index_E.tolist(), soft_EK)
     hard_EK = torch.zeros_like(soft_EK).scatter_(1, index_E[:, None], 1.0)

@@ -255,6 +255,13 @@ SOURCES: dict[type, tuple[Source, ...]] = {
             Says("averaged SGD, not said when it begins"),
             f"{S43}; {TRAIN19}: at the first epoch that does not improve",
         ),
+        Source(
+            "asgd_rate",
+            SILENT,
+            f"{TRAIN19} scales the rate before each step by its sequence's length, but "
+            "torch.optim.ASGD steps with the rate that was set one step earlier (seen in 2.14.1): "
+            "a sequence gets the rate of the one before it, which was not meant; not done here",
+        ),
     ),
 }
 

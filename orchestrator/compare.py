@@ -10,6 +10,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from shlex import quote
 from typing import Any, cast
 
 from gdas.errors import InputError
@@ -73,7 +74,7 @@ def _compare(options: argparse.Namespace) -> int:
         print()
     print("\n".join(columns([("results", *outs), *results(opened)])))
     print(f"\n{same_jobs(opened)}")
-    say_next(f"python -m orchestrator.status {outs[0]}")
+    say_next(f"python -m orchestrator.status {quote(outs[0])}")
     return 0
 
 

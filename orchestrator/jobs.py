@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 from gdas.errors import InputError
 from orchestrator.experiment.config import Experiment
@@ -82,7 +83,7 @@ def _jobs(options: argparse.Namespace) -> int:
     old = old_folders(store, study, there)
     print(f"{out}: {len(there)} job folders, {len(old)} of them old")
     if not old:
-        say_next(f"python -m orchestrator.status {out}")
+        say_next(f"python -m orchestrator.status {quote(out)}")
         return 0
     rows = [
         (folder.name, "done" if folder.done else "not done", _size(folder.bytes), _age(folder))
@@ -91,7 +92,7 @@ def _jobs(options: argparse.Namespace) -> int:
     print("\n".join(columns([("old folder", "state", "size", "last written"), *rows])))
     freed = _size(sum(folder.bytes for folder in old))
     if options.what == "list":
-        say_next(f"python -m orchestrator.jobs remove {out}   (frees {freed})")
+        say_next(f"python -m orchestrator.jobs remove {quote(out)}   (frees {freed})")
         return 0
     if (holder := driver(store)) is not None:
         raise InputError(
@@ -109,7 +110,7 @@ def _jobs(options: argparse.Namespace) -> int:
     for folder in old:
         store.remove_job(folder.name)
     print(f"removed {len(old)} folders, {freed}")
-    say_next(f"python -m orchestrator.status {out}")
+    say_next(f"python -m orchestrator.status {quote(out)}")
     return 0
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import shlex
 import sys
 from collections.abc import Sequence
 
 from gdas.errors import InputError
 from orchestrator.store.recorded import driver, open_recorded, recorded_board, recorded_experiment
 from orchestrator.terminal.command import add_study, command_parser, run_command, say_next
+from orchestrator.tracking.reach import fault_of
 from orchestrator.tracking.tracker import Tracker
 from orchestrator.tracking.words import where_to_look
 
@@ -36,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
         "Upload a study's runs to another MLflow, from its records.",
         MORE,
         done="everything was sent",
-        failed="something was not",
+        failed="something was not or was refused",
     )
     add_study(parser)
     parser.add_argument("--to", required=True, metavar="URI", help="the address of that MLflow")
@@ -60,6 +62,7 @@ def _send(options: argparse.Namespace) -> int:
         raise InputError(
             f"{out}: process {holder.pid} on {holder.host} drives it now; wait for its end"
         )
+    store.settle()  # a moved or copied folder has no driver yet that would do it
     store.fetch_report()
     experiment = recorded_experiment(store)
     there = dataclasses.replace(
@@ -70,17 +73,16 @@ def _send(options: argparse.Namespace) -> int:
     )
     try:
         tracker = Tracker(study, store, dataclasses.replace(experiment, mlflow=there))
-    except InputError:
-        raise InputError(
-            f"--to {uri}: no MLflow answers there; start it (mlflow server --host HOST --port "
-            "PORT), or name another"
-        ) from None
+    except InputError as problem:
+        if fault := fault_of(uri):
+            raise InputError(f"--to {uri}: no MLflow answers there ({fault})") from None
+        raise InputError(f"--to {uri}: {problem}") from None
     sent = tracker.finish(recorded_board(store, study, driven=False), PATIENCE_S)
     if sent:
         print(f"{out}: {len(tracker.runs)} runs are in the experiment {there.experiment} at {uri}")
         say_next(where_to_look(uri, tracker.experiment_id))
         return 0
-    say_next(f"python -m orchestrator.send_runs {out} --to {uri}")
+    say_next(shlex.join(["python", "-m", "orchestrator.send_runs", out, "--to", uri]))
     return 1
 
 

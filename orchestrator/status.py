@@ -77,7 +77,7 @@ def _status(options: argparse.Namespace) -> int:
     elif board.all_done():
         say_next(f"{_to_the_report(store)}; python -m orchestrator.compare {quote(out)} OTHER")
     else:
-        say_next(store.study().get("command") or "the command that started it; it goes on")
+        say_next(store.command() or "the command that started it; it goes on")
     return 0
 
 
@@ -108,7 +108,7 @@ def as_json(store: Store, study: Study, board: Board, *, driven: bool) -> dict[s
 def _to_the_report(store: Store) -> str:
     """The command that opens the report."""
     if not is_address(store.address):
-        return f"open {store.address}/report/report.html"
+        return f"open {quote(store.address)}/report/report.html"
     address = store.address_of("report").partition("?")[0]
     return f"aws s3 sync {address} report && open report/report.html"
 

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gdas.bench201.functions import FUNCTIONS, functions_N
 from gdas.bench201.genotype import (
     ACCURACIES,
     CELLS,
@@ -41,28 +42,32 @@ MAX_BYTES = 1 << 26
 
 
 class Standing(NamedTuple):
-    """A cell's rank among all cells.
+    """A cell's rank among all cells, and its function's among all functions.
 
     Attributes:
         accuracy: in percent.
-        rank: 1 plus the number of better cells.
-        percentile: the percentage of cells that are worse, with half of the equal ones; 50 on
+        rank: 1 plus the number of better cells, of all 15,625.
+        percentile: the percentage of all cells that are worse, with half of the equal ones; 50 on
             average for a uniformly drawn cell.
         regret: the best cell's accuracy minus this one's, in percentage points.
+        function_percentile: the percentage of the 5,044 functions that are worse than this cell's,
+            with half of the equal ones. A function's accuracy is the mean of its cells', so that
+            cells that compute the same count once (`gdas.bench201.functions`).
     """
 
     accuracy: float
     rank: int
     percentile: float
     regret: float
+    function_percentile: float
 
 
 class Reference(NamedTuple):
     """What a search is compared with, in percent; exact, from the table alone.
 
     Attributes:
-        uniform: mean accuracy of a uniformly drawn cell.
-        best_of: mean accuracy of the best of several uniformly drawn cells.
+        uniform: mean accuracy of a uniformly drawn cell, of all 15,625.
+        best_of: mean accuracy of the best of several uniformly drawn cells, of all 15,625.
         best: accuracy of the best cell.
         best_cell: that cell; if several are equal, the one with the lowest number.
     """
@@ -83,6 +88,7 @@ class Table:
     def __init__(self, accuracies: dict[Accuracy, NDArray[np.float64]]) -> None:
         self._accuracies = accuracies
         self._sorted = {column: np.sort(values_N) for column, values_N in accuracies.items()}
+        self._of_functions: dict[Accuracy, NDArray[np.float64]] = {}
 
     def accuracies_N(self, column: Accuracy) -> NDArray[np.float64]:
         """All accuracies in a column, by cell number."""
@@ -99,7 +105,22 @@ class Table:
             CELLS - not_better + 1,
             100.0 * (worse + not_better) / (2 * CELLS),
             float(ordered_N[-1] - accuracy),
+            float(self.function_percentiles_N(column)[genotype.number]),
         )
+
+    def function_percentiles_N(self, column: Accuracy) -> NDArray[np.float64]:
+        """For every cell, by number, the percentile of its function among all functions."""
+        if column not in self._of_functions:
+            function_N = functions_N()
+            sums_F = np.bincount(function_N, weights=self._accuracies[column])
+            # Rounded, so that means of equal accuracies are equal.
+            mean_F = np.round(sums_F / np.bincount(function_N), 9)
+            ordered_F = np.sort(mean_F)
+            worse_F = np.searchsorted(ordered_F, mean_F, side="left")
+            not_better_F = np.searchsorted(ordered_F, mean_F, side="right")
+            percentile_F = 100.0 * (worse_F + not_better_F) / (2 * FUNCTIONS)
+            self._of_functions[column] = percentile_F[function_N]
+        return self._of_functions[column]
 
     def reference(self, k: int, column: Accuracy) -> Reference:
         """The mean of a uniformly drawn cell, of the best of `k` such cells, and the best of all.

@@ -88,6 +88,9 @@ class TextTrainConfig:
     # When SGD becomes averaged SGD. all: after 5 epochs, once the validation loss exceeds the best
     # of all earlier epochs (2019 code). non_monotonic: the best of all but the last 5 (AWD-LSTM).
     averaging: Literal["all", "non_monotonic"] = "all"
+    # The rate of a step of averaged SGD. step: by its own sequence's length, as before averaging.
+    # authors: by that of the sequence before it, as torch.optim.ASGD steps in the 2019 code.
+    asgd_rate: Literal["step", "authors"] = "step"
     restarts: ZeroOrMore = 3  # how often the run may go back to its best epoch after a NaN
     precision: Precision = "float32"
     compile: bool = False  # torch.compile

@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -57,15 +58,23 @@ def averaging_begins(config: TextTrainConfig, earlier: Sequence[float], loss: fl
 
 
 class RunningMean:
-    """The mean of the weights over the steps of averaged SGD.
+    """The mean of the weights over the steps of averaged SGD, and the rate of the next step.
 
-    It equals that of torch.optim.ASGD with t0 = 0 and lambd = 0 at a constant rate, which also
-    leaves the first step out. Unlike there, the rate may differ from step to step.
+    The mean equals that of torch.optim.ASGD with t0 = 0 and lambd = 0, which also leaves the first
+    step out. That optimiser makes the rate of a step at the end of the step before, so a rate that
+    is set anew for every step arrives one step late (seen in 2.9 to 2.14.1). `asgd_rate=authors`
+    does the same; `step` uses each rate in its own step.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.weights = {name: p.detach().clone() for name, p in model.named_parameters()}
         self.steps = 0
+        self.earlier_rate: float | None = None
+
+    def rate(self, rate: float, rule: Literal["step", "authors"]) -> float:
+        """The rate of a step for which `rate` was set: that one, or the one of the step before."""
+        earlier, self.earlier_rate = self.earlier_rate, rate
+        return rate if rule == "step" or earlier is None else earlier
 
     @torch.no_grad()
     def add(self, model: nn.Module) -> None:
@@ -77,14 +86,14 @@ class RunningMean:
             mean.add_(p.sub(mean).mul_(share)) if share < 1 else mean.copy_(p)
 
     def state(self) -> State:
-        """The mean and the number of steps, to be saved before the next step."""
-        return {"weights": self.weights, "steps": self.steps}
+        """The mean, the number of steps and the last rate, to be saved before the next step."""
+        return {"weights": self.weights, "steps": self.steps, "earlier_rate": self.earlier_rate}
 
     def load(self, state: State) -> None:
         """Continue from a state."""
         for name, mean in self.weights.items():
             mean.copy_(state["weights"][name])
-        self.steps = state["steps"]
+        self.steps, self.earlier_rate = state["steps"], state["earlier_rate"]
 
 
 @contextmanager
@@ -187,7 +196,10 @@ class _Run:
                 generator=generator(config.seed, "dropout", epoch, step, self.restarts),
                 device=self.device,
             ).share(share)
-            self.optimizer.param_groups[0]["lr"] = config.lr * length / config.bptt
+            rate = config.lr * length / config.bptt
+            if self.mean is not None:
+                rate = self.mean.rate(rate, config.asgd_rate)
+            self.optimizer.param_groups[0]["lr"] = rate
             self.optimizer.zero_grad()
             with autocast(self.device, config.precision):
                 scores_TBV, outputs_TBN, hidden_BN = self.replica(

@@ -21,6 +21,7 @@ from orchestrator.cost.estimate import (
 )
 from orchestrator.experiment.study import Job, Study, flat
 from orchestrator.run.scheduler import head_that_fits
+from orchestrator.store.kernels import kernels_here, other_kernels
 from orchestrator.store.store import Store
 from orchestrator.terminal.arithmetic import say_arithmetic
 from orchestrator.terminal.words import clock
@@ -148,7 +149,14 @@ def say_standings(study: Study, store: Store) -> None:
     for job in study:
         state = standing(job, store)
         extra = f": {_changes(job, store)}" if state == "changed" else ""
+        if state.startswith("goes on") and (line := _other_kernels(job, store)):
+            extra = f": {line}"
         print(f"{job.label}: {state}{extra}", flush=True)
+
+
+def _other_kernels(job: Job, store: Store) -> str | None:
+    """A warning if this machine goes on with other kernels than the job ran with so far."""
+    return other_kernels(store.folder(job).records(), kernels_here(job.recipe, job.resources))
 
 
 def _changes(job: Job, store: Store) -> str:

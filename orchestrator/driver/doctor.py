@@ -11,7 +11,6 @@ import os
 import platform
 import shutil
 import tomllib
-import urllib.request
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -32,6 +31,7 @@ from orchestrator.experiment.config import Experiment
 from orchestrator.experiment.load import experiment_of
 from orchestrator.experiment.study import Job
 from orchestrator.run.checks import checked_study
+from orchestrator.run.footing import faults
 from orchestrator.store.data import described
 from orchestrator.store.storage import cache_folder, is_address, open_storage
 from orchestrator.terminal.arithmetic import arithmetic
@@ -39,6 +39,7 @@ from orchestrator.terminal.command import (
     say_next,
 )
 from orchestrator.terminal.words import Finding, clock
+from orchestrator.tracking.reach import fault_of, unheeded
 
 GIB = 2**30
 DISTRIBUTION = "gdas-reproduction"
@@ -93,7 +94,7 @@ def versions() -> Iterator[Finding]:
 
 def _requirements() -> list[Requirement]:
     """The dependencies in pyproject.toml, from the checkout or from the installed package."""
-    pyproject = Path(__file__).resolve().parent.parent / "pyproject.toml"
+    pyproject = Path(__file__).resolve().parents[2] / "pyproject.toml"
     if pyproject.is_file():
         lines = tomllib.loads(pyproject.read_text())["project"]["dependencies"]
     else:
@@ -125,6 +126,8 @@ def storage(address: str) -> Iterator[Finding]:
     level: Literal["ok", "note", "BAD"] = "ok" if free > 5 else "note" if free > 1 else "BAD"
     fix = "" if level == "ok" else "free some, or name another folder with --out"
     yield Finding(level, f"{free:.1f} GiB free there", fix)
+    for what, fix in faults():
+        yield Finding("BAD", what, fix)
     shared = Path("/dev/shm")
     if shared.is_dir():
         room = shutil.disk_usage(shared).free / GIB
@@ -149,7 +152,9 @@ def _object_store(address: str, option: str) -> Finding:
 
 
 def mlflow(uri: str | None, out: str) -> Iterator[Finding]:
-    """Whether the tracking server answers."""
+    """Whether the tracking server answers this account, as it will be asked by a study."""
+    for line in unheeded(uri):
+        yield Finding("note", line.removeprefix("note: "))
     if uri is None:
         place = "on the driver's machine" if is_address(out) else f"sqlite:///{out}/mlflow.db"
         yield Finding("ok", f"no server named: {place}")
@@ -157,20 +162,11 @@ def mlflow(uri: str | None, out: str) -> Iterator[Finding]:
     if not uri.startswith(("http://", "https://")):
         yield Finding("ok", f"{uri} (not a server: nothing to reach)")
         return
-    try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=5) as answer:
-            alive = answer.status == 200
-    except (OSError, ValueError) as error:
-        yield Finding(
-            "BAD",
-            f"{uri}: does not answer ({error})",
-            "start it (mlflow server --host HOST --port PORT), or leave mlflow.tracking_uri out",
-        )
-        return
-    if alive:
-        yield Finding("ok", f"{uri}: answers")
+    if fault := fault_of(uri):
+        why, _, fix = fault.partition("; ")
+        yield Finding("BAD", f"{uri}: {why}", f"{fix}, or leave mlflow.tracking_uri out")
     else:
-        yield Finding("note", f"{uri}: answers, not as MLflow does", "check its address")
+        yield Finding("ok", f"{uri}: answers this account")
 
 
 # Data

@@ -9,6 +9,7 @@ import argparse
 import dataclasses
 import json
 import re
+import shlex
 import sys
 import time
 from importlib.metadata import version
@@ -87,7 +88,7 @@ def _report(experiment: Experiment, out: str, options: argparse.Namespace) -> in
     study = _only(recorded_data_study(experiment, recorded, Path(options.data or "data")), options)
     write_report(Results(experiment, study, store))
     print(f"report: {store.address_of('report/report.html')}")
-    say_next(f"python -m orchestrator.status {store.address}")
+    say_next(f"python -m orchestrator.status {shlex.quote(store.address)}")
     return 0
 
 
@@ -163,7 +164,8 @@ def _reproduce(
         done = not interrupted and scheduler.board.all_done()
         if done:
             print(f"all done in {clock(time.time() - started)}")
-        say_next(f"python -m orchestrator.status {store.address}" if done else options.command)
+        then = f"python -m orchestrator.status {shlex.quote(store.address)}"
+        say_next(then if done else options.command)
         if interrupted and not isinstance(stopped, ClusterLost):
             return 143 if signals.terminated else 130
         return 0 if done else 1

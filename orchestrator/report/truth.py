@@ -11,8 +11,9 @@ import json
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
+from gdas.bench201.functions import FUNCTIONS
 from gdas.bench201.genotype import IMAGES_OF, Accuracy, all_bench201_cells, reaches_output
 from gdas.bench201.network import picks_of
 from gdas.config import differences
@@ -23,7 +24,7 @@ from orchestrator.report.markup import NOT_RUN, duration
 from orchestrator.report.parts import Measured, Part, Table, measured
 from orchestrator.report.statistics import LEVEL, permutation_p, summary, uniform_p
 from orchestrator.report.view import Results
-from orchestrator.store.results import Distribution, LookupResult, Record, Standing
+from orchestrator.store.results import Distribution, Figure, LookupResult, Record, Standing
 
 RELAXATIONS = {
     "hard": "hard draws, as GDAS",
@@ -46,7 +47,7 @@ class Method:
     standings: Mapping[int, Standing]
     seconds: float | None
 
-    def values(self, key: Literal["accuracy", "rank", "percentile", "regret"]) -> list[float]:
+    def values(self, key: Figure) -> list[float]:
         """One number of the standings, for every seed."""
         return [float(standing[key]) for standing in self.standings.values()]
 
@@ -98,9 +99,12 @@ def _column(column: Accuracy, specs: dict[str, SearchSpec], results: Results) ->
     parts.append(
         f"Every one of the {total:,} cells has been trained; what a search derives is looked up "
         f"once the search has ended. All cells: mean {mean:.2f} %, best "
-        f"{every['accuracies'][-1]:.2f} %. A percentile is the share of all cells that are worse, "
-        "half of equal ones counted: 50 on average for a uniformly drawn cell. p: how often as "
-        "many uniformly drawn cells have a mean percentile this high (exact, one-sided).\n"
+        f"{every['accuracies'][-1]:.2f} %. A percentile is the share of all {total:,} cells that "
+        "are worse, half of equal ones counted: 50 on average for a uniformly drawn cell. p: how "
+        "often as many uniformly drawn cells have a mean percentile this high (exact, one-sided). "
+        f"Many cells compute the same: they are {FUNCTIONS:,} functions. Among functions, each "
+        "counted once with the mean accuracy of its cells, a uniformly drawn cell stands at "
+        f"percentile {every['function_percentile']:.1f} on average.\n"
     )
     parts += _other_images(column, specs)
     parts += _settings(column, specs)
@@ -215,6 +219,7 @@ def _table(name: str, methods: list[Method], cells: list[int]) -> Table:
                 Measured(f"{accuracy.mean:.2f}{spread}", accuracy, "%"),
                 ", ".join(f"{a:.2f}" for a in method.values("accuracy")),
                 f"{statistics.fmean(percentile):.1f}",
+                f"{statistics.fmean(method.values('function_percentile')):.1f}",
                 f"{statistics.median(method.values('rank')):,.0f}",
                 f"{statistics.fmean(method.values('regret')):.2f}",
                 _p(uniform_p(cells, percentile)).removeprefix("p = ").removeprefix("p "),
@@ -227,6 +232,7 @@ def _table(name: str, methods: list[Method], cells: list[int]) -> Table:
         "accuracy, %: mean ± sd",
         "each seed",
         "mean percentile",
+        "among functions",
         "median rank",
         "mean regret, points",
         "p against uniform",

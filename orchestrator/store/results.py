@@ -128,14 +128,19 @@ class MeasureResult(Result):
     device: str
 
 
+Figure = Literal["accuracy", "rank", "percentile", "regret", "function_percentile"]
+"""A number of a standing."""
+
+
 class Standing(TypedDict):
     """A cell's place in the table of NAS-Bench-201 (`gdas.bench201.table.Standing`)."""
 
     cell: str
     accuracy: float
     rank: int
-    percentile: float
+    percentile: float  # among all cells
     regret: float
+    function_percentile: float  # among all functions, each counted once
 
 
 class EpochStanding(Standing):
@@ -171,6 +176,7 @@ class Distribution(TypedDict):
 
     accuracies: list[float]
     cells: list[int]
+    function_percentile: float  # mean of a uniformly drawn cell's
 
 
 class Provenance(TypedDict):
@@ -229,11 +235,20 @@ class JobEntry(TypedDict):
     needs: list[str]
 
 
+class HomeJson(TypedDict):
+    """Where a study's output folder was when it was last driven."""
+
+    path: str  # absolute, or an address without its options
+    inode: NotRequired[int]  # local folders only, as is the next
+    host: NotRequired[str]
+
+
 class StudyFile(TypedDict, total=False):
     """What the folder was last started with; empty if no study was started in it."""
 
     format: str
     key: str  # a random id of the study, by which its MLflow runs are found
+    home: HomeJson  # tells a moved folder from a copy (orchestrator.store.home)
     settings: dict[str, Any]  # an `Experiment`
     versions: dict[str, str]
     command: str

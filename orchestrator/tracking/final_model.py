@@ -65,12 +65,12 @@ def write_final(job: JobFolder, folder: Path) -> About:
         The content of final.json.
 
     Raises:
-        ValueError: the job has no valid checkpoint any more.
+        FileNotFoundError: the job has no valid checkpoint any more.
     """
     settings, result = job.settings(), job.result(FinalResult)
     checkpoint = newest_checkpoint(job)
     if result is None or checkpoint is None:
-        raise ValueError(f"{job.path}: not finished, or its last checkpoint is gone")
+        raise FileNotFoundError(f"{job.path}: not finished, or its last checkpoint is gone")
     state, config = checkpoint.state, settings["recipe"]["config"]
     model = model_of(config)
     weights = state[model.tested]

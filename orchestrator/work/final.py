@@ -156,17 +156,19 @@ def train_on_images(
     images = open_images(config.data, "train", data)
     test = open_images(config.data, "test", data)
     rows = subset(len(images), config.seed, config.train_images)
+    network, image = build_network(config, genotype, images.classes), (3, images.size, images.size)
+    # Counted before the training: an operation that cannot be counted is bad input.
+    counts = count_parameters(network), count_multiply_adds(network, torch.zeros(1, *image))
+    del network
 
     def describe(finished: Finished) -> Described:
-        network = build_network(config, genotype, images.classes)
         scored = [r for r in finished.records if "test/top1" in r["metrics"]]
         best = max(scored, key=lambda r: float(r["metrics"]["test/top1"]))
-        size = images.size
         hits = {k: v for k, v in best["metrics"].items() if k in ("test/top1", "test/top5")}
         return {
             "best": {"epoch": best["position"] // config.segments_per_epoch} | hits,
-            "parameters": count_parameters(network),
-            "multiply_adds": count_multiply_adds(network, torch.zeros(1, 3, size, size)),
+            "parameters": counts[0],
+            "multiply_adds": counts[1],
             "train_images": len(rows),
         }
 

@@ -15,7 +15,7 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import get_args
 
 import numpy as np
 import torch
@@ -44,6 +44,7 @@ from orchestrator.store.results import (
     BestStanding,
     Distribution,
     EpochStanding,
+    Figure,
     LookupResult,
     Record,
     SearchResult,
@@ -54,9 +55,7 @@ from orchestrator.work.body import Report, open_job, record_of
 DISTRIBUTION = "distribution.json"
 """A file in the job's folder: every accuracy in the column, and how many cells have it."""
 
-FIGURES: tuple[Literal["accuracy", "rank", "percentile", "regret"], ...] = (
-    *("accuracy", "rank", "percentile", "regret"),
-)
+FIGURES: tuple[Figure, ...] = get_args(Figure)
 """The numbers of a standing."""
 
 
@@ -152,7 +151,11 @@ def _records(
 
 def _write_distribution(table: Table, column: Accuracy, folder: JobFolder) -> None:
     values, counts = np.unique(table.accuracies_N(column), return_counts=True)
-    distribution: Distribution = {"accuracies": values.tolist(), "cells": counts.tolist()}
+    distribution: Distribution = {
+        "accuracies": values.tolist(),
+        "cells": counts.tolist(),
+        "function_percentile": float(table.function_percentiles_N(column).mean()),
+    }
     write_text(folder.path / DISTRIBUTION, json.dumps(distribution))
     folder.publish(DISTRIBUTION)
 

@@ -23,7 +23,7 @@ from gdas.cnn.config import SearchConfig, SupernetConfig, TrainConfig
 from gdas.cnn.genotype import PUBLISHED
 from gdas.cnn.network import draw_drop_path
 from gdas.cnn.space import ImageSpace
-from gdas.config import AlphaUpdate
+from gdas.config import AlphaUpdate, Kernels
 from gdas.data.arrow import Images
 from gdas.data.augment import draw_moves
 from gdas.data.settings import IMAGE_DATA, PHOTO_DATA, AnyImageData
@@ -113,8 +113,9 @@ def search_contenders(
     """For each contender its steps, of W and of alpha, to be taken `steps` times at the most.
 
     Args:
-        of: whom to build. "every operation" is ours with the paper's acceleration undone: all
-            operations of every edge run and all keep what their backward pass needs.
+        of: whom to build. "unfused" is ours in PyTorch's operators alone. "every operation" is that
+            with the paper's acceleration undone: all operations of every edge run and all keep
+            what their backward pass needs.
     """
     images = random_images(2 * steps * batch)
     config = search_settings(channels=channels, normals=normals, batch=batch)
@@ -125,10 +126,11 @@ def search_contenders(
         plain = PlainSupernet(CLASSES, channels=channels, normals_per_block=normals)
         plain.load_state_dict(space.weights.state_dict())
         contenders["plain"] = steps_of(PlainSearch(own, space, plain))
-    for name, acceleration in (("ours", True), ("every operation", False)):
+    for name in ("ours", "unfused", "every operation"):
         if name in of:
-            sampler = dataclasses.replace(config.sampler, acceleration=acceleration)
-            own = dataclasses.replace(config, sampler=sampler)
+            sampler = dataclasses.replace(config.sampler, acceleration=name != "every operation")
+            kernels: Kernels = "fused" if name == "ours" else "plain"
+            own = dataclasses.replace(config, sampler=sampler, kernels=kernels)
             run = SearchSteps(own, ImageSpace(own, images, CPU))
             contenders[name] = steps_of_search(run)
     return contenders

@@ -54,6 +54,7 @@ def test_an_unknown_part_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert "unknown part serach; known are search, train" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_two_processes_are_measured_beside_one() -> None:
     result = threads.measure(TINY, repeats=1, steps=1)
     one, two = (result[name] for name in threads.WAYS)
@@ -69,6 +70,7 @@ ABOUT = dict.fromkeys(
 )
 
 
+@pytest.mark.slow
 def test_growth_is_beside_that_of_the_multiply_adds() -> None:
     result = growth.measure(TINY, factors=(2.0,), repeats=1)
     base, *others = result["rows"]
@@ -82,6 +84,7 @@ def test_growth_is_beside_that_of_the_multiply_adds() -> None:
     assert "| C=8, N=1, batch 2 |" in written and TRIAL not in written
 
 
+@pytest.mark.slow
 def test_a_batch_is_shared_out_among_workers() -> None:
     result = workers.measure({**TINY, "batch": 8}, repeats=1)
     one, two = result["workers"]

@@ -84,6 +84,7 @@ def trained(images: Images, **changes: Any) -> list[float]:
     )
 
 
+@pytest.mark.slow
 def test_a_training_compiles_its_network(small_digits: Images) -> None:
     plain = trained(small_digits)
     assert graphs() == 0

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -637,34 +637,41 @@ def test_a_search_finds_the_function_that_speaks_the_language() -> None:
 # Training
 
 
-def test_averaged_sgd_is_pytorchs_at_a_constant_rate() -> None:
-    def steps(averaged: bool) -> tuple[list[Tensor], list[Tensor]]:
-        model = nn.Linear(3, 2)
-        nn.init.constant_(model.weight, 0.3)
-        nn.init.constant_(model.bias, 0.1)
-        optimizer: torch.optim.Optimizer
-        if averaged:
-            optimizer = torch.optim.SGD(model.parameters(), lr=0.5, weight_decay=0.01)
-        else:
-            optimizer = torch.optim.ASGD(
-                model.parameters(), lr=0.5, t0=0, lambd=0.0, weight_decay=0.01
-            )
-        mean = RunningMean(model)
-        g = generator(0, "data")
-        for _ in range(7):
-            optimizer.zero_grad()
-            model(torch.randn(4, 3, generator=g)).square().sum().mul(0.05).backward()
-            optimizer.step()
-            mean.add(model)
-        weights = [p.detach() for p in model.parameters()]
-        if averaged:
-            return weights, list(mean.weights.values())
-        return weights, [optimizer.state[p]["ax"] for p in model.parameters()]
+def averaged_steps(rates: list[float], rule: Literal["step", "authors", "torch"]) -> list[Tensor]:
+    """Weights and their mean after a few steps, whose rates are set one by one before each."""
+    model = nn.Linear(3, 2)
+    nn.init.constant_(model.weight, 0.3)
+    nn.init.constant_(model.bias, 0.1)
+    theirs = torch.optim.ASGD(model.parameters(), lr=rates[0], t0=0, lambd=0.0, weight_decay=0.01)
+    ours = torch.optim.SGD(model.parameters(), lr=rates[0], weight_decay=0.01)
+    optimizer: torch.optim.Optimizer = theirs if rule == "torch" else ours
+    mean = RunningMean(model)
+    g = generator(0, "data")
+    for rate in rates:
+        optimizer.param_groups[0]["lr"] = rate if rule == "torch" else mean.rate(rate, rule)
+        optimizer.zero_grad()
+        model(torch.randn(4, 3, generator=g)).square().sum().mul(0.05).backward()
+        optimizer.step()
+        mean.add(model)
+    weights = [p.detach() for p in model.parameters()]
+    if rule == "torch":
+        return weights + [theirs.state[p]["ax"] for p in model.parameters()]
+    return weights + list(mean.weights.values())
 
-    ours, theirs = steps(True), steps(False)
-    for a, b in zip(ours[0] + ours[1], theirs[0] + theirs[1], strict=True):
+
+def test_averaged_sgd_is_pytorchs_whose_rate_is_one_step_late() -> None:
+    constant, varied = [0.5] * 7, [0.5, 0.1, 0.7, 0.3, 0.9, 0.2, 0.6]
+    for rates, rule in ((constant, "step"), (constant, "authors"), (varied, "authors")):
+        ours, theirs = averaged_steps(rates, rule), averaged_steps(rates, "torch")  # type: ignore[arg-type]
+        for a, b in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
+        assert not torch.allclose(ours[0], ours[2]), "or the mean is the weights"
+    step, late = averaged_steps(varied, "step"), averaged_steps(varied, "torch")
+    assert not torch.allclose(step[0], late[0], rtol=1e-3)
+    # By hand: the same steps with the rates moved by one.
+    moved = averaged_steps([varied[0], *varied[:-1]], "step")
+    for a, b in zip(moved, late, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
-    assert not torch.allclose(ours[0][0], ours[1][0])
 
 
 def test_an_epoch_of_training_is_plain_sgd_written_out() -> None:
@@ -742,11 +749,12 @@ def begin_after(monkeypatch: pytest.MonkeyPatch, epochs: int) -> None:
     )
 
 
+@pytest.mark.parametrize("rate", ["step", "authors"])
 def test_an_interrupted_training_ends_as_one_left_alone_before_and_after_the_switch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rate: Literal["step", "authors"], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begin_after(monkeypatch, 1)  # the second epoch's end
-    config = train_config(epochs=5)
+    config = train_config(epochs=5, asgd_rate=rate)
 
     def start(checkpoint: State | None) -> Iterator[Segment]:
         return training(config, checkpoint, test=True)

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import orchestrator.run.checks
+import orchestrator.store.recorded
 from gdas.cnn.genotype import PUBLISHED
 from gdas.genotype import load
 from orchestrator import __main__ as together
@@ -239,7 +240,10 @@ def test_status_knows_of_a_process_that_died_without_a_word(
     assert "search-frc-seed0: failed: its process died without a word" in capsys.readouterr().out
 
 
-def test_a_driver_that_died_does_not_count(capsys: Capture, tmp_path: Path) -> None:
+def test_a_driver_that_died_does_not_count(
+    capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(orchestrator.store.recorded, "WATCHED_S", 0.0)
     _, study, store = fake_study(tmp_path / "out")
     store.folder(study.jobs[0]).append_record(record(1))
     for lease in ({"host": "elsewhere", "pid": 1, "heartbeat": time.time() - 100}, {}, "torn"):

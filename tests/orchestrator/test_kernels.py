@@ -11,6 +11,7 @@ import pytest
 from gdas.cnn.config import SearchConfig
 from gdas.cnn.fused import build
 from gdas.cnn.fused.choice import chosen
+from orchestrator.cost.plan import say_standings
 from orchestrator.experiment.build import build_study, settings_of
 from orchestrator.experiment.load import load_experiment
 from orchestrator.experiment.study import Study
@@ -78,6 +79,9 @@ def test_a_job_that_goes_on_with_other_kernels_says_so(
     assert [r.get("kernels") for r in folder.records()] == ["fused"]
     assert "segment" not in capsys.readouterr().err
     compiler(here=False)
+    say_standings(made, store)
+    (standing,) = [s for s in capsys.readouterr().out.splitlines() if "goes on after epoch 1" in s]
+    assert "segment 1 ran with fused kernels" in standing and standing.endswith(REASON)
     with open_job(folder.address) as opened:
         run_to_end(opened.folder, counting, kernels=opened.kernels)
     said = capsys.readouterr().err

@@ -389,7 +389,11 @@ def test_the_figures_put_every_seed_where_it_landed(
     """Dots at the accuracies, an arrow at the edge for one below it; held epochs shaded."""
     drawn: list[Figure] = []
     monkeypatch.setattr(Figure, "savefig", lambda figure, path, dpi: drawn.append(figure))
-    every: Distribution = {"accuracies": [10.0, 80.0, 90.0, 94.0], "cells": [4, 16, 60, 20]}
+    every: Distribution = {
+        "accuracies": [10.0, 80.0, 90.0, 94.0],
+        "cells": [4, 16, 60, 20],
+        "function_percentile": 50.0,
+    }
     row = Row("mine", [10.0, 90.0, 94.0], "61, p = 0.2000")
     distribution_figure(tmp_path / "a.png", every, [row], COLUMN)
     top, rows = drawn[0].axes
