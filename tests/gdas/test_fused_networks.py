@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gdas.architecture import Architecture, draw_architecture
-from gdas.cell_json import Edge
 from gdas.cnn.fused.build import library
 from gdas.cnn.genotype import PUBLISHED, Genotype
 from gdas.cnn.network import Network, draw_drop_path
@@ -163,7 +162,7 @@ def test_batches_are_counted_and_averaged_as_plain_norms_do() -> None:
     assert distance(found, running) < 1e-4
 
 
-STRIDED_SKIP = (Edge("skip_connect", 0), *(PUBLISHED["GDAS_V1"].reduce or ())[1:])
+STRIDED_SKIP = (("skip_connect", 0), *(PUBLISHED["GDAS_V1"].reduce or ())[1:])
 FINALS: dict[str, tuple[Genotype, dict[str, Any]]] = {
     "both cells": (PUBLISHED["GDAS_V1"], {"auxiliary": True}),
     "fixed reduction": (PUBLISHED["GDAS_F1"], {"channels": 12}),
