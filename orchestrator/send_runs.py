@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
         "Upload a study's runs to another MLflow, from its records.",
         MORE,
         done="everything was sent",
-        failed="something was not, or was refused",
+        failed="something was not or was refused",
     )
     add_study(parser)
     parser.add_argument("--to", required=True, metavar="URI", help="the address of that MLflow")

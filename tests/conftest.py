@@ -29,4 +29,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         folder = Path(item.path).parent.name
         item.add_marker(pytest.mark.xdist_group("e2e" if folder == "e2e" else str(item.path)))
+        if folder == "e2e" and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(1800))  # they wait for progress, not for a clock
     items.sort(key=lambda item: Path(item.path).parent.name != "e2e")

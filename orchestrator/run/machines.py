@@ -18,6 +18,7 @@ from gdas.errors import InputError, one_line
 from orchestrator.experiment.study import Study
 from orchestrator.run import FOR_JOBS
 from orchestrator.run.address import MODE, Unreachable, probe
+from orchestrator.run.footing import faults
 from orchestrator.run.scheduler import ClusterLost, Scheduler, missing
 from orchestrator.store.failure import Failure
 from orchestrator.store.store import Store
@@ -36,6 +37,9 @@ def ray_cluster(address: str | None) -> Iterator[dict[str, float]]:
     """
     if address is not None:
         address = _reached(address)
+    else:
+        for what, fix in faults():
+            raise InputError(f"Ray cannot start on this machine: {what}; {fix}")
     for last in (address is not None, True):
         try:
             ray.init(

@@ -68,6 +68,7 @@ class Scheduler:
         self.used: dict[str, int] = {}  # retries, by job id
         self.begun_at: dict[str, int] = {}  # how many records a job had when it last started, by id
         self.damaged: dict[str, int] = {}  # how many damaged checkpoints were announced, by job id
+        self.traces: dict[str, str] = {}  # what Ray said of a job's last failure, by job id
         self.board = Board({job.id: "done" if store.done(job) else "waiting" for job in study.jobs})
 
     def settle(self) -> None:
@@ -151,7 +152,8 @@ class Scheduler:
         board.failures[job.id] = board.failures.get(job.id, 0) + 1
         self.used[job.id] = self.used.get(job.id, 0) + counts
         again = cause not in FINAL and self.used[job.id] <= self.retries
-        note_failure(folder.place, why, cause, board.failures[job.id], again=again)
+        trace = self.traces.pop(job.id, "")
+        note_failure(folder.place, why, cause, board.failures[job.id], again=again, trace=trace)
         if again:
             board.states[job.id] = "waiting"
             then = "tried again from its newest checkpoint"

@@ -73,18 +73,21 @@ def write_failure(job: Place, error: str, trace: str, cause: Cause = "own") -> N
         print(f"{job.address}: {FAILURE} cannot be written ({problem})", file=sys.stderr)
 
 
-def note_failure(job: Place, why: str, cause: Cause, times: int, *, again: bool) -> None:
+def note_failure(
+    job: Place, why: str, cause: Cause, times: int, *, again: bool, trace: str = ""
+) -> None:
     """Add what only the driver knows to a job's error record, or make one if there is none.
 
     Args:
         why: the error's text, used if the job left no record of its own.
         times: how often the job has failed in this command.
         again: whether the job will be retried.
+        trace: what Ray said, used if the job left no record of its own.
     """
     try:
         found = _load(job)
     except (OSError, ValueError, TypeError, RecursionError):
-        found = {"error": why, "traceback": "", "time": time.time(), "cause": cause}
+        found = {"error": why, "traceback": trace, "time": time.time(), "cause": cause}
     try:
         write_json(job.path / FAILURE, {**found, "times": times, "again": again})
         job.publish(FAILURE)

@@ -28,14 +28,19 @@ OTHERS = (
 
 
 def fault_of(uri: str, timeout_s: float = TIMEOUT_S) -> str | None:
-    """Why a server does not serve this process, with the fix; None if it does or is a database."""
+    """Why a server does not serve this process, then "; " and the fix; None if it does.
+
+    A database is not asked.
+    """
     if not uri.startswith(("http://", "https://")):
         return None
     request = urllib.request.Request(f"{uri.rstrip('/')}{ASK}", headers=_credentials())
     try:
-        with urllib.request.urlopen(request, timeout=timeout_s) as answer:
+        with urllib.request.build_opener().open(request, timeout=timeout_s) as answer:
             kind = answer.headers.get("Content-Type", "")
-            return None if "json" in kind else f"what answers is no MLflow ({kind}); check it"
+            return (
+                None if "json" in kind else f"what answers is no MLflow ({kind}); check the address"
+            )
     except urllib.error.HTTPError as error:
         return _refusal(error.code, uri)
     except (OSError, ValueError) as error:
@@ -51,19 +56,19 @@ def _refusal(code: int, uri: str) -> str:
     if code == 401:
         given = "are wrong" if _credentials() else "are not set"
         return (
-            f"it wants a user and a password, which {given} (401): set MLFLOW_TRACKING_USERNAME "
+            f"it wants a user and a password, which {given} (401); set MLFLOW_TRACKING_USERNAME "
             "and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
         )
     if code == 403:
         return (
-            "it forbids this (403): ask for the right to write there, or, if it says "
-            "'Invalid Host header', start it with --allowed-hosts"
+            "it forbids this (403); ask for the right to write there, or start it with "
+            "--allowed-hosts if it refuses this name of its machine"
         )
     if code in (502, 503, 504):
         through = proxy_of(uri)
         whose = f"the proxy {through}" if through else "what stands before it"
-        return f"{whose} answers {code}, since it does not reach it; {START}"
-    return f"it answers {code}, which is not MLflow's way; check the address"
+        return f"{whose} answers {code}, since it does not reach the server; {START}"
+    return f"it answers {code}, as MLflow does not; check the address"
 
 
 def proxy_of(uri: str) -> str:
