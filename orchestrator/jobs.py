@@ -17,10 +17,7 @@ from shlex import quote
 
 from gdas.errors import InputError
 from orchestrator.experiment.config import Experiment
-from orchestrator.experiment.decode import decode
 from orchestrator.experiment.study import Study
-from orchestrator.run.checks import unchecked_study
-from orchestrator.store.data import described
 from orchestrator.store.job_folder import JobFolder
 from orchestrator.store.recorded import driver, open_recorded
 from orchestrator.store.storage import Stamp, is_address
@@ -146,6 +143,9 @@ def old_folders(store: Store, study: Study, there: Mapping[str, Mapping[str, Sta
 
 def whole_plan(store: Store, study: Study) -> Study:
     """All jobs of the settings in study.json, which lists only a part of them after --only."""
+    from orchestrator.experiment.decode import decode
+    from orchestrator.run.checks import unchecked_study  # here: it needs PyTorch, the help does not
+
     settings = store.study().get("settings")
     try:
         experiment = decode(Experiment, settings, "settings")
@@ -164,6 +164,8 @@ def _data_folder(store: Store, study: Study) -> Path:
             address = str(store.folder(job).settings()["environment"]["data"])
         except (OSError, ValueError, KeyError):
             continue
+        from orchestrator.store.data import described
+
         return described(address) if is_address(address) else Path(address)
     return Path("data").resolve()
 

@@ -105,6 +105,7 @@ def test_writes_to_object_stores_alone_go_through_obstore() -> None:
 
 FLOORS = (
     ("commands",),
+    ("driver",),
     ("tracking",),
     ("cost",),
     ("run",),

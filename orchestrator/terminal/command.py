@@ -33,7 +33,7 @@ def command_parser(
     one = f", 1 {failed}" if failed else ""
     codes = f"Exit code: 0 {done}{one}, 2 bad input, 130 interrupted, 143 terminated."
     return argparse.ArgumentParser(
-        prog=f"python -m {module}",
+        prog="gdas" if module == "orchestrator" else f"python -m {module}",
         description=textwrap.fill(description, WIDTH),
         epilog=f"{more.strip()}\n\n{textwrap.fill(codes, WIDTH)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,

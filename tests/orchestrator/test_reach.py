@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from orchestrator import doctor
+from orchestrator.driver import doctor
 from orchestrator.tracking.reach import fault_of
 
 
