@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from gdas.cnn.cell import DerivedCell, FixedReductionCell
 from gdas.cnn.fused.layers import covers_input
-from gdas.cnn.fused.walk import Source, Visit, derived_plan, visit, walk
+from gdas.cnn.fused.walk import Source, Visit, derived_plan, fixed_plan, visit, walk
 from gdas.cnn.genotype import Genotype
 from gdas.cnn.layout import Macro, Stem, build_stem, cell_places
 from gdas.cnn.norm import BatchNorm
@@ -160,7 +160,11 @@ class Network(nn.Module):
             sites = int(cell.drop_sites)  # type: ignore[arg-type]
             keep = None if keep_DB is None else keep_DB[site : site + sites]
             site += sites
-            plan = derived_plan(cell) if isinstance(cell, DerivedCell) else None
+            if isinstance(cell, FixedReductionCell):
+                plan = fixed_plan(cell)
+            else:
+                assert isinstance(cell, DerivedCell)
+                plan = derived_plan(cell)
             visits.append(visit(cell, plan, partial(cell, keep_DB=keep), keep_DB=keep))
 
         def after(i: int, out: Source) -> None:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from gdas.cnn.cell import FixedReductionCell, SearchCell
 from gdas.cnn.derive import edge_list
 from gdas.cnn.fused.layers import covers_input
-from gdas.cnn.fused.walk import Visit, search_plan, visit, walk
+from gdas.cnn.fused.walk import Visit, fixed_plan, search_plan, visit, walk
 from gdas.cnn.genotype import OPERATIONS
 from gdas.cnn.layout import Macro, Stem, build_stem, cell_places
 from gdas.cnn.norm import BatchNorm
@@ -163,7 +163,8 @@ class Supernet(nn.Module):
                 plain = partial(cell, picks=picks[i], gate_EK=gate)
                 visits.append(visit(cell, search_plan(cell, picks[i], gate), plain, gate_EK=gate))
             else:
-                visits.append(visit(cell, None, partial(cell, keep_DB=None)))
+                assert isinstance(cell, FixedReductionCell)
+                visits.append(visit(cell, fixed_plan(cell), partial(cell, keep_DB=None)))
         last = walk(s0_BCHW, s1_BCHW, visits)
         if isinstance(self.last_activation, nn.Identity):
             pooled_BC = last.pooled()

@@ -162,13 +162,16 @@ def test_batches_are_counted_and_averaged_as_plain_norms_do() -> None:
     assert distance(found, running) < 1e-4
 
 
+STRIDED_SKIP = (("skip_connect", 0), *(PUBLISHED["GDAS_V1"].reduce or ())[1:])
 FINALS: dict[str, tuple[Genotype, dict[str, Any]]] = {
     "both cells": (PUBLISHED["GDAS_V1"], {"auxiliary": True}),
     "fixed reduction": (PUBLISHED["GDAS_F1"], {"channels": 12}),
     "photos": (PUBLISHED["DARTS_V2"], {"stem": "imagenet", "channels": 10}),
     "an operation without a kernel": (PUBLISHED["DARTS_V1"], {"macro": "3n"}),
-    "a node left out": (
-        dataclasses.replace(PUBLISHED["GDAS_V1"], normal_concat=(2, 3, 5)),
+    "a node left out, a strided skip": (
+        dataclasses.replace(
+            PUBLISHED["GDAS_V1"], normal_concat=(2, 3, 5), reduce=STRIDED_SKIP, reduce_concat=()
+        ),
         {"pooling_norm": False},
     ),
 }

@@ -148,7 +148,7 @@ def test_four_studies_that_make_one_experiment_at_one_moment_all_start(
     def late(client: MlflowClient, name: str) -> Any:
         found = real(client, name)
         if not looked:  # another study makes it between the look and our own making
-            client.create_experiment(name)
+            client.create_experiment(name, artifact_location=(tmp_path / "files").as_uri())
         looked.append(name)
         return found
 

@@ -62,6 +62,14 @@ class Reader(NamedTuple):
         return len(self.weight) * (1 if self.odd is None else 2)
 
 
+class Reducing(NamedTuple):
+    """The grouped convolutions of the fixed reduction cell, 1 x 3 and 3 x 1, and batch norm."""
+
+    rows: Tensor
+    columns: Tensor
+    norm: BatchNorm
+
+
 class Gradient(NamedTuple):
     """The gradient of a term.
 
@@ -206,6 +214,62 @@ def pooling_backward(
     return Gradient(into_BCHW, sums_2C)
 
 
+def reducing_forward(x: Map, layers: Reducing) -> Map:
+    """ReLU, both convolutions, batch norm."""
+    y_BCHW = new_map(x.values_BCHW, x.values_BCHW.shape[1], 2)
+    norm_4C, layer = batch_norm(layers.norm)
+    rows, columns = layers.rows.detach().contiguous(), layers.columns.detach().contiguous()
+    check(
+        kernels().gdas_reducing_forward(
+            shape_of(x.values_BCHW),
+            x.values_BCHW.data_ptr(),
+            at(x.norm_4C),
+            rows.data_ptr(),
+            columns.data_ptr(),
+            y_BCHW.data_ptr(),
+            ctypes.byref(layer),
+        )
+    )
+    return Map(y_BCHW, norm_4C)
+
+
+def reducing_backward(
+    of_y: Gradient,
+    y: Map,
+    x: Map,
+    layers: Reducing,
+    *,
+    weights: bool,
+    base_BCHW: Tensor | None = None,
+    into_BCHW: Tensor | None = None,
+) -> tuple[Gradient, list[Tensor | None]]:
+    """The gradients of the input and of the two weights; arguments as in separable_backward."""
+    if into_BCHW is None:
+        into_BCHW = torch.empty_like(x.values_BCHW)
+    sums_2C = new_sums(x)
+    both = [layers.rows.detach().contiguous(), layers.columns.detach().contiguous()]
+    found = [torch.empty_like(w) if weights else None for w in both]
+    check(
+        kernels().gdas_reducing_backward(
+            shape_of(x.values_BCHW),
+            of_y.values_BCHW.data_ptr(),
+            y.values_BCHW.data_ptr(),
+            at(y.norm_4C),
+            at(of_y.sums_2C),
+            x.values_BCHW.data_ptr(),
+            at(x.norm_4C),
+            both[0].data_ptr(),
+            both[1].data_ptr(),
+            at(base_BCHW),
+            into_BCHW.data_ptr(),
+            at(sums_2C),
+            at(found[0]),
+            at(found[1]),
+        )
+    )
+    return Gradient(into_BCHW, sums_2C), found
+
+
 def read(parts: Sequence[Map], readers: Sequence[Reader]) -> list[Map]:
     """What every reader makes of the ReLU of the parts side by side."""
     like_BCHW = parts[0].values_BCHW
@@ -261,10 +325,11 @@ def read_backward(
     ]
     structs = (ReaderStruct * len(readings))()
     of_weights: list[tuple[Tensor | None, Tensor | None]] = []
-    for struct, (reader, y, of_y) in zip(structs, readings, strict=True):
+    of_outputs = [_kept(of_y) for _, _, of_y in readings]
+    for struct, (reader, y, of_y), own_BCHW in zip(structs, readings, of_outputs, strict=True):
         struct.weight, struct.odd = reader.weight.data_ptr(), at(reader.odd)
         struct.channels, struct.y = reader.channels, y.values_BCHW.data_ptr()
-        struct.gradient, struct.norm = of_y.values_BCHW.data_ptr(), at(y.norm_4C)
+        struct.gradient, struct.norm = own_BCHW.data_ptr(), at(y.norm_4C)
         struct.sums = at(of_y.sums_2C)
         own = torch.empty_like(reader.weight) if weights else None
         odd = torch.empty_like(reader.odd) if weights and reader.odd is not None else None
@@ -289,6 +354,13 @@ def read_backward(
         Gradient(x, None if sums_P2C is None else sums_P2C[i]) for i, x in enumerate(written)
     ]
     return gradients, of_weights
+
+
+def _kept(of_y: Gradient) -> Tensor:
+    """A gradient after drop path; readers seldom have any."""
+    if of_y.keep_B is None:
+        return of_y.values_BCHW
+    return of_y.values_BCHW * of_y.keep_B[:, None, None, None]
 
 
 def sum_of_terms(terms: Sequence[Term]) -> Tensor:

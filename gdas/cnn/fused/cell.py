@@ -159,9 +159,9 @@ def _run_edge(edge: Edge, x: Map, *, gradient: bool) -> _Trace:
     if edge.pool is not None:
         y, places = calls.pooling_forward(x, edge.pool, index=gradient)
         return _Trace(edge, [y], places)
+    maps = [] if edge.reducing is None else [calls.reducing_forward(x, edge.reducing)]
     if edge.reader is not None:
-        return _Trace(edge, calls.read([x], [edge.reader]))
-    maps: list[Map] = []
+        return _Trace(edge, [*maps, *calls.read([maps[-1] if maps else x], [edge.reader])])
     for layers in edge.passes:
         maps.append(pass_forward(maps[-1] if maps else x, layers))
     return _Trace(edge, maps)
@@ -243,7 +243,7 @@ class _CellBackward:
         for node in plan.nodes:
             through = any(self.needed[edge.source] for edge in node.edges)
             self.needed.append(self.gates or self.weights or through)
-        self.of_gates: dict[int, Tensor] = {}
+        self.of_gates: dict[int, float] = {}
         self.states = [_State(), _State()]
         self.states += [_State(None if g is None else dense(g)) for g in self.gradients]
         for n in reversed(range(len(plan.nodes))):
@@ -270,12 +270,17 @@ class _CellBackward:
             Term(trace.term(self.maps), _keep(node, i, self.keep_DB))
             for i, trace in enumerate(traces)
         ]
-        sums_T2C, products_T = calls.gradient_sums(gradient_BCHW, terms)
-        for i, trace in enumerate(traces):
+        # Without gates, terms that were not normalised need no sums.
+        wanted = [i for i, t in enumerate(terms) if self.gates or t.map.norm_4C is not None]
+        sums: dict[int, Tensor] = {}
+        if wanted:
+            sums_T2C, products_T = calls.gradient_sums(gradient_BCHW, [terms[i] for i in wanted])
+            sums = dict(zip(wanted, sums_T2C, strict=True))
             if self.gates:
-                self.of_gates[node.gates[i]] = products_T[i]
+                self.of_gates |= zip(node.gates, products_T.tolist(), strict=True)
+        for i, trace in enumerate(traces):
             if self.weights or self.needed[trace.edge.source]:
-                self._edge(trace, Gradient(gradient_BCHW, sums_T2C[i], terms[i].keep_B))
+                self._edge(trace, Gradient(gradient_BCHW, sums.get(i), terms[i].keep_B))
 
     def _edge(self, trace: _Trace, of_y: Gradient) -> None:
         edge = trace.edge
@@ -290,6 +295,8 @@ class _CellBackward:
             self._found(
                 _norms_last(edge, [], [_of_norm(edge.pool.norm, trace.maps[0], of_y.sums_2C)])
             )
+        elif edge.reducing is not None:
+            self._reducing(trace, of_y, state)
         elif edge.reader is not None:
             readings = [Reading(edge.reader, trace.maps[0], of_y)]
             (of_x,), (of_weights,) = calls.read_backward(
@@ -304,6 +311,28 @@ class _CellBackward:
             state.values_BCHW, state.sums_2C = of_y.values_BCHW, None
         else:
             state.add(Gradient(torch.add(base, of_y.values_BCHW, out=into), None))
+
+    def _reducing(self, trace: _Trace, of_y: Gradient, state: _State) -> None:
+        edge, (y, z) = trace.edge, trace.maps
+        assert edge.reducing is not None and edge.reader is not None
+        base = state.values_BCHW
+        readings = [Reading(edge.reader, z, of_y)]
+        (between,), (of_pointwise,) = calls.read_backward([y], readings, weights=self.weights)
+        of_x, of_weights = calls.reducing_backward(
+            between,
+            y,
+            self.maps[edge.source],
+            edge.reducing,
+            weights=self.weights,
+            base_BCHW=base,
+            into_BCHW=base if state.own else None,
+        )
+        state.add(of_x)
+        norms = [
+            _of_norm(edge.reducing.norm, y, between.sums_2C),
+            _of_norm(edge.reader.norm, z, of_y.sums_2C),
+        ]
+        self._found(_norms_last(edge, [*of_weights, *of_pointwise], norms))
 
     def _passes(self, trace: _Trace, of_y: Gradient, state: _State) -> None:
         edge = trace.edge
@@ -342,7 +371,8 @@ def _norms_last(
 
 
 def _trace(edge: Edge, saved: Iterator[Any]) -> _Trace:
-    count = len(edge.passes) or int(edge.pool is not None or edge.reader is not None)
+    layers = edge.pool, edge.reader, edge.reducing
+    count = len(edge.passes) + sum(layer is not None for layer in layers)
     return _Trace(edge, _maps(saved, count), next(saved))
 
 

@@ -15,6 +15,7 @@ namespace {
 constexpr int MOST_TAPS = 9;
 // Floats of a block of rows whose weights' gradient is taken at once, so that it stays in cache.
 constexpr int BLOCK = 5000;
+constexpr int MOST_RUNS = 8;
 
 struct Sizes {
   int batch, height, width, in, out, kernel, stride, pad, out_height, out_width, threads;
@@ -296,7 +297,8 @@ void write_weights(const Sizes& z, const float* parts, int chunks, const Weight&
 
 int backward(Backward b, const Weight& weight, double* x_sums, float* of_weight) {
   const Sizes& z = b.z;
-  const int chunks = chunks_of(z.batch);
+  // Every run of images has a gradient of the weights of its own, which must not outgrow the images.
+  const int chunks = of_weight ? std::min(z.batch, MOST_RUNS) : chunks_of(z.batch);
   const std::size_t weight_size = static_cast<std::size_t>(z.taps()) * z.in * z.wide_out;
   const std::size_t image_size = of_weight ? z.image_size() : 0;
   Shared<float> packed(packed_size(z.taps() * z.out, static_cast<int>(z.wide_in)));
@@ -320,8 +322,9 @@ int backward(Backward b, const Weight& weight, double* x_sums, float* of_weight)
     float* const image = row + (z.width + z.stride) * z.wide_in;
     std::fill(gradient, gradient + z.gradient_size(), 0.f);
     std::fill(image, image + image_size, 0.f);
-    const Range range = chunk(z.batch, i);
-    for (int n = range.from; n < range.to; n++) {
+    const int from = static_cast<int>(z.batch * static_cast<long>(i) / chunks);
+    const int to = static_cast<int>(z.batch * (static_cast<long>(i) + 1) / chunks);
+    for (int n = from; n < to; n++) {
       b.undo_image(n, gradient);
       if (of_weight) {
         read_image<true>(b.x + n * z.in_image, b.reading, z.height, z.width, z.in,

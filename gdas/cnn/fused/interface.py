@@ -94,6 +94,8 @@ SIGNATURES = {
     "gdas_convolution_backward": "Spppppppppppp",
     "gdas_pooling_forward": "Sippppp",
     "gdas_pooling_backward": "Sippppppppppp",
+    "gdas_reducing_forward": "Spppppp",
+    "gdas_reducing_backward": "Sppppppppppppp",
     "gdas_readers_forward": "Sipip",
     "gdas_readers_backward": "Sipipppp",
     "gdas_sum": "Sipp",

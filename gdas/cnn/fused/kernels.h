@@ -96,6 +96,16 @@ int gdas_readers_forward(const Shape*, int parts, const Term*, int readers, cons
 int gdas_readers_backward(const Shape*, int parts, const Term*, int readers, const Reader*,
                           const float* const* bases, float* const* gradients, double* part_sums);
 
+// reducing.cpp: ReLU, 1 x 3 convolution of stride (1, 2), 3 x 1 of stride (2, 1), batch norm; the
+//   convolutions in 8 groups, each weight [C][C / 8][3]. of_rows, of_columns: null: not wanted.
+int gdas_reducing_forward(const Shape*, const float* x, const float* x_norm, const float* rows,
+                          const float* columns, float* y, const BatchNorm*);
+int gdas_reducing_backward(const Shape*, const float* gradient_y, const float* y,
+                           const float* y_norm, const double* y_sums, const float* x,
+                           const float* x_norm, const float* rows, const float* columns,
+                           const float* base, float* gradient_x, double* x_sums, float* of_rows,
+                           float* of_columns);
+
 // sums.cpp: the sum of what terms mean, and the sums that their gradients need.
 int gdas_sum(const Shape*, int terms, const Term*, float* out);
 //   sums: [terms][2][C], of keep times gradient. products: for each term the inner product of the

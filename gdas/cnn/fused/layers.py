@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gdas.cnn.fused.calls import Pass, Pool, Reader
+from gdas.cnn.fused.calls import Pass, Pool, Reader, Reducing
 from gdas.cnn.fused.convolution import Convolution, dense_weight
 from gdas.cnn.norm import BatchNorm
 from gdas.cnn.operations import Depthwise, FactorizedReduce
@@ -25,10 +25,11 @@ LAYERS_OF_A_CONVOLUTION = 3
 
 
 class Edge(NamedTuple):
-    """An operation of a cell: its passes one after the other, a pool, a reader or nothing (skip).
+    """An operation of a cell: passes one after the other, a pool, a reader, or nothing (skip).
 
     Attributes:
         source: the state that it reads.
+        reducing: what comes before the reader in a branch of the fixed reduction cell.
         parameters: its weights, in the order of the layers, batch norms' last.
     """
 
@@ -36,6 +37,7 @@ class Edge(NamedTuple):
     passes: tuple[Pass | Convolution, ...] = ()
     pool: Pool | None = None
     reader: Reader | None = None
+    reducing: Reducing | None = None
     parameters: tuple[Tensor, ...] = ()
 
 
@@ -140,6 +142,38 @@ def _pool_edge(operation: PoolModule, source: int) -> Edge | None:
         own = Pool(False, norm, pool.stride)
     else:
         return None
+    return Edge(source, pool=own, parameters=tuple(norm_weights([norm])))
+
+
+def reducing_edge(branch: nn.Module, source: int) -> Edge | None:
+    """A branch of convolutions of the fixed reduction cell."""
+    if not isinstance(branch, nn.Sequential) or len(branch) != 7 or _is_watched(branch):
+        return None
+    rows, columns, pointwise = branch[1], branch[2], _plain_convolution(branch[5])
+    norms = norm_of(branch[3]), norm_of(branch[6])
+    if pointwise is None or norms[0] is None or norms[1] is None:
+        return None
+    if not isinstance(rows, nn.Conv2d) or not isinstance(columns, nn.Conv2d):
+        return None
+    if rows.bias is not None or columns.bias is not None:
+        return None
+    weights = [rows.weight, columns.weight, pointwise.weight, *norm_weights(norms)]
+    return Edge(
+        source,
+        reducing=Reducing(rows.weight, columns.weight, norms[0]),
+        reader=Reader(pointwise.weight, None, norms[1]),
+        parameters=tuple(weights),
+    )
+
+
+def pooling_edge(layers: nn.Module, source: int) -> Edge | None:
+    """Max pooling and its norm, one after the other."""
+    if not isinstance(layers, nn.Sequential) or len(layers) != 2 or _is_watched(layers):
+        return None
+    pool, norm = layers[0], norm_of(layers[1])
+    if not isinstance(pool, nn.MaxPool2d) or not isinstance(pool.stride, int) or norm is None:
+        return None
+    own = Pool(False, norm, pool.stride)
     return Edge(source, pool=own, parameters=tuple(norm_weights([norm])))
 
 

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gdas.cnn.cell import NONE, DerivedCell, Preprocess, SearchCell
+from gdas.cnn.cell import NONE, DerivedCell, FixedReductionCell, Preprocess, SearchCell
 from gdas.cnn.fused.calls import Reader
 from gdas.cnn.fused.cell import CellPlan, Node, read_parts, run_cell
 from gdas.cnn.fused.interface import Map
-from gdas.cnn.fused.layers import Edge, edge_of, reader_of
+from gdas.cnn.fused.layers import Edge, edge_of, pooling_edge, reader_of, reducing_edge
 from gdas.cnn.genotype import EDGES_PER_NODE
 from gdas.cnn.rearrange import concatenate
 from gdas.sampler import Pick
@@ -111,6 +111,27 @@ def derived_plan(cell: DerivedCell) -> CellPlan | None:
         own = slice(first, first + EDGES_PER_NODE)
         nodes.append(Node(tuple(edges[own]), sites=tuple(sites[own])))
     return CellPlan(tuple(nodes), 1, tuple(i - 2 for i in cell.concat))
+
+
+def fixed_plan(cell: FixedReductionCell) -> CellPlan | None:
+    """What a fixed reduction cell runs, or None if the kernels do not cover it.
+
+    In the wiring of 2019 a node more is the sum that the first pooling reads.
+    """
+    if cell.wiring == "figure":
+        sources, hidden = (0, 1), 0
+    else:
+        sources, hidden = (4, 1), 1
+    convolutions = [reducing_edge(branch, j) for j, branch in enumerate(cell.convolutions)]
+    pools = [pooling_edge(own, j) for own, j in zip(cell.poolings, sources, strict=True)]
+    nodes = []
+    for site, edge in enumerate([*convolutions, *pools]):
+        if edge is None:
+            return None
+        if site == 2 and hidden:
+            nodes.append(Node((Edge(2), Edge(3)), sites=(None, None)))
+        nodes.append(Node((edge,), sites=(site,)))
+    return CellPlan(tuple(nodes), 2, (0, 1, 2 + hidden, 3 + hidden))
 
 
 def readers_of(preprocess: Preprocess) -> list[Reader] | None:
