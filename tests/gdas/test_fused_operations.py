@@ -183,7 +183,7 @@ def test_an_operation(
 
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(
-    channels=st.integers(1, 36),
+    channels=st.integers(3, 36),
     parts=st.integers(1, 4),
     half=st.integers(1, 26),
     shape=shapes(9, 18),
@@ -214,7 +214,7 @@ def test_an_operation_in_any_size(
 @pytest.mark.slow
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(
-    channels=st.integers(1, 208),
+    channels=st.integers(3, 208),
     parts=st.integers(1, 5),
     half=st.integers(1, 104),
     shape=shapes(40, 3) | shapes(8, 64),
