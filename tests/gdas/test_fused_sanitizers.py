@@ -17,7 +17,11 @@ import pytest
 from gdas.cnn.fused import build
 from tests.readme import ROOT
 
-TESTS = ("tests/gdas/test_fused_kernels.py", "tests/gdas/test_fused_bench201.py")
+TESTS = (
+    "tests/gdas/test_fused_kernels.py",
+    "tests/gdas/test_fused_operations.py",
+    "tests/gdas/test_fused_bench201.py",
+)
 NETWORKS = "tests/gdas/test_fused_networks.py"
 USUAL = "-O1 -g -std=c++17 -fPIC -pthread"
 SANITIZERS = "-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
