@@ -106,3 +106,25 @@ def test_biases_evaluation_and_double_run_plain(monkeypatch: pytest.MonkeyPatch)
     with torch.no_grad():
         network(torch.randn(2, 3, 8, 8), picks)
     assert not used
+
+
+def test_one_value_in_a_channel_is_refused_as_plain_norms_do() -> None:
+    network = build()
+    network.fused = True
+    before = [b.clone() for b in network.cells[-1].buffers()]
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        take_step(network, 0, weights=True, gates=False, size=4, batch=1)
+    for old, new in zip(before, network.cells[-1].buffers(), strict=True):
+        assert torch.equal(old, new)
+
+
+def test_a_second_derivative_is_refused() -> None:
+    network = build().train()
+    network.fused = True
+    picks = [[(e, 4) for e in range(14)] for _ in network.cells]
+    images = torch.randn(4, 3, 8, 8).contiguous(memory_format=torch.channels_last)
+    weight = network.cells[0].preprocess.s0[1].weight  # type: ignore[union-attr,index]
+    scores = network(images, picks)
+    (first,) = torch.autograd.grad(scores.square().sum(), weight, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()

@@ -87,7 +87,7 @@ class Gradient(NamedTuple):
 def separable_forward(x: Map, layers: Pass) -> Map:
     """ReLU, depthwise and pointwise convolution, batch norm."""
     y_BCHW = new_map(x.values_BCHW, x.values_BCHW.shape[1], layers.stride)
-    norm_4C, layer = batch_norm(layers.norm)
+    norm_4C, layer = batch_norm(layers.norm, y_BCHW)
     check(
         kernels().gdas_separable_forward(
             shape_of(x.values_BCHW, layers.depthwise.shape[-1], layers.stride, layers.dilation),
@@ -165,7 +165,7 @@ def pooling_forward(x: Map, layer: Pool, *, index: bool) -> tuple[Map, Tensor | 
     """Pooling and batch norm; with `index` also which pixels were the largest, for the gradient."""
     y_BCHW = new_map(x.values_BCHW, x.values_BCHW.shape[1], layer.stride)
     places = torch.empty(y_BCHW.numel(), dtype=torch.uint8) if index and not layer.average else None
-    norm_4C, struct = (None, None) if layer.norm is None else batch_norm(layer.norm)
+    norm_4C, struct = (None, None) if layer.norm is None else batch_norm(layer.norm, y_BCHW)
     check(
         kernels().gdas_pooling_forward(
             shape_of(x.values_BCHW, 3, layer.stride),
@@ -217,7 +217,7 @@ def pooling_backward(
 def reducing_forward(x: Map, layers: Reducing) -> Map:
     """ReLU, both convolutions, batch norm."""
     y_BCHW = new_map(x.values_BCHW, x.values_BCHW.shape[1], 2)
-    norm_4C, layer = batch_norm(layers.norm)
+    norm_4C, layer = batch_norm(layers.norm, y_BCHW)
     rows, columns = layers.rows.detach().contiguous(), layers.columns.detach().contiguous()
     check(
         kernels().gdas_reducing_forward(
@@ -278,7 +278,7 @@ def read(parts: Sequence[Map], readers: Sequence[Reader]) -> list[Map]:
     out = []
     for struct, reader in zip(structs, readers, strict=True):
         y_BCHW = new_map(like_BCHW, reader.channels, 1 if reader.odd is None else 2)
-        norm_4C, layer = batch_norm(reader.norm)
+        norm_4C, layer = batch_norm(reader.norm, y_BCHW)
         layers.append(layer)
         struct.weight, struct.odd = reader.weight.data_ptr(), at(reader.odd)
         struct.channels, struct.y = reader.channels, y_BCHW.data_ptr()

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from gdas.cnn.fused import calls
 from gdas.cnn.fused.calls import Gradient, Reader, Reading
@@ -46,6 +47,7 @@ class _ReadParts(torch.autograd.Function):
         return tuple(_flat(outputs))
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
         maps = _maps(iter(ctx.saved_tensors), ctx.count + len(ctx.readers))
         parts, outputs = maps[: ctx.count], maps[ctx.count :]
@@ -195,6 +197,7 @@ class _Cell(torch.autograd.Function):
         return tuple(state.values_BCHW for state in states[2:])
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
         return _CellBackward(ctx, gradients).run()
 

@@ -58,7 +58,7 @@ def dense_weight(weight: Tensor) -> bool:
 def convolution_forward(x: Map, layers: Convolution) -> Map:
     """ReLU, convolution, batch norm."""
     y_BCHW = new_map(x.values_BCHW, len(layers.weight), layers.stride)
-    norm_4C, layer = batch_norm(layers.norm)
+    norm_4C, layer = batch_norm(layers.norm, y_BCHW)
     check(
         kernels().gdas_convolution_forward(
             shape_of(x.values_BCHW, layers.kernel, layers.stride),

@@ -140,8 +140,15 @@ def check(status: int) -> None:
     assert status == 0, "a size that no kernel was compiled for"
 
 
-def batch_norm(norm: BatchNorm) -> tuple[Tensor, BatchNormStruct]:
-    """A norm_4C to be written by a kernel, and the layer; counts the batch."""
+def batch_norm(norm: BatchNorm, y_BCHW: Tensor) -> tuple[Tensor, BatchNormStruct]:
+    """A norm_4C of y to be written by a kernel, and the layer; counts the batch.
+
+    Raises:
+        ValueError: y has one value in a channel, as PyTorch's batch norm does.
+    """
+    if y_BCHW.numel() <= y_BCHW.shape[1]:
+        size = list(y_BCHW.shape)
+        raise ValueError(f"batch norm needs more than 1 value per channel in training, got {size}")
     norm_4C = torch.empty(4, norm.num_features)
     layer = BatchNormStruct(
         at(norm.weight),
