@@ -89,6 +89,16 @@ RUN_BY = {
         f"{PAGES}::test_runs_sent_to_a_server"
     ),
     "python -m gdas.data.shards SOURCE DIR/imagenet": f"{HERE}::test_photos_are_converted",
+    "python -m tests.bench fused": (
+        "tests/bench/test_parts.py::test_all_rows_of_fused_kernels_and_waiting_threads_run"
+    ),
+    "python -m tests.bench waiting": (
+        "tests/bench/test_parts.py::test_all_rows_of_fused_kernels_and_waiting_threads_run"
+    ),
+    # Not installed: that takes gigabytes.
+    "python -m tests.floor": (
+        "tests/test_floor.py::test_what_would_be_installed_is_the_lowest_that_is_allowed"
+    ),
     # Of make and pip only what they would run is looked at: tests install nothing and do not run
     # themselves. CI runs `make test`, and through it the installation, from a clean checkout.
     "make reproduce": f"{HERE}::test_what_make_runs",
