@@ -479,7 +479,7 @@ def test_doctor_names_the_fix_of_what_is_bad(
     text = "\n".join(bad)
     for word in (
         "data_batch_1: is not the published file",
-        "127.0.0.1:9: does not answer",
+        "127.0.0.1:9: [Errno 111] Connection refused",
         "file/out: cannot write",
     ):
         assert word in text
