@@ -12,6 +12,7 @@ import json
 import os
 import shlex
 import socket
+from itertools import pairwise
 from pathlib import Path
 
 from orchestrator.store.place import Place
@@ -45,11 +46,14 @@ def is_copy(study: StudyFile, now: HomeJson) -> bool:
     """Whether the folder is a copy of the one that study.json was written in.
 
     A folder that came from another machine counts as a copy, because nobody can see from here
-    whether the original is still there. Folders of older builds, which recorded no home, do not.
+    whether the original is still there. Older builds recorded no home, but the command's `--out`.
     """
     was = study.get("home")
     if not isinstance(was, dict) or not isinstance(was.get("path"), str):
-        return False
+        out = _out_of(str(study.get("command") or ""))
+        return out not in ("", now["path"]) and _is_still_there(
+            out, str(study.get("key")), now["path"]
+        )
     same_inode = "inode" in now and was.get("inode") == now["inode"]
     same_host = was.get("host") == now.get("host")
     if was["path"] == now["path"]:
@@ -57,6 +61,18 @@ def is_copy(study: StudyFile, now: HomeJson) -> bool:
     if _is_still_there(was["path"], str(study.get("key")), now["path"]):
         return True
     return not (same_inode or same_host)
+
+
+def _out_of(command: str) -> str:
+    """The `--out` of a command, if it is an absolute path or an address; else ""."""
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return ""
+    given = [after for word, after in pairwise(words) if word == "--out"]
+    given += [word.removeprefix("--out=") for word in words if word.startswith("--out=")]
+    found = given[-1] if given else ""
+    return found.rstrip("/") if found.startswith("/") or is_address(found) else ""
 
 
 def _is_still_there(path: str, key: str, now: str) -> bool:

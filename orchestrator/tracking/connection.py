@@ -6,11 +6,14 @@ machine and folder that wrote it: a run of another folder is never deleted.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import logging
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +27,11 @@ PARENT = "mlflow.parentRunId"
 NOTE = "mlflow.note.content"
 # Without this tag, MLflow's page takes the experiment for one about language model agents.
 KIND = {"mlflow.experimentKind": "custom_model_development"}
-PASSING = ("already exists", "locked", "UNIQUE constraint")
+PASSING = ("already exists", "duplicate column", "locked", "UNIQUE constraint")
 """In a database's errors if another process makes or changes it at this moment."""
 TRIES = 6
+ALONE_S = 120.0
+"""How long another study may take to make a database, in seconds."""
 
 
 class Connection:
@@ -68,7 +73,8 @@ class Connection:
             InputError: the server cannot be used, and `warn` is False. The study's own database is
                 never a reason to refuse it.
         """
-        why = _tried(connect)
+        with _alone(self.uri):
+            why = _tried(connect)
         if why is None or isinstance(why, InputError):
             if why is not None and not warn:
                 raise why
@@ -151,6 +157,34 @@ class Connection:
             self.client.delete_run(run_id)
         else:
             self.client.set_tag(run_id, KEY, f"{tags[KEY]} of {wrote}")
+
+
+@contextmanager
+def _alone(uri: str) -> Iterator[None]:
+    """Keep other studies from making the same database at the same time, which MLflow does not.
+
+    The lock is on the database's folder. Where there are no locks, nothing is kept away.
+    """
+    if not uri.startswith("sqlite:///"):
+        yield
+        return
+    folder = None
+    with suppress(OSError):
+        folder = os.open(Path(uri.removeprefix("sqlite:///")).parent, os.O_RDONLY)
+    end = time.monotonic() + ALONE_S
+    while folder is not None and time.monotonic() < end:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                break
+        time.sleep(0.1)
+    try:
+        yield
+    finally:
+        if folder is not None:
+            os.close(folder)
 
 
 def _tried(connect: Callable[[], None]) -> Exception | None:

@@ -73,7 +73,7 @@ def dead_at_start(scene: Scene) -> Struck:
     running = scene.start()
     label = scene.draw_moment(running, scene.labels("search"), least=1)
     struck = strike(scene, f"dead until {label} has records ({scene.standing()})", [])
-    if code != 2 or "no MLflow answers" not in refused.output():
+    if code != 2 or "no MLflow serves this study" not in refused.output():
         struck.wrong.append(f"without the setting: exit code {code}, expected a refusal, 2")
     server.start()
     _ends_well(running.wait(), struck)

@@ -47,6 +47,7 @@ def test_a_ray_that_does_not_start_is_given_a_second_chance(
     assert asked == ["local", "local"]
     assert "timed out during startup.); once more" in capsys.readouterr().err
     asked.clear()
+    monkeypatch.setattr(machines, "probe", lambda address, version: False)  # a head answers
     with pytest.raises(InputError), ray_cluster("10.0.0.1:6379"):
         pass
     assert asked == ["10.0.0.1:6379"]
@@ -69,7 +70,10 @@ def test_a_command_whose_own_cluster_is_gone_ends_and_one_of_others_waits(
 
 @pytest.mark.parametrize(
     ("address", "said"),
-    [(None, "Ray did not start on this machine"), ("10.0.0.1:6379", "--address 10.0.0.1:6379: no")],
+    [
+        (None, "Ray did not start on this machine"),
+        ("10.0.0.1:6379", "--address 10.0.0.1:6379: a head"),
+    ],
 )
 def test_a_ray_that_does_not_start_is_said_in_one_line(
     monkeypatch: pytest.MonkeyPatch, address: str | None, said: str
@@ -78,6 +82,7 @@ def test_a_ray_that_does_not_start_is_said_in_one_line(
         raise Exception("The current node timed out\nduring startup.")
 
     monkeypatch.setattr(ray, "init", fails)
+    monkeypatch.setattr(machines, "probe", lambda address, version: False)  # a head answers
     with pytest.raises(InputError) as refused, ray_cluster(address):
         pass
     assert str(refused.value).startswith(said)

@@ -119,6 +119,19 @@ def test_a_copy_has_a_key_of_its_own_and_leaves_the_original_alone(
     assert Store(tmp_path / "c").key() == tracker.key, "a moved copy is no copy again"
 
 
+def test_a_copy_that_an_older_build_left_is_told_by_its_commands_out(tmp_path: Path) -> None:
+    from gdas.files import write_json
+
+    _, _, store = fake_study(tmp_path / "a")
+    older = {key: value for key, value in store.study().items() if key != "home"}
+    write_json(store.out / "study.json", older)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    key = str(older["key"])
+    assert Store(tmp_path / "a").key() == key != Store(tmp_path / "b").key()
+    (tmp_path / "a").rename(tmp_path / "c")
+    assert Store(tmp_path / "b").key() == key, "as far as can be seen, it was moved"
+
+
 def test_a_folder_from_another_machine_counts_as_a_copy(tmp_path: Path) -> None:
     _, _, store = fake_study(tmp_path / "a")
     found = store.study()
