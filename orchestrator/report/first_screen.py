@@ -79,6 +79,15 @@ def first_screen(results: Results, tables: Iterable[str]) -> Part:
     return Shown("\n".join(text), "\n".join(page))
 
 
+def headline(results: Results) -> list[str]:
+    """The figures of the first screen and its verdicts, a line each."""
+    tiles = [*_finals(results), *_looked_up(results)]
+    return [
+        *(f"{t.what}: {t.value}" + (f" ({t.beside})" if t.beside else "") for t in tiles),
+        *_verdicts(results),
+    ]
+
+
 def _facts(results: Results) -> list[tuple[str, str]]:
     """When, how long, on which hardware, from which commit, and by which command."""
     study = results.store.study()
