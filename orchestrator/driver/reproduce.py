@@ -212,6 +212,8 @@ def _run(
             from orchestrator.run.machines import ray_cluster, refuse_impossible
             from orchestrator.run.ray_study import run_study
 
+            where = f"connecting to Ray at {options.address}" if options.address else "starting Ray"
+            console.say(f"{where}; the first job starts in some seconds")
             # Entered again, because connecting to Ray replaces our signal handler by its own.
             with ray_cluster(options.address) as scheduler.budget, interruptible(signals):
                 refuse_impossible(study, store)

@@ -13,6 +13,7 @@ import pytest
 
 import orchestrator.run.checks
 from gdas.cnn.genotype import OPERATIONS, PUBLISHED
+from gdas.errors import InputError
 from orchestrator.driver.settled import is_settled, settle
 from orchestrator.experiment.study import Job, Study
 from orchestrator.report.figures.over_epochs import over_epochs
@@ -229,3 +230,17 @@ def test_a_command_with_nothing_to_do_says_what_was_found_and_starts_nothing(
     assert not is_settled(study, store, settings | {"note": "other"})
     (store.out / "report" / "report.md").unlink()
     assert not is_settled(study, store, settings)
+
+
+def test_while_ray_starts_the_command_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(address: str | None) -> None:
+        raise InputError("no Ray here")
+
+    monkeypatch.setattr("orchestrator.run.machines.ray_cluster", refuse)
+    monkeypatch.setattr("orchestrator.driver.reproduce.prepare_data", lambda *_: None)
+    assert main([TINY, "--out", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().out.splitlines()[-1].startswith("starting Ray; the first job")
+    assert main([TINY, "--out", str(tmp_path / "out"), "--address", "1.2.3.4:6379"]) == 2
+    assert "connecting to Ray at 1.2.3.4:6379" in capsys.readouterr().out
