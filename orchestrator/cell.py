@@ -10,6 +10,7 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import gdas.genotype
 from gdas.bench201.genotype import EDGES, Bench201Genotype
@@ -25,7 +26,11 @@ from orchestrator.store.storage import is_address
 from orchestrator.terminal.command import command_parser, run_command, say_next
 from orchestrator.terminal.words import columns
 
+if TYPE_CHECKING:  # the help needs no PyTorch
+    from gdas.other_counts import Counter
+
 FIXED = "fixed-reduction"
+COUNTERS = ("thop", "fvcore", "ptflops", "torchinfo")
 STEMS = ("cifar", "imagenet")
 FORMATS = (".svg", ".png", ".pdf")
 
@@ -86,9 +91,10 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--as",
         dest="form",
-        choices=tuple(CONVERSIONS.values()),
+        choices=(*CONVERSIONS.values(), *COUNTERS),
         help="convert: gdas, our JSON file (default for .json), or darts, the text Genotype(...), "
-        "for a NAS-Bench-201 cell its string (default)",
+        "for a NAS-Bench-201 cell its string (default); count, image cells: what that program "
+        "counts, to compare a number from elsewhere",
     )
     count = parser.add_argument_group("count")
     count.add_argument("--stem", choices=STEMS, default="cifar", help="default: cifar")
@@ -194,6 +200,10 @@ def _convert(options: argparse.Namespace) -> int:
     if path is not None and path.suffix not in CONVERSIONS:
         raise InputError(f"--to {path}: must end with {' or '.join(CONVERSIONS)}")
     value = find_cell(options.cell).to_json()
+    if options.form in COUNTERS:
+        raise InputError(
+            f"--as {options.form}: is for count; convert takes --as gdas or --as darts"
+        )
     form = options.form or (CONVERSIONS[path.suffix] if path is not None else "darts")
     text = json.dumps(value, indent=1) if form == "gdas" else darts_text(value)
     if path is None:
@@ -283,6 +293,10 @@ def _count(options: argparse.Namespace) -> int:
             f"{options.cell}: a NAS-Bench-201 cell; its benchmark has its figures, and a cell of "
             "the paper's spaces is counted, such as GDAS_F1"
         )
+    if options.form is not None and options.form not in COUNTERS:
+        raise InputError(f"--as {options.form}: is for convert; count takes {', '.join(COUNTERS)}")
+    if options.form is not None and isinstance(cell, RecurrentGenotype):
+        raise InputError(f"--as {options.form}: is for image cells; leave it out for {cell.name}")
     for key, most in MOST.items():
         if (value := getattr(options, key)) is not None and not 1 <= value <= most:
             raise InputError(f"--{key.replace('_', '-')} {value}: must be from 1 to {most}")
@@ -310,6 +324,7 @@ def _count_images(cell: Genotype, options: argparse.Namespace) -> list[tuple[str
 
     from gdas.cnn.network import Network
     from gdas.metrics import count_multiply_adds, count_parameters
+    from gdas.other_counts import RULES, multiply_adds_as
 
     imagenet = options.stem == "imagenet"
     wide = 52 if cell.reduce is None else 50
@@ -325,14 +340,24 @@ def _count_images(cell: Genotype, options: argparse.Namespace) -> list[tuple[str
         network = Network(
             cell, classes, channels=channels, normals_per_block=normals, stem=options.stem
         )
-        adds = count_multiply_adds(network, torch.zeros(1, 3, size, size))
+        image = torch.zeros(1, 3, size, size)
+        adds, parameters = count_multiply_adds(network, image), count_parameters(network)
+        theirs: list[tuple[str, str]] = []
+        if options.form is not None:
+            counter = cast("Counter", options.form)
+            other = multiply_adds_as(counter, network, image)
+            theirs = [
+                (f"as {counter}", f"{other:,} ({100 * (other / adds - 1):+.1f} %)"),
+                ("it counts", f"{counter} {RULES[counter]}"),
+            ]
     return [
         (
             "network",
             f"{options.stem}, C={channels}, N={normals}, {size} x {size}, {classes} classes",
         ),
-        ("parameters", f"{count_parameters(network):,}"),
+        ("parameters", f"{parameters:,}"),
         ("multiply-adds", f"{adds:,}"),
+        *theirs,
     ]
 
 

@@ -72,6 +72,11 @@ def _status(options: argparse.Namespace) -> int:
         print("\n" + "\n".join(failed))
     if (heard := _last_heard(study, store)) is not None:
         print(f"\nlast record {heard}")
+    if store.moved():
+        print(
+            "\nThe folder was moved or copied: its MLflow follows with the next command, or with "
+            f"python -m orchestrator.send_runs {quote(out)}"
+        )
     if holder is not None:
         say_next(f"watch -n 5 python -m orchestrator.status {quote(quote(out))}")
     elif board.all_done():

@@ -192,6 +192,10 @@ class Store:
         except OSError:
             return  # read only; the key is computed again
 
+    def moved(self) -> bool:
+        """Whether this folder was moved or copied since a command last wrote in it."""
+        return self.study().get("home", home_of(self.place)) != home_of(self.place)
+
     def command(self) -> str:
         """The command that goes on with the study, with this folder as its `--out`; "" if none."""
         return present_command(self.study(), self.address)

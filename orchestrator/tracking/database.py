@@ -100,6 +100,14 @@ def address_of(database: Path) -> str:
     return f"sqlite:///{link / path.name}"
 
 
+def names(uri: str | None, database: Path) -> bool:
+    """Whether an address is that of a database, or of no other."""
+    if uri is None:
+        return True
+    path = Path(uri.removeprefix("sqlite:///"))
+    return uri.startswith("sqlite:///") and path.resolve() == database.resolve()
+
+
 def artifacts_of(uri: str) -> str:
     """Where the artifacts of a database's new experiment go: a folder beside it."""
     return (Path(uri.removeprefix("sqlite:///")).resolve().parent / ARTIFACTS).as_uri()

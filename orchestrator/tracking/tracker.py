@@ -28,7 +28,7 @@ from orchestrator.store.results import Record, Trained
 from orchestrator.store.store import Store
 from orchestrator.tracking.artifacts import Artifacts
 from orchestrator.tracking.connection import HOME, NOTE, PARENT, Connection
-from orchestrator.tracking.database import DATABASE, open_database
+from orchestrator.tracking.database import DATABASE, names, open_database
 from orchestrator.tracking.reach import unheeded
 from orchestrator.tracking.words import (
     data_of,
@@ -64,12 +64,12 @@ class Tracker:
         self.study, self.store, self.experiment = study, store, experiment
         self.jobs = list(study.in_cluster)
         self.key = store.key()
-        settings = experiment.mlflow
-        database = store.tracking_folder / DATABASE
-        if settings.tracking_uri is None:
+        settings, database = experiment.mlflow, store.tracking_folder / DATABASE
+        named = None if names(settings.tracking_uri, database) else settings.tracking_uri
+        if named is None:
             database = open_database(store.tracking_folder, self.key)
         home = f"{socket.gethostname()}:{store.address}"
-        self.mlflow = Connection(settings.tracking_uri, database, settings.experiment, home)
+        self.mlflow = Connection(named, database, settings.experiment, home)
         self.parent = ""
         self.runs: dict[str, str] = {}  # job id -> run id
         self.sent: dict[str, list[float]] = {}  # job id -> the times of the records sent

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import orchestrator.tracking.database
-from orchestrator import send_runs
+from orchestrator import send_runs, status
 from orchestrator.report.figures import curves
 from orchestrator.store.recorded import open_recorded, recorded_board, recorded_experiment
 from orchestrator.store.store import Store
@@ -72,17 +72,24 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_moved_study_keeps_its_runs_and_writes_nothing_where_it_was(
-    tmp_path: Path, empty_database: Empty
+    tmp_path: Path, empty_database: Empty, capsys: pytest.CaptureFixture[str]
 ) -> None:
     old, new = tmp_path / "old", tmp_path / "new place"
     tracked(old, empty_database)
     keys = rows(old / "mlflow.db", KEYS)
     old.rename(new)
     store, study = open_recorded(str(new))
+    assert status.main([str(new)]) == 0
+    assert f"orchestrator.send_runs '{new}'" in capsys.readouterr().out
     finish(store, study.of_kind("search")[2])
+    forget()
+    assert send_runs.main([str(new)]) == 0
     tracker = again(new)
     assert tracker.sync()
     assert not old.exists(), "nothing is written where it was"
+    assert status.main([str(new)]) == 0
+    said = capsys.readouterr().out
+    assert "was moved" not in said and f"--out '{new}'" in said
     assert set(keys) < set(rows(new / "mlflow.db", KEYS)), "the same runs and one more"
     for run_id in tracker.runs.values():
         assert Path(tracker.client.download_artifacts(run_id, "result.json")).is_file()

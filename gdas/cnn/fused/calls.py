@@ -325,7 +325,7 @@ def read_backward(
     ]
     structs = (ReaderStruct * len(readings))()
     of_weights: list[tuple[Tensor | None, Tensor | None]] = []
-    of_outputs = [_kept(of_y) for _, _, of_y in readings]
+    of_outputs = [kept(of_y) for _, _, of_y in readings]
     for struct, (reader, y, of_y), own_BCHW in zip(structs, readings, of_outputs, strict=True):
         struct.weight, struct.odd = reader.weight.data_ptr(), at(reader.odd)
         struct.channels, struct.y = reader.channels, y.values_BCHW.data_ptr()
@@ -356,8 +356,8 @@ def read_backward(
     return gradients, of_weights
 
 
-def _kept(of_y: Gradient) -> Tensor:
-    """A gradient after drop path; readers seldom have any."""
+def kept(of_y: Gradient) -> Tensor:
+    """A gradient after drop path, where no kernel applies it on its way."""
     if of_y.keep_B is None:
         return of_y.values_BCHW
     return of_y.values_BCHW * of_y.keep_B[:, None, None, None]

@@ -308,9 +308,9 @@ class _CellBackward:
         elif edge.passes:
             self._passes(trace, of_y, state)
         elif base is None:
-            state.values_BCHW, state.sums_2C = of_y.values_BCHW, None
+            state.values_BCHW, state.sums_2C = calls.kept(of_y), None
         else:
-            state.add(Gradient(torch.add(base, of_y.values_BCHW, out=into), None))
+            state.add(Gradient(torch.add(base, calls.kept(of_y), out=into), None))
 
     def _reducing(self, trace: _Trace, of_y: Gradient, state: _State) -> None:
         edge, (y, z) = trace.edge, trace.maps
