@@ -148,6 +148,7 @@ def _reproduce(
         print(line, flush=True)
     settings = _as_json(experiment)
     if not mended and is_settled(study, store, settings):
+        say_standings(study, store)
         return _nothing_to_do(Results(experiment, study, store))
     prepare_data(study, store, data)
     environment: Environment = {
