@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from gdas.cnn.fused import build
+
 torch.set_num_threads(1)
+# Tests that change HOME use the kernels that are compiled already.
+os.environ.setdefault("GDAS_CACHE", str(build.cache_folder(os.environ)))
 if not torch.cuda.is_available():
     # Triton's kernels run in its interpreter. It has to know before anyone imports it.
     os.environ.setdefault("TRITON_INTERPRET", "1")
