@@ -101,10 +101,12 @@ def _facts(results: Results) -> list[tuple[str, str]]:
         facts.append(("when", f"{began} to {ended} UTC; {duration(work)} of work in all jobs"))
     hosts = sorted({record["host"] for record in records})
     machine = study.get("machine", "")
-    where = f"{machine}; " if machine else ""
+    where = [machine] if machine else []
     if hosts:
         count = "1 machine" if len(hosts) == 1 else f"{len(hosts)} machines"
-        facts.append(("where", f"{where}{count}: {', '.join(hosts[:4])}"))
+        where.append(f"{count}: {', '.join(hosts[:4])}")
+    if where:
+        facts.append(("where", "; ".join(where)))
     if study.get("commit"):
         facts.append(("code", study["commit"]))
     if study.get("command"):
