@@ -21,10 +21,12 @@ from gdas.errors import InputError, one_line
 from orchestrator.cost.clusters import print_clusters, whole_study
 from orchestrator.cost.estimate import Estimator
 from orchestrator.cost.plan import confirm, print_plan, say_standings
+from orchestrator.driver.settled import is_settled, settle
 from orchestrator.experiment.config import Experiment
 from orchestrator.experiment.decode import suggestion
 from orchestrator.experiment.load import experiment_of
 from orchestrator.experiment.study import Study
+from orchestrator.report.first_screen import headline
 from orchestrator.report.report import write_report
 from orchestrator.report.view import Results
 from orchestrator.run.checks import checked_study, prepare_data, recorded_data_study
@@ -141,14 +143,19 @@ def _reproduce(
 ) -> int:
     """Do everything that is not done yet, and print the outcome; returns the exit code."""
     started = time.time()
-    for line in mend(study, store):  # repairs what faults left behind
+    mended = mend(study, store)  # repairs what faults left behind
+    for line in mended:
         print(line, flush=True)
+    settings = _as_json(experiment)
+    if not mended and is_settled(study, store, settings):
+        say_standings(study, store)
+        return _nothing_to_do(Results(experiment, study, store))
     prepare_data(study, store, data)
     environment: Environment = {
         "data": _published_data(study, store, data, options.data),
         "selections": store.selections_address,
     }
-    store.write_study(study, _as_json(experiment), _versions(), options.command)
+    store.write_study(study, settings, _versions(), options.command)
     say_standings(study, store)
     console, signals = Console(study, store), Signals()
     scheduler = Scheduler(study, store, {}, console.say, experiment.retries)
@@ -158,17 +165,31 @@ def _reproduce(
         interrupted = stopped is not None or scheduler.board.open()
         if not interrupted:  # the figures take seconds, for which nobody should wait after Ctrl-C
             write_report(Results(experiment, study, store))
-        if tracker is not None:
-            tracker.finish(scheduler.board, 3.0 if interrupted else 300.0)
+        sent = tracker is not None and tracker.finish(
+            scheduler.board, 3.0 if interrupted else 300.0
+        )
         _conclude(scheduler, tracker, interrupted=interrupted)
         done = not interrupted and scheduler.board.all_done()
+        if done and sent:
+            settle(study, store, settings)
         if done:
+            print("\n".join(headline(Results(experiment, study, store))))
             print(f"all done in {clock(time.time() - started)}")
         then = f"python -m orchestrator.status {shlex.quote(store.address)}"
         say_next(then if done else options.command)
         if interrupted and not isinstance(stopped, ClusterLost):
             return 143 if signals.terminated else 130
         return 0 if done else 1
+
+
+def _nothing_to_do(results: Results) -> int:
+    """Say what was found, and where the report is; returns the exit code."""
+    store = results.store
+    print("nothing is left to do: every job is done, reported and in MLflow")
+    print("\n".join(headline(results)))
+    print(f"report: {store.address_of('report/report.html')}")
+    say_next(f"python -m orchestrator.status {shlex.quote(store.address)}")
+    return 0
 
 
 def _run(
@@ -192,6 +213,8 @@ def _run(
             from orchestrator.run.machines import ray_cluster, refuse_impossible
             from orchestrator.run.ray_study import run_study
 
+            where = f"connecting to Ray at {options.address}" if options.address else "starting Ray"
+            console.say(f"{where}; the first job starts in some seconds")
             # Entered again, because connecting to Ray replaces our signal handler by its own.
             with ray_cluster(options.address) as scheduler.budget, interruptible(signals):
                 refuse_impossible(study, store)

@@ -79,6 +79,15 @@ def first_screen(results: Results, tables: Iterable[str]) -> Part:
     return Shown("\n".join(text), "\n".join(page))
 
 
+def headline(results: Results) -> list[str]:
+    """The figures of the first screen and its verdicts, a line each."""
+    tiles = [*_finals(results), *_looked_up(results)]
+    return [
+        *(f"{t.what}: {t.value}" + (f" ({t.beside})" if t.beside else "") for t in tiles),
+        *_verdicts(results),
+    ]
+
+
 def _facts(results: Results) -> list[tuple[str, str]]:
     """When, how long, on which hardware, from which commit, and by which command."""
     study = results.store.study()
@@ -92,10 +101,12 @@ def _facts(results: Results) -> list[tuple[str, str]]:
         facts.append(("when", f"{began} to {ended} UTC; {duration(work)} of work in all jobs"))
     hosts = sorted({record["host"] for record in records})
     machine = study.get("machine", "")
-    where = f"{machine}; " if machine else ""
+    where = [machine] if machine else []
     if hosts:
         count = "1 machine" if len(hosts) == 1 else f"{len(hosts)} machines"
-        facts.append(("where", f"{where}{count}: {', '.join(hosts[:4])}"))
+        where.append(f"{count}: {', '.join(hosts[:4])}")
+    if where:
+        facts.append(("where", "; ".join(where)))
     if study.get("commit"):
         facts.append(("code", study["commit"]))
     if study.get("command"):

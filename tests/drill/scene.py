@@ -295,10 +295,11 @@ def _selection(path: Path) -> dict[str, Any]:
 
 
 def report(out: Path) -> str:
-    """The report's text without its durations, and without what measurements found."""
+    """The report's text without its times, its command, and what measurements found."""
     try:
         text = (out / "report" / "report.md").read_text()
     except OSError:
         return ""
     text = re.sub(r"(?ms)^### One iteration with and without.*?(?=^#|\Z)", "", text)
+    text = re.sub(r"(?m)^- (when|where|code|command): .*\n", "", text)
     return re.sub(r"\d+:\d\d(:\d\d)?|\d+(\.\d+)? (s|ms|min|h)\b", "TIME", text)

@@ -1,7 +1,8 @@
 """What people look at, in a browser: a smoke study's report, and its runs on MLflow's own page.
 
 The study is the README's first command; GDAS_SMOKE names the folder of one that is finished, to
-look at that one instead. With GDAS_PICTURES=FOLDER the README's two pictures are taken there.
+look at that one instead. With GDAS_PICTURES=FOLDER the pictures of the README and its pages are
+taken there.
 """
 
 from __future__ import annotations
@@ -303,11 +304,38 @@ def test_the_report_fits_a_window_of_any_width(home: Path, tmp_path: Path, width
         assert out == []
         broken = "return [...document.images].filter(i => !i.complete || !i.naturalWidth).length"
         assert driver.execute_script(broken) == 0
-        assert driver.execute_script("return document.images.length") >= 10
+        assert driver.execute_script("return document.images.length") >= 9
+        assert driver.execute_script("return document.querySelectorAll('svg').length") >= 12
         small = driver.execute_script(
             "return [...document.images].filter(i => i.getBoundingClientRect().width < 300).length"
         )
         assert small == 0, "a figure too small to read"
+
+
+def test_the_report_answers_to_the_pointer_and_the_slider(home: Path, tmp_path: Path) -> None:
+    with looking(tmp_path) as driver:
+        driver.get((home / "runs/smoke/report/report.html").resolve().as_uri())
+        take(driver, "report.png")
+        shown = driver.execute_script(
+            "const s = document.querySelector('svg.curves'), b = s.getBoundingClientRect();"
+            "s.dispatchEvent(new PointerEvent('pointermove', {clientX: b.left + b.width / 2}));"
+            "return document.querySelector('.values').innerText"
+        )
+        assert shown.startswith("epoch 2\nseed 0: ") and len(shown.splitlines()) == 5
+        before, after = driver.execute_script(
+            "const f = document.querySelector('figure.over'), i = f.querySelector('input');"
+            "const state = () =>"
+            " f.querySelector('.at').innerText + f.querySelector('.both').innerHTML;"
+            "const first = state(); i.value = 0; i.dispatchEvent(new Event('input'));"
+            "return [first, state()]"
+        )
+        assert (
+            before.startswith("epoch 3") and after.startswith("epoch 1") and before[7:] != after[7:]
+        )
+        copied = driver.execute_script(
+            "const b = document.querySelector('button.copy'); b.click(); return !b.hidden"
+        )
+        assert copied
 
 
 def test_the_report_is_printed_whole(home: Path, tmp_path: Path) -> None:

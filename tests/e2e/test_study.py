@@ -46,13 +46,14 @@ def test_the_report_has_our_number_beside_the_papers(undisturbed: Path) -> None:
     final = driving.result(driving.folders(undisturbed)["train-frc-digits"])
     lines = report.splitlines()
     at = next(i for i, line in enumerate(lines) if line.startswith("| **ours**: frc-digits"))
-    assert lines[at - 1].startswith("| GDAS (FRC) + CutOut | 2.82 |"), "under the paper's row"
+    assert lines[at + 1].startswith("| GDAS (FRC) + CutOut | 2.82 |"), "above the paper's row"
     assert f"| {100 - final['metrics']['test/top1']:.2f} [" in lines[at]
     assert "on digits" in lines[at], "digits are not CIFAR-10"
     verdict = next(line for line in lines if line.startswith("| final frc-digits"))
     assert "| 2.82 | run too small to compare |" in verdict
     html = (undisturbed / "report" / "report.html").read_text()
-    assert html.count('src="data:image/png;base64,') == 4
+    assert html.count('src="data:image/png;base64,') == 2
+    assert html.count("<svg class=curves") == 5
     assert 'src="http' not in html and ".png" not in html, "self-contained"
 
 

@@ -7,21 +7,27 @@ import json
 import re
 from html import unescape
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import orchestrator.run.checks
 from gdas.cnn.genotype import OPERATIONS, PUBLISHED
+from gdas.errors import InputError
+from orchestrator.driver.settled import is_settled, settle
 from orchestrator.experiment.study import Job, Study
 from orchestrator.report.figures.over_epochs import over_epochs
 from orchestrator.report.parts import Measured, Table, measured
 from orchestrator.report.report import write_report
 from orchestrator.report.table_files import csv_of, latex_of
 from orchestrator.report.view import Results
+from orchestrator.reproduce_paper import main
 from orchestrator.store.failure import note_failure, write_failure
 from orchestrator.store.results import FinalResult, Provenance
 from orchestrator.store.store import Store
 from tests.narrow import present
-from tests.orchestrator.fake_study import fake_study, record, select
+from tests.orchestrator.fake_study import TINY, fake_study, record, select
+from tests.orchestrator.test_study import identity
 from tests.orchestrator.written import CELL, plain_record, search_result
 
 TRACE = "Traceback (most recent call last):\n  File 'a.py', line 1\nRuntimeError: 2 | 3 <b>"
@@ -190,3 +196,51 @@ def test_a_table_as_csv_and_latex() -> None:
     tex = latex_of(table)
     assert r"a\_b \& 50 \% & 1.50 $\pm$ 0.71 (n = 2) & x \\" in tex
     assert tex.index(r"\toprule") < tex.index(r"\midrule") < tex.index(r"\bottomrule")
+
+
+def test_a_command_with_nothing_to_do_says_what_was_found_and_starts_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        orchestrator.run.checks, "identity", lambda folder, data, split: identity(data, split)
+    )
+    results, store, study = done_study(tmp_path / "out")
+    write_report(results)
+    settings: dict[str, Any] = store.study()["settings"]
+    (store.tracking_folder / "mlflow.db").touch()
+    assert not is_settled(study, store, settings), "no command has ended with all of it done"
+    settle(study, store, settings)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("there was nothing to do")
+
+    for name in ("write_report", "Tracker", "prepare_data"):
+        monkeypatch.setattr(f"orchestrator.driver.reproduce.{name}", refuse)
+    assert main([TINY, "--out", str(store.out)]) == 0
+    said = capsys.readouterr().out
+    assert "nothing is left to do" in said
+    assert "test error on digits, frc-digits: 10.00 % (one seed; paper 2.82: run too small" in said
+    assert f"report: {store.out / 'report' / 'report.html'}" in said
+    # Another result, a lost report, other settings: there is something to do.
+    (job,) = study.of_kind("train")
+    store.folder(job).write_result(final_result(50.0))
+    assert not is_settled(study, store, settings)
+    settle(study, store, settings)
+    assert is_settled(study, store, settings)
+    assert not is_settled(study, store, settings | {"note": "other"})
+    (store.out / "report" / "report.md").unlink()
+    assert not is_settled(study, store, settings)
+
+
+def test_while_ray_starts_the_command_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(address: str | None) -> None:
+        raise InputError("no Ray here")
+
+    monkeypatch.setattr("orchestrator.run.machines.ray_cluster", refuse)
+    monkeypatch.setattr("orchestrator.driver.reproduce.prepare_data", lambda *_: None)
+    assert main([TINY, "--out", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().out.splitlines()[-1].startswith("starting Ray; the first job")
+    assert main([TINY, "--out", str(tmp_path / "out"), "--address", "1.2.3.4:6379"]) == 2
+    assert "connecting to Ray at 1.2.3.4:6379" in capsys.readouterr().out
