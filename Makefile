@@ -1,6 +1,7 @@
 # make reproduce   the smoke experiment, from nothing to its report
 # make drill       a small study struck by faults, again and again: does it end with the same bits?
-# make test        the tests; make test-all adds the slow ones; make check: lint, format, types
+# make test        the tests; make test-all adds the slow ones, and the oldest packages allowed
+# make check       lint, format, types
 # make bench       steps, data and threads beside plain PyTorch; writes tests/bench/RESULTS.md; long
 #
 # VENV=DIR         use or make the environment there (default .venv)
@@ -42,6 +43,7 @@ test: install
 
 test-all: install
 	$(PY) -m pytest
+	$(PY) -m tests.ends
 
 check: install
 	$(PY) -m ruff check .

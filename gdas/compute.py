@@ -4,7 +4,8 @@
 convolutions by default, keeps only 10 of the 23 bits of a mantissa. If forward passes are rounded
 in this way, ReLUs and poolings choose differently, and the gradient of a search's logits is off by
 20 to 40 % of its norm (against float64, rounded in this way on a CPU; float32 itself: 0.4 %).
-`bfloat16` is there for speed. tests/gpu measures these errors on a card.
+`bfloat16` is there for speed, in W steps, scores and trainings; alpha steps on images stay float32.
+tests/gpu measures these errors on a card.
 """
 
 from __future__ import annotations

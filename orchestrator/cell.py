@@ -10,31 +10,28 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast, get_args
-
-import torch
+from typing import TYPE_CHECKING, cast
 
 import gdas.genotype
 from gdas.bench201.genotype import EDGES, Bench201Genotype
 from gdas.cell_json import Edge
 from gdas.cnn.genotype import EDGES_PER_NODE, PUBLISHED, Genotype, all_nodes
-from gdas.cnn.layout import Stem
-from gdas.cnn.network import Network
-from gdas.drawing.draw import FIXED_REDUCTION, draw, draw_fixed_reduction
 from gdas.errors import InputError, one_line
 from gdas.files import write_text
 from gdas.genotype import AnyGenotype
 from gdas.genotype_text import darts_text
-from gdas.metrics import count_multiply_adds, count_parameters
-from gdas.other_counts import COUNTERS, RULES, Counter, multiply_adds_as
 from gdas.rnn.genotype import PUBLISHED_RECURRENT, RecurrentGenotype
-from gdas.rnn.language_model import LanguageModel
 from orchestrator.store.recorded import open_recorded
 from orchestrator.store.storage import is_address
 from orchestrator.terminal.command import command_parser, run_command, say_next
 from orchestrator.terminal.words import columns
 
+if TYPE_CHECKING:  # the help needs no PyTorch
+    from gdas.other_counts import Counter
+
 FIXED = "fixed-reduction"
+COUNTERS = ("thop", "fvcore", "ptflops", "torchinfo")
+STEMS = ("cifar", "imagenet")
 FORMATS = (".svg", ".png", ".pdf")
 
 
@@ -100,7 +97,7 @@ def parser() -> argparse.ArgumentParser:
         "counts, to compare a number from elsewhere",
     )
     count = parser.add_argument_group("count")
-    count.add_argument("--stem", choices=get_args(Stem), default="cifar", help="default: cifar")
+    count.add_argument("--stem", choices=STEMS, default="cifar", help="default: cifar")
     count.add_argument(
         "--channels", type=int, metavar="C", help="of the first cells (default: the paper's, "
         "36; ImageNet 50, or 52 with the fixed reduction cell)"
@@ -175,6 +172,8 @@ def _selected(out: str, search: str) -> AnyGenotype:
 
 def _show(options: argparse.Namespace) -> int:
     if options.cell == FIXED:
+        from gdas.drawing.draw import FIXED_REDUCTION  # here: the help needs no matplotlib
+
         for name, source, layers in FIXED_REDUCTION:
             print(f"{name} = {SOURCES[source]}: {', '.join(layers)}")
         print("output: X0, X1, X2, X3, concatenated")
@@ -254,6 +253,8 @@ def _nodes(edges: Sequence[Edge], concat: Sequence[int]) -> list[str]:
 
 
 def _draw(options: argparse.Namespace) -> int:
+    from gdas.drawing.draw import draw, draw_fixed_reduction
+
     cell = None if options.cell == FIXED else find_cell(options.cell)
     stem = options.cell.rpartition(":")[2] if ":" in options.cell else Path(options.cell).stem
     if cell is not None and not re.fullmatch(r"[\w. -]{1,100}", stem):  # a genotype's text
@@ -300,6 +301,11 @@ def _count(options: argparse.Namespace) -> int:
         if (value := getattr(options, key)) is not None and not 1 <= value <= most:
             raise InputError(f"--{key.replace('_', '-')} {value}: must be from 1 to {most}")
     if isinstance(cell, RecurrentGenotype):
+        import torch
+
+        from gdas.metrics import count_parameters
+        from gdas.rnn.language_model import LanguageModel
+
         with torch.device("meta"):
             model = LanguageModel(cell, options.vocabulary, options.hidden)
         rows = [
@@ -314,6 +320,12 @@ def _count(options: argparse.Namespace) -> int:
 
 
 def _count_images(cell: Genotype, options: argparse.Namespace) -> list[tuple[str, str]]:
+    import torch  # here: the help needs no PyTorch
+
+    from gdas.cnn.network import Network
+    from gdas.metrics import count_multiply_adds, count_parameters
+    from gdas.other_counts import RULES, multiply_adds_as
+
     imagenet = options.stem == "imagenet"
     wide = 52 if cell.reduce is None else 50
     channels = options.channels or (wide if imagenet else 36)
@@ -332,7 +344,7 @@ def _count_images(cell: Genotype, options: argparse.Namespace) -> list[tuple[str
         adds, parameters = count_multiply_adds(network, image), count_parameters(network)
         theirs: list[tuple[str, str]] = []
         if options.form is not None:
-            counter = cast(Counter, options.form)
+            counter = cast("Counter", options.form)
             other = multiply_adds_as(counter, network, image)
             theirs = [
                 (f"as {counter}", f"{other:,} ({100 * (other / adds - 1):+.1f} %)"),

@@ -7,9 +7,11 @@ study.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import cast
+from shlex import quote
+from typing import Any, cast
 
 from gdas.errors import InputError
 from orchestrator.experiment.kinds import KINDS
@@ -24,12 +26,14 @@ from orchestrator.terminal.words import clock, columns
 MORE = """examples:
   python -m orchestrator.compare runs/smoke runs/longer
   python -m orchestrator.compare runs/*                 all of them
+  python -m orchestrator.compare runs/smoke runs/longer --json    for scripts
 
 Settings are compared by their dotted keys, as you would write them on the command line. Two jobs
 with the same id had equal settings and data, so their weights should be equal."""
 
 WIDEST = 44
 ABSENT, OPEN = "-", "not done"
+Opened = Sequence[tuple[Store, Study]]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -41,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
         done="whatever differs",
     )
     add_study(parser, several=True)
+    parser.add_argument("--json", action="store_true", help="one JSON object, for scripts")
     return parser
 
 
@@ -55,6 +60,9 @@ def _compare(options: argparse.Namespace) -> int:
         raise InputError(f"{outs[0]}: one study; name another to compare it with: OUT1 OUT2")
     opened = [open_recorded(out) for out in outs]
     stores = [store for store, _ in opened]
+    if options.json:
+        print(json.dumps(as_json(outs, opened), indent=1))
+        return 0
     for title, rows in (
         ("settings", differing([flat(s.study().get("settings", {})) for s in stores])),
         ("versions", differing([flat(s.study().get("versions", {})) for s in stores])),
@@ -66,17 +74,32 @@ def _compare(options: argparse.Namespace) -> int:
         print()
     print("\n".join(columns([("results", *outs), *results(opened)])))
     print(f"\n{same_jobs(opened)}")
-    say_next(f"python -m orchestrator.status {outs[0]}")
+    say_next(f"python -m orchestrator.status {quote(outs[0])}")
     return 0
 
 
-def differing(settings: Sequence[dict[str, str]]) -> list[tuple[str, ...]]:
+def as_json(outs: Sequence[str], opened: Opened) -> dict[str, Any]:
+    """What differs, for scripts: dotted keys, each with its value in every study."""
+    studies = [store.study() for store, _ in opened]
+    settings = differing([flat(s.get("settings", {})) for s in studies], whole=True)
+    versions = differing([flat(s.get("versions", {})) for s in studies], whole=True)
+    return {
+        "studies": list(outs),
+        "settings": {key: values for key, *values in settings},
+        "versions": {key: values for key, *values in versions},
+        "results": {key: values for key, *values in results(opened)},
+        "weights": same_jobs(opened),
+    }
+
+
+def differing(settings: Sequence[dict[str, str]], *, whole: bool = False) -> list[tuple[str, ...]]:
     """The settings that are not equal in all studies.
 
     A search or a final that some studies lack is one line.
 
     Args:
         settings: dotted keys and values, of every study.
+        whole: whether long values are given whole.
 
     Returns:
         Rows of the key and its value in each study.
@@ -94,15 +117,12 @@ def differing(settings: Sequence[dict[str, str]]) -> list[tuple[str, ...]]:
             continue
         values = [found.get(key, ABSENT) for found in settings]
         if len(set(values)) > 1:
-            rows.append((key, *map(_cut, values)))
+            rows.append((key, *(values if whole else map(_cut, values))))
     return rows
 
 
 def _cut(value: str) -> str:
     return value if len(value) <= WIDEST else f"{value[: WIDEST - 3]}..."
-
-
-Opened = Sequence[tuple[Store, Study]]
 
 
 def results(opened: Opened) -> list[tuple[str, ...]]:

@@ -13,13 +13,11 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 from gdas.errors import InputError
 from orchestrator.experiment.config import Experiment
-from orchestrator.experiment.decode import decode
 from orchestrator.experiment.study import Study
-from orchestrator.run.checks import unchecked_study
-from orchestrator.store.data import described
 from orchestrator.store.job_folder import JobFolder
 from orchestrator.store.recorded import driver, open_recorded
 from orchestrator.store.storage import Stamp, is_address
@@ -85,7 +83,7 @@ def _jobs(options: argparse.Namespace) -> int:
     old = old_folders(store, study, there)
     print(f"{out}: {len(there)} job folders, {len(old)} of them old")
     if not old:
-        say_next(f"python -m orchestrator.status {out}")
+        say_next(f"python -m orchestrator.status {quote(out)}")
         return 0
     rows = [
         (folder.name, "done" if folder.done else "not done", _size(folder.bytes), _age(folder))
@@ -94,7 +92,7 @@ def _jobs(options: argparse.Namespace) -> int:
     print("\n".join(columns([("old folder", "state", "size", "last written"), *rows])))
     freed = _size(sum(folder.bytes for folder in old))
     if options.what == "list":
-        say_next(f"python -m orchestrator.jobs remove {out}   (frees {freed})")
+        say_next(f"python -m orchestrator.jobs remove {quote(out)}   (frees {freed})")
         return 0
     if (holder := driver(store)) is not None:
         raise InputError(
@@ -112,7 +110,7 @@ def _jobs(options: argparse.Namespace) -> int:
     for folder in old:
         store.remove_job(folder.name)
     print(f"removed {len(old)} folders, {freed}")
-    say_next(f"python -m orchestrator.status {out}")
+    say_next(f"python -m orchestrator.status {quote(out)}")
     return 0
 
 
@@ -145,6 +143,9 @@ def old_folders(store: Store, study: Study, there: Mapping[str, Mapping[str, Sta
 
 def whole_plan(store: Store, study: Study) -> Study:
     """All jobs of the settings in study.json, which lists only a part of them after --only."""
+    from orchestrator.experiment.decode import decode
+    from orchestrator.run.checks import unchecked_study  # here: it needs PyTorch, the help does not
+
     settings = store.study().get("settings")
     try:
         experiment = decode(Experiment, settings, "settings")
@@ -163,6 +164,8 @@ def _data_folder(store: Store, study: Study) -> Path:
             address = str(store.folder(job).settings()["environment"]["data"])
         except (OSError, ValueError, KeyError):
             continue
+        from orchestrator.store.data import described
+
         return described(address) if is_address(address) else Path(address)
     return Path("data").resolve()
 

@@ -21,7 +21,6 @@ from typing import Any
 
 from gdas.cnn.fused import build
 from gdas.errors import InputError, one_line
-from orchestrator.doctor import GIB, usable_cores, usable_memory
 from orchestrator.store.storage import is_address, open_storage
 from orchestrator.terminal.command import (
     add_address,
@@ -39,6 +38,7 @@ MORE = """examples:
 There is a line for each machine that has joined. An autoscaling cluster has only its head until
 jobs wait for machines, so run this again while a study runs."""
 
+GIB = 2**30
 PATIENCE_S = 90.0
 """How long a machine may take, in seconds: it may import PyTorch for the first time."""
 SAME = ("python", "torch", "ray", "pyarrow", "numpy", "code")
@@ -106,6 +106,8 @@ def report(out: str, mark: str) -> Report:
         mark: a file that is in the output folder if this machine has the same one as the head.
     """
     import torch
+
+    from orchestrator.driver.doctor import usable_cores, usable_memory
 
     count = torch.cuda.device_count()
     return {

@@ -7,37 +7,12 @@ last one stopped.
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
 import math
-import re
 import shlex
 import sys
-import time
 from collections.abc import Sequence
-from importlib.metadata import version
-from pathlib import Path
-from typing import Any
 
-from gdas.data.settings import TableData
-from gdas.errors import InputError, one_line
-from orchestrator.cost.clusters import print_clusters, whole_study
-from orchestrator.cost.estimate import Estimator
-from orchestrator.cost.plan import confirm, print_plan, say_standings
-from orchestrator.experiment.config import Experiment
-from orchestrator.experiment.load import experiment_of
-from orchestrator.experiment.study import Study
-from orchestrator.report.report import write_report
-from orchestrator.report.view import Results
-from orchestrator.run.checks import checked_study, prepare_data
-from orchestrator.run.lease import lease
-from orchestrator.run.process import Signals, interruptible, leave, repeatedly
-from orchestrator.run.scheduler import ClusterLost, Scheduler
-from orchestrator.store.data import data_sets, fetched, publish, refuse_unchecked
-from orchestrator.store.mending import mend
-from orchestrator.store.results import Environment
-from orchestrator.store.storage import cache_folder, is_address, open_storage
-from orchestrator.store.store import Store
+from gdas.errors import InputError
 from orchestrator.terminal.command import (
     add_address,
     add_data,
@@ -46,13 +21,7 @@ from orchestrator.terminal.command import (
     add_yes,
     command_parser,
     run_command,
-    say_next,
 )
-from orchestrator.terminal.console import Console
-from orchestrator.terminal.progress import failure_lines, saved_lines
-from orchestrator.terminal.words import clock
-from orchestrator.tracking.tracker import Tracker
-from orchestrator.tracking.words import where_to_look
 
 MORE = """experiments (experiments/*.yaml; what each needs and takes: experiments/README.md):
   smoke        every kind of job, digits and prose, minutes on 2 cores
@@ -136,19 +105,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _command(options: argparse.Namespace) -> int:
     _refuse_lone_options(options)
-    experiment = experiment_of(options.words)
-    data = _data_folder(options, experiment)
-    study = _study(experiment, options, data)
-    out = options.out or f"runs/{experiment.name}"
-    if is_address(out) or is_address(options.data or ""):
-        refuse_unchecked(study)
-    if options.dry_run:
-        return _plan(study, out, data, options)
-    if options.report:
-        return _report(experiment, study, out)
-    store = Store(out)
-    with lease(store):
-        return _reproduce(experiment, study, store, data, options)
+    from orchestrator.driver.reproduce import reproduce  # here, so that the help needs no PyTorch
+
+    return reproduce(options)
 
 
 def _refuse_lone_options(options: argparse.Namespace) -> None:
@@ -162,204 +121,7 @@ def _refuse_lone_options(options: argparse.Namespace) -> None:
         raise InputError(f"--price {options.price:g}: must be 0 or more, such as 2.5")
 
 
-def _plan(study: Study, out: str, data: Path, options: argparse.Namespace) -> int:
-    """Print what would be done and how long it takes, here or on clusters of several sizes."""
-    found = Store(out) if is_address(out) or Path(out).exists() else None
-    estimator = Estimator(found, data if options.calibrate else None)
-    if options.gpus:
-        faster = 1.0 if options.faster is None else options.faster
-        print_clusters(study, estimator, options.gpus, faster=faster, price=options.price)
-        say_next(re.sub(r" --(gpus|faster)[ =]\S+", "", options.command))
-    else:
-        print_plan(study, found, estimator, options.price)
-        say_next(re.sub(r" --(dry-run|calibrate|price[ =]\S+)", "", options.command))
-    return 0
-
-
-def _report(experiment: Experiment, study: Study, out: str) -> int:
-    """Write the report of what is done so far; returns the exit code."""
-    there = is_address(out) or (Path(out) / "study.json").is_file()  # or a folder would be made
-    store = Store(out) if there else None
-    if store is None or not store.study():
-        raise InputError(f"{out}: no study there yet (no study.json); start it first")
-    write_report(Results(experiment, study, store))
-    print(f"report: {store.address_of('report/report.html')}")
-    say_next(f"python -m orchestrator.status {store.address}")
-    return 0
-
-
-def _data_folder(options: argparse.Namespace, experiment: Experiment) -> Path:
-    """The data folder on this machine; if it is on an object store, its data are downloaded."""
-    named: str | None = options.data
-    if named is not None and is_address(named):
-        try:
-            return fetched(named, _data_sets(experiment))
-        except OSError as problem:
-            text = one_line(problem, 200)
-            raise InputError(f"--data {named}: cannot be read ({text}); name another") from None
-    if named is not None and not Path(named).is_dir():
-        raise InputError(f"--data {named}: no such folder; make it, or name the one with the data")
-    if named is None and is_address(options.out or ""):
-        return cache_folder() / "data" / "downloaded"  # a cluster's job may start in any folder
-    return Path(named or "data").resolve()
-
-
-def _data_sets(experiment: Experiment) -> list[str]:
-    tables = {TableData().name for search in experiment.searches.values() if search.lookup}
-    recipes = [
-        *(search.recipe for search in experiment.searches.values()),
-        *(search.proxy for search in experiment.searches.values()),
-        *(final.recipe for final in experiment.finals.values()),
-        *(measure.recipe for measure in experiment.measures.values()),
-    ]
-    return sorted({recipe.data.name for recipe in recipes if recipe is not None} | tables)
-
-
-def _study(experiment: Experiment, options: argparse.Namespace, data: Path) -> Study:
-    """The jobs that were asked for; a plan for clusters needs no data."""
-    study = whole_study(experiment, data) if options.gpus else checked_study(experiment, data)
-    if options.only is None:
-        return study
-    try:
-        return study.only(options.only.split(","))
-    except KeyError as missing:
-        labels = ", ".join(job.label for job in study)
-        raise InputError(f"--only {missing.args[0]}: no such job; there are {labels}") from None
-
-
-def _reproduce(
-    experiment: Experiment, study: Study, store: Store, data: Path, options: argparse.Namespace
-) -> int:
-    """Do everything that is not done yet, and print the outcome; returns the exit code."""
-    started = time.time()
-    for line in mend(study, store):  # repairs what faults left behind
-        print(line, flush=True)
-    prepare_data(study, store, data)
-    environment: Environment = {
-        "data": _published_data(study, store, data, options.data),
-        "selections": store.selections_address,
-    }
-    store.write_study(study, _as_json(experiment), _versions(), options.command)
-    say_standings(study, store)
-    console, signals = Console(study, store), Signals()
-    scheduler = Scheduler(study, store, {}, console.say, experiment.retries)
-    scheduler.private = options.address is None
-    with interruptible(signals):
-        tracker, stopped = _run(scheduler, console, environment, experiment, options, signals)
-        interrupted = stopped is not None or scheduler.board.open()
-        if not interrupted:  # the figures take seconds, for which nobody should wait after Ctrl-C
-            write_report(Results(experiment, study, store))
-        if tracker is not None:
-            tracker.finish(scheduler.board, 3.0 if interrupted else 300.0)
-        _conclude(scheduler, tracker, interrupted=interrupted)
-        done = not interrupted and scheduler.board.all_done()
-        if done:
-            print(f"all done in {clock(time.time() - started)}")
-        say_next(f"python -m orchestrator.status {store.address}" if done else options.command)
-        if interrupted and not isinstance(stopped, ClusterLost):
-            return 143 if signals.terminated else 130
-        return 0 if done else 1
-
-
-def _run(
-    scheduler: Scheduler,
-    console: Console,
-    environment: Environment,
-    experiment: Experiment,
-    options: argparse.Namespace,
-    signals: Signals,
-) -> tuple[Tracker | None, KeyboardInterrupt | None]:
-    """Run the open jobs on a Ray cluster, and selections here.
-
-    Returns:
-        The tracker that keeps MLflow up to date, and what interrupted this; None if nothing did.
-    """
-    study, store, tracker = scheduler.study, scheduler.store, None
-    try:
-        if all(store.done(job) for job in study.in_cluster):
-            tracker = Tracker(study, store, experiment)
-        else:
-            from orchestrator.run.machines import ray_cluster, refuse_impossible
-            from orchestrator.run.ray_study import run_study
-
-            # Entered again, because connecting to Ray replaces our signal handler by its own.
-            with ray_cluster(options.address) as scheduler.budget, interruptible(signals):
-                refuse_impossible(study, store)
-                confirm(study, store, scheduler.budget, yes=options.yes)
-                tracker = Tracker(study, store, experiment)
-                tracker.start(scheduler.board)
-                console.start(scheduler.board)
-                with (
-                    repeatedly(store.refresh_quietly, 2.0, "store"),
-                    repeatedly(console.update, 1.0, "console"),
-                ):
-                    run_study(scheduler, environment)
-        scheduler.settle()
-    except KeyboardInterrupt as why:
-        if isinstance(why, ClusterLost):
-            console.say(str(why))
-        return tracker, why
-    finally:
-        console.stop()
-    return tracker, None
-
-
-def _published_data(study: Study, store: Store, folder: Path, named: str | None) -> str:
-    """Where jobs find their data on any node: a folder, or an address that they are uploaded to."""
-    if named is not None and is_address(named):
-        storage = open_storage(named, option="--data")
-    elif is_address(store.address):
-        storage = open_storage(store.address_of("data"))
-    else:
-        return str(folder)
-    open_jobs = [job for job in study.in_cluster if not store.done(job)]
-    try:
-        publish(folder, storage, sorted({n for job in open_jobs for n in data_sets(job.recipe)}))
-    except OSError as problem:
-        text = one_line(problem, 200)
-        raise InputError(
-            f"{storage.address}: cannot be written to ({text}); name another"
-        ) from None
-    return storage.address
-
-
-def _conclude(scheduler: Scheduler, tracker: Tracker | None, *, interrupted: bool) -> None:
-    """Print which jobs did not finish and why, where the results are, and how to go on.
-
-    Args:
-        interrupted: whether the study was interrupted, so that no report was written.
-    """
-    study, store, board = scheduler.study, scheduler.store, scheduler.board
-    for line in failure_lines(study, store, board):
-        print(line)
-    if interrupted:
-        for line in saved_lines(study, store, board):
-            print(line)
-    where = store.address_of("report/report.html")
-    if interrupted:
-        where = "not written now; --report writes it of what is there"
-    print(f"report: {where}")
-    if tracker is not None:
-        print(f"MLflow: {where_to_look(tracker.uri, tracker.experiment_id)}")
-    if interrupted:
-        done = sum(state == "done" for state in board.states.values())
-        print(
-            f"interrupted; {done} of {len(board.states)} jobs done, the others go on from their "
-            "last epoch with the same command"
-        )
-    elif not board.all_done():
-        print("some jobs did not finish; the same command tries them again")
-
-
-def _as_json(experiment: Experiment) -> dict[str, Any]:
-    settings: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(experiment)))
-    return settings
-
-
-def _versions() -> dict[str, str]:
-    packages = ("torch", "torchvision", "ray", "mlflow", "pyarrow", "numpy")
-    return {"python": sys.version.split()[0]} | {name: version(name) for name in packages}
-
-
 if __name__ == "__main__":
+    from orchestrator.run.process import leave
+
     leave(main())

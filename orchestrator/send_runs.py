@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import shlex
 import sys
 from collections.abc import Sequence
 
 from gdas.errors import InputError
 from orchestrator.store.recorded import driver, open_recorded, recorded_board, recorded_experiment
 from orchestrator.terminal.command import add_study, command_parser, run_command, say_next
+from orchestrator.tracking.reach import fault_of
 from orchestrator.tracking.tracker import Tracker
 from orchestrator.tracking.words import where_to_look
 
@@ -23,6 +25,7 @@ MORE = """examples:
   mlflow server --host 127.0.0.1 --port 5000
   python -m orchestrator.send_runs runs/smoke --to http://127.0.0.1:5000
   python -m orchestrator.send_runs runs/smoke --to sqlite:////shared/mlflow.db
+  python -m orchestrator.send_runs runs/moved      the study's own, after the folder was moved
 
 This uploads runs, metrics with their times, artifacts, the report and the registered models. A
 second upload adds only what the study has done since. To let the study itself use the server, add
@@ -36,10 +39,15 @@ def parser() -> argparse.ArgumentParser:
         "Upload a study's runs to another MLflow, from its records.",
         MORE,
         done="everything was sent",
-        failed="something was not",
+        failed="something was not or was refused",
     )
     add_study(parser)
-    parser.add_argument("--to", required=True, metavar="URI", help="the address of that MLflow")
+    parser.add_argument(
+        "--to",
+        metavar="URI",
+        help="the address of that MLflow (default: the study's own database, which follows a "
+        "folder that was moved or copied)",
+    )
     parser.add_argument("--experiment", help="MLflow experiment (default: the study's own)")
     return parser
 
@@ -51,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _send(options: argparse.Namespace) -> int:
     out, uri, name = options.out, options.to, options.experiment
-    if not uri.startswith(("http://", "https://", "sqlite:///")):
+    if uri is not None and not uri.startswith(("http://", "https://", "sqlite:///")):
         raise InputError(
             f"--to {uri}: must begin with http://, https:// or sqlite:///, as http://127.0.0.1:5000"
         )
@@ -60,6 +68,7 @@ def _send(options: argparse.Namespace) -> int:
         raise InputError(
             f"{out}: process {holder.pid} on {holder.host} drives it now; wait for its end"
         )
+    store.settle()  # a moved or copied folder has no driver yet that would do it
     store.fetch_report()
     experiment = recorded_experiment(store)
     there = dataclasses.replace(
@@ -70,17 +79,18 @@ def _send(options: argparse.Namespace) -> int:
     )
     try:
         tracker = Tracker(study, store, dataclasses.replace(experiment, mlflow=there))
-    except InputError:
-        raise InputError(
-            f"--to {uri}: no MLflow answers there; start it (mlflow server --host HOST --port "
-            "PORT), or name another"
-        ) from None
+    except InputError as problem:
+        if fault := fault_of(uri or ""):
+            raise InputError(f"--to {uri}: no MLflow answers there ({fault})") from None
+        raise InputError(f"--to {uri}: {problem}") from None
     sent = tracker.finish(recorded_board(store, study, driven=False), PATIENCE_S)
     if sent:
-        print(f"{out}: {len(tracker.runs)} runs are in the experiment {there.experiment} at {uri}")
-        say_next(where_to_look(uri, tracker.experiment_id))
+        at = f"the experiment {there.experiment} at {tracker.uri}"
+        print(f"{out}: {len(tracker.runs)} runs are in {at}")
+        say_next(where_to_look(tracker.uri, tracker.experiment_id))
         return 0
-    say_next(f"python -m orchestrator.send_runs {out} --to {uri}")
+    to = ["--to", uri] if uri else []
+    say_next(shlex.join(["python", "-m", "orchestrator.send_runs", out, *to]))
     return 1
 
 

@@ -6,12 +6,15 @@ It works while the study runs, from any machine that sees the folder, and afterw
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from shlex import quote
+from typing import Any
 
 from orchestrator.experiment.study import Job, Study
+from orchestrator.store.board import Board
 from orchestrator.store.recorded import driver, open_recorded, recorded_board, started_at
 from orchestrator.store.storage import is_address
 from orchestrator.store.store import Store
@@ -20,6 +23,7 @@ from orchestrator.terminal.progress import failure_lines, job_progress, overview
 
 MORE = """examples:
   python -m orchestrator.status runs/smoke                the state of every job, once
+  python -m orchestrator.status runs/smoke --json         for scripts
   watch -n 5 python -m orchestrator.status runs/smoke     the same, every 5 seconds
   python -m orchestrator.status s3://BUCKET/runs/paper    a study on a cluster, from anywhere
 
@@ -37,6 +41,7 @@ def parser() -> argparse.ArgumentParser:
         done="whatever the jobs did",
     )
     add_study(parser)
+    parser.add_argument("--json", action="store_true", help="one JSON object, for scripts")
     return parser
 
 
@@ -51,6 +56,10 @@ def _status(options: argparse.Namespace) -> int:
     holder = driver(store)
     board = recorded_board(store, study, driven=holder is not None)
 
+    if options.json:
+        print(json.dumps(as_json(store, study, board, driven=holder is not None), indent=1))
+        return 0
+
     def progress_of(job: Job) -> Mapping[str, str]:
         since = started_at(store, job) if board.states[job.id] == "running" else None
         return job_progress(job, store, since=since)
@@ -63,19 +72,48 @@ def _status(options: argparse.Namespace) -> int:
         print("\n" + "\n".join(failed))
     if (heard := _last_heard(study, store)) is not None:
         print(f"\nlast record {heard}")
+    if store.moved():
+        print(
+            "\nThe folder was moved or copied: its MLflow follows with the next command, or with "
+            f"python -m orchestrator.send_runs {quote(out)}"
+        )
     if holder is not None:
         say_next(f"watch -n 5 python -m orchestrator.status {quote(quote(out))}")
     elif board.all_done():
         say_next(f"{_to_the_report(store)}; python -m orchestrator.compare {quote(out)} OTHER")
     else:
-        say_next(store.study().get("command") or "the command that started it; it goes on")
+        say_next(store.command() or "the command that started it; it goes on")
     return 0
+
+
+def as_json(store: Store, study: Study, board: Board, *, driven: bool) -> dict[str, Any]:
+    """The state of every job as numbers and words, for scripts."""
+    jobs = []
+    for job in study:
+        records = store.records(job)
+        last: dict[str, Any] = dict(records[-1]["metrics"]) if records else {}
+        jobs.append(
+            {
+                "label": job.label,
+                "id": job.id,
+                "state": board.states[job.id],
+                "segments": records[-1]["position"] if records else 0,
+                "of": records[-1]["of"] if records else None,
+                "seconds": sum(record["seconds"] for record in records),
+                "metrics": last,
+                "failures": board.failures.get(job.id, 0),
+                "error": board.notes.get(job.id),
+                "folder": None if job.in_driver else store.folder(job).address,
+            }
+        )
+    name = store.study().get("settings", {}).get("name")
+    return {"name": name, "out": store.address, "driven": driven, "jobs": jobs}
 
 
 def _to_the_report(store: Store) -> str:
     """The command that opens the report."""
     if not is_address(store.address):
-        return f"open {store.address}/report/report.html"
+        return f"open {quote(store.address)}/report/report.html"
     address = store.address_of("report").partition("?")[0]
     return f"aws s3 sync {address} report && open report/report.html"
 

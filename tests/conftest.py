@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from gdas.cnn.fused import build
+
 torch.set_num_threads(1)
+# Tests that change HOME use the kernels that are compiled already.
+os.environ.setdefault("GDAS_CACHE", str(build.cache_folder(os.environ)))
 if not torch.cuda.is_available():
     # Triton's kernels run in its interpreter. It has to know before anyone imports it.
     os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -29,4 +33,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         folder = Path(item.path).parent.name
         item.add_marker(pytest.mark.xdist_group("e2e" if folder == "e2e" else str(item.path)))
+        if folder == "e2e" and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(1800))  # they wait for progress, not for a clock
     items.sort(key=lambda item: Path(item.path).parent.name != "e2e")

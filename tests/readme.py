@@ -1,4 +1,4 @@
-"""The README as its tests read it: its commands, and a folder as its reader would have it."""
+"""The README and the pages beside it as their tests read them: their commands and their blocks."""
 
 from __future__ import annotations
 
@@ -8,22 +8,25 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+NAMES = ("recipes", "running", "results", "differences", "in_your_code", "glossary")
+PAGES = {name: (ROOT / f"experiments/{name}.md").read_text(encoding="utf-8") for name in NAMES}
+EVERYTHING = "\n".join([README, *PAGES.values()])
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
 PROGRAMS = ("python -m ", "make ", "pip ", "mlflow ", "ray ", "watch ")
 
 
 def blocks(language: str) -> list[str]:
     """The fenced blocks of a language."""
-    return [text for found, text in FENCE.findall(README) if found == language]
+    return [text for found, text in FENCE.findall(EVERYTHING) if found == language]
 
 
 def commands() -> list[str]:
-    """Every command of the README, in a block or in a line of text, once, without its comment."""
+    """Every command of these pages, in a block or in a line of text, once, without its comment."""
     found = []
     for block in blocks("sh"):
         lines = re.sub(r"\n[ \t]+", " ", block).splitlines()  # the next line belongs to it
         found += [re.sub(r"\s+#.*", "", line).strip() for line in lines if line.strip()]
-    text = FENCE.sub("", README)
+    text = FENCE.sub("", EVERYTHING)
     spans = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", text)]
     found += [span for span in spans if span.startswith(PROGRAMS)]
     return list(dict.fromkeys(found))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -11,13 +12,16 @@ import pytest
 
 from gdas.cnn.genotype import PUBLISHED
 from gdas.rnn.genotype import PUBLISHED_RECURRENT
-from orchestrator import cell, compare, reproduce_paper, status
+from orchestrator import cell, compare, log, reproduce_paper, status
 from orchestrator.experiment.build import AnyConfig
 from orchestrator.experiment.load import load_experiment
 from orchestrator.paper.deviations import deviations
-from tests.gdas.photo_folder import make_folder
+from orchestrator.store.failure import write_failure
+from orchestrator.store.place import open_place
+from tests.gdas.photo_folder import convert_tiny, make_folder
 from tests.orchestrator.fake_study import fake_study, select
-from tests.readme import README, ROOT, blocks, commands, words
+from tests.readme import EVERYTHING, README, ROOT, blocks, commands, words
+from tests.readme import PAGES as PAGE_TEXTS
 
 PYTHON = blocks("python")
 HERE, PAGES = "tests/test_readme.py", "tests/e2e/test_pages.py"
@@ -31,7 +35,22 @@ RUN_BY = {
     "python -m orchestrator.doctor [EXPERIMENT]": (
         f"{COMMANDS}::test_doctor_of_the_smoke_experiment_is_content"
     ),
-    "python -m orchestrator.doctor": f"{COMMANDS}::test_doctor_of_the_smoke_experiment_is_content",
+    # Not with a GPU: what each check finds is tested with the smoke experiment.
+    "python -m orchestrator.doctor headline": (
+        f"{COMMANDS}::test_doctor_of_the_smoke_experiment_is_content"
+    ),
+    "python -m orchestrator.log OUT JOB": f"{HERE}::test_looking_at_a_study",
+    "python -m orchestrator.log OUT JOB --traceback": f"{HERE}::test_looking_at_a_study",
+    "python -m orchestrator.log runs/smoke search-gdas-frc-seed0": (
+        f"{HERE}::test_looking_at_a_study"
+    ),
+    "python -m orchestrator.status runs/smoke --json": f"{HERE}::test_looking_at_a_study",
+    "python -m orchestrator.compare runs/smoke runs/other --json": (
+        f"{HERE}::test_looking_at_a_study"
+    ),
+    "python -m orchestrator.reproduce_paper smoke --report": f"{HERE}::test_looking_at_a_study",
+    "python -m orchestrator.reproduce_paper flowers.yaml": f"{HERE}::test_own_photos_end_to_end",
+    "python -m gdas.data.shards SOURCE data/flowers": f"{HERE}::test_photos_are_converted",
     "python -m orchestrator.cell show CELL": f"{HERE}::test_cells",
     "python -m orchestrator.jobs list OUT": (
         f"{COMMANDS}::test_old_job_folders_are_listed_and_removed_and_needed_ones_stay"
@@ -90,7 +109,7 @@ RUN_BY = {
     ),
 }
 PLANS = [command for command in commands() if "reproduce_paper " in command]
-PLANS = [command for command in PLANS if command not in RUN_BY and "[" not in command]
+PLANS = [command for command in PLANS if command not in RUN_BY and "[EXPERIMENT]" not in command]
 CELLS = [command for command in commands() if "orchestrator.cell " in command]
 SYNOPSIS = next(command for command in commands() if "[EXPERIMENT] [key=value" in command)
 
@@ -146,7 +165,7 @@ def test_an_experiments_command_is_accepted_and_planned(
     rest = [word.replace("~", str(Path.home())) for word in rest]
     assert reproduce_paper.main([*rest, *(["--dry-run"] if "--dry-run" not in rest else [])]) == 0
     out = capsys.readouterr().out
-    assert "search-gdas-frc-seed3" in out and "in all: about" in out
+    assert "in all: about" in out and ("search-gdas-frc-seed3" in out or "--only" in command)
 
 
 @pytest.mark.slow
@@ -170,6 +189,30 @@ def test_looking_at_a_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "search: 0 of 8 done, 8 waiting" in capsys.readouterr().out
     assert compare.main(["runs/smoke", "runs/other"]) == 0
     assert "settings: equal" in capsys.readouterr().out
+    assert status.main(["runs/smoke", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["jobs"]) > 20
+    assert compare.main(["runs/smoke", "runs/other", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["settings"] == {}
+    (folder,) = Path("runs/smoke/jobs").glob("search-gdas-frc-seed0-*")
+    write_failure(open_place(folder), "RuntimeError: no", "a\ntraceback")
+    (folder / "log.txt").write_text("what it said\n")
+    assert log.main(["runs/smoke", "search-gdas-frc-seed0"]) == 0
+    assert "what it said\n" in capsys.readouterr().out
+    assert log.main(["runs/smoke", "search-gdas-frc-seed0", "--traceback"]) == 0
+    assert capsys.readouterr().out == "a\ntraceback\n"
+    assert reproduce_paper.main(["smoke", "--report"]) == 0
+    assert "What failed" in Path("runs/smoke/report/report.md").read_text()
+
+
+def test_own_photos_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The recipe's settings are accepted for photos of so many classes, and its jobs planned."""
+    (settings,) = blocks("yaml")
+    few = settings.replace("classes: 102", "classes: 7").replace("batch_size: 32", "batch_size: 4")
+    (tmp_path / "flowers.yaml").write_text(few)
+    convert_tiny(make_folder(tmp_path / "SOURCE"), tmp_path / "data" / "flowers")
+    assert reproduce_paper.main(["flowers.yaml", "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "search-mine-seed3" in out and "train-best-seed2" in out and "in all: about" in out
 
 
 @pytest.mark.parametrize("command", CELLS)
@@ -191,11 +234,13 @@ def test_cells(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 def test_photos_are_converted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_folder(tmp_path / "SOURCE")
-    (command,) = [command for command in commands() if "gdas.data.shards" in command]
-    module, rest = words(command)
-    assert importlib.import_module(module).main(rest) == 0
-    assert "classes" in capsys.readouterr().err
-    assert list(Path("DIR/imagenet").rglob("*.parquet"))
+    found = [command for command in commands() if "gdas.data.shards" in command]
+    for command in found:
+        module, rest = words(command)
+        assert importlib.import_module(module).main(rest) == 0
+        assert "classes" in capsys.readouterr().err
+        assert list(Path(rest[1]).rglob("*.parquet"))
+    assert len(found) == 2
 
 
 def test_what_make_runs() -> None:
@@ -231,15 +276,16 @@ def test_what_make_runs() -> None:
 def test_the_sections_come_in_the_order_of_use() -> None:
     sections = re.findall(r"^## (.+)$", README, re.M)
     wanted = [
-        *("Results so far", "Try it", "Reproduce the paper", "On a cluster"),
-        *("When something fails", "What differs from the paper", "Use a cell", "Layout"),
+        *("Try it", "Results so far", "Reproduce the paper", "Commands", "On a cluster"),
+        *("When something fails", "What you may rely on", "Further"),
     ]
-    assert [section for section in sections if section in wanted] == wanted
+    assert sections == wanted
+    assert len(README.splitlines()) <= 150
 
 
 def test_what_differs_from_the_paper_is_all_there() -> None:
-    section = README.partition("## What differs from the paper")[2].partition("\n## ")[0]
-    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    lines = PAGE_TEXTS["differences"].splitlines()
+    rows = [line.split("|")[1] for line in lines if line.startswith("| `")]
     named = {key for row in rows for key in re.findall(r"`([^`]+)`", row)}
     paper = load_experiment("paper", [])
     # The search without the acceleration is there to be another than the paper's.
@@ -252,11 +298,16 @@ def test_what_differs_from_the_paper_is_all_there() -> None:
 
 
 def test_the_pictures_and_pages_that_it_shows_exist() -> None:
-    paths = re.findall(r"\]\((?!http)([^)#]+)\)", README)
-    assert sum(path.endswith(".png") for path in paths) == 2
-    for path in paths:
-        assert (ROOT / path).is_file(), path
+    texts = {ROOT / "README.md": README}
+    texts |= {ROOT / f"experiments/{name}.md": text for name, text in PAGE_TEXTS.items()}
+    pictures = 0
+    for page, text in texts.items():
+        for path in re.findall(r"\]\((?!http)([^)#]+)\)", text):
+            assert (page.parent / path).is_file(), f"{page.name}: {path}"
+            pictures += path.endswith(".png")
+    assert pictures == 4
+    assert all(f"(experiments/{name}.md)" in README for name in PAGE_TEXTS)
 
 
 def test_every_published_cell_is_named() -> None:
-    assert [name for name in {**PUBLISHED, **PUBLISHED_RECURRENT} if name not in README] == []
+    assert [name for name in {**PUBLISHED, **PUBLISHED_RECURRENT} if name not in EVERYTHING] == []

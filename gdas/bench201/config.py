@@ -39,7 +39,7 @@ class Bench201SearchConfig:
     # From how many batches of D_T batch norm's statistics are collected again before a cell is
     # scored with the shared weights.
     recalibration_batches: OneOrMore = 20
-    precision: Precision = "float32"
+    precision: Precision = "float32"  # of W steps and scores; alpha steps are always float32
     channels_last: bool = True  # memory layout; faster on CPUs and with tensor cores
     kernels: Kernels = "fused"  # as in a search for image cells
 

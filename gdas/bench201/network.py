@@ -20,6 +20,15 @@ from torch import Tensor, nn
 
 from gdas.bench201.genotype import CELL_OPERATIONS, EDGES, NODES, Bench201Genotype
 from gdas.cnn.cell import on_rows, sum_of
+from gdas.cnn.fused.cell import CellPlan, Node, run_cell
+from gdas.cnn.fused.interface import Map
+from gdas.cnn.fused.layers import (
+    Edge,
+    convolution_of,
+    covers_input,
+    dense_edge,
+    pool_edge,
+)
 from gdas.cnn.norm import BatchNorm
 from gdas.cnn.pooling import AveragePool
 from gdas.sampler import Pick
@@ -73,7 +82,12 @@ class Cell(nn.Module):
         channels: C.
         held: the (edge, operation) pairs that have a module.
         affine: whether batch norms learn scale and shift.
+
+    Attributes:
+        fused: whether it runs with the kernels of gdas.cnn.fused where those cover it.
     """
+
+    fused: bool = False
 
     def __init__(self, channels: int, held: Sequence[Pick], *, affine: bool) -> None:
         super().__init__()
@@ -107,6 +121,12 @@ class Cell(nn.Module):
             operation_BE: the operation that each image runs, on the CPU; the gate is then B x E x
                 K.
         """
+        if self.fused and self.training and operation_BE is None and covers_input(x_BCHW):
+            plan = self._plan(self.held if picks is None else picks)
+            if plan is not None:
+                x = Map(x_BCHW)
+                (out,) = run_cell(plan, x, x, gate_EK=gate_EK, keep_DB=None)
+                return out.values_BCHW
         states = [x_BCHW]
         for node in range(1, NODES):
             terms: list[Tensor] = []
@@ -125,14 +145,52 @@ class Cell(nn.Module):
             states.append(sum_of(terms) if terms else torch.zeros_like(x_BCHW))
         return states[-1]
 
+    def _plan(self, picks: Sequence[Pick]) -> CellPlan | None:
+        """What the kernels run, or None if they do not cover it; its first two states are x."""
+        if len({e for e, _ in picks}) < len(picks):
+            return None  # not a hard draw: terms have factors
+        nodes = []
+        for node in range(1, NODES):
+            drawn = [
+                (e, k) for e, k in picks if EDGES[e][0] == node and CELL_OPERATIONS[k] != "none"
+            ]
+            edges = [_edge(self.operation(e, k), _state(EDGES[e][1])) for e, k in drawn]
+            if not all(edges):
+                return None
+            gates = tuple(e * len(CELL_OPERATIONS) + k for e, k in drawn)
+            nodes.append(Node(tuple(edge for edge in edges if edge is not None), gates))
+        return CellPlan(tuple(nodes), 1, (NODES - 2,))
+
     def operation(self, edge: int, k: int) -> nn.Module:
         """The module of an operation among `held`, other than `none`."""
         module: nn.Module = self.edges[edge][CELL_OPERATIONS[k]]  # type: ignore[index]
         return module
 
 
+def _state(node: int) -> int:
+    """The state of a plan that a node of the cell is; a plan has two inputs, here the same."""
+    return node + 1 if node else 0
+
+
+def _edge(operation: nn.Module, source: int) -> Edge | None:
+    """An operation as an edge of a plan, or None if the kernels do not cover it."""
+    if isinstance(operation, nn.Identity):
+        return Edge(source)
+    if isinstance(operation, AveragePool):
+        return pool_edge(operation, source)
+    if isinstance(operation, nn.Sequential) and (own := convolution_of(list(operation))):
+        return dense_edge(source, own)
+    return None
+
+
 class ResidualBlock(nn.Module):
-    """Halve the size: two 3 x 3 convolutions, plus 2 x 2 mean pooling and a 1 x 1 convolution."""
+    """Halve the size: two 3 x 3 convolutions, plus 2 x 2 mean pooling and a 1 x 1 convolution.
+
+    Attributes:
+        fused: as in a Cell.
+    """
+
+    fused: bool = False
 
     def __init__(self, c_in: int, c_out: int) -> None:
         super().__init__()
@@ -147,6 +205,15 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """B x c_in x H x W to B x c_out x ceil(H / 2) x ceil(W / 2)."""
+        if self.fused and self.training and covers_input(x_BCHW):
+            halving, keeping = (convolution_of(list(own)) for own in self.convolutions)  # type: ignore[call-overload]
+            if halving is not None and keeping is not None:
+                node = Node((dense_edge(0, halving, keeping), Edge(1)), (0, 0))
+                ways = Map(x_BCHW), Map(self.shortcut(x_BCHW))
+                (sum_BCHW,) = run_cell(
+                    CellPlan((node,), 2, (0,)), *ways, gate_EK=None, keep_DB=None
+                )
+                return sum_BCHW.values_BCHW
         out: Tensor = self.convolutions(x_BCHW) + self.shortcut(x_BCHW)
         return out
 

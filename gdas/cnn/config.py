@@ -103,7 +103,7 @@ class SearchConfig:
     # uniformly, all with the shared weights, and on how many images of D_V.
     compared_cells: ZeroOrMore = 8
     compared_images: TwoOrMore = 1000
-    precision: Precision = "float32"
+    precision: Precision = "float32"  # of W steps and scores; alpha steps are always float32
     channels_last: bool = True  # memory layout; faster on CPUs and with tensor cores
     # fused: our own kernels on CPUs, in float32 (gdas.cnn.fused): other rounding, the same draws.
     # Without a C++ compiler, and where they do not reach, plain PyTorch runs.

@@ -5,11 +5,15 @@ Shapes: B batch, C channels, H and W height and width, D drop-path sites of the 
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gdas.cnn.cell import DerivedCell, FixedReductionCell
+from gdas.cnn.fused.layers import covers_input
+from gdas.cnn.fused.walk import Source, Visit, derived_plan, fixed_plan, visit, walk
 from gdas.cnn.genotype import Genotype
 from gdas.cnn.layout import Macro, Stem, build_stem, cell_places
 from gdas.cnn.norm import BatchNorm
@@ -61,7 +65,12 @@ class Network(nn.Module):
 
     Raises:
         InputError: the cell is the fixed reduction cell and `channels` is not divisible by 4.
+
+    Attributes:
+        fused: whether cells run with the kernels of gdas.cnn.fused where those cover them.
     """
+
+    fused: bool = False
 
     def __init__(
         self,
@@ -124,6 +133,8 @@ class Network(nn.Module):
                 the keep probability. None: no drop path.
         """
         s0_BCHW, s1_BCHW = self.stem(images_BCHW)
+        if self.fused and self.training and covers_input(s1_BCHW):
+            return self._fused_scores(s0_BCHW, s1_BCHW, keep_DB)
         auxiliary_scores = None
         site = 0
         out_BCHW = s1_BCHW
@@ -138,6 +149,34 @@ class Network(nn.Module):
                 auxiliary_scores = self.auxiliary(out_BCHW)
         pooled_BC = self.pool(self.last_activation(out_BCHW)).flatten(1)
         return self.classifier(pooled_BC), auxiliary_scores
+
+    def _fused_scores(
+        self, s0_BCHW: Tensor, s1_BCHW: Tensor, keep_DB: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        auxiliary: list[Tensor] = []
+        visits: list[Visit] = []
+        site = 0
+        for cell in self.cells:
+            sites = int(cell.drop_sites)  # type: ignore[arg-type]
+            keep = None if keep_DB is None else keep_DB[site : site + sites]
+            site += sites
+            if isinstance(cell, FixedReductionCell):
+                plan = fixed_plan(cell)
+            else:
+                assert isinstance(cell, DerivedCell)
+                plan = derived_plan(cell)
+            visits.append(visit(cell, plan, partial(cell, keep_DB=keep), keep_DB=keep))
+
+        def after(i: int, out: Source) -> None:
+            if i == self.auxiliary_after and self.auxiliary is not None:
+                auxiliary.append(self.auxiliary(out.joined()))
+
+        last = walk(s0_BCHW, s1_BCHW, visits, after)
+        if isinstance(self.last_activation, nn.Identity):
+            pooled_BC = last.pooled()
+        else:
+            pooled_BC = self.pool(self.last_activation(last.joined())).flatten(1)
+        return self.classifier(pooled_BC), auxiliary[0] if auxiliary else None
 
 
 def draw_drop_path(

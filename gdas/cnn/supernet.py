@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 import torch
@@ -15,6 +16,8 @@ from torch.nn import functional as F
 
 from gdas.cnn.cell import FixedReductionCell, SearchCell
 from gdas.cnn.derive import edge_list
+from gdas.cnn.fused.layers import covers_input
+from gdas.cnn.fused.walk import Visit, fixed_plan, search_plan, visit, walk
 from gdas.cnn.genotype import OPERATIONS
 from gdas.cnn.layout import Macro, Stem, build_stem, cell_places
 from gdas.cnn.norm import BatchNorm
@@ -47,7 +50,10 @@ class Supernet(nn.Module):
 
     Attributes:
         kinds: for every cell, "normal", "reduce" (searched) or "fixed".
+        fused: whether cells run with the kernels of gdas.cnn.fused where those cover them.
     """
+
+    fused: bool = False
 
     def __init__(
         self,
@@ -127,6 +133,8 @@ class Supernet(nn.Module):
             samples: for every cell, what each image runs, if images differ.
         """
         s0_BCHW, s1_BCHW = self.stem(images_BCHW)
+        if self.fused and self.training and samples is None and covers_input(s1_BCHW):
+            return self._fused_scores(s0_BCHW, s1_BCHW, picks, gates)
         out_BCHW = s1_BCHW
         for i, cell in enumerate(self.cells):
             if i:  # in place, since concatenation does not save its result for the backward pass
@@ -138,6 +146,30 @@ class Supernet(nn.Module):
                 sample = None if samples is None else samples[i]
                 out_BCHW = cell(s0_BCHW, s1_BCHW, picks[i], gate, sample)
         pooled_BC = self.pool(self.last_activation(out_BCHW)).flatten(1)
+        scores: Tensor = self.classifier(pooled_BC)
+        return scores
+
+    def _fused_scores(
+        self,
+        s0_BCHW: Tensor,
+        s1_BCHW: Tensor,
+        picks: Sequence[Sequence[Pick]],
+        gates: Sequence[Tensor | None] | None,
+    ) -> Tensor:
+        visits: list[Visit] = []
+        for i, cell in enumerate(self.cells):
+            if isinstance(cell, SearchCell):
+                gate = None if gates is None else gates[i]
+                plain = partial(cell, picks=picks[i], gate_EK=gate)
+                visits.append(visit(cell, search_plan(cell, picks[i], gate), plain, gate_EK=gate))
+            else:
+                assert isinstance(cell, FixedReductionCell)
+                visits.append(visit(cell, fixed_plan(cell), partial(cell, keep_DB=None)))
+        last = walk(s0_BCHW, s1_BCHW, visits)
+        if isinstance(self.last_activation, nn.Identity):
+            pooled_BC = last.pooled()
+        else:
+            pooled_BC = self.pool(self.last_activation(last.joined())).flatten(1)
         scores: Tensor = self.classifier(pooled_BC)
         return scores
 

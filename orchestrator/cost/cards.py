@@ -81,5 +81,5 @@ def measured_seconds(job: Job, work: Work) -> float | None:
             steps = -(-work.examples // config["batch_size"]) * work.epochs
             forward = 1 / (2 * PASSES if of == "search" else PASSES)
             scored = work.passes / config["batch_size"] * forward
-            return (steps + scored) * step.ms / 1e3
+            return float((steps + scored) * step.ms / 1e3)
     return None

@@ -30,6 +30,9 @@ CPU_FLOPS = 8e9  # per thread
 PROCESS = 0.6e9
 """Bytes of memory that Python and PyTorch take, by rule of thumb."""
 
+LAST_S = 1.0
+"""Seconds left of a job that has all its segments and no result yet."""
+
 RECORDED, TIMED, MEASURED, GUESSED = "recorded", "timed here", "on a card", "guess"
 
 
@@ -70,6 +73,8 @@ class Estimator:
             return Estimate(0.0, RECORDED)
         key = likeness(job.kind, job.recipe, job.resources)
         of, passed = self._segments(job)
+        if passed >= of:
+            return Estimate(LAST_S, RECORDED)
         if key in self._paces:
             return Estimate((of - passed) * self._paces[key], RECORDED)
         if self.calibrate is None or not _device_is_here(job):

@@ -11,9 +11,17 @@ import torch
 
 from gdas.errors import InputError
 from orchestrator.cost.cards import said_of_card
-from orchestrator.cost.estimate import GUESSED, MEASURED, Estimate, Estimator, estimated_seconds
+from orchestrator.cost.estimate import (
+    GUESSED,
+    MEASURED,
+    Estimate,
+    Estimator,
+    estimated_seconds,
+    sharing,
+)
 from orchestrator.experiment.study import Job, Study, flat
 from orchestrator.run.scheduler import head_that_fits
+from orchestrator.store.kernels import kernels_here, other_kernels
 from orchestrator.store.store import Store
 from orchestrator.terminal.arithmetic import say_arithmetic
 from orchestrator.terminal.words import clock
@@ -141,7 +149,14 @@ def say_standings(study: Study, store: Store) -> None:
     for job in study:
         state = standing(job, store)
         extra = f": {_changes(job, store)}" if state == "changed" else ""
+        if state.startswith("goes on") and (line := _other_kernels(job, store)):
+            extra = f": {line}"
         print(f"{job.label}: {state}{extra}", flush=True)
+
+
+def _other_kernels(job: Job, store: Store) -> str | None:
+    """A warning if this machine goes on with other kernels than the job ran with so far."""
+    return other_kernels(store.folder(job).records(), kernels_here(job.recipe, job.resources))
 
 
 def _changes(job: Job, store: Store) -> str:
@@ -162,7 +177,8 @@ def confirm(study: Study, store: Store, budget: dict[str, float], *, yes: bool) 
     Raises:
         InputError: the answer was no, or there is no terminal to ask on.
     """
-    times = [(job, estimated_seconds(job)) for job in study if not store.done(job)]
+    open_jobs = [job for job in study if not store.done(job)]
+    times = [(job, estimated_seconds(job) * sharing(job)) for job in open_jobs]
     longest = max((seconds for _, seconds in times), default=0.0)
     shared = [
         sum(seconds * job.cost[resource] for job, seconds in times) / total

@@ -14,9 +14,12 @@ from gdas.errors import InputError, one_line
 from gdas.presets import Preset
 from gdas.rnn.genotype import PUBLISHED_RECURRENT
 from gdas.settings import NotNegative, OneOrMore, Positive, TwoOrMore, ZeroOrMore, settings
+from orchestrator.experiment.credentials import refuse_credentials
 from orchestrator.experiment.decode import AnySearch, AnyTrain, suggestion
 from orchestrator.experiment.spaces import DERIVATION, SPACES, SelectBy
 
+SMALLEST_SHARE = 0.0001
+"""Ray counts resources in steps of this."""
 MOST_NODES = 100
 """The most nodes or steps of a random cell, whose network grows with their square."""
 
@@ -48,7 +51,7 @@ class TrainResources:
 
     def __post_init__(self) -> None:
         threads = _check_resources(
-            self.cpus_per_worker, self.gpus_per_worker, self.device, self.threads
+            self.cpus_per_worker, self.gpus_per_worker, self.device, self.threads, "_per_worker"
         )
         object.__setattr__(self, "threads", threads)
         if self.workers > 1 and 0 < self.gpus_per_worker < 1:
@@ -58,7 +61,9 @@ class TrainResources:
             )
 
 
-def _check_resources(cpus: float, gpus: float, device: str, threads: int | None) -> int:
+def _check_resources(
+    cpus: float, gpus: float, device: str, threads: int | None, each: str = ""
+) -> int:
     """Check the resources, and return the number of threads, by default the whole CPUs.
 
     More threads than CPUs only wait for each other; `python -m tests.bench threads` measures it.
@@ -66,6 +71,16 @@ def _check_resources(cpus: float, gpus: float, device: str, threads: int | None)
     Raises:
         InputError: the device is unknown, or does not agree with the number of GPUs.
     """
+    for name, share in (("cpus", cpus), ("gpus", gpus)):
+        if 0 < share < SMALLEST_SHARE:
+            raise InputError(
+                f"{name}{each}={share:g}: must be {SMALLEST_SHARE:g} or more; Ray counts no less"
+            )
+    if gpus > 1 and gpus != int(gpus):
+        raise InputError(
+            f"gpus{each}={gpus:g}: must be a whole number, or below 1 to share a GPU; use "
+            f"{int(gpus)} or {int(gpus) + 1}"
+        )
     if device not in ("cpu", "cuda"):
         raise InputError(f"device={device}: must be cpu or cuda")
     if (gpus > 0) != (device == "cuda"):
@@ -258,6 +273,9 @@ class MlflowSpec:
     tracking_uri: str | None = None  # null: SQLite in the output folder
     experiment: str = "gdas"
     unreachable: Literal["error", "warn"] = "error"  # at the start only; later, uploads are retried
+
+    def __post_init__(self) -> None:
+        refuse_credentials("tracking_uri", self.tracking_uri)
 
 
 def _check_comparable(name: str, search: SearchSpec, other: str, against: SearchSpec) -> None:

@@ -167,7 +167,7 @@ SPACES: dict[str, Space] = {
         heat_maps=("normal", "reduce"),
         outcome="error, %",
         final_curves=(
-            "finals.png",
+            "finals.svg",
             (("train/loss", "training loss"), ("test/top1", "test top-1, %")),
         ),
         paper_cost=lambda config: (
@@ -208,7 +208,7 @@ SPACES: dict[str, Space] = {
         heat_maps=("recurrent",),
         outcome="perplexity",
         final_curves=(
-            "finals-text.png",
+            "finals-text.svg",
             (
                 ("train/perplexity", "training perplexity"),
                 ("valid/perplexity", "validation perplexity"),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from gdas.cnn.config import SearchConfig
 from orchestrator.experiment.spaces import SPACES
 from orchestrator.paper import tables as paper
-from orchestrator.report.markup import NOT_RUN, duration, table
+from orchestrator.report.markup import NOT_RUN, duration
+from orchestrator.report.parts import Part, Table
 from orchestrator.report.statistics import summary
 from orchestrator.report.view import Results
 from orchestrator.store.results import MeasureResult
@@ -13,13 +14,13 @@ from orchestrator.store.results import MeasureResult
 PRINTED = f"{paper.OPERATIONS} and {paper.OPERATIONS}"
 
 
-def claims(results: Results) -> list[str]:
+def claims(results: Results) -> list[Part]:
     """The report's part on acceleration and search cost; empty if neither was measured."""
     parts = [*_acceleration(results), *_epochs(results), *_cost(results)]
     return ["## What the paper's text claims\n", *parts] if parts else []
 
 
-def _acceleration(results: Results) -> list[str]:
+def _acceleration(results: Results) -> list[Part]:
     if not results.experiment.measures:
         return []
     rows = []
@@ -56,14 +57,14 @@ def _acceleration(results: Results) -> list[str]:
     ]
     return [
         "### One iteration with and without the acceleration (section 3.2)\n",
-        table(header, rows),
+        Table("acceleration", header, rows),
         "\nOne W step and one alpha step; the median. Memory: what the backward pass keeps of the "
         "forward pass; on a GPU the allocator's peak. The stem and the cells' preprocessing run "
         "once either way. Time is wall-clock: jobs beside it on the same machine disturb it.\n",
     ]
 
 
-def _epochs(results: Results) -> list[str]:
+def _epochs(results: Results) -> list[Part]:
     """Searches without the acceleration beside those they are compared with."""
     rows = []
     for name, spec in results.experiment.searches.items():
@@ -91,14 +92,14 @@ def _epochs(results: Results) -> list[str]:
     header = ["search", "accelerated", "epochs", "selection score over the seeds", "time a seed"]
     return [
         "\n### Do fewer epochs suffice without the acceleration? (section 3.2)\n",
-        table(header, rows),
+        Table("fewer-epochs", header, rows),
         f"\nThe paper: without it an iteration costs {paper.OPERATIONS} times the time and memory, "
         "fewer epochs are needed to converge, and yet more time in all. It gives no figures for "
         "the epochs.\n",
     ]
 
 
-def _cost(results: Results) -> list[str]:
+def _cost(results: Results) -> list[Part]:
     rows = []
     for name, spec in results.experiment.searches.items():
         printed_at = SPACES[spec.recipe.task].paper_cost
@@ -124,7 +125,7 @@ def _cost(results: Results) -> list[str]:
         return []
     return [
         "\n### Search cost, device-days a seed\n",
-        table(["search", "paper (V100)", "ours"], rows),
+        Table("search-cost", ["search", "paper (V100)", "ours"], rows),
         "\nOnly of searches that had a GPU to themselves.\n",
     ]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from orchestrator.experiment.config import Experiment
 from orchestrator.paper.deviations import Deviation, deviations
-from orchestrator.report.markup import table
+from orchestrator.report.parts import Part, Table
 
 HEADER = ["setting", "jobs", "ours", "paper", "2019 code", "2020 code", "where", "touches"]
 
 
-def differences(experiment: Experiment) -> list[str]:
+def differences(experiment: Experiment) -> list[Part]:
     """The report's part on settings that differ from their source, or whose sources disagree."""
     found: list[Deviation] = []
     for name, search in experiment.searches.items():
@@ -17,14 +17,14 @@ def differences(experiment: Experiment) -> list[str]:
             found += deviations(search.recipe, job=f"search {name}")
     for name, final in experiment.finals.items():
         found += deviations(final.recipe, job=f"final {name}")
-    parts = [
+    parts: list[Part] = [
         "## Where ours is not the paper's\n",
         "Settings that differ from the paper (where it is silent: from the authors' 2019 code):\n",
-        table(HEADER, _lines(found, differs=True)),
+        Table("differences", HEADER, _lines(found, differs=True)),
         "\nChoices that had to be made because the sources disagree or one is silent:\n",
-        table(HEADER, _lines(found, differs=False)),
+        Table("choices", HEADER, _lines(found, differs=False)),
     ]
-    others = [
+    others: list[Part] = [
         f"- search {name}: the best seed is picked by {search.select_by}, not by a proxy training\n"
         for name, search in experiment.searches.items()
         if search.select_by != "proxy"

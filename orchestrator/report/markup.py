@@ -1,27 +1,21 @@
-"""Markdown tables, and the conversion of Markdown to one self-contained HTML file."""
+"""The report's parts as one self-contained HTML file."""
 
 from __future__ import annotations
 
 import base64
 import re
 from collections.abc import Sequence
+from functools import partial
 from html import escape
 from pathlib import Path
 
 from markdown_it import MarkdownIt
 
+from orchestrator.report.parts import Part, Shown, Table, table
+
 NOT_RUN = "not run"
 
 TYPES = {"png": "png", "svg": "svg+xml"}
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Make a Markdown table."""
-
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-    return "\n".join([line(header), line(["---"] * len(header)), *map(line, rows)]) + "\n"
 
 
 def duration(seconds: float) -> str:
@@ -32,26 +26,54 @@ def duration(seconds: float) -> str:
     return f"{minutes:.1f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
 
 
-def html_page(title: str, markdown: str, folder: Path) -> str:
-    """Convert Markdown to one HTML file, with a menu and the figures of `folder` inside."""
-    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
-
-    def embed(match: re.Match[str]) -> str:
-        content = base64.b64encode((folder / match[1]).read_bytes()).decode()
-        return f'src="data:image/{TYPES[match[2]]};base64,{content}"'
-
-    body = re.sub(r'src="([\w.-]+\.(png|svg))"', embed, body)
-    body = body.replace("<table>", "<div class=wide><table>").replace("</table>", "</table></div>")
-    # In a narrow column, a setting's name may break between its parts.
-    body = re.sub(r"<td><code>(.*?)</code>", lambda m: f"<td><code>{_breakable(m[1])}</code>", body)
-    body, contents = _contents(body)
-    style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
+def html_page(title: str, parts: Sequence[Part], folder: Path) -> str:
+    """Make one HTML file of the report's parts, with a menu, styles, script and figures inside."""
+    body, contents = _contents("\n".join(_part(part, folder) for part in parts))
+    style, script = (
+        Path(__file__).with_name(name).read_text(encoding="utf-8")
+        for name in ("page.css", "page.js")
+    )
     return (
         f"<!doctype html>\n<html lang=en><head><meta charset=utf-8>"
         f"<meta name=viewport content='width=device-width, initial-scale=1'>"
+        f"<meta name=color-scheme content='light dark'>"
         f"<title>{escape(title)}</title>"
-        f"<style>\n{style}</style></head>\n<body>\n{contents}<main>\n{body}</main></body></html>\n"
+        f"<style>\n{style}</style></head>\n<body>\n{contents}<main>\n{body}</main>\n"
+        f"<script>\n{script}</script></body></html>\n"
     )
+
+
+def _part(part: Part, folder: Path) -> str:
+    """One part as HTML."""
+    if isinstance(part, Shown):
+        return part.page
+    if isinstance(part, Table):
+        text = table(part.header, [[str(cell) for cell in row] for row in part.rows])
+        html = _rendered(text)
+        if not part.folded:
+            return html
+        return f"<details class=folded><summary>{escape(part.folded)}</summary>{html}</details>"
+    return re.sub(
+        r'<img src="([\w.-]+)" alt="([^"]*)" ?/?>', partial(_embedded, folder), _rendered(part)
+    )
+
+
+def _rendered(markdown: str) -> str:
+    html = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
+    html = html.replace("<table>", "<div class=wide><table>").replace("</table>", "</table></div>")
+    # In a narrow column, a setting's name may break between its parts.
+    return re.sub(r"<td><code>(.*?)</code>", lambda m: f"<td><code>{_breakable(m[1])}</code>", html)
+
+
+def _embedded(folder: Path, match: re.Match[str]) -> str:
+    return image(folder / match[1], match[2])
+
+
+def image(path: Path, alt: str) -> str:
+    """An image with a file's content in it."""
+    content = base64.b64encode(path.read_bytes()).decode()
+    kind = TYPES[path.suffix.removeprefix(".")]
+    return f'<img src="data:image/{kind};base64,{content}" alt="{escape(alt)}">'
 
 
 def _breakable(name: str) -> str:

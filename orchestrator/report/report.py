@@ -1,7 +1,8 @@
 """The report: the paper's tables with our numbers beside them, from job folders alone. Pure.
 
-It is written as Markdown (report.md, with PNG figures beside it) and, from the same text, as one
-self-contained HTML file. A number that was not measured reads "not run".
+It is written as Markdown (report.md, with its figures beside it) and, from the same parts, as one
+self-contained HTML file that can be read without its script. Every table is also a CSV file and
+LaTeX, in report/tables/. A number that was not measured reads "not run".
 """
 
 from __future__ import annotations
@@ -12,8 +13,12 @@ from gdas.files import write_text
 from orchestrator.experiment.study import Study
 from orchestrator.report.claims import claims
 from orchestrator.report.differences import differences
+from orchestrator.report.failed import failed
+from orchestrator.report.first_screen import first_screen, title
 from orchestrator.report.markup import html_page
+from orchestrator.report.parts import Part, markdown_of
 from orchestrator.report.searches import comparisons, track
+from orchestrator.report.table_files import write_tables
 from orchestrator.report.tables import final_trainings, papers_tables
 from orchestrator.report.times import times, versions
 from orchestrator.report.truth import truth
@@ -24,28 +29,29 @@ def write_report(results: Results) -> Path:
     """Write OUT/report/report.md, report.html and their figures; returns the HTML file."""
     experiment, folder = results.experiment, results.folder
     folder.mkdir(exist_ok=True)
-    parts = [f"# {experiment.name}: GDAS (CVPR 2019), ours beside the paper's\n"]
+    body: list[Part] = []
     if experiment.note:
-        parts.append(f"> {' '.join(experiment.note.split())}\n")
-    parts += _unpublished(results.study)
-    parts += papers_tables(results)
-    parts += comparisons(results)
-    parts += truth(results)
-    parts += claims(results)
+        body.append(f"> {' '.join(experiment.note.split())}\n")
+    body += _unpublished(results.study)
+    body += failed(results)
+    body += papers_tables(results)
+    body += comparisons(results)
+    body += truth(results)
+    body += claims(results)
     for name in experiment.searches:
-        parts += track(name, results)
-    parts += final_trainings(results)
-    parts += differences(experiment)
-    parts += times(results)
-    parts += versions(results)
-    markdown = "\n".join(parts)
-    write_text(folder / "report.md", markdown)
-    write_text(folder / "report.html", html_page(experiment.name, markdown, folder))
+        body += track(name, results)
+    body += final_trainings(results)
+    body += differences(experiment)
+    body += times(results)
+    body += versions(results)
+    parts = [first_screen(results, write_tables(body, folder)), *body]
+    write_text(folder / "report.md", markdown_of(parts))
+    write_text(folder / "report.html", html_page(title(results), parts, folder))
     results.store.publish("report")
     return folder / "report.html"
 
 
-def _unpublished(study: Study) -> list[str]:
+def _unpublished(study: Study) -> list[Part]:
     """A warning if a data set's files are not the published ones."""
     contents = {
         (job.recipe["config"]["data"]["name"], content)

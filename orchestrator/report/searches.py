@@ -12,19 +12,21 @@ from orchestrator.experiment.config import SearchSpec
 from orchestrator.experiment.kinds import load
 from orchestrator.experiment.spaces import SPACES
 from orchestrator.experiment.study import Job
-from orchestrator.report.figures.curves import curves, draw
+from orchestrator.report.figures.curves import History, curves, draw
+from orchestrator.report.figures.over_epochs import over_epochs
 from orchestrator.report.figures.probabilities import probability_figure
 from orchestrator.report.health import edge_figure, search_health
-from orchestrator.report.markup import NOT_RUN, table
-from orchestrator.report.statistics import compare, paired_p, summary
+from orchestrator.report.markup import NOT_RUN
+from orchestrator.report.parts import Cell, Measured, Part, Shown, Table, measured
+from orchestrator.report.statistics import Comparison, compare, paired_p, summary
 from orchestrator.report.view import Results
 from orchestrator.store.results import FinalResult, GenotypeJson, ProxyResult, Record, SearchResult
 
 
-def track(name: str, results: Results) -> list[str]:
+def track(name: str, results: Results) -> list[Part]:
     """The report's part on one search: its seeds, curves, edges, alarms and the selected cell."""
     spec, folder = results.experiment.searches[name], results.folder
-    parts = [f"## {_title(name, spec)}\n", f"{_size(spec)}\n"]
+    parts: list[Part] = [f"## {_title(name, spec)}\n", f"{_size(spec)}\n"]
     parts += _seeds(name, spec, results)
     histories = {
         f"seed {job.recipe['config']['seed']}": results.records(job)
@@ -35,17 +37,18 @@ def track(name: str, results: Results) -> list[str]:
         space = SPACES[spec.recipe.task]
         kind, metric = space.main_cell, space.metric
         cell = kind if kind == "cell" else f"{kind} cell"
-        figure = f"search-{name}.png"
-        curves(
-            folder / figure,
-            histories,
-            [
-                ("valid/loss", "loss of sampled cells on D_V"),
-                (metric, f"{metric} of sampled cells"),
-                (f"{kind}/entropy", f"entropy / log K, {cell}"),
-            ],
+        parts.append(
+            curves(
+                folder / f"search-{name}.svg",
+                f"Search curves of {name}",
+                {label: History(records) for label, records in histories.items()},
+                [
+                    ("valid/loss", "loss of sampled cells on D_V"),
+                    (metric, f"{metric} of sampled cells"),
+                    (f"{kind}/entropy", f"entropy / log K, {cell}"),
+                ],
+            )
         )
-        parts.append(f"\n![Search curves of {name}]({figure})\n")
         figure = f"edges-{name}.png"
         if edge_figure(folder / figure, histories):
             parts.append(f"\n![Entropy of every edge of {name}]({figure})\n")
@@ -54,29 +57,44 @@ def track(name: str, results: Results) -> list[str]:
     parts += _drawn_against_uniform(name, results)
     record = results.selection(name)
     if record is not None:
-        figure = f"cell-{name}.svg"
+        figure = cell_figure(name)
         draw(record["winner"]["genotype"], folder / figure)
         parts.append(f"\nThe selected cell (seed {record['winner']['seed']}):\n")
         parts.append(f"\n![The cell selected from {name}]({figure})\n")
     return parts
 
 
-def _probabilities(name: str, spec: SearchSpec, results: Results) -> list[str]:
+def cell_figure(name: str) -> str:
+    """The file of the drawing of a search's selected cell."""
+    return f"cell-{name}.svg"
+
+
+def _probabilities(name: str, spec: SearchSpec, results: Results) -> list[Part]:
     """Heat maps of the selected seed, or of the first one if nothing is selected yet."""
     record = results.selection(name)
     winner = record["winner"]["seed"] if record else None
     jobs = {job.recipe["config"]["seed"]: job for job in results.study.searches(name)}
     seed = winner if winner in jobs else next(iter(jobs), None)
-    parts: list[str] = []
+    parts: list[Part] = []
     if seed is None:
         return parts
     records = results.records(jobs[seed])
-    for kind in SPACES[spec.recipe.task].heat_maps:
+    done = results.result(jobs[seed], SearchResult)
+    chosen = done.get("epoch") if done else None
+    space = SPACES[spec.recipe.task]
+    for kind in space.heat_maps or (space.main_cell,):
+        page = over_epochs(records, kind, chosen)
+        if page is None:
+            continue
+        word = "" if kind == "cell" else "reduction " if kind == "reduce" else f"{kind} "
+        which = f"the {word}cell's edges over the epochs, seed {seed}"
+        parts.append(f"\nProbabilities of {which} (in blue: what the derived cell keeps):\n")
         figure = f"probabilities-{name}-{kind}.png"
-        if probability_figure(results.folder / figure, records, kind):
-            word = "reduction" if kind == "reduce" else kind
-            which = f"the {word} cell's edges over the epochs, seed {seed}"
-            parts.append(f"\nProbabilities of {which} (in blue: what the derived cell keeps):\n")
+        drawn = kind in space.heat_maps
+        if drawn:
+            probability_figure(results.folder / figure, records, kind, chosen)
+        parts.append(Shown("", page))
+        if drawn:
             parts.append(f"\n![Probabilities of {which}, of {name}]({figure})\n")
     return parts
 
@@ -85,17 +103,18 @@ def _title(name: str, spec: SearchSpec) -> str:
     return f"Search {name}" if spec.cells == "searched" else f"Random cells {name}"
 
 
-def _seeds(name: str, spec: SearchSpec, results: Results) -> list[str]:
+def _seeds(name: str, spec: SearchSpec, results: Results) -> list[Part]:
     """A line per seed, and the spread of their scores."""
     record = results.selection(name)
     scores = {c["seed"]: c["score"] for c in record["candidates"]} if record else {}
     winner = record["winner"]["seed"] if record else None
     space, searched = SPACES[spec.recipe.task], spec.cells == "searched"
     metric, shared = space.metric, "shared_weights" in space.select_by
-    rows = []
+    rows: list[list[Cell]] = []
+    unit = "%" if metric.endswith("top1") else ""
     for job in results.study.scored(name):
         seed = job.recipe.get("search", job.recipe["config"])["seed"]
-        score = f"{scores[seed]:.2f}" if seed in scores else NOT_RUN
+        score = measured([scores[seed]], unit) if seed in scores else NOT_RUN
         selected = "**selected**" if seed == winner else ""
         cell = _of_cell(job, results, shared=shared)
         rows.append([str(seed), score, *cell, selected])
@@ -110,7 +129,7 @@ def _seeds(name: str, spec: SearchSpec, results: Results) -> list[str]:
         "mean margin",
         "",
     ]
-    parts = [table(header, rows)]
+    parts: list[Part] = [Table(f"seeds-{name}", header, rows)]
     if record is not None and len(scores) > 1:
         spread = summary(list(scores.values())).text
         parts.append(
@@ -198,17 +217,17 @@ def _size(spec: SearchSpec) -> str:
     return f"{cell}; {size}, batch {r.batch_size}, alpha rate {r.alpha.lr:g}."
 
 
-def comparisons(results: Results) -> list[str]:
+def comparisons(results: Results) -> list[Part]:
     """Searched cells against random ones, and searches against each other, as `against` says."""
-    random: list[str] = []
-    others: list[str] = []
+    random: list[Part] = []
+    others: list[Part] = []
     experiment = results.experiment
     for name, spec in experiment.searches.items():
         if spec.against is not None:
             drawn = experiment.searches[spec.against].cells == "random"
             part = _comparison(name, spec.against, results)
             (random if drawn else others).extend(part)
-    parts: list[str] = []
+    parts: list[Part] = []
     if random:
         parts += ["## Is searching better than drawing at random?\n", *random]
     if others:
@@ -216,23 +235,34 @@ def comparisons(results: Results) -> list[str]:
     return parts
 
 
-def _comparison(name: str, other: str, results: Results) -> list[str]:
+def compared(name: str, other: str, results: Results) -> Comparison:
+    """A search's cells compared with those of another one, or with random ones."""
     experiment = results.experiment
     task = experiment.searches[name].recipe.task
-    metric, best = SPACES[task].metric, SPACES[task].best
     ours, theirs = (_scores(which, task, results) for which in (name, other))
     drawn = experiment.searches[other].cells == "random"
     names = ("search", "random cells") if drawn else (name, other)
-    found = compare(ours, theirs, "higher" if best == "highest" else "lower", names)
-    rows = []
-    for which, scores, side in ((name, ours, found.searched), (other, theirs, found.random)):
-        values = ", ".join(f"{value:.2f}" for value in scores) or NOT_RUN
-        rows.append([which, values, side.text if side else NOT_RUN])
-    parts = [
+    return compare(ours, theirs, "higher" if SPACES[task].best == "highest" else "lower", names)
+
+
+def _comparison(name: str, other: str, results: Results) -> list[Part]:
+    experiment = results.experiment
+    task = experiment.searches[name].recipe.task
+    metric, best = SPACES[task].metric, SPACES[task].best
+    found, unit = compared(name, other, results), "%" if metric.endswith("top1") else ""
+    rows: list[list[Cell]] = []
+    for which, side in ((name, found.searched), (other, found.random)):
+        values = ", ".join(f"{value:.2f}" for value in _scores(which, task, results)) or NOT_RUN
+        rows.append([which, values, Measured(side.text, side, unit) if side else NOT_RUN])
+    parts: list[Part] = [
         f"\n### {name} against {other}\n",
         "Every cell trained anew under the same budget, on D_T, and scored on D_V "
         f"({metric}, {best} is best):\n",
-        table(["cells", "each cell", "mean ± standard deviation"], rows),
+        Table(
+            f"{name}-against-{other}",
+            ["cells", "each cell", "mean ± standard deviation"],
+            rows,
+        ),
         f"\n{found.sentence[0].upper()}{found.sentence[1:]}\n",
     ]
     finals = {
@@ -245,7 +275,7 @@ def _comparison(name: str, other: str, results: Results) -> list[str]:
         for which in (name, other)
     }
     rows = [
-        [which, final, f"{_test(result):.2f}"]
+        [which, final, measured([_test(result)])]
         for which, found_finals in finals.items()
         for final, result in found_finals
     ]
@@ -254,7 +284,7 @@ def _comparison(name: str, other: str, results: Results) -> list[str]:
             "\nBest of these seeds against best of those (each chosen on D_V), on the test set "
             f"({SPACES[task].outcome}, lower is better); one pair a "
             "final, so no interval:\n",
-            table(["best of", "final", "test"], rows),
+            Table(f"{name}-against-{other}-test", ["best of", "final", "test"], rows),
         ]
     return parts
 

@@ -15,7 +15,6 @@ from random import Random
 from typing import Literal
 
 import numpy as np
-from scipy.special import stdtrit
 
 Better = Literal["higher", "lower"]
 
@@ -72,6 +71,8 @@ def summary(values: Sequence[float]) -> Summary:
     sd = statistics.stdev(values) if n > 1 else None
     if sd is None or n < FEWEST_FOR_INTERVAL:
         return Summary(n, mean, sd, None, None)
+    from scipy.special import stdtrit  # here: it takes a quarter of a second to import
+
     half = float(stdtrit(n - 1, 1 - LEVEL / 2)) * sd / math.sqrt(n)
     return Summary(n, mean, sd, mean - half, mean + half)
 

@@ -1,7 +1,11 @@
-"""Tables 1 to 5 of the paper, every row, with our finals below the rows that they reproduce."""
+"""Our finals beside the rows of the paper that they reproduce, then its whole Tables 1 to 5.
+
+A study without such rows, of data or cells of its own, has a table of its own figures instead.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 from orchestrator.experiment.config import Experiment, FinalSpec
@@ -9,12 +13,14 @@ from orchestrator.experiment.kinds import load
 from orchestrator.experiment.spaces import SPACES
 from orchestrator.paper import tables as paper
 from orchestrator.paper.config import papers_final, papers_search, size_differences
-from orchestrator.report.figures.curves import curves
-from orchestrator.report.markup import NOT_RUN, duration, table
+from orchestrator.report.figures.curves import History, curves
+from orchestrator.report.markup import NOT_RUN, duration
+from orchestrator.report.parts import Cell, Measured, Part, Table, brief, measured
 from orchestrator.report.statistics import summary
 from orchestrator.report.verdict import (
     DIGITS,
     VERDICT_RULE,
+    Verdict,
     verdict,
 )
 from orchestrator.report.view import Results
@@ -28,11 +34,19 @@ CHECKED_ON_TEST = (
 )
 
 
-def papers_tables(results: Results) -> list[str]:
+def in_the_paper(experiment: Experiment) -> bool:
+    """Whether any final stands beside a row of the paper."""
+    return any(spec.row is not None for spec in experiment.finals.values())
+
+
+def papers_tables(results: Results) -> list[Part]:
     """All tables of the paper that this experiment has a final for, then the verdicts."""
     experiment = results.experiment
-    parts = ["## The paper's tables and ours\n"]
-    verdicts: list[list[str]] = []
+    if not in_the_paper(experiment):
+        return _own_tables(results)
+    parts: list[Part] = ["## The paper's tables and ours\n"]
+    verdicts: list[list[Cell]] = []
+    whole: list[Part] = []
     for number in paper.MEASURES:
         finals = {
             name: spec
@@ -40,33 +54,46 @@ def papers_tables(results: Results) -> list[str]:
             if spec.row is not None and spec.row.table == number
         }
         if finals:
-            parts += _table(number, finals, results, verdicts)
+            ours, every = _tables(number, finals, results, verdicts)
+            parts += [f"\n### Ours in Table {number}\n", ours]
+            title = paper.tables()[number]["title"]
+            whole += [f"\n### Table {number}: {title}\n", every]
     others = {name: spec for name, spec in experiment.finals.items() if spec.row is None}
     if others:
         parts += ["### Not in the paper\n", _others(others, results)]
-    if len(parts) == 1:
-        parts.append("No final of this experiment stands in one of the paper's tables.\n")
-    else:
-        parts.append(f"\n{CHECKED_ON_TEST}")
+    parts.append(f"\n{CHECKED_ON_TEST}")
     if verdicts:
         header = ["final", "measure", "paper", "verdict", "why", "size of our run"]
-        parts += ["\n### Verdicts\n", f"{VERDICT_RULE}\n", table(header, verdicts)]
-    return parts
+        parts += ["\n### Verdicts\n", f"{VERDICT_RULE}\n", Table("verdicts", header, verdicts)]
+    return [*parts, *whole]
 
 
-def _table(
+def _own_tables(results: Results) -> list[Part]:
+    """The finals of a study that has no row of the paper."""
+    if not results.experiment.finals:
+        return []
+    own = _others(results.experiment.finals, results)
+    return ["## Results on the test set\n", own, f"\n{CHECKED_ON_TEST}"]
+
+
+def _tables(
     number: int,
     finals: dict[str, FinalSpec],
     results: Results,
-    verdicts: list[list[str]],
-) -> list[str]:
+    verdicts: list[list[Cell]],
+) -> tuple[Table, Table]:
+    """Our finals, each above the paper's row; and every row, with ours below the paper's."""
     measures = paper.MEASURES[number]
     counted = paper.COUNTED[number]
-    rows = []
+    rows: list[list[Cell]] = []
+    own: list[list[Cell]] = []
     for row in paper.tables()[number]["rows"]:
         name = paper.name_of(row)
         printed = [_printed(row.get(column), number) for column in measures]
-        rows.append([name, *printed, *(_printed(row.get(column)) for column in counted), "paper"])
+        theirs: list[Cell] = [
+            *(name, *printed, *(_printed(row.get(column)) for column in counted), "paper")
+        ]
+        rows.append(theirs)
         beside = {
             final: spec
             for final, spec in finals.items()
@@ -74,7 +101,10 @@ def _table(
         }
         for final, spec in beside.items():
             rows.append(_ours(final, spec, row, results, verdicts))
-        if not beside and (why := paper.not_run(number, row)):
+            own.append(rows[-1])
+        if beside:
+            own.append(theirs)
+        elif why := paper.not_run(number, row):
             rows.append(
                 [f"**ours**: {why}", *[NOT_RUN] * len(measures), *[NOT_RUN] * len(counted), "ours"]
             )
@@ -84,7 +114,10 @@ def _table(
         *(paper.COUNTS[column] for column in counted),
         "",
     ]
-    return [f"\n### Table {number}: {paper.tables()[number]['title']}\n", table(header, rows)]
+    return (
+        Table(f"ours-{number}", header, own),
+        Table(f"table-{number}", header, rows, f"All {len(rows)} rows, those of others too"),
+    )
 
 
 def _ours(
@@ -92,30 +125,22 @@ def _ours(
     spec: FinalSpec,
     row: paper.Row,
     results: Results,
-    verdicts: list[list[str]],
-) -> list[str]:
-    """Our line below the paper's; its verdicts are appended to `verdicts`."""
+    verdicts: list[list[Cell]],
+) -> list[Cell]:
+    """Our line beside the paper's; its verdicts are appended to `verdicts`."""
     assert spec.row is not None
     number = spec.row.table
     runs = results.finals(name)
     reason = results.study.left_out.get(name)
-    cells = []
+    cells: list[Cell] = []
     for column, measure in paper.MEASURES[number].items():
         if column not in spec.row.columns:
             cells.append("")
             continue
-        other = spec.recipe.data.name != measure.data
-        cells.append(_figure(measure, runs) if runs else NOT_RUN)
-        if other and runs:
-            cells[-1] += f" on {spec.recipe.data.name}"
+        other = f" on {spec.recipe.data.name}" if spec.recipe.data.name != measure.data else ""
+        cells.append(_figure(measure, runs, other) if runs else NOT_RUN)
         if (theirs := row.get(column)) is not None:
-            found = verdict(
-                [last(measure, run) for run in runs],
-                float(theirs),
-                "lower",
-                size_differences=_not_the_papers(spec, results.experiment, row),
-                digits=DIGITS[number],
-            )
+            found = _judged(spec, row, column, runs, results.experiment)
             why = reason or found.why
             words = [f"final {name}", measure.title, _printed(theirs, number), found.word, why]
             verdicts.append([*words, size_of(spec)])
@@ -123,6 +148,39 @@ def _ours(
         cells.append(COUNTED[column](runs[0]) if runs else NOT_RUN)
     source = _provenance(runs[0]["provenance"]) if runs else reason or _cell(spec)
     return [f"**ours**: {name} ({source})", *cells, "ours"]
+
+
+def _judged(
+    spec: FinalSpec,
+    row: paper.Row,
+    column: str,
+    runs: list[FinalResult],
+    experiment: Experiment,
+) -> Verdict:
+    """The verdict on our figure of a column that the paper's row has."""
+    assert spec.row is not None
+    measure = paper.MEASURES[spec.row.table][column]
+    return verdict(
+        [last(measure, run) for run in runs],
+        float(row[column]),
+        "lower",
+        size_differences=_not_the_papers(spec, experiment, row),
+        digits=DIGITS[spec.row.table],
+    )
+
+
+def beside_the_papers(spec: FinalSpec, runs: list[FinalResult], results: Results) -> str:
+    """The paper's figure on the test set and the verdict on ours; empty if it has none."""
+    if spec.row is None:
+        return ""
+    row = paper.find_row(spec.row.table, spec.row.method, spec.row.columns)
+    for column in spec.row.columns:
+        measure = paper.MEASURES[spec.row.table][column]
+        tested = measure.metric in ("test/top1", "test/perplexity")
+        if tested and row.get(column) is not None:
+            word = _judged(spec, row, column, runs, results.experiment).word
+            return f"paper {_printed(row[column], spec.row.table)}: {word}"
+    return ""
 
 
 def last(measure: paper.Measure, result: FinalResult) -> float:
@@ -140,7 +198,12 @@ COUNTED: dict[str, Callable[[FinalResult], str]] = {
 """Our figure in each column that holds a count, such as parameters."""
 
 
-def _figure(measure: paper.Measure, runs: list[FinalResult]) -> str:
+def _figure(measure: paper.Measure, runs: list[FinalResult], other: str) -> Measured:
+    """Our figure of a column, with what was selected on the test set in brackets.
+
+    Args:
+        other: what to say if the data are not the paper's.
+    """
     ours = summary([last(measure, run) for run in runs])
     text = f"{ours.mean:.2f}" if ours.sd is None else f"{ours.mean:.2f} ± {ours.sd:.2f}"
     if ours.n > 1:
@@ -149,7 +212,7 @@ def _figure(measure: paper.Measure, runs: list[FinalResult]) -> str:
         best = [(100 - r["best"][measure.metric], r["best"]["epoch"]) for r in runs]
         shown = ", ".join(f"{figure:.2f} in epoch {epoch}" for figure, epoch in best)
         text += f" [{shown}: selected on test]"
-    return text
+    return Measured(text + other, ours, measure.unit)
 
 
 def _not_the_papers(spec: FinalSpec, experiment: Experiment, row: paper.Row) -> list[str]:
@@ -173,27 +236,39 @@ def _printed(value: object, number: int | None = None) -> str:
     return str(value)
 
 
-def _others(finals: dict[str, FinalSpec], results: Results) -> str:
-    rows = []
+def _others(finals: dict[str, FinalSpec], results: Results) -> Table:
+    rows: list[list[Cell]] = []
     for name, spec in finals.items():
         runs = results.finals(name)
         source = _provenance(runs[0]["provenance"]) if runs else _cell(spec)
         rows.append(
             [
                 f"{name} ({source})",
-                ", ".join(map(outcome, runs)) or NOT_RUN,
+                figure_of(runs) or NOT_RUN,
                 COUNTED["params_m"](runs[0]) if runs else NOT_RUN,
                 size_of(spec),
             ]
         )
-    return table(["final", "on the test set", "M parameters", "size of our run"], rows)
+    header = ["final", "on the test set", "M parameters", "size of our run"]
+    return Table("own-finals", header, rows)
+
+
+def figure_of(runs: list[FinalResult]) -> Measured | None:
+    """The main figure of a final over its seeds; None if none is done."""
+    if not runs:
+        return None
+    if "test/top1" in runs[0]["metrics"]:
+        found = measured([100 - run["metrics"]["test/top1"] for run in runs], "%")
+        text, _, inside = brief(found.of).partition(" (")
+        text += f" % error ({inside}" if inside else " % error"
+        return dataclasses.replace(found, text=text)
+    found = measured([run["metrics"]["test/perplexity"] for run in runs])
+    return dataclasses.replace(found, text=f"perplexity {found.text}")
 
 
 def outcome(result: FinalResult) -> str:
     """A final's main figure, as text."""
-    if "test/top1" in result["metrics"]:
-        return f"{100 - result['metrics']['test/top1']:.2f} % error"
-    return f"perplexity {result['metrics']['test/perplexity']:.2f}"
+    return str(figure_of([result]))
 
 
 def size_of(spec: FinalSpec) -> str:
@@ -221,12 +296,12 @@ def _provenance(provenance: Provenance) -> str:
             return f"{source} {provenance['genotype']['name']}"
 
 
-def final_trainings(results: Results) -> list[str]:
+def final_trainings(results: Results) -> list[Part]:
     """The report's part on every final training: its cell, cost and curves."""
     finals, study = results.experiment.finals, results.study
     if not finals:
         return []
-    parts = ["## Final trainings\n"]
+    parts: list[Part] = ["## Final trainings\n"]
     rows = []
     for name, spec in finals.items():
         runs = results.finals(name)
@@ -245,16 +320,18 @@ def final_trainings(results: Results) -> list[str]:
                 ]
             )
     header = ["final", "cell", "on the test set", "M multiply-adds", "workers", "time in epochs"]
-    parts.append(table(header, rows))
+    parts.append(Table("final-trainings", header, rows))
     for task, space in SPACES.items():
         histories = {
-            job.name: results.records(job)
+            job.name: History(
+                results.records(job), job.recipe["config"].get("segments_per_epoch", 1)
+            )
             for name, spec in finals.items()
             for job in study.final(name)
             if spec.recipe.task == task
         }
-        if any(histories.values()) and space.final_curves is not None:
+        if any(h.records for h in histories.values()) and space.final_curves is not None:
             figure, panels = space.final_curves
-            curves(results.folder / figure, histories, panels)
-            parts.append(f"\n![Curves of the final trainings on {task}s]({figure})\n")
+            title = f"Curves of the final trainings on {task}s"
+            parts.append(curves(results.folder / figure, title, histories, panels))
     return parts

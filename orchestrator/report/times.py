@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
-from orchestrator.report.markup import NOT_RUN, duration, table
+from orchestrator.report.markup import NOT_RUN, duration
+from orchestrator.report.parts import Part, Table
 from orchestrator.report.view import Results
 
 
-def times(results: Results) -> list[str]:
+def times(results: Results) -> list[Part]:
     """The report's table of each job's time in segments."""
     rows = []
     for job in results.study.in_cluster:
@@ -28,7 +29,7 @@ def times(results: Results) -> list[str]:
         )
     return [
         "## Time\n",
-        table(["job", "segments", "time in them", "host", "kernels"], rows),
+        Table("times", ["job", "segments", "time in them", "host", "kernels"], rows),
         "\nWall-clock time; jobs that ran side by side shared the machine, so these are not costs "
         "of a job alone.\n",
         *_without_what_was_asked(results),
@@ -47,7 +48,7 @@ def _kernels(ran: Sequence[str]) -> str:
     return ", ".join(parts)
 
 
-def _without_what_was_asked(results: Results) -> list[str]:
+def _without_what_was_asked(results: Results) -> list[Part]:
     """A paragraph on the jobs that asked for fused kernels and ran without them."""
     names = [
         f"{job.of.title} {job.name}"
@@ -63,8 +64,8 @@ def _without_what_was_asked(results: Results) -> list[str]:
     ]
 
 
-def versions(results: Results) -> list[str]:
+def versions(results: Results) -> list[Part]:
     """The report's table of package versions."""
     found = results.store.study().get("versions", {})
     rows = [[name, str(version)] for name, version in found.items()]
-    return ["## Versions\n", table(["package", "version"], rows)]
+    return ["## Versions\n", Table("versions", ["package", "version"], rows)]

@@ -11,6 +11,7 @@ import json
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from gdas.bench201.functions import FUNCTIONS
 from gdas.bench201.genotype import IMAGES_OF, Accuracy, all_bench201_cells, reaches_output
@@ -19,7 +20,8 @@ from gdas.config import differences
 from orchestrator.experiment.config import SearchSpec
 from orchestrator.experiment.study import Job
 from orchestrator.report.figures.truth import Row, distribution_figure, epochs_figure
-from orchestrator.report.markup import NOT_RUN, duration, table
+from orchestrator.report.markup import NOT_RUN, duration
+from orchestrator.report.parts import Measured, Part, Table, measured
 from orchestrator.report.statistics import LEVEL, permutation_p, summary, uniform_p
 from orchestrator.report.view import Results
 from orchestrator.store.results import Distribution, Figure, LookupResult, Record, Standing
@@ -50,12 +52,33 @@ class Method:
         return [float(standing[key]) for standing in self.standings.values()]
 
 
-def truth(results: Results) -> list[str]:
+class Against(NamedTuple):
+    """A search compared with uniform draws, by a column of the table."""
+
+    name: str
+    column: Accuracy
+    p: float
+
+
+def against_uniform(results: Results) -> list[Against]:
+    """The comparison with uniform draws of every search that was looked up."""
+    found = []
+    for name, spec in results.experiment.searches.items():
+        jobs = results.study.lookups_of(name)
+        done = results.done(jobs, LookupResult)
+        if spec.lookup is not None and done:
+            cells = _distribution({name: jobs}, results)["cells"]
+            p = uniform_p(cells, [r["derived"]["percentile"] for r in done])
+            found.append(Against(name, spec.lookup.accuracy, p))
+    return found
+
+
+def truth(results: Results) -> list[Part]:
     """The report's part on all searches that are looked up; empty if there is none."""
     specs = {name: s for name, s in results.experiment.searches.items() if s.lookup is not None}
     if not specs:
         return []
-    parts = ["## Do the searches find good cells? The truth of NAS-Bench-201\n"]
+    parts: list[Part] = ["## Do the searches find good cells? The truth of NAS-Bench-201\n"]
     for column in dict.fromkeys(s.lookup.accuracy for s in specs.values() if s.lookup):
         of_column = {n: s for n, s in specs.items() if s.lookup and s.lookup.accuracy == column}
         parts += _column(column, of_column, results)
@@ -63,10 +86,10 @@ def truth(results: Results) -> list[str]:
     return parts
 
 
-def _column(column: Accuracy, specs: dict[str, SearchSpec], results: Results) -> list[str]:
+def _column(column: Accuracy, specs: dict[str, SearchSpec], results: Results) -> list[Part]:
     jobs = {name: results.study.lookups_of(name) for name in specs}
     found = {name: results.done(of_name, LookupResult) for name, of_name in jobs.items()}
-    parts = [f"\n### True accuracy: {column}\n"]
+    parts: list[Part] = [f"\n### True accuracy: {column}\n"]
     if not any(found.values()):
         return [*parts, f"{NOT_RUN}: no lookup has ended.\n"]
     every = _distribution(jobs, results)
@@ -84,14 +107,14 @@ def _column(column: Accuracy, specs: dict[str, SearchSpec], results: Results) ->
         f"percentile {every['function_percentile']:.1f} on average.\n"
     )
     parts += _other_images(column, specs)
-    parts += _settings(specs)
-    parts.append(_table(methods, worst_first))
+    parts += _settings(column, specs)
+    parts.append(_table(f"truth-{column}", methods, worst_first))
     parts += [f"\n{sentence}\n" for sentence in _sentences(methods, found, worst_first)]
     figure = f"truth-{column}.png"
     rows = [_row(method, worst_first) for method in methods]
     distribution_figure(results.folder / figure, every, rows, column)
     parts.append(f"\n![All cells, and where each seed landed]({figure})\n")
-    parts += _correlations(specs, found)
+    parts += _correlations(column, specs, found)
     figure = f"truth-epochs-{column}.png"
     percentiles = {
         name: [[epoch["percentile"] for epoch in r["epochs"]] for r in seeds]
@@ -152,7 +175,7 @@ def _other_images(column: Accuracy, specs: dict[str, SearchSpec]) -> list[str]:
     ]
 
 
-def _settings(specs: dict[str, SearchSpec]) -> list[str]:
+def _settings(column: Accuracy, specs: dict[str, SearchSpec]) -> list[Part]:
     """The settings in which the searches differ."""
     recipes = {name: spec.recipe for name, spec in specs.items()}
     first = next(iter(recipes.values()))
@@ -162,7 +185,8 @@ def _settings(specs: dict[str, SearchSpec]) -> list[str]:
     if not keys:
         return []
     rows = [[f"`{key}`", *(str(_value(r, key)) for r in recipes.values())] for key in keys]
-    return ["The searches differ in these settings:\n", table(["setting", *recipes], rows), "\n"]
+    differ = Table(f"settings-{column}", ["setting", *recipes], rows)
+    return ["The searches differ in these settings:\n", differ, "\n"]
 
 
 def _value(recipe: object, key: str) -> object:
@@ -183,8 +207,8 @@ def _p(p: float) -> str:
     return f"p = {p:.4f}" if p >= 0.0001 else "p < 0.0001"
 
 
-def _table(methods: list[Method], cells: list[int]) -> str:
-    rows = []
+def _table(name: str, methods: list[Method], cells: list[int]) -> Table:
+    rows: list[list[str | Measured]] = []
     for method in methods:
         accuracy, percentile = summary(method.values("accuracy")), method.values("percentile")
         spread = "" if accuracy.sd is None else f" ± {accuracy.sd:.2f}"
@@ -192,7 +216,7 @@ def _table(methods: list[Method], cells: list[int]) -> str:
             [
                 method.name,
                 str(accuracy.n),
-                f"{accuracy.mean:.2f}{spread}",
+                Measured(f"{accuracy.mean:.2f}{spread}", accuracy, "%"),
                 ", ".join(f"{a:.2f}" for a in method.values("accuracy")),
                 f"{statistics.fmean(percentile):.1f}",
                 f"{statistics.fmean(method.values('function_percentile')):.1f}",
@@ -214,7 +238,7 @@ def _table(methods: list[Method], cells: list[int]) -> str:
         "p against uniform",
         "time a seed",
     ]
-    return table(header, rows)
+    return Table(name, header, rows)
 
 
 def _sentences(
@@ -247,8 +271,10 @@ def _sentences(
     return sentences
 
 
-def _correlations(specs: dict[str, SearchSpec], found: dict[str, list[LookupResult]]) -> list[str]:
-    rows = []
+def _correlations(
+    column: Accuracy, specs: dict[str, SearchSpec], found: dict[str, list[LookupResult]]
+) -> list[Part]:
+    rows: list[list[str | Measured]] = []
     for name, results in found.items():
         lookup = specs[name].lookup
         assert lookup is not None
@@ -262,7 +288,7 @@ def _correlations(specs: dict[str, SearchSpec], found: dict[str, list[LookupResu
                     for r in results
                 )
                 or NOT_RUN,
-                summary(values).text if values else NOT_RUN,
+                measured(values, text=summary(values).text) if values else NOT_RUN,
             ]
         )
     return [
@@ -270,11 +296,15 @@ def _correlations(specs: dict[str, SearchSpec], found: dict[str, list[LookupResu
         "Spearman's rank correlation of top-1 on D_V with shared weights (batch norm collected "
         "anew for every cell) with the true accuracy, over uniformly drawn cells, others for "
         "every seed. 1: the same order; 0: none.\n",
-        table(["search", "over", "each seed", "mean ± standard deviation"], rows),
+        Table(
+            f"correlation-{column}",
+            ["search", "over", "each seed", "mean ± standard deviation"],
+            rows,
+        ),
     ]
 
 
-def _no_path(specs: dict[str, SearchSpec], results: Results) -> list[str]:
+def _no_path(specs: dict[str, SearchSpec], results: Results) -> list[Part]:
     """How many draws had no path from input to output."""
     rows = []
     for name in specs:
@@ -291,7 +321,7 @@ def _no_path(specs: dict[str, SearchSpec], results: Results) -> list[str]:
         "With `none` on the wrong edges the output does not depend on the image, and the step "
         f"learns nothing of it. Of all cells {none:.1f} % are so; a network whose cells draw apart "
         "is cut where any of them is.\n",
-        table(["search", "W steps", "alpha steps"], rows),
+        Table("no-path", ["search", "W steps", "alpha steps"], rows),
     ]
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
 from orchestrator.experiment.config import Experiment
 from orchestrator.experiment.study import Job, Study
+from orchestrator.store.board import Board
+from orchestrator.store.recorded import driver, recorded_board
 from orchestrator.store.results import FinalResult, Record, Result, SearchResult, Selection
 from orchestrator.store.store import Store
 
@@ -30,6 +33,12 @@ class Results:
     def folder(self) -> Path:
         """The folder for the report and its figures."""
         return self.store.out / "report"
+
+    @cached_property
+    def board(self) -> Board:
+        """The state of every job when it is first asked for."""
+        driven = driver(self.store) is not None
+        return recorded_board(self.store, self.study, driven=driven)
 
     def result(self, job: Job, kind: type[R]) -> R | None:
         """A job's result; None if it is not done.

@@ -6,6 +6,14 @@ folder can import it.
 
 import os
 
+PASSIVE = {"OMP_WAIT_POLICY": "passive"}
+"""Threads of PyTorch's OpenMP that wait for the others sleep.
+
+By default they spin, which costs a job with two threads several times its CPU time if anything else
+wants the cores (`python -m tests.bench waiting`). The library reads this when it is loaded, so it
+is set before a job's process imports PyTorch.
+"""
+
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
@@ -20,4 +28,7 @@ QUIET = {
 }
 """Ray settings that turn its own output off and let it start trials without delay."""
 
-os.environ.update({key: value for key, value in QUIET.items() if key not in os.environ})
+FOR_JOBS = PASSIVE | QUIET
+"""The environment of the processes of jobs; what is set already stays."""
+
+os.environ.update({key: value for key, value in FOR_JOBS.items() if key not in os.environ})

@@ -107,6 +107,27 @@ def checked_study(experiment: Experiment, folder: Path) -> Study:
     return _study(experiment, cells, folder)
 
 
+def recorded_data_study(experiment: Experiment, recorded: Study, folder: Path) -> Study:
+    """Build the study of an experiment that has been started before, without reading its data.
+
+    Args:
+        recorded: the study as its folder records it, whose jobs have the checksums of their data.
+        folder: the folder of the data sets, for data that no recorded job reads.
+    """
+    known: dict[tuple[str, str], str] = {}
+    for job in recorded.in_cluster:
+        for split, content in job.recipe.get("data", {}).items():
+            known[job.recipe["config"]["data"]["name"], split] = content
+        if "table" in job.recipe:
+            known[TableData().name, "all"] = job.recipe["table"]
+
+    def of(data: AnyImageData | TextData | TableData, split: str) -> str:
+        return known.get((data.name, split)) or identity(folder, data, split)
+
+    genotypes = {name: cell.to_json() for name, cell in fixed_cells(experiment).items()}
+    return build_study(experiment, of, genotypes)
+
+
 def unchecked_study(experiment: Experiment, folder: Path) -> Study:
     """Build the study of an experiment that has been started before, without checking it again."""
     return _study(experiment, fixed_cells(experiment), folder)

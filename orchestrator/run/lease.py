@@ -1,8 +1,9 @@
 """The lease of an output folder: one driver at a time.
 
 `OUT/lease.json` names the driver and is rewritten every few seconds as a heartbeat. In a folder,
-the driver also holds a file lock on it, which the system frees when the driver dies; the heartbeat
-is for machines that do not share locks.
+the driver also holds a file lock on it, which the system frees when the driver dies. The heartbeat
+is for machines that do not share locks, and for file systems that have none: there, of drivers that
+start at one moment, the last one to write goes on.
 
 On an object store every write is a compare-and-swap (orchestrator.store.conditional): a driver can
 take the lease only by replacing the version that it has read. So if several drivers try at once,
@@ -12,33 +13,42 @@ was replaced, and ends instead of overwriting its successor's lease.
 
 from __future__ import annotations
 
+import errno
 import fcntl
-import json
 import os
 import signal
-import socket
 import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from gdas.errors import InputError, one_line
 from orchestrator.run.process import repeatedly
 from orchestrator.store.conditional import Changed, ConditionalObject, Version, conditional_object
+from orchestrator.store.holder import (
+    DEAD_AFTER_S,
+    LEASE,
+    LEASE_BYTES,
+    Holder,
+    changes,
+    holder_of,
+    lives,
+    this_process,
+)
 from orchestrator.store.storage import is_address, open_storage
-from orchestrator.store.store import DEAD_AFTER_S, LEASE, Store
+from orchestrator.store.store import Store
 
 HEARTBEAT_S = 5.0
 REMOTE_HEARTBEAT_S = 10.0
-LEASE_BYTES = 512
-"""The length of every lease's content. A reader that asks for an object's size before it reads the
-object would get a part of one that has grown in between."""
+SETTLED_S = 1.0  # without locks: how long another's write may take to be seen
 FREE = b"{}".ljust(LEASE_BYTES)
 """The content of an object store's lease after its driver has ended."""
 TRIES = 10  # if others write between each of our reads and writes, several drivers compete
+HELD = (errno.EAGAIN, errno.EACCES)
+"""What `flock` says of a lock that another process holds; anything else means: no locks here."""
 
 
 @contextmanager
@@ -46,8 +56,8 @@ def lease(store: Store) -> Iterator[None]:
     """Hold the lease of the output folder, so that there is one driver at a time.
 
     Raises:
-        InputError: another living process holds it (the error names host and process), or the
-            object store does not answer.
+        InputError: another living process holds it (the error names host and process), the folder
+            cannot be written to, or the object store does not answer.
     """
     if not is_address(store.address):
         with _held_folder(store.out):
@@ -61,30 +71,86 @@ def lease(store: Store) -> Iterator[None]:
 
 @contextmanager
 def _held_folder(out: Path) -> Iterator[None]:
-    path = out / LEASE
-    path.touch()
-    with path.open("r+b") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            locked = True
-        except OSError:
-            locked = False
-        holder = _holder(file.read(LEASE_BYTES))
-        elsewhere = holder.get("host", socket.gethostname()) != socket.gethostname()
-        if not locked or (elsewhere and _beating(holder)):
+    path, token = out / LEASE, uuid.uuid4().hex
+    try:
+        path.touch()
+        file = path.open("r+b")
+    except OSError as error:
+        raise InputError(
+            f"--out {out}: cannot be written to ({error.strerror}); name a folder of your own"
+        ) from None
+    with file:
+        lock = _lock(file.fileno())
+        found = file.read(LEASE_BYTES)
+        holder = holder_of(found)
+        if lock == "held" or (holder and _drives(path, holder, found, lock)):
             raise _driven(str(out), holder, "wait for it, stop it, or name another folder")
+        _write(path, token)
+        if lock == "none":
+            time.sleep(SETTLED_S)
+            if holder_of(path.read_bytes()).get("token") != token:
+                raise _driven(str(out), {}, "several want it at this moment; try again")
+        lost = False
 
         def beat() -> None:
-            # Overwrites in place, so that on a full disk the previous heartbeat remains.
-            with suppress(OSError):  # a full disk must not stop the study
-                os.pwrite(file.fileno(), _me(), 0)
+            nonlocal lost
+            if not lost:
+                lost = not _beaten(path, token)
 
-        beat()
         try:
             with repeatedly(beat, HEARTBEAT_S, "lease"):
                 yield
         finally:
-            file.truncate(0)
+            if not lost:
+                with suppress(OSError):
+                    os.truncate(path, 0)
+
+
+def _lock(file: int) -> Literal["ours", "held", "none"]:
+    """Lock the lease: ours now, held by another process, or there are no locks here."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return "held" if error.errno in HELD else "none"
+    return "ours"
+
+
+def _drives(path: Path, holder: Holder, found: bytes, lock: str) -> bool:
+    """Whether the driver that a lease names still drives the study."""
+    known = lives(holder)
+    if known is not None:
+        return known and lock == "none"  # with locks here, ours shows that it holds none
+    _say_wait(str(path.parent), holder)
+    return changes(path.read_bytes, found, DEAD_AFTER_S, 1.0)
+
+
+def _beaten(path: Path, token: str) -> bool:
+    """Write the heartbeat; False if another driver has taken the lease.
+
+    The file is opened each time, since a network file system shows others what was closed.
+    """
+    with suppress(OSError):
+        if path.exists() and holder_of(path.read_bytes()).get("token", token) != token:
+            _lost()
+            return False
+    _write(path, token)
+    return True
+
+
+def _write(path: Path, token: str) -> None:
+    """Write the heartbeat: in place, so that on a full disk the previous one remains."""
+    how = "r+b" if path.exists() else "wb"
+    with suppress(OSError), path.open(how) as file:  # a full disk must not stop the study
+        file.write(this_process(token))
+
+
+def _say_wait(address: str, holder: Holder) -> None:
+    print(
+        f"note: {address}: process {holder.get('pid')} on {holder.get('host')} drove it last; up "
+        f"to {DEAD_AFTER_S:.0f} s to see whether its heart still beats",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 @contextmanager
@@ -111,7 +177,7 @@ def held_object(there: ConditionalObject, address: str, lost: Callable[[], None]
         if mine is None:
             return
         with suppress(OSError):  # a store that does not answer must not stop the study
-            mine = _replaced(there, _me(token), mine, token)
+            mine = _replaced(there, this_process(token), mine, token)
             if mine is None:
                 lost()
 
@@ -128,13 +194,16 @@ def _taken(there: ConditionalObject, address: str, token: str) -> Version:
     """Take the lease unless a living driver holds it; returns the version that was written."""
     for _ in range(TRIES):
         found = there.read()
-        holder = _holder(found[0]) if found else {}
-        if holder.get("token") != token and _beating(holder):
-            age = max(time.time() - holder["heartbeat"], 0)
-            advice = f"its heartbeat is {age:.0f} s old; wait {DEAD_AFTER_S:.0f} s if it is dead"
-            raise _driven(address, holder, f"{advice}, stop it, or name another folder")
+        holder = holder_of(found[0]) if found else {}
+        if found and holder and holder.get("token") != token:
+            known = lives(holder)
+            if known is None:
+                _say_wait(address, holder)
+                known = changes(lambda: (there.read() or (b"", {}))[0], found[0], DEAD_AFTER_S, 2.0)
+            if known:
+                raise _driven(address, holder, "wait for it, stop it, or name another folder")
         with suppress(Changed):  # another driver was quicker; read again who it is
-            mine = there.write(_me(token), found[1] if found else None)
+            mine = there.write(this_process(token), found[1] if found else None)
             return _tried(there, address, token, mine)
     raise _driven(address, {}, "several want it at this moment; try again")
 
@@ -142,7 +211,7 @@ def _taken(there: ConditionalObject, address: str, token: str) -> Version:
 def _tried(there: ConditionalObject, address: str, token: str, mine: Version) -> Version:
     """Attempt a write that must be refused, since some stores ignore the condition."""
     with suppress(Changed):
-        mine = there.write(_me(token), None)
+        mine = there.write(this_process(token), None)
         print(
             f"note: {address}: this store ignores conditional writes, so two commands that start "
             "at one moment may both go on; start one at a time, or use a newer store",
@@ -163,7 +232,7 @@ def _replaced(
         return there.write(content, mine)
     # If the answer to an earlier write was lost, the current version may be this driver's own.
     found = there.read()
-    if found is not None and _holder(found[0]).get("token") != token:
+    if found is not None and holder_of(found[0]).get("token") != token:
         return None
     with suppress(Changed):
         return there.write(content, found[1] if found else None)
@@ -175,27 +244,6 @@ def _lost() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _me(token: str | None = None) -> bytes:
-    """The content of this process's lease now."""
-    me = {"host": socket.gethostname(), "pid": os.getpid(), "heartbeat": time.time()}
-    return json.dumps(me if token is None else me | {"token": token}).ljust(LEASE_BYTES).encode()
-
-
-def _holder(content: bytes) -> dict[str, Any]:
-    """The driver that the lease names; an empty dictionary if it is empty or damaged."""
-    try:
-        holder = json.loads(content or b"{}")
-    except (ValueError, RecursionError):
-        return {}
-    if not isinstance(holder, dict) or type(holder.get("heartbeat", 0)) not in (int, float):
-        return {}
-    return holder
-
-
-def _beating(holder: dict[str, Any]) -> bool:
-    return bool(time.time() - holder.get("heartbeat", 0) < DEAD_AFTER_S)
-
-
-def _driven(out: str, holder: dict[str, Any], advice: str) -> InputError:
+def _driven(out: str, holder: Holder, advice: str) -> InputError:
     who = f"{holder.get('pid', 'unknown')} on {holder.get('host', 'an unknown host')}"
     return InputError(f"--out {out}: driven by another living process ({who}); {advice}")

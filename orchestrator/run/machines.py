@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -10,10 +11,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
+from ray._private.services import canonicalize_bootstrap_address
+from ray._raylet import Config  # type: ignore[attr-defined]
 
 from gdas.errors import InputError, one_line
 from orchestrator.experiment.study import Study
-from orchestrator.run import QUIET
+from orchestrator.run import FOR_JOBS
+from orchestrator.run.address import MODE, Unreachable, probe
+from orchestrator.run.footing import faults
 from orchestrator.run.scheduler import ClusterLost, Scheduler, missing
 from orchestrator.store.failure import Failure
 from orchestrator.store.store import Store
@@ -30,6 +35,11 @@ def ray_cluster(address: str | None) -> Iterator[dict[str, float]]:
     Raises:
         InputError: there is no cluster at `address`, or none started here.
     """
+    if address is not None:
+        address = _reached(address)
+    else:
+        for what, fix in faults():
+            raise InputError(f"Ray cannot start on this machine: {what}; {fix}")
     for last in (address is not None, True):
         try:
             ray.init(
@@ -37,7 +47,9 @@ def ray_cluster(address: str | None) -> Iterator[dict[str, float]]:
                 log_to_driver=False,
                 logging_level="ERROR",
                 include_dashboard=None,  # started if it can be; nothing depends on it
-                runtime_env={"env_vars": QUIET} if address else None,
+                runtime_env={"env_vars": {key: os.environ[key] for key in FOR_JOBS}}
+                if address
+                else None,
             )
             break
         except Exception as error:  # Ray raises bare ones
@@ -52,13 +64,41 @@ def ray_cluster(address: str | None) -> Iterator[dict[str, float]]:
                     "the same command again later"
                 ) from None
             raise InputError(
-                f"--address {address}: no Ray cluster answers there ({text}); start one (ray start "
-                "--head), or leave --address out"
+                f"--address {address}: a head answers there, and this machine cannot join it "
+                f"({text}); run this on a machine of the cluster (ray start --address={address})"
             ) from None
     try:
         yield cluster_budget()
     finally:
         _leave_ray()
+
+
+def _reached(address: str) -> str:
+    """The address of a cluster whose head answers; this process sends its token if it wants one.
+
+    Raises:
+        InputError: it does not answer within seconds, or refuses this process.
+    """
+    if address == "local" or address.startswith("ray://"):
+        return address
+    named = address
+    if address == "auto":
+        try:
+            address = str(canonicalize_bootstrap_address("auto"))
+        except (ConnectionError, ValueError):
+            raise InputError(
+                "--address auto: no Ray cluster runs on this machine; start one (ray start "
+                "--head), name one as HOST:6379, or leave --address out"
+            ) from None
+        named = f"auto ({address})"
+    try:
+        wants_token = probe(address, ray.__version__)
+    except Unreachable as why:
+        raise InputError(f"--address {named}: {why}") from None
+    if wants_token and MODE not in os.environ:
+        os.environ[MODE] = "token"
+        Config.initialize("")  # Ray has read its environment when it was imported
+    return address
 
 
 def _leave_ray() -> None:

@@ -17,7 +17,7 @@ class Signals:
     """The signals that the driver received.
 
     Attributes:
-        terminated: whether it was SIGTERM, not Ctrl-C.
+        terminated: whether it was SIGTERM or SIGHUP, not Ctrl-C.
     """
 
     terminated: bool = False
@@ -25,9 +25,10 @@ class Signals:
 
 @contextmanager
 def interruptible(signals: Signals) -> Iterator[None]:
-    """Turn both Ctrl-C and SIGTERM into KeyboardInterrupt, so that they end the command in one way.
+    """Turn Ctrl-C, SIGTERM and SIGHUP into KeyboardInterrupt, so that they end it in one way.
 
-    This also holds if the shell started the command in the background and made it ignore Ctrl-C.
+    SIGHUP comes when a terminal or a connection closes; under `nohup` it stays ignored. Ctrl-C
+    ends it even if the shell started the command in the background and made it ignore Ctrl-C.
     """
 
     def terminate(*_: object) -> None:
@@ -38,6 +39,8 @@ def interruptible(signals: Signals) -> Iterator[None]:
         signal.SIGTERM: signal.signal(signal.SIGTERM, terminate),
         signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
     }
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, terminate)
     try:
         yield
     finally:

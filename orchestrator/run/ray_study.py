@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -18,6 +19,7 @@ from ray import tune
 from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.search import Searcher
 
+from gdas.errors import one_line
 from orchestrator.experiment.study import Job
 from orchestrator.run.machines import living_nodes, look_at_cluster, lost_a_node
 from orchestrator.run.scheduler import WITHOUT_A_WORD, Scheduler
@@ -30,6 +32,9 @@ from orchestrator.work.body import MEMORY_ADVICE, describe
 BUDGET_EVERY_S = 5.0  # how often the cluster is checked for machines that came or went
 UNREACHABLE = "is unavailable"
 """In Ray's error if it cannot reach a process: the first sign that its machine is gone."""
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+ADDRESS = re.compile(r"\bip=([0-9a-fA-F.:]+)")
+"""The machine, in Ray's error."""
 FULL_BYTES = 1 << 20
 """A disk with less room than this is full; it explains why a job died without an error record."""
 
@@ -57,6 +62,8 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Tune asks only a searche
         """Tune's request for a trial: the next job's config, None to wait, or FINISHED."""
         if time.monotonic() - self.budget_of > BUDGET_EVERY_S:
             look_at_cluster(self.scheduler)
+            for begun in self.job_of_trial.values():
+                self.scheduler.say_damage(begun)
             self.budget_of = time.monotonic()
         while True:
             job = self.scheduler.next_job()
@@ -118,7 +125,8 @@ class LastWords(tune.Callback):  # type: ignore[misc]
             text = _error_text(trial)
             if UNREACHABLE in text:
                 self.searcher.unreachable.add(trial.trial_id)
-            scheduler.board.notes[job.id] = _word_of_ray(text, scheduler.store.out)
+            scheduler.board.notes[job.id] = word_of_ray(text, scheduler.store.out)
+            scheduler.traces[job.id] = text
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -139,13 +147,28 @@ def _error_text(trial: Any) -> str:
         return ""
 
 
-def _word_of_ray(text: str, folder: Path) -> str:
-    """Why a trial failed, if its process could write no error record."""
+def word_of_ray(text: str, folder: Path) -> str:
+    """Why a trial failed, if its process could write no error record.
+
+    Args:
+        text: Ray's error.
+        folder: the output folder.
+    """
     if "OutOfMemoryError" in text:
         return f"out of memory on its machine (Ray ended its process); {MEMORY_ADVICE}"
     if "No space left on device" in text or _full(folder):
         return NO_SPACE
-    return WITHOUT_A_WORD
+    plain = COLOUR.sub("", text).strip()
+    if "Traceback (most recent call last)" not in plain:
+        return WITHOUT_A_WORD
+    last = one_line(plain.splitlines()[-1], 300)
+    found = ADDRESS.search(plain)
+    machine = found[1] if found else "its machine"
+    if "No such file or directory" in last and str(folder) in last:
+        return f"--out is not the same folder on {machine}: {last}"
+    if last.startswith(("ModuleNotFoundError", "ImportError")):
+        return f"{last} on {machine}; python -m orchestrator.nodes says what differs there"
+    return f"{last} (on {machine}, outside the job's own code)"
 
 
 def _full(folder: Path) -> bool:

@@ -4,7 +4,8 @@ There is no barrier: a job starts as soon as the jobs it needs are done and its 
 Finals go before searches, and only the head of the queue may start, so that a wide final is not
 starved by narrow searches. Selections use no resources and run here.
 
-A failed job is retried, unless its input is bad, which a retry cannot change. An exception of the
+A failed job is retried, unless its input is bad or its loss has diverged: a retry changes neither,
+since it goes on to the same bits. An exception of the
 job's own uses up one of its retries. A lost machine (a spot instance taken back, say) does not. A
 process that died without an exception uses one up only if it committed no segment since it started,
 so that a job that always dies at the same place comes to an end.
@@ -24,6 +25,9 @@ from orchestrator.store.failure import note_failure, read_failure
 from orchestrator.store.store import Store
 
 WITHOUT_A_WORD = "its process died without a word (out of memory, or killed)"
+
+FINAL = ("input", "diverged")
+"""Causes of failures that a retry would only repeat."""
 
 
 class ClusterLost(KeyboardInterrupt):
@@ -63,6 +67,8 @@ class Scheduler:
         self.waits: dict[str, str] = {}  # what a job without room lacks, as announced, by job id
         self.used: dict[str, int] = {}  # retries, by job id
         self.begun_at: dict[str, int] = {}  # how many records a job had when it last started, by id
+        self.damaged: dict[str, int] = {}  # how many damaged checkpoints were announced, by job id
+        self.traces: dict[str, str] = {}  # what Ray said of a job's last failure, by job id
         self.board = Board({job.id: "done" if store.done(job) else "waiting" for job in study.jobs})
 
     def settle(self) -> None:
@@ -102,7 +108,9 @@ class Scheduler:
         head = head_that_fits(fitting or ([] if handed else ready), running, self.budget)
         if head is not None:
             self.board.states[head.id] = "running"
-            self.begun_at[head.id] = len(self.store.folder(head).records())
+            folder = self.store.folder(head)
+            self.begun_at[head.id] = len(folder.records())
+            self.damaged.setdefault(head.id, len(folder.damage()))
             handed.append(head)
         self._say_what_waits(handed)
         return head
@@ -113,11 +121,19 @@ class Scheduler:
         Args:
             node_lost: whether a machine of the cluster was lost while the job ran.
         """
+        self.say_damage(job)
         if self.store.done(job):
             self.board.states[job.id] = "done"
         else:
             self._failed(job, node_lost)
         self.settle()
+
+    def say_damage(self, job: Job) -> None:
+        """Announce the damaged checkpoints that a job has passed over since it was last asked."""
+        lines = self.store.folder(job).damage()
+        for line in lines[self.damaged.get(job.id, 0) :]:
+            self.announce(f"{job.label}: {line}")
+        self.damaged[job.id] = len(lines)
 
     def failed(self, job: Job, why: str) -> None:
         """Mark a job as failed for good, without a retry."""
@@ -132,18 +148,19 @@ class Scheduler:
         silent = "its machine was lost" if cause == "node" else heard or WITHOUT_A_WORD
         why = failure.error if failure else silent
         went_on = len(folder.records()) > self.begun_at.get(job.id, 0)
-        counts = cause in ("own", "input") or (cause == "process" and not went_on)
+        counts = cause in ("own", *FINAL) or (cause == "process" and not went_on)
         board.failures[job.id] = board.failures.get(job.id, 0) + 1
         self.used[job.id] = self.used.get(job.id, 0) + counts
-        again = cause != "input" and self.used[job.id] <= self.retries
-        note_failure(folder.place, why, cause, board.failures[job.id], again=again)
+        again = cause not in FINAL and self.used[job.id] <= self.retries
+        trace = self.traces.pop(job.id, "")
+        note_failure(folder.place, why, cause, board.failures[job.id], again=again, trace=trace)
         if again:
             board.states[job.id] = "waiting"
             then = "tried again from its newest checkpoint"
             then += "" if counts else ", which is no retry of its own"
         else:
             self.failed(job, why)
-            then = "given up, for it would fail again" if cause == "input" else "given up"
+            then = "given up, for it would fail again" if cause in FINAL else "given up"
         self.announce(f"{job.label}: failed ({why}); {then}")
 
     def _lack(self, job: Job) -> str | None:

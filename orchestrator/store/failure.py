@@ -24,12 +24,14 @@ class Failure:
         cause: where the error came from.
         times: how often the job failed in the command that last ran it.
         given_up: whether that command will not retry the job.
+        traceback: of the job's own exception; "" if its process died without one.
     """
 
     error: str
     cause: Cause
     times: int
     given_up: bool
+    traceback: str = ""
 
 
 def read_failure(job: Place) -> Failure | None:
@@ -42,9 +44,18 @@ def read_failure(job: Place) -> Failure | None:
             cause=cause if cause in get_args(Cause) else "own",
             times=int(found.get("times", 1)),
             given_up=not found.get("again", True),
+            traceback=str(found.get("traceback", "")),
         )
     except (OSError, ValueError, OverflowError, KeyError, TypeError, RecursionError):
         return None
+
+
+def traceback_of(job: Place) -> str:
+    """The traceback of a job's last error; empty if none is recorded."""
+    try:
+        return str(_load(job)["traceback"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return ""
 
 
 def write_failure(job: Place, error: str, trace: str, cause: Cause = "own") -> None:
@@ -62,18 +73,21 @@ def write_failure(job: Place, error: str, trace: str, cause: Cause = "own") -> N
         print(f"{job.address}: {FAILURE} cannot be written ({problem})", file=sys.stderr)
 
 
-def note_failure(job: Place, why: str, cause: Cause, times: int, *, again: bool) -> None:
+def note_failure(
+    job: Place, why: str, cause: Cause, times: int, *, again: bool, trace: str = ""
+) -> None:
     """Add what only the driver knows to a job's error record, or make one if there is none.
 
     Args:
         why: the error's text, used if the job left no record of its own.
         times: how often the job has failed in this command.
         again: whether the job will be retried.
+        trace: what Ray said, used if the job left no record of its own.
     """
     try:
         found = _load(job)
     except (OSError, ValueError, TypeError, RecursionError):
-        found = {"error": why, "traceback": "", "time": time.time(), "cause": cause}
+        found = {"error": why, "traceback": trace, "time": time.time(), "cause": cause}
     try:
         write_json(job.path / FAILURE, {**found, "times": times, "again": again})
         job.publish(FAILURE)

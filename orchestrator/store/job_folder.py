@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, cast, overload
@@ -20,11 +21,15 @@ from orchestrator.store.results import JobSettings, Record, Result
 
 NO_SPACE = "No space left on device: make room, it goes on from its last checkpoint"
 R = TypeVar("R", bound=Result)
+DAMAGE = "damage.json"
 SMALL = (
     *("settings.json", "provenance.json", "records.jsonl", "result.json", FAILURE),
     "distribution.json",  # lookups only
+    DAMAGE,
 )
 """The files of a job folder outside its checkpoints; the driver keeps a copy of them."""
+LOG = "log.txt"
+"""The job's own output; it is not among the small files, but read when somebody asks for it."""
 COMMITS = ("result.json", MANIFEST)
 
 
@@ -162,6 +167,28 @@ class JobFolder:
         with (self.path / "records.jsonl").open("a") as file:
             file.write(json.dumps(record, allow_nan=False) + "\n")
         self.publish("records.jsonl")
+
+    def log_end(self, most: int) -> str:
+        """The last bytes of what the job printed, at most so many; empty if there is no log."""
+        try:
+            with (self.path / LOG).open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - most))
+                return file.read().decode(errors="replace")
+        except OSError:
+            return ""
+
+    def damage(self) -> list[str]:
+        """A line for every damaged checkpoint that was passed over, oldest first."""
+        try:
+            found = json.loads((self.path / DAMAGE).read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            return []
+        return [str(line) for line in found] if isinstance(found, list) else []
+
+    def note_damage(self, lines: Sequence[str]) -> None:
+        """Record damaged checkpoints that were passed over, so that the driver can say so."""
+        write_json(self.path / DAMAGE, [*self.damage(), *lines])
+        self.publish(DAMAGE)
 
     @overload
     def result(self) -> Result | None: ...

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,9 +22,13 @@ from orchestrator.experiment.kinds import KINDS
 from orchestrator.experiment.study import Job, Study
 from orchestrator.store.board import Board
 from orchestrator.store.failure import FAILURE, read_failure
+from orchestrator.store.holder import DEAD_AFTER_S, NO_LIFE_AFTER_S, changes, holder_of, lives
 from orchestrator.store.results import JobEntry
 from orchestrator.store.storage import is_address
-from orchestrator.store.store import DEAD_AFTER_S, Store
+from orchestrator.store.store import Store
+
+WATCHED_S = 12.0
+"""The heartbeats of a living driver are closer than this, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -122,26 +124,25 @@ def recorded_experiment(store: Store) -> Experiment:
 
 
 def driver(store: Store) -> Driver | None:
-    """The process that drives the study now; None if its heartbeat is older than a minute."""
+    """The process that drives the study now; None if it is dead.
+
+    If that cannot be told from this machine and the heartbeat seems old, it is watched for as long
+    as two heartbeats may be apart.
+    """
     try:
-        holder = json.loads(store.lease_text() or "{}")
+        text = store.lease_text()
+        holder = holder_of(text.encode())
         found = Driver(str(holder["host"]), int(holder["pid"]))
-        beating = time.time() - float(holder["heartbeat"]) < DEAD_AFTER_S
+        age = abs(time.time() - float(holder["heartbeat"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    if found.host == socket.gethostname():
-        beating = beating and _alive(found.pid)
-    return found if beating else None
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    known = lives(holder)
+    if known is None:
+        known = age < DEAD_AFTER_S or (
+            age < NO_LIFE_AFTER_S
+            and changes(lambda: store.lease_text().encode(), text.encode(), WATCHED_S, 1.0)
+        )
+    return found if known else None
 
 
 def recorded_board(store: Store, study: Study, *, driven: bool) -> Board:
@@ -154,7 +155,8 @@ def recorded_board(store: Store, study: Study, *, driven: bool) -> Board:
     states: dict[str, str] = {}
     notes: dict[str, str] = {}
     failures: dict[str, int] = {}
-    began = (store.out / "study.json").stat().st_mtime
+    written = store.out / "study.json"
+    began = written.stat().st_mtime if written.exists() else 0.0
     for job in study:
         folder = store.folder(job)
         if store.done(job):

@@ -9,6 +9,8 @@
         result.json                   a Result of the kind: SearchResult, LookupResult, ...
         distribution.json             Distribution (lookups only)
         failure.json                  Failure
+        damage.json                   a list of lines, one for every damaged checkpoint
+        log.txt                       what the job printed, its last MiB
 
 Jobs write these files and everything else reads them. They are plain dictionaries on disk and in
 memory; the types are for mypy. The code that reads a file checks what it finds.
@@ -21,11 +23,12 @@ from typing import Any, Literal, NotRequired, TypedDict
 GenotypeJson = dict[str, Any]
 """A cell as its genotype's `to_json` gives it; `gdas.genotype.any_from_json` reads it."""
 
-Cause = Literal["own", "input", "process", "node"]
+Cause = Literal["own", "input", "diverged", "process", "node"]
 """Where an error came from.
 
-own: the job raised an exception. input: the job was given bad settings or data. process: its
-process died without an exception. node: its machine was lost.
+own: the job raised an exception. input: the job was given bad settings or data. diverged: a loss
+or a logit was not finite. process: its process died without an exception. node: its machine was
+lost.
 """
 
 
@@ -232,12 +235,23 @@ class JobEntry(TypedDict):
     needs: list[str]
 
 
+class HomeJson(TypedDict):
+    """Where a study's output folder was when it was last driven."""
+
+    path: str  # absolute, or an address without its options
+    inode: NotRequired[int]  # local folders only, as is the next
+    host: NotRequired[str]
+
+
 class StudyFile(TypedDict, total=False):
     """What the folder was last started with; empty if no study was started in it."""
 
     format: str
     key: str  # a random id of the study, by which its MLflow runs are found
+    home: HomeJson  # tells a moved folder from a copy (orchestrator.store.home)
     settings: dict[str, Any]  # an `Experiment`
     versions: dict[str, str]
     command: str
+    machine: str  # the driver's, in words
+    commit: str  # of the code that drove it; "+ changes" if files differed from it
     jobs: list[JobEntry]

@@ -30,6 +30,7 @@ from typing import Any, TypeVar
 from pyarrow import ArrowException, fs
 
 from gdas.errors import InputError, one_line
+from orchestrator.experiment.credentials import refuse_credentials
 from orchestrator.store.bucket import BucketUploads, Uploads
 
 PATIENCE_S = 300.0
@@ -69,6 +70,11 @@ def open_storage(address: str, *, option: str = "--out") -> Storage:
     Raises:
         InputError: the address is malformed, or of a kind that pyarrow does not know.
     """
+    refuse_credentials(option, address)
+    scheme, _, path = address.partition("?")[0].partition("://")
+    if "//" in path:
+        fix = f"{scheme}://{re.sub('/+', '/', path)}"
+        raise InputError(f"{option} {address}: has an empty part; must be such as {fix}")
     try:
         files, root = fs.FileSystem.from_uri(address)
     except (ArrowException, OSError, ValueError) as error:

@@ -13,7 +13,6 @@ that it uploads segment by segment.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import threading
 import time
@@ -23,7 +22,10 @@ from typing import Any
 from gdas.errors import InputError, one_line
 from gdas.files import write_json
 from orchestrator.experiment.study import Job, Study
+from orchestrator.store.holder import LEASE
+from orchestrator.store.home import home_of, key_of, present_command
 from orchestrator.store.job_folder import COMMITS, SMALL, JobFolder, Tail
+from orchestrator.store.origin import commit, machine
 from orchestrator.store.place import open_place
 from orchestrator.store.results import (
     Environment,
@@ -36,10 +38,6 @@ from orchestrator.store.storage import Stamp, is_address
 
 FORMAT = "gdas-study/1"
 SETTLED_NS = 50_000_000
-LEASE = "lease.json"
-"""The file that names the study's driver: host, process and heartbeat."""
-DEAD_AFTER_S = 60.0
-"""A driver whose heartbeat is older than this many seconds is taken for dead."""
 
 
 class Store:
@@ -67,9 +65,10 @@ class Store:
             (self.out / "jobs").mkdir(parents=True, exist_ok=True)
             (self.out / "selections").mkdir(exist_ok=True)
         except OSError as error:
-            raise InputError(
-                f"--out {out}: cannot make the folder ({error.strerror}); name another"
-            ) from None
+            if not (self.out / "study.json").is_file():  # else it can still be read
+                raise InputError(
+                    f"--out {out}: cannot make the folder ({error.strerror}); name another"
+                ) from None
         try:
             self.refresh(manifests=True, patience=0.0)
         except OSError as error:
@@ -160,17 +159,46 @@ class Store:
         self, study: Study, settings: dict[str, Any], versions: dict[str, str], command: str = ""
     ) -> None:
         """Write the resolved settings, every job's id and needs, the versions and the command."""
-        key = self.study().get("key") or os.urandom(8).hex()
         written: StudyFile = {
             "format": FORMAT,
-            "key": key,
+            "key": self.key(),
+            "home": home_of(self.place),
             "settings": settings,
             "versions": versions,
             "command": command,
+            "machine": machine(),
+            "commit": commit(),
             "jobs": [{"label": job.label, "id": job.id, "needs": list(job.needs)} for job in study],
         }
         write_json(self.out / "study.json", written)
         self.publish("study.json")
+
+    def key(self) -> str:
+        """The study's key; if this folder is a copy, one of its own."""
+        return key_of(self.study(), home_of(self.place))
+
+    def settle(self) -> None:
+        """Record the key and the place of a folder that was moved or copied, if it can be written.
+
+        The driver needs no such call, since `write_study` does the same.
+        """
+        found, now = self.study(), home_of(self.place)
+        if found.get("home") == now:
+            return
+        try:
+            present = {"key": self.key(), "home": now, "command": self.command()}
+            write_json(self.out / "study.json", {**found, **present})
+            self.publish("study.json")
+        except OSError:
+            return  # read only; the key is computed again
+
+    def moved(self) -> bool:
+        """Whether this folder was moved or copied since a command last wrote in it."""
+        return self.study().get("home", home_of(self.place)) != home_of(self.place)
+
+    def command(self) -> str:
+        """The command that goes on with the study, with this folder as its `--out`; "" if none."""
+        return present_command(self.study(), self.address)
 
     def folder(self, job: Job) -> JobFolder:
         """The job's folder, which need not exist; found by id, since its name may have changed."""

@@ -16,7 +16,10 @@ SLOWER = "0.90, 0.75 and 0.64 of float32's speed in a search, a final and a lang
 
 def say_arithmetic(jobs: Iterable[Job]) -> None:
     """Print how the jobs compute on this machine, a line each with its fix."""
-    for finding in arithmetic(jobs):
+    every = list(jobs)
+    if any(job.fused for job in every) and build.pending():
+        print("compiling the kernels for this processor, once: about a minute", flush=True)
+    for finding in arithmetic(every):
         print(finding.what + (f" -> {finding.fix}" if finding.fix else ""), flush=True)
 
 

@@ -7,10 +7,14 @@ import errno
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from gdas.errors import InputError
+from orchestrator.experiment.credentials import refuse_credentials
 from orchestrator.store.job_folder import NO_SPACE
 
+CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+"""What the system says of another user's files, and of a file system that is mounted read only."""
 WIDTH = 100
 """The width of a help text's lines."""
 
@@ -29,7 +33,7 @@ def command_parser(
     one = f", 1 {failed}" if failed else ""
     codes = f"Exit code: 0 {done}{one}, 2 bad input, 130 interrupted, 143 terminated."
     return argparse.ArgumentParser(
-        prog=f"python -m {module}",
+        prog="gdas" if module == "orchestrator" else f"python -m {module}",
         description=textwrap.fill(description, WIDTH),
         epilog=f"{more.strip()}\n\n{textwrap.fill(codes, WIDTH)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -119,6 +123,7 @@ def run_command(
     """
     options = parser.parse_intermixed_args(arguments)
     try:
+        _settle_places(options)
         return body(options)
     except InputError as problem:
         error(str(problem))
@@ -130,11 +135,29 @@ def run_command(
         sys.stderr.close()
         return 141
     except OSError as problem:
+        where = f"{problem.filename}: " if problem.filename else ""
+        if problem.errno in CLOSED:
+            error(
+                f"{where}{problem.strerror}; name a folder that you may read and write, or ask its "
+                "owner for the right"
+            )
+            return 2
         if problem.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        where = f"{problem.filename}: " if problem.filename else ""
         error(f"{where}{NO_SPACE}; nothing that was written is harmed, run the same command again")
         return 1
+
+
+def _settle_places(options: argparse.Namespace) -> None:
+    """Refuse passwords in addresses, and read a `~` that the shell has left, as in `--out=~/x`."""
+    for name in ("out", "data", "to", "backup", "address"):
+        value = getattr(options, name, None)
+        if isinstance(value, str):
+            refuse_credentials("OUT" if name == "out" else f"--{name}", value)
+            if value.startswith("~"):
+                setattr(options, name, str(Path(value).expanduser()))
+    for value in getattr(options, "outs", ()):
+        refuse_credentials("OUT", value)
 
 
 def error(message: str) -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -56,6 +56,7 @@ class About(TypedDict):
     genotype: GenotypeJson
     outputs: int  # classes or words
     metrics: dict[str, float]
+    parameters: NotRequired[int]
 
 
 def write_final(job: JobFolder, folder: Path) -> About:
@@ -65,12 +66,12 @@ def write_final(job: JobFolder, folder: Path) -> About:
         The content of final.json.
 
     Raises:
-        ValueError: the job has no valid checkpoint any more.
+        FileNotFoundError: the job has no valid checkpoint any more.
     """
     settings, result = job.settings(), job.result(FinalResult)
     checkpoint = newest_checkpoint(job)
     if result is None or checkpoint is None:
-        raise ValueError(f"{job.path}: not finished, or its last checkpoint is gone")
+        raise FileNotFoundError(f"{job.path}: not finished, or its last checkpoint is gone")
     state, config = checkpoint.state, settings["recipe"]["config"]
     model = model_of(config)
     weights = state[model.tested]
@@ -79,6 +80,7 @@ def write_final(job: JobFolder, folder: Path) -> About:
         "genotype": result["genotype"],
         "outputs": model.outputs(settings),
         "metrics": result["metrics"],
+        "parameters": result["parameters"],
     }
     folder.mkdir(parents=True, exist_ok=True)
     torch.save({name: w.detach().cpu() for name, w in weights.items()}, folder / WEIGHTS)

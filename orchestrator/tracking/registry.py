@@ -11,11 +11,24 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.store.job_folder import JobFolder
-from orchestrator.tracking.final_model import example, load_final, write_final
+from orchestrator.tracking.final_model import About, example, load_final, write_final
 
 TAG = "gdas.model"
 LOADER_TAG = "gdas.model.loader"
 """Tag of the module that a logged model imports."""
+
+
+def version_tags(about: About) -> dict[str, str]:
+    """A version's tags: the cell's name, the parameters, and the error on the test set."""
+    metrics = about["metrics"]
+    tags = {"cell": str(about["genotype"].get("name", ""))}
+    if "test/top1" in metrics:
+        tags["test_error"] = f"{100 - metrics['test/top1']:.2f}"
+    if "test/perplexity" in metrics:
+        tags["test_perplexity"] = f"{metrics['test/perplexity']:.2f}"
+    if about.get("parameters"):
+        tags["parameters"] = str(about["parameters"])
+    return tags
 
 
 def log_final(client: Any, run_id: str, folder: JobFolder, name: str) -> str:
@@ -66,7 +79,14 @@ def log_final(client: Any, run_id: str, folder: JobFolder, name: str) -> str:
     except mlflow.exceptions.MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    version = client.create_model_version(name, source, run_id=run_id)
+    version = client.create_model_version(
+        name,
+        source,
+        run_id=run_id,
+        tags=version_tags(about),
+        description=f"Load it with MLFLOW_TRACKING_URI set to this MLflow:\n\n"
+        f'```python\nmlflow.pyfunc.load_model("models:/{name}/latest")\n```',
+    )
     address = f"models:/{name}/{version.version}"
     client.set_tag(run_id, TAG, address)
     return address

@@ -3,43 +3,50 @@
 Only the driver writes to MLflow. It uploads the records that jobs leave on disk, with the times in
 them. MLflow keeps one point for equal (key, value, step, time), so a repeated upload changes
 nothing. If the server is down, no job fails: what cannot be uploaded now is uploaded later.
+
+The metrics of all jobs go before the files of any, and a file that MLflow refuses stops nothing
+else (orchestrator.tracking.artifacts).
 """
 
 from __future__ import annotations
 
 import json
-import logging
-import os
+import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from gdas.errors import InputError, one_line
+from gdas.errors import one_line
 from orchestrator.experiment.config import Experiment
 from orchestrator.experiment.study import Job, Study
+from orchestrator.report.view import Results
 from orchestrator.store.board import Board, Changes
-from orchestrator.store.results import GenotypeJson, Record, Trained
+from orchestrator.store.failure import read_failure
+from orchestrator.store.results import Record, Trained
 from orchestrator.store.store import Store
+from orchestrator.tracking.artifacts import Artifacts
+from orchestrator.tracking.connection import HOME, NOTE, PARENT, Connection
+from orchestrator.tracking.database import DATABASE, names, open_database
+from orchestrator.tracking.reach import unheeded
 from orchestrator.tracking.words import (
     data_of,
     description,
+    failure_note,
+    figures,
+    job_note,
     parameters_of,
     report_tables,
     run_name,
     tags_of,
 )
 
-KEY = "gdas.key"
-PARENT = "mlflow.parentRunId"
-NOTE = "mlflow.note.content"
 TABLES = "mlflow.loggedArtifacts"  # names the JSON artifacts that MLflow's page shows as tables
-# Without this tag, MLflow's page takes the experiment for one about language model agents.
-KIND = {"mlflow.experimentKind": "custom_model_development"}
 INTERVAL_S = 2.0
 BATCH = 900  # metrics per call; MLflow takes 1,000
 PARAMS = 90  # parameters per call; MLflow takes 100
+FILES_S = 10.0  # how long files may keep new metrics waiting, in seconds
 
 
 class Tracker:
@@ -50,88 +57,74 @@ class Tracker:
         experiment: its settings name the server and the MLflow experiment.
 
     Raises:
-        InputError: no tracking server answers.
+        InputError: no tracking server answers. The output folder's own database raises nothing.
     """
 
     def __init__(self, study: Study, store: Store, experiment: Experiment) -> None:
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        # `sync` retries at its next call instead, which neither blocks nor makes a run twice.
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
-        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-        import mlflow  # noqa: F401  (it sets its loggers' levels when it is imported)
-
-        for noisy in ("mlflow", "alembic", "urllib3"):
-            logging.getLogger(noisy).setLevel(logging.CRITICAL)  # this class reports errors
         self.study, self.store, self.experiment = study, store, experiment
         self.jobs = list(study.in_cluster)
-        self.uri = (
-            experiment.mlflow.tracking_uri or f"sqlite:///{store.tracking_folder / 'mlflow.db'}"
-        )
-        self.key = str(store.study()["key"])
-        self.client: Any = None
-        self.experiment_id = self.parent = ""
+        self.key = store.key()
+        settings, database = experiment.mlflow, store.tracking_folder / DATABASE
+        named = None if names(settings.tracking_uri, database) else settings.tracking_uri
+        if named is None:
+            database = open_database(store.tracking_folder, self.key)
+        home = f"{socket.gethostname()}:{store.address}"
+        self.mlflow = Connection(named, database, settings.experiment, home)
+        self.parent = ""
         self.runs: dict[str, str] = {}  # job id -> run id
         self.sent: dict[str, list[float]] = {}  # job id -> the times of the records sent
-        self.closed: set[str] = set()
+        self.closed: set[str] = set()  # jobs whose run has ended, as their folder says
+        self.files: dict[str, Job] = {}  # jobs whose files are to be uploaded, by job id
+        self.artifacts = Artifacts(self.uri)
         self.board: Board | None = None  # without one, every job's folder is read every time
+        self.states: dict[str, str] = {}  # the board's, which `finish` still has
         self.changes = Changes()
         self.complained = False
         self.sending = threading.Lock()
         self.stopped = threading.Event()
         self.thread: threading.Thread | None = None
-        try:
-            self._connect()
-        except Exception as error:  # MLflow raises many kinds
-            if experiment.mlflow.unreachable == "warn":
-                self._complain(error)
-                return
-            text = one_line(error, 200)
-            raise InputError(
-                f"mlflow.tracking_uri={self.uri}: no MLflow answers there ({text}); start it, go "
-                "on without it for now (mlflow.unreachable=warn), or leave the setting out to "
-                "track in the output folder"
-            ) from None
+        for line in unheeded(settings.tracking_uri):
+            print(line, file=sys.stderr)
+        if why := self.mlflow.begin(self._connect, warn=settings.unreachable == "warn"):
+            self._complain(why)
+
+    @property
+    def uri(self) -> str:
+        """The address of the server or database."""
+        return self.mlflow.uri
+
+    @property
+    def client(self) -> Any:
+        """The MlflowClient; None if it could not be made yet."""
+        return self.mlflow.client
+
+    @property
+    def experiment_id(self) -> str:
+        """MLflow's id of the experiment; "" if it is not known yet."""
+        return self.mlflow.experiment_id
 
     def _connect(self) -> None:
         """Find or create the experiment and the parent run."""
-        from mlflow import MlflowClient
-
-        self.client = MlflowClient(tracking_uri=self.uri)
-        self.experiment_id = self._experiment(self.experiment.mlflow.experiment)
-        tags = {"stage": "study"}
-        if command := self.store.study().get("command"):
-            tags["command"] = str(command)
+        self.mlflow.connect()
         name = f"{self.experiment.name} {self.key[:6]}"
-        self.parent = self._run(self.key, name, tags, self._began())
+        parent = self.mlflow.run(self.key, name, {"stage": "study"}, self._began())
+        for key, value in self._of_the_study().items():
+            self.client.set_tag(parent, key, value)  # also of a parent that was there before
+        self.parent = parent
+
+    def _of_the_study(self) -> dict[str, str]:
+        """The parent's tags that a later command may change."""
+        tags = {HOME: self.mlflow.home, "mlflow.source.name": "orchestrator.reproduce_paper"}
+        if command := self.store.command():
+            tags["command"] = command
+        if commit := dict(self.store.study()).get("commit"):
+            tags["mlflow.source.git.commit"] = str(commit)
+        return tags
 
     def _began(self) -> int | None:
         """When the study's first record was begun, in milliseconds; None if there is none yet."""
         records = [self.store.records(job) for job in self.jobs]
         return min((_milliseconds(found[0], "started") for found in records if found), default=None)
-
-    def _experiment(self, name: str) -> str:
-        found = self.client.get_experiment_by_name(name)
-        if found is not None:
-            return str(found.experiment_id)
-        location = None  # a server chooses its own
-        if self.uri.startswith("sqlite:///"):  # artifacts go beside the database
-            database = Path(self.uri.removeprefix("sqlite:///")).resolve()
-            location = (database.parent / "mlruns").as_uri()
-        return str(self.client.create_experiment(name, artifact_location=location, tags=KIND))
-
-    def _run(self, key: str, name: str, tags: dict[str, str], began: int | None) -> str:
-        """Find the run with this key, or create it; so a resumed study makes no second run."""
-        found = self.client.search_runs([self.experiment_id], f"tags.`{KEY}` = '{key}'")
-        if found:
-            run_id = str(found[0].info.run_id)
-            if found[0].info.status != "FINISHED":
-                self.client.update_run(run_id, status="RUNNING")
-            return run_id
-        run = self.client.create_run(
-            self.experiment_id, run_name=name, tags={KEY: key, **tags}, start_time=began
-        )
-        return str(run.info.run_id)
 
     def start(self, board: Board) -> None:
         """Upload new records every few seconds, in the background, until `finish`.
@@ -139,20 +132,23 @@ class Tracker:
         Args:
             board: tells which jobs' folders may have changed.
         """
-        self.board = board
+        self.board, self.states = board, board.states
 
         def loop() -> None:
             while not self.stopped.wait(INTERVAL_S):
-                self.sync()
+                self.sync(FILES_S)
 
         self.thread = threading.Thread(target=loop, name="tracking", daemon=True)
         self.thread.start()
 
-    def sync(self) -> bool:
+    def sync(self, files_s: float | None = None) -> bool:
         """Upload what is new; it never raises, and what fails is retried at the next call.
 
+        Args:
+            files_s: how long files may take, in seconds; the rest is left to the next call.
+
         Returns:
-            Whether everything was uploaded.
+            Whether MLflow answers; `artifacts.refused` has the files that it did not take.
         """
         with self.sending:
             try:
@@ -160,6 +156,11 @@ class Tracker:
                     self._connect()
                 for job in self._due():
                     self._sync_job(job)
+                end = time.monotonic() + files_s if files_s is not None else float("inf")
+                while self.files and time.monotonic() < end:
+                    job = next(iter(self.files.values()))
+                    self.artifacts.job(self.client, self.runs[job.id], job, self.store.folder(job))
+                    del self.files[job.id]
             except Exception as error:
                 self._complain(error)
                 self._forget(error)
@@ -184,40 +185,58 @@ class Tracker:
 
     def _forget(self, error: Exception) -> None:
         """Ask the server at the next call what it has, since it may have lost something."""
-        self.runs.clear()
+        self.runs = {job: run for job, run in self.runs.items() if job in self.closed}
         self.sent.clear()
         self.changes.seen.clear()
         if getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST":
-            self.closed.clear()
-            self.parent = ""
+            self._start_over()
+
+    def _start_over(self) -> None:
+        """Look for the parent and all runs again at the next call."""
+        self.runs.clear()
+        self.closed.clear()
+        self.files.clear()
+        self.parent = ""
 
     def _sync_job(self, job: Job) -> None:
+        """Upload a job's records, and end its run if the job has ended; its files come later."""
         folder = self.store.folder(job)
-        if not folder.path.is_dir():
+        failed = self.states.get(job.id) == "failed"
+        if not folder.path.is_dir() and not failed:
             return
         result = folder.result(Trained)  # read before the records: if it exists, they are complete
         records = self.store.records(job)
-        if not records and result is None:
+        if not records and result is None and not failed:
             return
         times = [record["time"] for record in records]
         if job.id not in self.runs:
             self.runs[job.id] = self._start(job, records)
         done = self.sent.get(job.id, [])
         if done != times[: len(done)]:  # resumed from an earlier checkpoint
-            self.client.delete_run(self.runs.pop(job.id))
+            self.mlflow.discard(self.runs.pop(job.id))
             self.runs[job.id] = self._start(job, records)
             done = []
         run_id = self.runs[job.id]
         self._log(run_id, records[len(done) :])
         self.sent[job.id] = times
         if result is not None:
-            self.client.log_dict(run_id, result, "result.json")
-            if "genotype" in result:  # measurements have none
-                self.client.log_dict(run_id, result["genotype"], "genotype.json")
-                self._picture(run_id, result["genotype"])
-            self.client.log_artifact(run_id, str(folder.path / "settings.json"))
+            if note := job_note(result):
+                self.client.set_tag(run_id, NOTE, note)
             self.client.set_terminated(run_id, "FINISHED", _end(records))
-            self.closed.add(job.id)
+        elif failed:
+            self._say_failed(job, run_id)
+            self.client.set_terminated(run_id, "FAILED", _end(records))
+        else:
+            return
+        self.closed.add(job.id)
+        self.files[job.id] = job
+
+    def _say_failed(self, job: Job, run_id: str) -> None:
+        """Tag a failed job's run with its error; its traceback is in the description."""
+        failure = read_failure(self.store.folder(job).place)
+        why = failure.error if failure else "no error record"
+        self.client.set_tag(run_id, "error", why[:500])
+        self.client.set_tag(run_id, NOTE, failure_note(why, failure.traceback if failure else ""))
 
     def _start(self, job: Job, records: list[Record]) -> str:
         """Find or create a job's run.
@@ -229,12 +248,12 @@ class Tracker:
         tags = tags_of(job, self.experiment) | {PARENT: self.parent}
         key, name = f"{self.key}/{job.id}", run_name(job)
         began = _milliseconds(records[0], "started") if records else None
-        run_id = self._run(key, name, tags, began)
+        run_id = self.mlflow.run(key, name, tags, began)
         known = {(_milliseconds(record), record["position"]) for record in records}
         history = self.client.get_metric_history(run_id, "seconds")
         if not {(point.timestamp, point.step) for point in history} <= known:
-            self.client.delete_run(run_id)
-            run_id = self._run(key, name, tags, began)
+            self.mlflow.discard(run_id)
+            run_id = self.mlflow.run(key, name, tags, began)
         params = [Param(name, value) for name, value in parameters_of(job).items()]
         for start in range(0, len(params), PARAMS):
             self.client.log_batch(run_id, params=params[start : start + PARAMS])
@@ -251,16 +270,6 @@ class Tracker:
             metrics += [Metric(k, v, when, record["position"]) for k, v in values.items()]
         for start in range(0, len(metrics), BATCH):
             self.client.log_batch(run_id, metrics=metrics[start : start + BATCH])
-
-    def _picture(self, run_id: str, genotype: GenotypeJson) -> None:
-        import tempfile
-
-        from orchestrator.report.figures.curves import draw
-
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "cell.png"
-            draw(genotype, path)
-            self.client.log_artifact(run_id, str(path), "figures")
 
     def finish(self, board: Board, patience_s: float) -> bool:
         """Upload the rest, close the runs, and log the report to the parent run.
@@ -282,65 +291,93 @@ class Tracker:
                 f"MLflow at {self.uri}: not everything was sent; the same command sends the rest",
                 file=sys.stderr,
             )
-        return outcome == [True]
+        elif refused := self.artifacts.refused:
+            more = f" and {len(refused) - 3} more" if len(refused) > 3 else ""
+            print(
+                f"MLflow at {self.uri} refused {len(refused)} files ({', '.join(refused[:3])}"
+                f"{more}); it has all runs and metrics, and the same command tries the files again",
+                file=sys.stderr,
+            )
+        return outcome == [True] and not self.artifacts.refused
 
     def _finish(self, board: Board) -> bool:
-        self.board = None  # read every job's folder once more
+        self.board, self.states = None, board.states  # read every job's folder once more
+        for last in (False, True):
+            try:
+                return self._finish_once(board)
+            except Exception as error:  # a run that was deleted meanwhile, say
+                if last:
+                    self._complain(error)
+                self._start_over()
+        return False
+
+    def _finish_once(self, board: Board) -> bool:
+        if self.artifacts.refused:
+            self.files = {job.id: job for job in self.jobs if job.id in self.closed}
+            self.artifacts.forget()
         if not self.sync():
             return False
-        try:
-            for job in self.jobs:
-                if job.id in self.runs and job.id not in self.closed:
-                    failed = board.states[job.id] == "failed"
-                    end = _end(self.store.records(job))
-                    status = "FAILED" if failed else "KILLED"
-                    self.client.set_terminated(self.runs[job.id], status, end)
-                self._tag_selected(job)
-                self._model(job)
-            self._conclude(board)
-        except Exception as error:
-            self._complain(error)
-            return False
+        for job in self.jobs:
+            if job.id in self.runs and job.id not in self.closed:
+                end = _end(self.store.records(job))
+                self.client.set_terminated(self.runs[job.id], "KILLED", end)
+        self._tag_selected()
+        self._conclude(board)
+        for job in self.jobs:
+            self._model(job)
         return True
 
     def _conclude(self, board: Board) -> None:
-        """Log the parent run's report, tables and description, and close it."""
-        report = self.store.out / "report"
-        if report.is_dir():
-            self.client.log_artifacts(self.parent, str(report), "report")
-            tables = report_tables((report / "report.md").read_text(encoding="utf-8"))
-            for file, text in tables.items():
-                self.client.log_text(self.parent, text, file)
-            listed = [{"path": file, "type": "table"} for file in tables]
-            self.client.set_tag(self.parent, TABLES, json.dumps(listed))
-        self.client.log_artifact(self.parent, str(self.store.out / "study.json"))
+        """Log the parent run's figures, report, tables and description, and close it."""
+        send = self.artifacts
+        for name, value in figures(Results(self.experiment, self.study, self.store)).items():
+            self.client.log_metric(self.parent, name, value)
         said = description(self.study, self.store, self.experiment_id)
         self.client.set_tag(self.parent, NOTE, said)
+        report = self.store.out / "report"
+        tables: dict[str, str] = {}
+        if (report / "report.md").is_file():
+            tables = report_tables((report / "report.md").read_text(encoding="utf-8"))
+            listed = [{"path": file, "type": "table"} for file in tables]
+            self.client.set_tag(self.parent, TABLES, json.dumps(listed))
         last = [_end(self.store.records(job)) for job in self.jobs]
         end = max((when for when in last if when is not None), default=None)
         status = "KILLED" if board.open() else "FINISHED" if board.all_done() else "FAILED"
         self.client.set_terminated(self.parent, status, end)
+        send.file(self.client, self.parent, "study", self.store.out / "study.json")
+        for file, text in tables.items():
+            send.text(self.client, self.parent, "study", text, file)
+        if report.is_dir():
+            send.folder(self.client, self.parent, "study", report, "report")
 
     def _model(self, job: Job) -> None:
-        """Log and register a finished final's network; an error here is only printed."""
-        if not job.of.model or job.id not in self.closed:
+        """Log and register a finished final's network; no error here stops the rest."""
+        if not job.of.model or job.id not in self.closed or not self.store.done(job):
             return
         from orchestrator.tracking.registry import log_final
 
         name, folder = f"{self.experiment.name}-{job.name}", self.store.folder(job)
         try:
             log_final(self.client, self.runs[job.id], folder, name)
+        except FileNotFoundError as error:
+            print(f"{job.label}: no model can be made of it ({error})", file=sys.stderr)
         except Exception as error:
-            text = one_line(error, 200)
-            print(f"{job.label}: its model is not in MLflow ({text})", file=sys.stderr)
+            self.artifacts.refuse(f"{job.label}: its model", error)
 
-    def _tag_selected(self, job: Job) -> None:
-        if job.id not in self.runs:
-            return
+    def _tag_selected(self) -> None:
+        """Tag the runs of the searches that were selected, and only those."""
+        winners = set()
         for path in (self.store.out / "selections").glob("*.json"):
             winner = json.loads(path.read_text()).get("winner", {})
-            if winner.get("search") == job.id:
-                self.client.set_tag(self.runs[job.id], "selected", "true")
+            if run_id := self.runs.get(winner.get("search") or ""):
+                winners.add(run_id)
+        children = f"tags.`{PARENT}` = '{self.parent}' AND tags.selected = 'true'"
+        found = self.client.search_runs([self.experiment_id], children)
+        tagged = {str(run.info.run_id) for run in found}
+        for run_id in winners - tagged:
+            self.client.set_tag(run_id, "selected", "true")
+        for run_id in tagged - winners:
+            self.client.delete_tag(run_id, "selected")
 
 
 def _inputs(job: Job) -> list[Any]:

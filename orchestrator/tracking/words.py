@@ -9,13 +9,18 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
 from orchestrator.experiment.config import Experiment
 from orchestrator.experiment.kinds import KINDS
+from orchestrator.experiment.spaces import SPACES
 from orchestrator.experiment.study import Job, Study, flat
+from orchestrator.report.statistics import Better, permutation_p
+from orchestrator.report.view import Results
+from orchestrator.store.results import Trained
 from orchestrator.store.store import Store
 
 PAGE = "workflowType=machine_learning"
@@ -104,6 +109,52 @@ def description(study: Study, store: Store, experiment_id: str) -> str:
     return "\n\n".join(f"**{title}**\n\n" + "\n".join(lines) for title, lines in parts if lines)
 
 
+def job_note(result: Trained) -> str:
+    """The description of a job's run: its cell, as `orchestrator.cell` reads it; "" without one."""
+    if "genotype" not in result:
+        return ""
+    cell = json.dumps(result["genotype"])
+    return f"The cell (`figures/cell.png` shows it):\n\n```json\n{cell}\n```"
+
+
+def failure_note(error: str, traceback: str) -> str:
+    """The description of a failed job's run."""
+    note = f"**Failed**: {error[:500]}"
+    # MLflow takes 8,000 characters; the end of a traceback says most.
+    return note + (f"\n\n```\n{traceback[-6000:]}\n```" if traceback else "")
+
+
+def figures(results: Results) -> dict[str, float]:
+    """The study's figures by which MLflow's page sorts studies.
+
+    They are the mean test error or perplexity of each final, and for each search that stands
+    against another the p of the report's permutation test.
+    """
+    found: dict[str, float] = {}
+    for name in results.experiment.finals:
+        runs = results.finals(name)
+        for key, title in (("test/top1", "error"), ("test/perplexity", "perplexity")):
+            values = [run["metrics"][key] for run in runs if key in run["metrics"]]
+            if values:
+                mean = sum(values) / len(values)
+                found[f"test_{title}/{name}"] = 100 - mean if title == "error" else mean
+    for name, spec in results.experiment.searches.items():
+        if spec.against is None or name not in results.study.selections:
+            continue
+        space = SPACES[spec.recipe.task]
+        ours, theirs = (
+            [
+                run["metrics"][space.metric]
+                for run in results.done(results.study.scored(which), Trained)
+            ]
+            for which in (name, spec.against)
+        )
+        if ours and theirs:
+            better: Better = "higher" if space.best == "highest" else "lower"
+            found[f"p/{name} against {spec.against}"] = permutation_p(ours, theirs, better)
+    return found
+
+
 def chart(experiment_id: str, variant: str) -> str:
     """The address, on MLflow's page, of the curves of a search's seeds.
 
@@ -123,7 +174,7 @@ def where_to_look(uri: str, experiment_id: str) -> str:
     page = f"/#/experiments/{experiment_id}?{PAGE}" if experiment_id else ""
     if uri.startswith(("http://", "https://")):
         return uri.rstrip("/") + page
-    return f"mlflow ui --backend-store-uri {uri}   # then open http://127.0.0.1:5000{page}"
+    return f"mlflow ui --backend-store-uri {shlex.quote(uri)}   # then open http://127.0.0.1:5000{page}"
 
 
 def report_tables(markdown: str) -> dict[str, str]:

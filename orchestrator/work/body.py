@@ -14,7 +14,7 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, NotRequired, Protocol, TypedDict, cast
@@ -22,16 +22,16 @@ from typing import Any, NamedTuple, NotRequired, Protocol, TypedDict, cast
 import torch
 
 from gdas.checkpoint import Checkpoint, Segment, State, newest, save
-from gdas.cnn.fused import build
 from gdas.compute import open_device
 from gdas.config import Kernels
 from gdas.errors import InputError, one_line
-from orchestrator.experiment.study import asks_for_fused
 from orchestrator.store.data import data_on_this_node
 from orchestrator.store.failure import write_failure
 from orchestrator.store.job_folder import NO_SPACE, JobFolder
+from orchestrator.store.kernels import kernels_here, other_kernels
 from orchestrator.store.place import TakenOver
 from orchestrator.store.results import Cause, Details, JobSettings, Record
+from orchestrator.work.job_log import logged, say_segment
 
 Report = Callable[[Record], None]
 """A callback for every record, called once the record is on disk."""
@@ -82,11 +82,11 @@ def run_to_end(
         kernels: the kernels that it runs with; None: it has no such choice.
     """
     folder.claim()
-    checkpoint = newest_checkpoint(folder)
+    checkpoint = newest_checkpoint(folder, noted=True)
     records = cast(list[Record], list(checkpoint.records)) if checkpoint else []
     folder.rewrite_records(records)
-    if line := other_kernels(folder.path.name, records, kernels):
-        print(line, file=sys.stderr)
+    if line := other_kernels(records, kernels):
+        print(f"{folder.path.name}: {line}", file=sys.stderr)
     digest, state = (checkpoint.digest, checkpoint.state) if checkpoint else ("", {})
     started = time.time()
     for segment in start(checkpoint=checkpoint.state if checkpoint else None):
@@ -99,34 +99,27 @@ def run_to_end(
         digest = save(folder.checkpoints, segment, records)
         folder.commit_checkpoint(segment.position)
         folder.append_record(record)
+        say_segment(folder, record)
         state = segment.state or {}
         on_record(record)
         started = time.time()
     return Finished(digest, records, state)
 
 
-def other_kernels(name: str, records: Sequence[Record], kernels: Kernels | None) -> str | None:
-    """A line for a job that goes on with other kernels than its last segment ran with."""
-    before = records[-1].get("kernels", kernels) if records else kernels
-    if before == kernels:
-        return None
-    how = {"fused": "fused kernels", "plain": "plain PyTorch", None: "other kernels"}
-    fix = f"kernels here: {build.status()}" if kernels == "plain" else "kernels=plain keeps to one"
-    return (
-        f"{name}: segment {len(records)} ran with {how.get(before)}, and it goes on with "
-        f"{how[kernels]}: the same numbers but for rounding, so not the same bits as a run on one "
-        f"machine; {fix}"
-    )
+def newest_checkpoint(folder: JobFolder, *, noted: bool = False) -> Checkpoint | None:
+    """The newest valid checkpoint of a job; damaged ones are skipped and named on stderr.
 
-
-def newest_checkpoint(folder: JobFolder) -> Checkpoint | None:
-    """The newest valid checkpoint of a job; damaged ones are skipped and named on stderr."""
+    Args:
+        noted: whether to record the damaged ones in the job's folder too, for the driver.
+    """
     position = None
     while True:
         position = folder.fetch_checkpoint(below=position)
         checkpoint, damaged = newest(folder.checkpoints)
         for line in damaged:
             print(line, file=sys.stderr)
+        if damaged and noted:
+            folder.note_damage(damaged)
         if checkpoint is not None or position is None:
             return checkpoint
         shutil.rmtree(folder.checkpoints / f"{position:06d}")
@@ -159,9 +152,14 @@ def failure_recorded(folder: JobFolder) -> Iterator[None]:
     except Exception as error:
         # On a full disk there is no room for the record; Ray gets the error all the same.
         with suppress(OSError):
-            cause: Cause = "input" if isinstance(error, InputError) else "own"
-            write_failure(folder.place, describe(error), traceback.format_exc(), cause)
+            write_failure(folder.place, describe(error), traceback.format_exc(), _cause(error))
         raise
+
+
+def _cause(error: Exception) -> Cause:
+    if isinstance(error, InputError):
+        return "input"
+    return "diverged" if isinstance(error, FloatingPointError) else "own"
 
 
 def describe(error: Exception) -> str:
@@ -208,10 +206,7 @@ class OpenJob(NamedTuple):
     @property
     def kernels(self) -> Kernels | None:
         """Which kernels it runs with on this machine; None if its settings have no such choice."""
-        asked = asks_for_fused(self.recipe, self.settings["resources"])
-        if asked is None:
-            return None
-        return "fused" if asked and build.library() is not None else "plain"
+        return kernels_here(self.recipe, self.settings["resources"])
 
     def needed(self) -> JobFolder:
         """The folder of the first job that it needs."""
@@ -227,8 +222,9 @@ def open_job(path: str) -> Iterator[OpenJob]:
     """
     folder = JobFolder.open(path)
     settings = folder.settings()
-    with failure_recorded(folder):
-        resources = settings["resources"]
+    resources = settings["resources"]
+    here = f"process {os.getpid()} on {platform.node()}, {resources['device']}"
+    with logged(folder, here), failure_recorded(folder):
         device = open_device(resources["device"], threads=resources["threads"])
         yield OpenJob(folder, settings, device, data_on_this_node(settings))
 

@@ -1,15 +1,18 @@
 """Benchmarks, by parts:
 
-    python -m tests.bench [search train text data threads growth orchestration imagenet]
+    python -m tests.bench [search train text data threads growth orchestration imagenet
+                           fused waiting]
                           [--size paper]
 
-Without names all parts but `imagenet`. Prints tables and, with --page, writes them to a page and
-all figures to results.json beside it; parts that are not measured now stay as they are there.
+Without names all parts but `imagenet`, `fused` and `waiting`. Prints tables and, with --page,
+writes them to a page and all figures to results.json beside it; parts that are not measured now
+stay as they are there.
 
 search, train, imagenet, text: steps beside plain PyTorch: time, memory, what takes the time.
 data: augmentation and reading beside torchvision. threads: one process or two on two cores.
 growth: a search step's cost over C, N and batch, a training step's over workers. orchestration:
-four searches by the command: start, waiting, saving, memory.
+four searches by the command: start, waiting, saving, memory. fused: steps with the fused kernels
+and without, under ten minutes. waiting: threads that spin or sleep, alone and beside others.
 
 Nothing else should run meanwhile.
 """
@@ -21,7 +24,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from tests.bench import data, growth, orchestration, page, steps, threads, timing, workers
+from tests.bench import (
+    data,
+    fused,
+    growth,
+    orchestration,
+    page,
+    steps,
+    threads,
+    timing,
+    waiting,
+    workers,
+)
 from tests.bench.steps import KINDS, SizeName
 
 STEPS = {
@@ -31,6 +45,7 @@ STEPS = {
     "text": ("language-model step", "recurrent search step"),
 }
 USUAL = ("search", "train", "text", "data", "threads", "growth", "orchestration")
+SELDOM = ("imagenet", "fused", "waiting")
 GROWTH = {"tiny": (4, 1, 2), "default": (8, 1, 16), "paper": (16, 1, 32)}
 ARRAYS = {"tiny": 256, "default": 10_000, "paper": 50_000}
 
@@ -57,6 +72,12 @@ def measure(part: str, args: argparse.Namespace) -> list[dict[str, Any]]:
     elif part == "threads":
         results.append(threads.measure(KINDS["search step"].sizes[size], repeats=args.repeats))
         threads.show(results[0])
+    elif part == "fused":
+        results += fused.measure(size, repeats=args.repeats)
+        fused.show(results)
+    elif part == "waiting":
+        results.append(waiting.measure(KINDS["search step"].sizes[size], repeats=args.repeats))
+        waiting.show(results[0])
     elif part == "orchestration":
         for _ in range(args.starts):
             results.append(orchestration.measure(orchestration.SIZES[size]))
@@ -75,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join((*USUAL, "imagenet")))
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join((*USUAL, *SELDOM)))
     parser.add_argument("--size", choices=get_args(SizeName), default="default")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="of the steps")
     parser.add_argument("--repeats", type=int, default=5)
@@ -84,8 +105,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--page", type=Path, default=None, help="such as tests/bench/RESULTS.md")
     args = parser.parse_args(arguments)
     parts = args.parts or list(USUAL)
-    if unknown := set(parts) - {*USUAL, *STEPS}:
-        parser.error(f"unknown part {sorted(unknown)[0]}; known are {', '.join(USUAL)}, imagenet")
+    if unknown := set(parts) - {*USUAL, *SELDOM}:
+        known = ", ".join((*USUAL, *SELDOM))
+        parser.error(f"unknown part {sorted(unknown)[0]}; known are {known}")
     for part in parts:
         about = page.machine()
         content = {"machine": about, "size_name": args.size, "results": measure(part, args)}

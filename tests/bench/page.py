@@ -21,6 +21,7 @@ import torch
 import torchvision
 
 from gdas.files import write_json
+from tests.bench import fused
 from tests.bench.orchestration import lines
 from tests.bench.threads import WAYS
 from tests.bench.timing import headline, words
@@ -49,6 +50,10 @@ REMARKS = {
         "`aten::mm` is the cell's and the decoder's own arithmetic. A matrix of the cell gets its "
         "gradient from one product over all time steps (`gdas.rnn.over_time`), not one for each. "
         "In a search the W step takes no gates and the alpha step no weights' gradients."
+    ),
+    "waiting": (
+        "Jobs have `OMP_WAIT_POLICY=passive`. By the default a thread that waits for another one "
+        "spins, and takes the core from the very thread that it waits for."
     ),
     "threads": (
         "So a job has one thread unless its resources give it more CPUs: `threads` follows `cpus`."
@@ -105,6 +110,8 @@ def render(parts: dict[str, Any]) -> str:
         "threads": _threads,
         "growth": _growth,
         "orchestration": _orchestration,
+        "fused": _fused,
+        "waiting": _waiting,
     }
     for part, section in sections.items():
         if part in parts:
@@ -224,6 +231,34 @@ def _workers(result: dict[str, Any]) -> list[str]:
         f"**A training step of one batch, shared out: {words(result['size'])}**, one thread each"
     )
     return [f"{title}, medians of {result['repeats']} rounds", _table(heads, rows)]
+
+
+def _fused(content: dict[str, Any]) -> list[str]:
+    blocks: list[str] = []
+    for result in content["results"]:
+        if "kernels" in result and not blocks:
+            blocks.append(f"Kernels: {result['kernels'].rpartition(',')[0]}.")
+        blocks.append("\n".join(f"- {line}" for line in fused.lines(result)))
+    return blocks
+
+
+def _waiting(content: dict[str, Any]) -> list[str]:
+    blocks = []
+    for result in content["results"]:
+        blocks.append(
+            f"A search step in plain PyTorch of {words(result['size'])} with 2 threads; "
+            f"{result['repeats']} rounds, medians"
+        )
+        rows = [
+            [
+                f"{row['way']}, beside {row['busy']} busy processes",
+                f"{row['cpu']:.2f} ({row['cpu_lowest']:.2f} to {row['cpu_highest']:.2f})",
+                f"{row['wall']:.2f}",
+            ]
+            for row in result["rows"]
+        ]
+        blocks.append(_table(["waiting threads", "CPU s a step", "wall s"], rows))
+    return blocks
 
 
 def _orchestration(content: dict[str, Any]) -> list[str]:

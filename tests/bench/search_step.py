@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +19,14 @@ from torch import Tensor, nn
 import gdas.cnn.train
 import gdas.distributed
 from gdas.architecture import draw_architecture
+from gdas.bench201.config import Bench201SearchConfig
+from gdas.bench201.space import Bench201Space
 from gdas.cnn.config import SearchConfig, SupernetConfig, TrainConfig
+from gdas.cnn.fused.choice import chosen, use
 from gdas.cnn.genotype import PUBLISHED
 from gdas.cnn.network import draw_drop_path
 from gdas.cnn.space import ImageSpace
-from gdas.config import AlphaUpdate
+from gdas.config import AlphaUpdate, Kernels
 from gdas.data.arrow import Images
 from gdas.data.augment import draw_moves
 from gdas.data.settings import IMAGE_DATA, PHOTO_DATA, AnyImageData
@@ -113,8 +116,9 @@ def search_contenders(
     """For each contender its steps, of W and of alpha, to be taken `steps` times at the most.
 
     Args:
-        of: whom to build. "every operation" is ours with the paper's acceleration undone: all
-            operations of every edge run and all keep what their backward pass needs.
+        of: whom to build. "unfused" is ours in PyTorch's operators alone. "every operation" is that
+            with the paper's acceleration undone: all operations of every edge run and all keep
+            what their backward pass needs.
     """
     images = random_images(2 * steps * batch)
     config = search_settings(channels=channels, normals=normals, batch=batch)
@@ -125,10 +129,11 @@ def search_contenders(
         plain = PlainSupernet(CLASSES, channels=channels, normals_per_block=normals)
         plain.load_state_dict(space.weights.state_dict())
         contenders["plain"] = steps_of(PlainSearch(own, space, plain))
-    for name, acceleration in (("ours", True), ("every operation", False)):
+    for name in ("ours", "unfused", "every operation"):
         if name in of:
-            sampler = dataclasses.replace(config.sampler, acceleration=acceleration)
-            own = dataclasses.replace(config, sampler=sampler)
+            sampler = dataclasses.replace(config.sampler, acceleration=name != "every operation")
+            kernels: Kernels = "fused" if name == "ours" else "plain"
+            own = dataclasses.replace(config, sampler=sampler, kernels=kernels)
             run = SearchSteps(own, ImageSpace(own, images, CPU))
             contenders[name] = steps_of_search(run)
     return contenders
@@ -147,26 +152,49 @@ def steps_of_search(run: SearchSteps) -> tuple[Step, Step]:
     )
 
 
-def train_contenders(*, channels: int, normals: int, batch: int) -> dict[str, tuple[Step]]:
+def bench201_contenders(
+    *, channels: int, normals: int, batch: int, steps: int
+) -> dict[str, tuple[Step, Step]]:
+    """The steps of a search in NAS-Bench-201, with fused kernels and without."""
+    images = random_images(2 * steps * batch)
+    contenders = {}
+    for name, kernels in (("unfused", "plain"), ("ours", "fused")):
+        own = Bench201SearchConfig(
+            batch_size=batch,
+            channels=channels,
+            normals_per_block=normals,
+            alpha=AlphaUpdate(lr=0.0, images="replacement"),
+            kernels=cast(Kernels, kernels),
+        )
+        contenders[name] = steps_of_search(SearchSteps(own, Bench201Space(own, images, CPU)))
+    return contenders
+
+
+DEFAULT = ("ours", "plain")
+
+
+def train_contenders(
+    of: Sequence[str] = DEFAULT, /, *, channels: int, normals: int, batch: int
+) -> dict[str, tuple[Step]]:
     """For each contender its training step on CIFAR's images."""
-    return _train_contenders(IMAGE_DATA["cifar10"], 32, channels, normals, batch)
+    return _train_contenders(IMAGE_DATA["cifar10"], 32, channels, normals, batch, of)
 
 
 def imagenet_contenders(
-    *, channels: int, normals: int, batch: int, side: int = 224
+    of: Sequence[str] = DEFAULT, /, *, channels: int, normals: int, batch: int, side: int = 224
 ) -> dict[str, tuple[Step]]:
     """For each contender its training step on ImageNet's, which are crops of `side` pixels."""
-    return _train_contenders(PHOTO_DATA["imagenet"], side, channels, normals, batch)
+    return _train_contenders(PHOTO_DATA["imagenet"], side, channels, normals, batch, of)
 
 
 def _train_contenders(
-    data: AnyImageData, side: int, channels: int, normals: int, batch: int
+    data: AnyImageData, side: int, channels: int, normals: int, batch: int, of: Sequence[str]
 ) -> dict[str, tuple[Step]]:
     images = random_images(2 * batch, side)
     genotype = PUBLISHED["GDAS_V1"]
     contenders: dict[str, tuple[Step]] = {}
     weights: dict[str, Tensor] = {}
-    for name in ("ours", "plain"):
+    for name in of:
         config = TrainConfig(
             data=data,
             batch_size=batch,
@@ -174,10 +202,11 @@ def _train_contenders(
             normals_per_block=normals,
             stem="cifar" if data.format == "arrays" else "imagenet",
             auxiliary_weight=0.0,
-            channels_last=name == "ours",
+            channels_last=name != "plain",
         )
         ours = gdas.cnn.train.build_network(config, genotype, CLASSES)
         network: nn.Module = ours.to(memory_format=torch.channels_last)
+        use(network, chosen("fused" if name == "ours" else "plain", "cpu", "float32"))
         if name == "plain":
             network = PlainNetwork(
                 genotype,

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from tests.bench import growth, threads, workers
+from tests.bench import fused, growth, threads, workers
 from tests.bench.__main__ import main
-from tests.bench.page import TRIAL, render
+from tests.bench.page import TRIAL, machine, render
 
 TINY = {"channels": 4, "normals": 1, "batch": 2}
 
@@ -54,6 +54,35 @@ def test_an_unknown_part_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert "unknown part serach; known are search, train" in capsys.readouterr().err
 
 
+def test_fused_kernels_are_measured_beside_none_and_the_page_says_so(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = [fused._row(row, row.sizes["tiny"], 2) for row in fused.ROWS[1:2]]
+    found.append({"title": "search step: C=4", "memory": {"unfused": {"step_mib": 10.0}}})
+    found[-1]["memory"]["ours"] = {"step_mib": 6.0}
+    of = {"1": [2.0, 2.0], "4": [3.0, 3.2]}
+    found.append({"title": "search step: C=4", "repeats": 2, "cores": 2})
+    found[-1]["processes"] = {"unfused": of, "ours": of}
+    fused.show(found)
+    said = capsys.readouterr().out
+    assert re.search(r"^NAS-Bench-201 search step: .*, unfused .*n=2; goal 2", said, re.M)
+    assert "6 MiB fused, 10 not: 0.60 of it (goal 0.7)." in said
+    assert "1.55 times one's work (linear would be 2; n=2)" in said
+    page = render({"fused": {"machine": machine(), "size_name": "default", "results": found}})
+    assert all(f"- {line}" in page for line in said.splitlines())
+
+
+@pytest.mark.slow
+def test_all_rows_of_fused_kernels_and_waiting_threads_run(tmp_path: Path) -> None:
+    page = tmp_path / "RESULTS.md"
+    for part in ("fused", "waiting"):
+        main([part, "--size", "tiny", "--repeats", "1", "--page", str(page)])
+    written = page.read_text()
+    assert written.count("final training step") == 4 and "Peak memory" in written
+    assert "sleeping, beside 2 busy processes" in written and written.count(TRIAL) == 2
+
+
+@pytest.mark.slow
 def test_two_processes_are_measured_beside_one() -> None:
     result = threads.measure(TINY, repeats=1, steps=1)
     one, two = (result[name] for name in threads.WAYS)
@@ -69,6 +98,7 @@ ABOUT = dict.fromkeys(
 )
 
 
+@pytest.mark.slow
 def test_growth_is_beside_that_of_the_multiply_adds() -> None:
     result = growth.measure(TINY, factors=(2.0,), repeats=1)
     base, *others = result["rows"]
@@ -82,6 +112,7 @@ def test_growth_is_beside_that_of_the_multiply_adds() -> None:
     assert "| C=8, N=1, batch 2 |" in written and TRIAL not in written
 
 
+@pytest.mark.slow
 def test_a_batch_is_shared_out_among_workers() -> None:
     result = workers.measure({**TINY, "batch": 8}, repeats=1)
     one, two = result["workers"]

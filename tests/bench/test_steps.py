@@ -84,6 +84,7 @@ def test_every_kind_of_step_is_measured(name: str) -> None:
     assert len(shares) == 5 and 0 < sum(shares) <= 1 and shares == sorted(shares, reverse=True)
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_a_process_of_its_own() -> None:
     """What this process holds does not count, what a step takes does."""
     held = torch.ones(1500 * 2**18)

@@ -1,6 +1,6 @@
 """One process with 2 threads beside two processes with 1: search steps a second on two cores.
 
-    python -m tests.bench.threads SIZE THREADS     (one of the processes; started by `measure`)
+    python -m tests.bench.threads SIZE THREADS WHOSE     (one of the processes; see `measure`)
 
 All processes are started first and take steps when told, a round of one way after a round of the
 other, so that what else the machine does meets both.
@@ -9,6 +9,7 @@ other, so that what else the machine does meets both.
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from typing import Any
 
 import torch
 
+from orchestrator.run import PASSIVE
 from tests.bench.search_step import search_contenders
 from tests.bench.timing import ROOT, Size
 
@@ -27,10 +29,10 @@ WAYS = {"one process, 2 threads": (1, 2), "two processes, 1 thread each": (2, 1)
 Process = subprocess.Popen[str]
 
 
-def take_turns(size: Size, threads: int) -> None:
+def take_turns(size: Size, threads: int, whose: str) -> None:
     """Take a search step for every line on standard input, and answer with its seconds of CPU."""
     torch.set_num_threads(threads)
-    weight_step, alpha_step = search_contenders(**size, steps=1, of=("ours",))["ours"]
+    weight_step, alpha_step = search_contenders(**size, steps=1, of=(whose,))[whose]
     print("ready", flush=True)
     for _ in sys.stdin:
         began = time.process_time()
@@ -39,11 +41,16 @@ def take_turns(size: Size, threads: int) -> None:
         print(time.process_time() - began, flush=True)
 
 
-def start(module: str, *arguments: str) -> Process:
-    """Start a process that says when it is ready, and then answers every line with a figure."""
+def start(module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> Process:
+    """Start a process that says when it is ready, and then answers every line with a figure.
+
+    Args:
+        environment: what is added to this process's own; an empty value takes a name away.
+    """
     line = [sys.executable, "-m", module, *arguments]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(line, cwd=ROOT, stdin=pipe, stdout=pipe, text=True)
+    pipe, own = subprocess.PIPE, os.environ | (environment or {})
+    env = {key: value for key, value in own.items() if value}
+    return subprocess.Popen(line, cwd=ROOT, env=env, stdin=pipe, stdout=pipe, text=True)
 
 
 def answer(process: Process) -> str:
@@ -96,7 +103,10 @@ def by_turns(
 def measure(size: Size, *, repeats: int, steps: int = 2) -> dict[str, Any]:
     """Both ways in turn."""
     line = ("tests.bench.threads", json.dumps(size))
-    ways = {name: [start(*line, str(t)) for _ in range(n)] for name, (n, t) in WAYS.items()}
+    ways = {
+        name: [start(*line, str(t), "ours", environment=PASSIVE) for _ in range(n)]
+        for name, (n, t) in WAYS.items()
+    }
     rounds = by_turns(ways, repeats=repeats, steps=steps)
     result: dict[str, Any] = {"size": size, "repeats": repeats, "rounds": rounds}
     for name, of_way in rounds.items():
@@ -119,4 +129,4 @@ def show(result: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    take_turns(json.loads(sys.argv[1]), int(sys.argv[2]))
+    take_turns(json.loads(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

@@ -38,12 +38,26 @@ def slurm(tmp_path: Path) -> dict[str, str]:
         "srun",
         f'echo "srun $*" >> {log}\nwhile [ "${{1#--}}" != "$1" ]; do shift; done\nexec "$@"',
     )
-    stub(tmp_path / "venv" / "bin", "ray", f'echo "ray $*" >> {log}; eval "$RAY_DOES"')
+    venv = tmp_path / "venv" / "bin"
+    # A Ray holds on until it is ended, with nobody else's.
+    stub(
+        venv,
+        "ray",
+        f'echo "ray $*" >> {log}\n[ "$1" = start ] || exit 0\n'
+        f'trap "echo ended $* >> {log}; exit 0" TERM\nwhile true; do sleep 0.05; done',
+    )
+    stub(
+        venv,
+        "python",
+        f'echo "python $*" >> {log}\ncase "$*" in\n'
+        '*run.join*--\\ *) while [ "$1" != -- ]; do shift; done; shift; exec "$@";;\n'
+        '*reproduce_paper*) eval "$STUDY_DOES";;\nesac',
+    )
     return os.environ | {
         "PATH": f"{bin_}{os.pathsep}{os.environ['PATH']}",
         "VENV": str(tmp_path / "venv"),
         "RAY_TMPDIR": str(tmp_path / "ray"),
-        "RAY_DOES": "true",
+        "STUDY_DOES": "true",
         "SLURM_JOB_ID": "42",
         "SLURM_JOB_NODELIST": "n[1-2]",
         "SLURM_NNODES": "2",
@@ -63,16 +77,24 @@ def test_it_starts_ray_on_every_node_and_the_command_on_the_first(
 ) -> None:
     words = ["smoke", "--out", "/shared/with space"]
     subprocess.run(["bash", SBATCH, *words], env=slurm, check=True, timeout=20)
-    ray = next(x for x in (tmp_path / "log").read_text().splitlines() if x.startswith("ray "))
-    python = f"{slurm['VENV']}/bin/python"
-    assert ray == (
-        "ray symmetric-run --address 10.0.0.7:6379 --min-nodes 2 --num-cpus=8 --num-gpus=1 "
-        f"-- {python} -m orchestrator.reproduce_paper --address auto {' '.join(words)}"
-    )
+    log = (tmp_path / "log").read_text().splitlines()
+    share = "--num-cpus=8 --num-gpus=1"
+    head = "ray start --head --node-ip-address=10.0.0.7 --port=20042 --include-dashboard=false"
+    worker = f"ray start --address=10.0.0.7:20042 --block {share}"
+    assert log.index("ray get-auth-token --generate") < log.index(f"{head} --block {share}")
+    assert worker in log
+    (srun,) = (line for line in log if line.startswith("srun "))
+    assert srun.startswith("srun --nodes=1 --ntasks=1 --ntasks-per-node=1 --exclude=n1 ")
+    joined = log.index("python -m orchestrator.run.join 10.0.0.7:20042 --machines 2")
+    python = "python -m orchestrator.reproduce_paper --address 10.0.0.7:20042"
+    assert joined < log.index(f"{python} {' '.join(words)}")
+    ended = [line for line in log if line.startswith("ended ")]
+    assert len(ended) == 2, "both Rays, by the processes that hold them"
+    assert not any("ray stop" in line for line in log)
 
 
 def test_its_exit_code_is_the_studys(slurm: dict[str, str]) -> None:
-    done = subprocess.run(["bash", SBATCH], env=slurm | {"RAY_DOES": "exit 3"}, timeout=20)
+    done = subprocess.run(["bash", SBATCH], env=slurm | {"STUDY_DOES": "exit 3"}, timeout=20)
     assert done.returncode == 3
 
 
@@ -87,22 +109,15 @@ def test_a_node_without_an_outside_address_is_refused(
 def test_when_time_is_nearly_up_it_goes_back_into_the_queue(
     slurm: dict[str, str], tmp_path: Path
 ) -> None:
-    slurm = slurm | {"RAY_DOES": f'trap "echo told >> {tmp_path}/log; exit 143" TERM; '
-                                 'for i in $(seq 100); do sleep 0.1; done'}  # fmt: skip
+    slurm = slurm | {"STUDY_DOES": f'trap "echo told >> {tmp_path}/log; exit 143" TERM; '
+                                   'for i in $(seq 100); do sleep 0.1; done'}  # fmt: skip
     process = subprocess.Popen(["bash", SBATCH], env=slurm)
-    end = time.monotonic() + 10
-    while "ray symmetric" not in ((tmp_path / "log").read_text() if (tmp_path / "log").exists()
-                                  else ""):  # fmt: skip
+    end, log = time.monotonic() + 10, tmp_path / "log"
+    while not log.exists() or "reproduce_paper" not in log.read_text():
         assert time.monotonic() < end
         time.sleep(0.05)
     process.send_signal(signal.SIGUSR1)
     assert process.wait(timeout=20) == 0
-    log = (tmp_path / "log").read_text()
-    assert "told" in log and log.rstrip().endswith("scontrol requeue 42")
-
-
-def test_symmetric_run_still_takes_these_options() -> None:
-    from ray.scripts.symmetric_run import symmetric_run
-
-    options = {name for parameter in symmetric_run.params for name in parameter.opts}
-    assert {"--address", "--min-nodes"} <= options
+    said = log.read_text()
+    assert "told" in said and "scontrol requeue 42" in said
+    assert said.count("ended ") == 2, "the Rays too"

@@ -12,6 +12,7 @@ import random
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -406,10 +407,20 @@ def stale_lease(scene: Scene) -> Struck:
     running = scene.start()
     label = scene.draw_moment(running, scene.labels())
     struck = kill_driver(scene, running, f"inside a segment of {label}, lease left behind")
-    holder = {"host": "elsewhere", "pid": running.pid, "heartbeat": time.time()}
-    (scene.out / "lease.json").write_text(json.dumps(holder))
+    holder = {"host": "elsewhere", "pid": running.pid, "kernel": "of another machine"}
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(1.0):
+            now = holder | {"heartbeat": time.time() - 600}  # its clock is behind
+            (scene.out / "lease.json").write_text(json.dumps(now))
+
+    (scene.out / "lease.json").write_text(json.dumps(holder | {"heartbeat": time.time()}))
+    heart = threading.Thread(target=beat, daemon=True)
+    heart.start()
     _must_end(refused := scene.start(), struck, 2)
+    ended.set()
+    heart.join()
     if "elsewhere" not in refused.output():
         struck.wrong.append("the refusal does not name the host")
-    (scene.out / "lease.json").write_text(json.dumps(holder | {"heartbeat": time.time() - 600}))
     return struck

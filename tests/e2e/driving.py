@@ -156,7 +156,13 @@ def finish(running: Running, timeout: float = 600) -> tuple[int, str]:
 
 
 def run(out: Path, data: Path, *words: str) -> tuple[int, str]:
-    return finish(start(out, data, *words))
+    """Its exit code and what it printed; however long it takes, as long as it goes on."""
+    running = start(out, data, *words)
+    try:
+        wait_for(running.ended, "the command's end", timeout=STALLS_AFTER_S, out=out)
+    finally:
+        running.end()
+    return finish(running)
 
 
 def kill(running: Running) -> None:

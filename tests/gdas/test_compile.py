@@ -42,7 +42,7 @@ def losses(segments: Iterator[Segment]) -> list[float]:
 
 def searched(images: Images, **changes: Any) -> list[float]:
     """Losses of both steps; the logits move so little that rounding changes no draw."""
-    config = search_config(epochs=2, alpha=AlphaUpdate(lr=1e-4), **changes)
+    config = search_config(epochs=2, alpha=AlphaUpdate(lr=1e-4), kernels="plain", **changes)
     return losses(run_search(config, images))
 
 
@@ -72,7 +72,7 @@ def trained(images: Images, **changes: Any) -> list[float]:
     rows = torch.arange(64)
     return losses(
         gdas.cnn.train.train_image(
-            train_config(epochs=2, auxiliary_weight=0.0, **changes),
+            train_config(epochs=2, auxiliary_weight=0.0, kernels="plain", **changes),
             PUBLISHED["GDAS_V1"],
             images,
             rows,
@@ -84,6 +84,7 @@ def trained(images: Images, **changes: Any) -> list[float]:
     )
 
 
+@pytest.mark.slow
 def test_a_training_compiles_its_network(small_digits: Images) -> None:
     plain = trained(small_digits)
     assert graphs() == 0

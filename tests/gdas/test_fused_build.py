@@ -41,8 +41,11 @@ def test_what_changes_the_code_makes_another_library(
     sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     where = environment(tmp_path)
+    assert build.pending(sources, where)
     first = build.load(sources, where)
     assert answer(first.library) == 42 and "compiled by" in first.words
+    assert not build.pending(sources, where)
+    assert not build.pending(sources, where | {"PATH": ""}), "there is no compiler to wait for"
     calls: list[str] = []
     monkeypatch.setattr(build, "_compile", lambda *args: calls.append("again"))
     assert answer(build.load(sources, where).library) == 42 and not calls

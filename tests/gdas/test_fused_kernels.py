@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from gdas.cnn.fused import calls
 from gdas.cnn.fused.build import library
+from gdas.cnn.fused.interface import Map, Term
 from gdas.cnn.norm import BatchNorm
 from gdas.cnn.operations import Style, _separable_pass
 
@@ -114,30 +115,25 @@ def fused_pass(
         affine = norms[0].affine
         scale = istd * norms[0].weight.detach() if affine else istd
         before = torch.stack([mean, istd, scale, norms[0].bias if affine else mean * 0]).detach()
-    y = calls.separable_forward(calls.Map(x, before), own)
-    out = calls.sum_of_terms([calls.Term(y)])
-    sums = calls.gradient_sums(g, [calls.Term(y, keep)])[0]
+    y = calls.separable_forward(Map(x, before), own)
+    out = calls.sum_of_terms([Term(y)])
+    sums = calls.gradient_sums(g, [Term(y, keep)])[0][0]
     base = torch.randn_like(x)
     of_y = calls.Gradient(g, sums, keep)
-    found = calls.separable_backward(
-        of_y, y, calls.Map(x, before), own, base_BCHW=base, weights=True
-    )
+    found = calls.separable_backward(of_y, y, Map(x, before), own, base_BCHW=base, weights=True)
     assert found.depthwise is not None and found.pointwise is not None
-    z = found.values_BCHW - base
+    z = found.of_x.values_BCHW - base
     own_results = [out, *running(norm), z, found.depthwise, found.pointwise]
     if norm.affine:
         assert y.norm_4C is not None
         own_results += [sums[1] * y.norm_4C[1], sums[0]]
     if before is not None:
-        assert found.sums_2C is not None
-        no_base = calls.separable_backward(
-            of_y, y, calls.Map(x, before), own, base_BCHW=None, weights=False
-        )
+        assert found.of_x.sums_2C is not None
         away = x - before[0][:, None, None]
         for i, factor in enumerate((torch.ones_like(x), away)):
-            true = (no_base.values_BCHW.double() * factor.double()).sum((0, 2, 3))
-            scale_of = (no_base.values_BCHW.double() * factor.double()).abs().sum((0, 2, 3))
-            assert ((found.sums_2C[i] - true).abs() <= 1e-5 * scale_of + 1e-9).all()
+            products = found.of_x.values_BCHW.double() * factor.double()
+            true, scale = products.sum((0, 2, 3)), products.abs().sum((0, 2, 3))
+            assert ((found.of_x.sums_2C[i] - true).abs() <= 1e-5 * scale + 1e-9).all()
     torch.set_num_threads(1)
     return own_results
 
@@ -151,7 +147,7 @@ PASSES = [
     Case(40, 8, 3, 11, kernel=5, dilation=2, threads=2),
     Case(2, 52, 9, 10, stride=2, dilation=2),
     Case(2, 50, 5, 5, kernel=5, stride=2, dilation=2),
-    Case(2, 64, 1, 1),
+    Case(6, 64, 1, 1),
     Case(2, 100, 1, 3, kernel=5, stride=2),
 ]
 

@@ -390,7 +390,8 @@ def test_what_cannot_be_read_is_refused_in_one_line(case: str) -> None:
 def test_a_harmed_text_is_refused_or_a_cell(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
-    path = tmp_path_factory.getbasetemp() / "harmed.txt"
+    path = tmp_path_factory.getbasetemp() / "harmed" / "cell.txt"
+    path.parent.mkdir(exist_ok=True)
     whole = data.draw(st.sampled_from(sorted(FORMS.values())))
     read_harmed(path, data.draw(harmed(whole.encode())), lambda: load(path), InputError)
 

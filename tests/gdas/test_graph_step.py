@@ -107,6 +107,7 @@ def compare(config: SearchConfig, images: Images) -> None:
         check_states(mine, plain, again)
 
 
+@pytest.mark.slow
 def test_a_step_of_both_is_todays(tiny_digits: Images) -> None:
     compare(config_of(), tiny_digits)
 

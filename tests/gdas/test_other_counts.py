@@ -9,6 +9,7 @@ from gdas.cnn.genotype import PUBLISHED
 from gdas.cnn.network import Network
 from gdas.metrics import count_multiply_adds
 from gdas.other_counts import COUNTERS, RULES, Counter, multiply_adds_as
+from orchestrator import cell
 
 # Results of the programs themselves, of the versions in RULES with PyTorch 2.14.1, for these
 # networks with PyTorch's own layers in the places of ours.
@@ -50,3 +51,7 @@ def test_counts_are_the_programs_own(name: str, stem: str) -> None:
     assert found == MULTIPLY_ADDS[name, stem]
     assert network.training and set(RULES) == set(COUNTERS)
     assert count_multiply_adds(network, image) not in found.values()
+
+
+def test_the_command_knows_all_of_them() -> None:
+    assert cell.COUNTERS == COUNTERS

@@ -653,6 +653,7 @@ def team(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[A
     return run_team("tests.gdas.photo_worker", folder, out)
 
 
+@pytest.mark.slow
 def test_two_workers_interrupted_within_an_epoch_end_as_two_uninterrupted_ones(
     team: tuple[list[Any], Any],
 ) -> None:

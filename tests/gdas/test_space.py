@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import gdas.cnn.halves
 import gdas.cnn.space
+from gdas.architecture import draw_architecture
 from gdas.checkpoint import State, digest
 from gdas.cnn.config import Derivation, SearchConfig
 from gdas.cnn.derive import derive_genotype
@@ -27,7 +28,7 @@ from gdas.data.arrow import Images
 from gdas.data.augment import augment, normalise
 from gdas.errors import InputError
 from gdas.randomness import generator
-from gdas.search import search
+from gdas.search import SearchSteps, search
 from tests.gdas.tiny import CPU, run_search, search_config
 
 
@@ -250,3 +251,27 @@ def test_a_search_in_bfloat16_stays_near_the_one_in_float32(small_digits: Images
     half = next(search(half_config, ImageSpace(half_config, small_digits, CPU))).metrics
     assert half["train/loss"] != full["train/loss"]
     assert half["train/loss"] == pytest.approx(full["train/loss"], rel=0.05)
+
+
+def test_alpha_steps_are_in_float32_whatever_the_precision(small_digits: Images) -> None:
+    """In bfloat16 the logits' gradients would point elsewhere."""
+    found = {}
+    for precision in ("float32", "bfloat16"):
+        config = search_config("fixed", precision=precision, kernels="plain")
+        space = ImageSpace(config, small_digits, CPU)
+        steps = SearchSteps(config, space)
+        architecture = draw_architecture(
+            steps.logits,
+            space.cell_types,
+            config.sampler,
+            5.0,
+            generator(0, "test"),
+            gate_device=CPU,
+        )
+        of_W = space.weight_loss(architecture, 0, 0).loss.item()
+        loss = space.alpha_loss(architecture, 0, 0).loss
+        (gradient,) = torch.autograd.grad(loss, [steps.logits["normal"]])
+        found[precision] = of_W, gradient
+    (exact_W, exact), (coarse_W, gradient) = found.values()
+    assert coarse_W != exact_W
+    assert torch.equal(gradient, exact) and gradient.norm() > 0

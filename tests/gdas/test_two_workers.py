@@ -38,6 +38,7 @@ def alone(digits: Images) -> dict[str, Any]:
     return run_whole(tagged(digits))
 
 
+@pytest.mark.slow
 def test_every_worker_yields_equally_often_and_only_the_first_has_state(team: Team) -> None:
     first, second = (found["whole"]["epochs"] for found in team.found)
     assert [epoch["position"] for epoch in first] == [1, 2, 3]
@@ -46,6 +47,7 @@ def test_every_worker_yields_equally_often_and_only_the_first_has_state(team: Te
     assert all(epoch["state"] is None for epoch in second)
 
 
+@pytest.mark.slow
 def test_both_workers_have_the_same_weights_and_metrics_after_every_epoch(team: Team) -> None:
     first, second = (found["whole"]["epochs"] for found in team.found)
     for key in ("weights", "metrics"):
@@ -53,11 +55,13 @@ def test_both_workers_have_the_same_weights_and_metrics_after_every_epoch(team: 
     assert len({epoch["weights"] for epoch in first}) == 3
 
 
+@pytest.mark.slow
 def test_two_interrupted_workers_end_as_two_uninterrupted_ones(team: Team) -> None:
     for found in team.found:
         assert found["interrupted"] == found["whole"]["epochs"]
 
 
+@pytest.mark.slow
 def test_both_together_use_the_images_and_moves_of_one_worker_in_every_step(
     team: Team, alone: dict[str, Any]
 ) -> None:
@@ -73,6 +77,7 @@ def test_both_together_use_the_images_and_moves_of_one_worker_in_every_step(
     assert epochs[0] != epochs[1] != epochs[2]
 
 
+@pytest.mark.slow
 def test_without_batch_norm_two_workers_train_the_weights_that_one_does(
     team: Team, digits: Images
 ) -> None:
@@ -94,6 +99,7 @@ def test_without_batch_norm_two_workers_train_the_weights_that_one_does(
         )
 
 
+@pytest.mark.slow
 def test_where_one_worker_diverges_all_stop_and_say_so(team: Team) -> None:
     for found in team.found:
         assert "GDAS_F1, epoch 1" in found["diverging"]

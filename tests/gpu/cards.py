@@ -87,4 +87,5 @@ def table(results: Figures) -> str:
 
 
 if __name__ == "__main__":
-    write_text(FILE, table(json.loads(Path([*sys.argv[1:], RESULTS][0]).read_text())))
+    results = Path(sys.argv[1]) if len(sys.argv) > 1 else RESULTS
+    write_text(FILE, table(json.loads(results.read_text())))

@@ -35,7 +35,7 @@ from tests.gpu.sizes import TRIAL
 CPU = torch.device("cpu")
 
 
-def findings_of(folder: Path, part: str, seconds: float = 60.0) -> Findings:
+def findings_of(folder: Path, part: str, seconds: float = 3600.0) -> Findings:
     return Findings(folder, part, time.monotonic() + seconds)
 
 

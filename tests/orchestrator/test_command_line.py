@@ -16,7 +16,9 @@ from orchestrator.experiment.load import load_experiment
 from orchestrator.reproduce_paper import main
 from orchestrator.run.checks import fixed_cells
 from tests.orchestrator.fake_study import TINY, fake_study
+from tests.orchestrator.test_photo_jobs import YAML as PHOTOS
 from tests.orchestrator.test_study import identity
+from tests.orchestrator.written import search_result
 
 
 @pytest.fixture(autouse=True)
@@ -147,6 +149,23 @@ def test_the_report_of_what_is_there_by_now(
     assert "| not run |" in (store.out / "report" / "report.md").read_text()
     assert (store.out / "study.json").read_bytes() == before
     assert f"report: {store.out / 'report' / 'report.html'}" in capsys.readouterr().out
+
+
+CELL = "finals.v1.cell={searched: both}"
+
+
+def test_the_report_of_a_study_on_photos_needs_no_photos(tmp_path: Path) -> None:
+    settings = tmp_path / "photos.yaml"
+    settings.write_text(PHOTOS)
+    _, study, store = fake_study(tmp_path / "out", CELL, of=str(settings))
+    (job,) = study.of_kind("search")
+    store.folder(job).write_result(search_result({"valid/top1": 30.0}))
+    words = ["--report", "--out", str(store.out), "--data", str(tmp_path)]
+    assert main([str(settings), *words]) == 0
+    assert (
+        f"| jobs done | 1 of {len(study.jobs)} |"
+        in (store.out / "report" / "report.md").read_text()
+    )
 
 
 def test_rough_times_order_the_experiments_sensibly() -> None:

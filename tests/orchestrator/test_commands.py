@@ -5,17 +5,23 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import subprocess
+import sys
 import time
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import orchestrator.run.checks
+import orchestrator.store.recorded
 from gdas.cnn.genotype import PUBLISHED
 from gdas.genotype import load
-from orchestrator import cell, compare, doctor, jobs, status
+from orchestrator import __main__ as together
+from orchestrator import cell, compare, doctor, jobs, log, status
 from orchestrator.cost.estimate import estimated_bytes
+from orchestrator.driver import doctor as examining
 from orchestrator.experiment.build import build_study
 from orchestrator.experiment.load import load_experiment
 from orchestrator.run.scheduler import Scheduler
@@ -42,7 +48,7 @@ def refused(capsys: Capture, code: int) -> str:
 
 COMMANDS = [
     *("reproduce_paper", "status", "compare", "cell", "jobs", "doctor", "send_runs"),
-    *("settings_page", "mlflow_server", "nodes"),
+    *("settings_page", "mlflow_server", "nodes", "log"),
 ]
 
 
@@ -57,8 +63,43 @@ def test_help_teaches(name: str, capsys: Capture) -> None:
 
 def test_every_module_with_a_command_line_has_its_help_tested() -> None:
     folder = Path(orchestrator.run.checks.__file__).parent.parent
-    found = {path.stem for path in folder.glob("*.py")} - {"__init__"}
+    found = {path.stem for path in folder.glob("*.py")} - {"__init__", "__main__"}
     assert found == set(COMMANDS)
+
+
+LIGHT = ("torch", "ray", "mlflow", "matplotlib", "scipy")
+
+
+def test_help_and_mistakes_need_none_of_the_heavy_libraries() -> None:
+    """They take seconds to import. One process asks every command, and all in one, for its help."""
+    modules = [f"orchestrator.{name}" for name in COMMANDS] + ["orchestrator.__main__"]
+    code = (
+        "import contextlib, importlib, io, sys\n"
+        f"for name in {modules}:\n"
+        "    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n"
+        "        importlib.import_module(name).main(['--help'])\n"
+        f"print(*[name for name in {LIGHT} if name in sys.modules])"
+    )
+    root = Path(together.__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == []
+
+
+def test_all_commands_are_found_under_one_name(capsys: Capture, tmp_path: Path) -> None:
+    modules = {module for module, _ in together.COMMANDS.values()}
+    assert modules == set(COMMANDS) - {"settings_page", "mlflow_server"}
+    assert "did you mean status?" in refused(capsys, together.main(["statsu"]))
+    fake_study(tmp_path / "out")
+    assert together.main(["status", "out", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["driven"] is False
+    with pytest.raises(SystemExit) as done:
+        together.main([])
+    assert done.value.code == 0 and "gdas COMMAND --help" in capsys.readouterr().out
+    project = tomllib.loads((Path(together.__file__).parents[1] / "pyproject.toml").read_text())
+    module, _, function = project["project"]["scripts"]["gdas"].partition(":")
+    assert callable(getattr(importlib.import_module(module), function))
 
 
 @pytest.mark.parametrize("words", [["status"], ["compare", "x"], ["jobs", "list"]])
@@ -68,6 +109,40 @@ def test_a_folder_without_a_study_is_refused_and_not_made(
     module = importlib.import_module(f"orchestrator.{words[0]}")
     assert "no study there" in refused(capsys, module.main([*words[1:], "nowhere"]))
     assert not (tmp_path / "nowhere").exists()
+
+
+# log
+
+
+def test_a_job_that_is_not_there_is_answered_with_the_closest(
+    capsys: Capture, tmp_path: Path
+) -> None:
+    _, study, _ = fake_study(tmp_path / "out")
+    said = refused(capsys, log.main(["out", "serch-frc-seed1"]))
+    assert "did you mean search-frc-seed" in said
+    assert "has printed nothing yet" in refused(capsys, log.main(["out", study.jobs[0].label]))
+    assert "no error is recorded" in refused(
+        capsys, log.main(["out", study.jobs[0].label, "--traceback"])
+    )
+
+
+def test_a_log_is_followed_until_nobody_drives_the_study(
+    capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, study, store = fake_study(tmp_path / "out")
+    path = store.folder(study.jobs[0]).path / "log.txt"
+    path.write_text("one\n")
+    more = iter(["two\n", "three\n"])
+
+    def wait(seconds: float) -> None:
+        with path.open("a") as file:
+            file.write(next(more))
+
+    holders = iter([True, True, None])
+    monkeypatch.setattr("time.sleep", wait)
+    monkeypatch.setattr(log, "driver", lambda store: next(holders))
+    assert log.main(["out", study.jobs[0].label, "--follow"]) == 0
+    assert capsys.readouterr().out.splitlines()[:3] == ["one", "two", "three"]
 
 
 # status
@@ -165,7 +240,10 @@ def test_status_knows_of_a_process_that_died_without_a_word(
     assert "search-frc-seed0: failed: its process died without a word" in capsys.readouterr().out
 
 
-def test_a_driver_that_died_does_not_count(capsys: Capture, tmp_path: Path) -> None:
+def test_a_driver_that_died_does_not_count(
+    capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(orchestrator.store.recorded, "WATCHED_S", 0.0)
     _, study, store = fake_study(tmp_path / "out")
     store.folder(study.jobs[0]).append_record(record(1))
     for lease in ({"host": "elsewhere", "pid": 1, "heartbeat": time.time() - 100}, {}, "torn"):
@@ -401,7 +479,7 @@ def test_doctor_names_the_fix_of_what_is_bad(
     text = "\n".join(bad)
     for word in (
         "data_batch_1: is not the published file",
-        "127.0.0.1:9: does not answer",
+        "127.0.0.1:9: [Errno 111] Connection refused",
         "file/out: cannot write",
     ):
         assert word in text
@@ -420,8 +498,8 @@ def test_doctor_looks_where_the_command_would(
 
 
 def test_doctor_finds_a_package_that_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "version", lambda name: "1.0" if name == "torch" else "99")
-    found = {one.what.split()[0]: one for one in doctor.versions()}
+    monkeypatch.setattr(examining, "version", lambda name: "1.0" if name == "torch" else "99")
+    found = {one.what.split()[0]: one for one in examining.versions()}
     assert found["torch"].level == "BAD" and found["torch"].fix.startswith("pip install 'torch")
 
 

@@ -14,7 +14,7 @@ from orchestrator.terminal.command import command_parser, run_command
 from tests.readme import ROOT
 
 COMMANDS = sorted(
-    path.stem for path in (ROOT / "orchestrator").glob("*.py") if path.stem != "__init__"
+    path.stem for path in (ROOT / "orchestrator").glob("*.py") if not path.stem.startswith("__")
 )
 
 
@@ -37,7 +37,8 @@ def test_one_option_has_one_description() -> None:
     for name, command, words in options():
         said.setdefault(name, {}).setdefault(words, []).append(command)
     assert {"--out", "--data", "--address", "--yes", "EXPERIMENT or key=value"} <= said.keys()
-    own = {"OUT", "--yes", "what", "--to"}  # one study or several; before what; two things
+    # one study or several; before what; a cell or a state; two things
+    own = {"OUT", "--yes", "what", "--to", "--json"}
     assert {name: found for name, found in said.items() if len(found) > 1 and name not in own} == {}
     assert len(said["OUT"]) == 2, "of one study, and of several"
     assert all(words.startswith("None: do not ask before ") for words in said["--yes"])

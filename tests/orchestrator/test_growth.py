@@ -15,6 +15,7 @@ from rich.console import Console as Terminal
 
 from orchestrator.store.board import Board
 from orchestrator.terminal.console import Console
+from orchestrator.tracking.artifacts import Artifacts
 from orchestrator.tracking.tracker import Tracker
 from tests.orchestrator.fake_study import fake_study, finish, record
 
@@ -63,10 +64,10 @@ def looks_a_tick(out: Path, jobs: int, monkeypatch: pytest.MonkeyPatch) -> dict[
         study, store, Terminal(file=io.StringIO(), force_terminal=True, width=90, height=3 * jobs)
     )
     monkeypatch.setattr(Tracker, "_connect", lambda self: None)
-    for name in ("_start", "_picture"):
-        monkeypatch.setattr(Tracker, name, lambda *_: "run")
+    monkeypatch.setattr(Tracker, "_start", lambda *_: "run")
+    monkeypatch.setattr(Artifacts, "_picture", lambda *_: None)
     tracker = Tracker(study, store, experiment)
-    tracker.parent, tracker.client, tracker.board = "parent", MagicMock(), board
+    tracker.parent, tracker.mlflow.client, tracker.board = "parent", MagicMock(), board
     os.utime(store.out / "jobs", (1e9, 1e9))  # it has been quiet for a while
     looks = Looks(out, monkeypatch)
     piped.start(board)
@@ -117,9 +118,10 @@ def test_a_folder_that_came_or_went_is_noticed(tmp_path: Path) -> None:
 
 
 def test_what_changes_while_a_job_waits_again_is_shown_and_sent(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, empty_database: Callable[[Path], str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A job that failed and waits had written a record since it was last looked at."""
+    empty_database(tmp_path / "out")
     experiment, study, store = fake_study(tmp_path / "out")
     board = Board({job.id: "waiting" for job in study})
     job = study.jobs[0]

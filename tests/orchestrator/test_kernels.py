@@ -11,9 +11,11 @@ import pytest
 from gdas.cnn.config import SearchConfig
 from gdas.cnn.fused import build
 from gdas.cnn.fused.choice import chosen
+from orchestrator.cost.plan import say_standings
 from orchestrator.experiment.build import build_study, settings_of
 from orchestrator.experiment.load import load_experiment
 from orchestrator.experiment.study import Study
+from orchestrator.report.parts import markdown_of
 from orchestrator.report.times import times
 from orchestrator.report.view import Results
 from orchestrator.work.body import open_job, run_to_end
@@ -77,6 +79,9 @@ def test_a_job_that_goes_on_with_other_kernels_says_so(
     assert [r.get("kernels") for r in folder.records()] == ["fused"]
     assert "segment" not in capsys.readouterr().err
     compiler(here=False)
+    say_standings(made, store)
+    (standing,) = [s for s in capsys.readouterr().out.splitlines() if "goes on after epoch 1" in s]
+    assert "segment 1 ran with fused kernels" in standing and standing.endswith(REASON)
     with open_job(folder.address) as opened:
         run_to_end(opened.folder, counting, kernels=opened.kernels)
     said = capsys.readouterr().err
@@ -94,7 +99,7 @@ def test_the_report_lists_what_ran_without_the_kernels_that_were_asked_for(tmp_p
         store.folder(whole).append_record(record(position) | {"kernels": "fused"})
         store.folder(part).append_record(record(position) | {"kernels": kernels})
         store.folder(text).append_record(record(position))
-    said = "".join(times(Results(experiment, made, store)))
+    said = markdown_of(times(Results(experiment, made, store)))
     assert "fused 1 to 1, plain 2 to 3" in said
     (line,) = [line for line in said.splitlines() if line.startswith("Asked for fused kernels")]
     assert part.name in line and whole.name not in line and text.name not in line
@@ -105,5 +110,5 @@ def test_plain_was_asked_for_and_is_no_news(tmp_path: Path) -> None:
     (job, *_) = made.of_kind("search")
     store.folder(job).append_record(record(1) | {"kernels": "plain"})
     assert not job.fused
-    assert "Asked for" not in "".join(times(Results(experiment, made, store)))
+    assert "Asked for" not in markdown_of(times(Results(experiment, made, store)))
     assert dataclasses.asdict(experiment)["searches"]["frc"]["recipe"]["kernels"] == "plain"

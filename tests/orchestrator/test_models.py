@@ -91,6 +91,10 @@ def test_the_registered_model_gives_the_reported_accuracy_after_reload(
     address = log_final(client, run, folder, "finals-image")
     assert address == "models:/finals-image/1"
     assert log_final(client, run, folder, "finals-image") == address, "once"
+    tags = client.get_model_version("finals-image", "1").tags
+    error = 100 - result["metrics"]["test/top1"]
+    assert tags["test_error"] == f"{error:.2f}" and tags["cell"] == "GDAS_F1"
+    assert int(tags["parameters"]) > 1000
     (code,) = (tmp_path / "mlruns").rglob("served_model.py")
     code.write_text("import orchestrator.moved_away")  # as an older build may have logged it
     client.set_tag(run, LOADER_TAG, "orchestrator.moved_away")

@@ -11,7 +11,7 @@ from gdas.cnn.config import SearchConfig
 from gdas.data.settings import TextData
 from gdas.errors import InputError
 from gdas.rnn.config import TextSearchConfig
-from orchestrator import doctor
+from orchestrator.driver import doctor as examining
 from orchestrator.experiment.build import settings_of
 from orchestrator.experiment.load import experiment_of
 
@@ -46,12 +46,12 @@ def test_settings_of_known_texts_are_as_they_were_and_those_of_own_text_are_all_
 def test_the_doctor_counts_own_text_and_names_what_is_missing(tmp_path: Path) -> None:
     experiment = experiment_of([own_experiment(tmp_path)])
     put_text(tmp_path / "data" / "mine")
-    (found,) = doctor.data_sets(experiment, tmp_path / "data")
+    (found,) = examining.data_sets(experiment, tmp_path / "data")
     assert (found.level, found.what) == (
         "ok",
         "mine: 4 words; tokens: 200 train, 60 valid, 40 test",
     )
-    (missing,) = doctor.data_sets(experiment, tmp_path)
+    (missing,) = examining.data_sets(experiment, tmp_path)
     assert missing.level == "BAD" and "mine: no such folder" in missing.what
 
 

@@ -7,9 +7,18 @@ from pathlib import Path
 import pytest
 import torch
 
+from gdas.errors import InputError
 from orchestrator.cost import estimate
-from orchestrator.cost.estimate import GUESSED, RECORDED, TIMED, Estimate, Estimator, timed_seconds
-from orchestrator.cost.plan import makespan, totals
+from orchestrator.cost.estimate import (
+    GUESSED,
+    LAST_S,
+    RECORDED,
+    TIMED,
+    Estimate,
+    Estimator,
+    timed_seconds,
+)
+from orchestrator.cost.plan import confirm, makespan, totals
 from orchestrator.experiment.study import Job, Study
 from orchestrator.store.store import Store
 from tests.orchestrator.test_study import study
@@ -106,3 +115,25 @@ def test_a_search_that_runs_all_operations_is_guessed_to_take_as_many_times_as_l
         for words in ([], ["search.recipe.sampler.acceleration=false"])
     )
     assert slow == pytest.approx(8 * fast)
+
+
+def test_a_job_with_all_its_epochs_and_no_result_is_still_to_be_ended(tmp_path: Path) -> None:
+    store, found = Store(tmp_path), study()
+    job = of(found, "search-gdas-frc-seed0")
+    for position in (1, 2, 3):
+        store.prepare(job, NO_DATA).append_record(plain_record(position, of=3, seconds=5.0))
+    estimates = {other.id: Estimate(0.0, RECORDED) for other in found}
+    estimates[job.id] = Estimator(store).estimate(job)
+    assert estimates[job.id] == (LAST_S, RECORDED)
+    assert totals(found, estimates, {"CPU": 2.0, "GPU": 0.0}, None)[0].startswith("in all: about")
+
+
+def test_a_run_of_days_on_shares_of_a_gpu_is_asked_about(tmp_path: Path) -> None:
+    """A search of a third of a day on a whole card takes more than one on a quarter of it."""
+    words = ["search.resources={gpus: 0.25, device: cuda}", "search.seeds=[0]"]
+    found = study(*words, "search.recipe.epochs=1")
+    whole = estimate.estimated_seconds(of(found, "search-gdas-frc-seed0"))
+    epochs = int(86_400 / 3 / whole)
+    long = study(*words, f"search.recipe.epochs={epochs}").only(["search-gdas-frc-seed0"])
+    with pytest.raises(InputError, match="looks like 1 days"):
+        confirm(long, Store(tmp_path), {"CPU": 99.0, "GPU": 1.0}, yes=False)

@@ -7,11 +7,14 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
+from gdas.checkpoint import Segment, save
 from orchestrator.experiment.study import Job
 from orchestrator.run.scheduler import Scheduler, missing
 from orchestrator.store.failure import write_failure
 from orchestrator.store.store import Store
+from orchestrator.work.body import failure_recorded, run_to_end
 from tests.orchestrator.test_study import study as image_study
 from tests.orchestrator.written import NO_DATA, plain_record, search_result
 
@@ -243,3 +246,31 @@ def test_an_autoscaling_cluster_is_given_the_job_and_it_is_said_for_what_it_wait
     cluster.scheduler.nodes, cluster.scheduler.grows = [{"memory": 1.0}], True
     assert len(cluster.start()) == 2, "as many as the cluster may be"
     assert sum("the cluster has 0 now; more are being started" in x for x in cluster.said) == 2
+
+
+def test_a_divergence_is_not_tried_again_since_it_would_go_the_same_way(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path)
+    cluster.scheduler.retries = 2
+    (label, *_) = cluster.start()
+    folder = cluster.store.folder(cluster.job(label))
+    with pytest.raises(FloatingPointError), failure_recorded(folder):
+        raise FloatingPointError("epoch 1: train/loss is nan")
+    cluster.scheduler.finished(cluster.job(label))
+    assert cluster.state(label) == "failed"
+    assert "given up, for it would fail again" in " ".join(cluster.said)
+
+
+def test_a_damaged_checkpoint_that_a_job_passed_over_is_said_once(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path)
+    (label, *_) = cluster.start()
+    job = cluster.job(label)
+    folder = cluster.store.folder(job)
+    for position in (1, 2):
+        segment = Segment(position, 3, {"train/loss": 1.0}, state={"x": torch.ones(2)})
+        save(folder.checkpoints, segment, [])
+    (folder.checkpoints / "000002" / "state.pt").write_bytes(b"torn")
+    run_to_end(folder, lambda checkpoint: iter([]))
+    cluster.scheduler.say_damage(job)
+    cluster.finish(label)
+    said = [line for line in cluster.said if "damaged state.pt" in line]
+    assert len(said) == 1 and said[0].startswith(f"{label}: ") and "000002" in said[0]

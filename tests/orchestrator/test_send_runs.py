@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,10 @@ REPORT = "# tiny\n\n## Table 1\n\n| whose | error |\n| --- | --- |\n| ours | 3.9
 
 
 def test_runs_sent_to_another_mlflow_are_equal_and_sending_twice_doubles_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, empty_database: Callable[[Path], str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
+    empty_database(out)
     experiment, study, store = fake_study(out)
     for job in study:
         if job.kind == "search":
@@ -30,8 +32,7 @@ def test_runs_sent_to_another_mlflow_are_equal_and_sending_twice_doubles_nothing
     write_text(out / "report" / "report.md", REPORT)
     tracker = Tracker(study, store, experiment)
     assert tracker.finish(recorded_board(store, study, driven=False), 100)
-    there = f"sqlite:///{tmp_path / 'there' / 'mlflow.db'}"
-    (tmp_path / "there").mkdir()
+    there = empty_database(tmp_path / "there")
     capsys.readouterr()
     assert send_runs.main([str(out), "--to", there]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import orchestrator.run.lease
 from gdas.errors import InputError
 from orchestrator.experiment.build import build_study
 from orchestrator.experiment.load import load_experiment
 from orchestrator.run.lease import lease
 from orchestrator.store.failure import read_failure, write_failure
+from orchestrator.store.holder import this_process
 from orchestrator.store.job_folder import JobFolder
 from orchestrator.store.store import Store
 from tests.orchestrator.test_study import identity
@@ -102,15 +108,73 @@ def test_a_second_driver_is_refused_and_a_dead_ones_lease_is_taken_over(tmp_path
     assert (tmp_path / "lease.json").read_text() == ""
 
 
-def test_a_living_driver_on_another_host_is_refused_by_its_heartbeat(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    holder = {"host": "elsewhere", "pid": 7, "heartbeat": time.time() - 10}
-    (tmp_path / "lease.json").write_text(json.dumps(holder))
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+
+
+@pytest.mark.parametrize("ahead_s", [-1800, 0, 1800], ids=lambda s: f"{s} s ahead")
+def test_a_driver_on_another_host_lives_while_its_heartbeat_changes_whatever_its_clock(
+    ahead_s: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(orchestrator.run.lease, "DEAD_AFTER_S", 0.4)
+    store, path = Store(tmp_path), tmp_path / "lease.json"
+    holder = {"host": "elsewhere", "pid": 7, "heartbeat": time.time() + ahead_s, "kernel": "x"}
+    path.write_text(json.dumps(holder))
+    beat = threading.Timer(
+        0.1, lambda: path.write_text(json.dumps(holder | {"heartbeat": time.time() + ahead_s + 5}))
+    )
+    beat.start()
     with pytest.raises(InputError, match="7 on elsewhere"), lease(store):
         pass
-    holder["heartbeat"] = time.time() - 1000
-    (tmp_path / "lease.json").write_text(json.dumps(holder))
+    beat.join()
     with lease(store):
+        assert json.loads(path.read_text())["pid"] == os.getpid()
+
+
+@pytest.mark.parametrize("why", NO_LOCKS, ids=errno.errorcode.get)
+def test_where_there_are_no_locks_the_heartbeat_keeps_a_second_driver_away(
+    why: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(file: int, how: int) -> None:
+        raise OSError(why, os.strerror(why))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    monkeypatch.setattr(orchestrator.run.lease, "SETTLED_S", 0.0)
+    store, path = Store(tmp_path), tmp_path / "lease.json"
+    with lease(store), pytest.raises(InputError, match=f"{os.getpid()} on "), lease(store):
+        pass
+    held = json.loads(this_process("its token"))
+    path.write_text(json.dumps(held | {"begun": 1}))  # another process had the number before
+    with lease(store):
+        assert path.read_text() != ""
+    assert path.read_text() == ""
+
+
+def test_a_driver_that_another_replaced_ends_and_leaves_the_lease_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = threading.Event()
+    monkeypatch.setattr(orchestrator.run.lease, "HEARTBEAT_S", 0.05)
+    monkeypatch.setattr(orchestrator.run.lease, "_lost", told.set)
+    path = tmp_path / "lease.json"
+    other = this_process("another's").decode()
+    with lease(Store(tmp_path)):
+        path.write_text(other)
+        assert told.wait(5)
+    assert path.read_text() == other
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_in_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, real = Store(tmp_path), Path.touch
+
+    def touch(path: Path, *words: Any) -> None:
+        if path.name == "lease.json":
+            raise OSError(errno.EROFS, "Read-only file system", str(path))
+        real(path, *words)
+
+    monkeypatch.setattr(Path, "touch", touch)
+    with pytest.raises(InputError, match=r"cannot be written to \(Read-only"), lease(store):
         pass
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,10 @@ def made(out: Path, *words: str) -> tuple[Study, Store, JobFolder, Tracker]:
     return study, store, folder, Tracker(study, store, experiment)
 
 
-def test_a_history_that_was_given_up_is_replaced_not_added_to(tmp_path: Path) -> None:
+def test_a_history_that_was_given_up_is_replaced_not_added_to(
+    tmp_path: Path, empty_database: Callable[[Path], str]
+) -> None:
+    empty_database(tmp_path)
     _, _, folder, tracker = made(tmp_path)
     database = tmp_path / "mlflow.db"
     folder.rewrite_records([record(1, 10.0), record(2, 20.0), record(3, 30.0)])
@@ -54,7 +58,10 @@ def test_a_history_that_was_given_up_is_replaced_not_added_to(tmp_path: Path) ->
     assert sum(points(database).values()) == 4
 
 
-def test_a_server_that_comes_back_with_nothing_gets_everything(tmp_path: Path) -> None:
+def test_a_server_that_comes_back_with_nothing_gets_everything(
+    tmp_path: Path, empty_database: Callable[[Path], str]
+) -> None:
+    empty_database(tmp_path)
     _, _, folder, tracker = made(tmp_path)
     folder.rewrite_records([record(1, 10.0), record(2, 20.0)])
     assert tracker.sync()
@@ -99,6 +106,9 @@ def test_a_server_that_hangs_keeps_nobody_waiting(
     assert "not everything was sent" in capsys.readouterr().err
 
 
-def test_what_mlflow_logs_of_a_failing_database_is_not_shown(tmp_path: Path) -> None:
+def test_what_mlflow_logs_of_a_failing_database_is_not_shown(
+    tmp_path: Path, empty_database: Callable[[Path], str]
+) -> None:
+    empty_database(tmp_path)
     made(tmp_path)
     assert not logging.getLogger("mlflow.store.db.utils").isEnabledFor(logging.ERROR)

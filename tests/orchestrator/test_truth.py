@@ -41,6 +41,7 @@ from orchestrator.experiment.config import Experiment
 from orchestrator.experiment.load import load_experiment
 from orchestrator.experiment.study import Study
 from orchestrator.report.figures.truth import Row, distribution_figure, epochs_figure
+from orchestrator.report.parts import markdown_of
 from orchestrator.report.report import write_report
 from orchestrator.report.statistics import uniform_p
 from orchestrator.report.truth import _other_images
@@ -377,7 +378,7 @@ def test_a_search_that_is_no_better_is_called_so(ran: Ran, tmp_path: Path) -> No
                     text = (source.path / "distribution.json").read_text()
                     (folder.path / "distribution.json").write_text(text)
                 folder.write_result(result)
-        report = "\n".join(truth(Results(ran.experiment, ran.study, store)))
+        report = markdown_of(truth(Results(ran.experiment, ran.study, store)))
         assert f"**gdas {word} than uniform draws here**" in report
         assert f"**darts {word} than uniform draws here**" in report
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import orchestrator.run.lease
 from gdas.errors import InputError
 from orchestrator.experiment.build import build_study
 from orchestrator.experiment.config import Experiment
@@ -182,7 +183,10 @@ def test_harmed_files_of_the_output_folder_are_refused_or_passed_over(
     attempt()
 
 
-def test_a_harmed_lease_is_taken_or_refused(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_harmed_lease_is_taken_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(orchestrator.run.lease, "DEAD_AFTER_S", 0.0)
     store = Store(tmp_path_factory.mktemp("out"))
     path = store.out / "lease.json"
     whole = json.dumps({"host": "elsewhere", "pid": 1, "heartbeat": 1e12}).encode()

@@ -79,13 +79,7 @@ def load(sources: Path, environment: Mapping[str, str]) -> Kernels:
             GDAS_KERNEL_FLAGS, which replaces the compiler's flags.
     """
     try:
-        compiler = _compiler(environment)
-        version = _run([*compiler, "--version"]).splitlines()[0]
-        flags = tuple(shlex.split(environment.get("GDAS_KERNEL_FLAGS", ""))) or (
-            *FLAGS,
-            *_native(compiler),
-        )
-        target = cache_folder(environment) / f"kernels-{_key(sources, flags, version)}.so"
+        compiler, flags, version, target = _plan(sources, environment)
         found = _open(target)
         if found is None:
             with _one_at_a_time(target):
@@ -93,6 +87,27 @@ def load(sources: Path, environment: Mapping[str, str]) -> Kernels:
     except (_Missing, OSError) as error:
         return Kernels(None, one_line(error, 400))
     return Kernels(found, f"compiled by {version} for this processor, {target}")
+
+
+def pending(sources: Path = SOURCES, environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether `load` would compile them, which takes about a minute."""
+    try:
+        target = _plan(sources, environment)[-1]
+    except (_Missing, OSError):
+        return False
+    return not target.exists()
+
+
+def _plan(
+    sources: Path, environment: Mapping[str, str]
+) -> tuple[list[str], tuple[str, ...], str, Path]:
+    """The compiler's command, its flags, its version, and the library's file."""
+    compiler = _compiler(environment)
+    version = _run([*compiler, "--version"]).splitlines()[0]
+    own = tuple(shlex.split(environment.get("GDAS_KERNEL_FLAGS", "")))
+    flags = own or (*FLAGS, *_native(compiler))
+    target = cache_folder(environment) / f"kernels-{_key(sources, flags, version)}.so"
+    return compiler, flags, version, target
 
 
 def cache_folder(environment: Mapping[str, str]) -> Path:

@@ -1,133 +1,34 @@
 """The kernels as functions of tensors; kernels.h says what each of them does.
 
-Tensors are float32 and channels-last; who calls has made sure of it (gdas.cnn.fused.cover).
+Tensors are float32 and channels-last; who calls has made sure of it.
 
-Shapes: B batch, C channels, H and W height and width.
+Shapes: B batch, C channels, H and W height and width, T terms, P parts.
 """
 
 from __future__ import annotations
 
 import ctypes
-import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from gdas.cnn.fused.build import library
+from gdas.cnn.fused.interface import (
+    BatchNormStruct,
+    Map,
+    ReaderStruct,
+    Term,
+    addresses,
+    at,
+    batch_norm,
+    check,
+    kernels,
+    new_map,
+    shape_of,
+    terms_of,
+)
 from gdas.cnn.norm import BatchNorm
-
-FLOATS = ctypes.c_void_p
-INT = ctypes.c_int
-
-
-class Map(NamedTuple):
-    """A feature map whose normalisation may be left to its readers.
-
-    Attributes:
-        values_BCHW: what is stored.
-        norm_4C: mean, 1 / standard deviation, scale and shift; None: the values are meant as they
-            are.
-    """
-
-    values_BCHW: Tensor
-    norm_4C: Tensor | None = None
-
-
-class Term(NamedTuple):
-    """A map as one term of a sum; `keep_B` multiplies its images."""
-
-    map: Map
-    keep_B: Tensor | None = None
-
-
-SIZES = ("batch", "height", "width", "channels", "kernel", "stride", "dilation", "threads")
-
-
-class _Shape(ctypes.Structure):
-    _fields_ = [(name, INT) for name in SIZES]
-
-
-class _BatchNorm(ctypes.Structure):
-    _fields_ = [
-        *((name, FLOATS) for name in ("gamma", "beta", "running_mean", "running_var")),
-        ("momentum", ctypes.c_double),
-        ("epsilon", ctypes.c_double),
-        ("norm", FLOATS),
-    ]
-
-
-class _Term(ctypes.Structure):
-    _fields_ = [("map", FLOATS), ("norm", FLOATS), ("keep", FLOATS)]
-
-
-SIGNATURES = {
-    "gdas_separable_forward": "S" + "p" * 6,
-    "gdas_separable_backward": "S" + "p" * 14,
-    "gdas_sum": "Sipp",
-    "gdas_gradient_sums": "Spipp",
-}
-"""The arguments of each function: S a shape, i an int, p a pointer."""
-
-
-@functools.cache
-def _kernels() -> ctypes.CDLL:
-    found = library()
-    assert found is not None, "the kernels cannot be compiled here"
-    types = {"S": ctypes.POINTER(_Shape), "i": INT, "p": FLOATS}
-    for name, arguments in SIGNATURES.items():
-        function = getattr(found, name)
-        function.restype = INT
-        function.argtypes = [types[a] for a in arguments]
-    return found
-
-
-@functools.lru_cache(maxsize=4096)
-def _shape(
-    shape: torch.Size, threads: int, kernel: int = 0, stride: int = 1, dilation: int = 1
-) -> _Shape:
-    batch, channels, height, width = shape
-    return _Shape(batch, height, width, channels, kernel, stride, dilation, threads)
-
-
-def _at(x: Tensor | None) -> int | None:
-    return None if x is None else x.data_ptr()
-
-
-def _check(failed: int) -> None:
-    if failed:
-        raise MemoryError("no memory for a fused kernel")
-
-
-def _batch_norm(norm: BatchNorm) -> tuple[Tensor, _BatchNorm]:
-    """A norm to be written, and the layer for a kernel."""
-    norm_4C = torch.empty(4, norm.num_features)
-    layer = _BatchNorm(
-        _at(norm.weight),
-        _at(norm.bias),
-        _at(norm.running_mean),
-        _at(norm.running_var),
-        norm.count_batch(),
-        norm.eps,
-        norm_4C.data_ptr(),
-    )
-    return norm_4C, layer
-
-
-def _terms(terms: Sequence[Term]) -> ctypes.Array[_Term]:
-    return (_Term * len(terms))(
-        *(_Term(_at(t.map.values_BCHW), _at(t.map.norm_4C), _at(t.keep_B)) for t in terms)
-    )
-
-
-def new_map(like_BCHW: Tensor, channels: int, stride: int = 1) -> Tensor:
-    """An uninitialised channels-last map, of ceil(size / stride)."""
-    batch, _, height, width = like_BCHW.shape
-    return torch.empty(
-        (batch, channels, -(-height // stride), -(-width // stride)),
-        memory_format=torch.channels_last,
-    )
 
 
 class Pass(NamedTuple):
@@ -140,43 +41,71 @@ class Pass(NamedTuple):
     dilation: int
 
 
-def separable_forward(x: Map, layers: Pass) -> Map:
-    """ReLU, depthwise and pointwise convolution, batch norm."""
-    y_BCHW = new_map(x.values_BCHW, x.values_BCHW.shape[1], layers.stride)
-    norm_4C, layer = _batch_norm(layers.norm)
-    shape = _shape(
-        x.values_BCHW.shape,
-        torch.get_num_threads(),
-        layers.depthwise.shape[-1],
-        layers.stride,
-        layers.dilation,
-    )
-    failed = _kernels().gdas_separable_forward(
-        shape,
-        x.values_BCHW.data_ptr(),
-        _at(x.norm_4C),
-        layers.depthwise.data_ptr(),
-        layers.pointwise.data_ptr(),
-        y_BCHW.data_ptr(),
-        ctypes.byref(layer),
-    )
-    _check(failed)
-    return Map(y_BCHW, norm_4C)
+class Pool(NamedTuple):
+    """3 x 3 pooling and batch norm, if there is one."""
+
+    average: bool
+    norm: BatchNorm | None
+    stride: int
+
+
+class Reader(NamedTuple):
+    """A 1 x 1 convolution of a ReLU; with `odd` two, which halve the size; and batch norm."""
+
+    weight: Tensor
+    odd: Tensor | None
+    norm: BatchNorm
+
+    @property
+    def channels(self) -> int:
+        """How many come out."""
+        return len(self.weight) * (1 if self.odd is None else 2)
+
+
+class Reducing(NamedTuple):
+    """The grouped convolutions of the fixed reduction cell, 1 x 3 and 3 x 1, and batch norm."""
+
+    rows: Tensor
+    columns: Tensor
+    norm: BatchNorm
 
 
 class Gradient(NamedTuple):
-    """The gradient of a term: that of the sum, and the two sums of it that batch norm needs."""
+    """The gradient of a term.
 
-    values_BCHW: Tensor
-    sums_2C: Tensor
-    keep_B: Tensor | None = None
-
-
-class PassGradients(NamedTuple):
-    """What separable_backward computes."""
+    Attributes:
+        values_BCHW: the gradient of the sum that the term is in.
+        sums_2C: the sums of it, and of it times (values - mean), which batch norm needs.
+        keep_B: what multiplies the term's images.
+    """
 
     values_BCHW: Tensor
     sums_2C: Tensor | None
+    keep_B: Tensor | None = None
+
+
+def separable_forward(x: Map, layers: Pass) -> Map:
+    """ReLU, depthwise and pointwise convolution, batch norm."""
+    y_BCHW = new_map(x.values_BCHW, x.values_BCHW.shape[1], layers.stride)
+    norm_4C, layer = batch_norm(layers.norm)
+    check(
+        kernels().gdas_separable_forward(
+            shape_of(x.values_BCHW, layers.depthwise.shape[-1], layers.stride, layers.dilation),
+            x.values_BCHW.data_ptr(),
+            at(x.norm_4C),
+            layers.depthwise.data_ptr(),
+            layers.pointwise.data_ptr(),
+            y_BCHW.data_ptr(),
+            ctypes.byref(layer),
+        )
+    )
+    return Map(y_BCHW, norm_4C)
+
+
+class PassGradients(NamedTuple):
+    """What separable_backward computes; `of_x` without drop path."""
+
+    of_x: Gradient
     depthwise: Tensor | None
     pointwise: Tensor | None
 
@@ -187,67 +116,277 @@ def separable_backward(
     x: Map,
     layers: Pass,
     *,
-    base_BCHW: Tensor | None,
     weights: bool,
+    base_BCHW: Tensor | None = None,
+    into_BCHW: Tensor | None = None,
 ) -> PassGradients:
     """The gradients of a pass.
 
     Args:
-        base_BCHW: what the input's gradient is added to.
         weights: whether those of the weights are wanted.
+        base_BCHW: what the input's gradient is added to.
+        into_BCHW: where the sum is written, possibly base; None: a new tensor.
     """
-    of_x_BCHW = torch.empty_like(x.values_BCHW)
-    channels = x.values_BCHW.shape[1]
-    sums_2C = None if x.norm_4C is None else torch.empty(2, channels, dtype=torch.float64)
+    if into_BCHW is None:
+        into_BCHW = torch.empty_like(x.values_BCHW)
+    sums_2C = new_sums(x)
     of_depthwise = torch.empty_like(layers.depthwise) if weights else None
     of_pointwise = torch.empty_like(layers.pointwise) if weights else None
-    shape = _shape(
-        x.values_BCHW.shape,
-        torch.get_num_threads(),
-        layers.depthwise.shape[-1],
-        layers.stride,
-        layers.dilation,
+    check(
+        kernels().gdas_separable_backward(
+            shape_of(x.values_BCHW, layers.depthwise.shape[-1], layers.stride, layers.dilation),
+            of_y.values_BCHW.data_ptr(),
+            at(of_y.keep_B),
+            y.values_BCHW.data_ptr(),
+            at(y.norm_4C),
+            at(of_y.sums_2C),
+            x.values_BCHW.data_ptr(),
+            at(x.norm_4C),
+            layers.depthwise.data_ptr(),
+            layers.pointwise.data_ptr(),
+            at(base_BCHW),
+            into_BCHW.data_ptr(),
+            at(sums_2C),
+            at(of_depthwise),
+            at(of_pointwise),
+        )
     )
-    failed = _kernels().gdas_separable_backward(
-        shape,
-        of_y.values_BCHW.data_ptr(),
-        _at(of_y.keep_B),
-        y.values_BCHW.data_ptr(),
-        _at(y.norm_4C),
-        of_y.sums_2C.data_ptr(),
-        x.values_BCHW.data_ptr(),
-        _at(x.norm_4C),
-        layers.depthwise.data_ptr(),
-        layers.pointwise.data_ptr(),
-        _at(base_BCHW),
-        of_x_BCHW.data_ptr(),
-        _at(sums_2C),
-        _at(of_depthwise),
-        _at(of_pointwise),
+    return PassGradients(Gradient(into_BCHW, sums_2C), of_depthwise, of_pointwise)
+
+
+def new_sums(x: Map) -> Tensor | None:
+    """The sums of the gradient of a map, to be written, if its norm needs them."""
+    if x.norm_4C is None:
+        return None
+    return torch.empty(2, x.values_BCHW.shape[1], dtype=torch.float64)
+
+
+def pooling_forward(x: Map, layer: Pool, *, index: bool) -> tuple[Map, Tensor | None]:
+    """Pooling and batch norm; with `index` also which pixels were the largest, for the gradient."""
+    y_BCHW = new_map(x.values_BCHW, x.values_BCHW.shape[1], layer.stride)
+    places = torch.empty(y_BCHW.numel(), dtype=torch.uint8) if index and not layer.average else None
+    norm_4C, struct = (None, None) if layer.norm is None else batch_norm(layer.norm)
+    check(
+        kernels().gdas_pooling_forward(
+            shape_of(x.values_BCHW, 3, layer.stride),
+            layer.average,
+            x.values_BCHW.data_ptr(),
+            at(x.norm_4C),
+            y_BCHW.data_ptr(),
+            at(places),
+            None if struct is None else ctypes.byref(struct),
+        )
     )
-    _check(failed)
-    return PassGradients(of_x_BCHW, sums_2C, of_depthwise, of_pointwise)
+    return Map(y_BCHW, norm_4C), places
+
+
+def pooling_backward(
+    of_y: Gradient,
+    y: Map,
+    places: Tensor | None,
+    x: Map,
+    layer: Pool,
+    *,
+    base_BCHW: Tensor | None = None,
+    into_BCHW: Tensor | None = None,
+) -> Gradient:
+    """The input's gradient; base and into as in separable_backward."""
+    if into_BCHW is None:
+        into_BCHW = torch.empty_like(x.values_BCHW)
+    sums_2C = new_sums(x)
+    check(
+        kernels().gdas_pooling_backward(
+            shape_of(x.values_BCHW, 3, layer.stride),
+            layer.average,
+            of_y.values_BCHW.data_ptr(),
+            at(of_y.keep_B),
+            y.values_BCHW.data_ptr(),
+            at(y.norm_4C),
+            at(of_y.sums_2C),
+            at(places),
+            x.values_BCHW.data_ptr(),
+            at(x.norm_4C),
+            at(base_BCHW),
+            into_BCHW.data_ptr(),
+            at(sums_2C),
+        )
+    )
+    return Gradient(into_BCHW, sums_2C)
+
+
+def reducing_forward(x: Map, layers: Reducing) -> Map:
+    """ReLU, both convolutions, batch norm."""
+    y_BCHW = new_map(x.values_BCHW, x.values_BCHW.shape[1], 2)
+    norm_4C, layer = batch_norm(layers.norm)
+    rows, columns = layers.rows.detach().contiguous(), layers.columns.detach().contiguous()
+    check(
+        kernels().gdas_reducing_forward(
+            shape_of(x.values_BCHW),
+            x.values_BCHW.data_ptr(),
+            at(x.norm_4C),
+            rows.data_ptr(),
+            columns.data_ptr(),
+            y_BCHW.data_ptr(),
+            ctypes.byref(layer),
+        )
+    )
+    return Map(y_BCHW, norm_4C)
+
+
+def reducing_backward(
+    of_y: Gradient,
+    y: Map,
+    x: Map,
+    layers: Reducing,
+    *,
+    weights: bool,
+    base_BCHW: Tensor | None = None,
+    into_BCHW: Tensor | None = None,
+) -> tuple[Gradient, list[Tensor | None]]:
+    """The gradients of the input and of the two weights; arguments as in separable_backward."""
+    if into_BCHW is None:
+        into_BCHW = torch.empty_like(x.values_BCHW)
+    sums_2C = new_sums(x)
+    both = [layers.rows.detach().contiguous(), layers.columns.detach().contiguous()]
+    found = [torch.empty_like(w) if weights else None for w in both]
+    check(
+        kernels().gdas_reducing_backward(
+            shape_of(x.values_BCHW),
+            of_y.values_BCHW.data_ptr(),
+            y.values_BCHW.data_ptr(),
+            at(y.norm_4C),
+            at(of_y.sums_2C),
+            x.values_BCHW.data_ptr(),
+            at(x.norm_4C),
+            both[0].data_ptr(),
+            both[1].data_ptr(),
+            at(base_BCHW),
+            into_BCHW.data_ptr(),
+            at(sums_2C),
+            at(found[0]),
+            at(found[1]),
+        )
+    )
+    return Gradient(into_BCHW, sums_2C), found
+
+
+def read(parts: Sequence[Map], readers: Sequence[Reader]) -> list[Map]:
+    """What every reader makes of the ReLU of the parts side by side."""
+    like_BCHW = parts[0].values_BCHW
+    structs = (ReaderStruct * len(readers))()
+    layers: list[BatchNormStruct] = []
+    out = []
+    for struct, reader in zip(structs, readers, strict=True):
+        y_BCHW = new_map(like_BCHW, reader.channels, 1 if reader.odd is None else 2)
+        norm_4C, layer = batch_norm(reader.norm)
+        layers.append(layer)
+        struct.weight, struct.odd = reader.weight.data_ptr(), at(reader.odd)
+        struct.channels, struct.y = reader.channels, y_BCHW.data_ptr()
+        struct.batch_norm = ctypes.pointer(layer)
+        out.append(Map(y_BCHW, norm_4C))
+    check(
+        kernels().gdas_readers_forward(
+            shape_of(like_BCHW),
+            len(parts),
+            terms_of([Term(part) for part in parts]),
+            len(readers),
+            structs,
+        )
+    )
+    return out
+
+
+class Reading(NamedTuple):
+    """A reader, what it made, and the gradient of that."""
+
+    reader: Reader
+    y: Map
+    of_y: Gradient
+
+
+def read_backward(
+    parts: Sequence[Map],
+    readings: Sequence[Reading],
+    *,
+    weights: bool,
+    bases: Sequence[Tensor | None] = (),
+    into: Sequence[Tensor | None] = (),
+) -> tuple[list[Gradient], list[tuple[Tensor | None, Tensor | None]]]:
+    """The parts' gradients, and for every reader those of its weights.
+
+    Args:
+        bases, into: for every part, as in separable_backward; none: no bases, new tensors.
+    """
+    like_BCHW = parts[0].values_BCHW
+    bases = bases or [None] * len(parts)
+    written = [
+        torch.empty_like(part.values_BCHW) if own is None else own
+        for part, own in zip(parts, into or bases, strict=True)
+    ]
+    structs = (ReaderStruct * len(readings))()
+    of_weights: list[tuple[Tensor | None, Tensor | None]] = []
+    of_outputs = [kept(of_y) for _, _, of_y in readings]
+    for struct, (reader, y, of_y), own_BCHW in zip(structs, readings, of_outputs, strict=True):
+        struct.weight, struct.odd = reader.weight.data_ptr(), at(reader.odd)
+        struct.channels, struct.y = reader.channels, y.values_BCHW.data_ptr()
+        struct.gradient, struct.norm = own_BCHW.data_ptr(), at(y.norm_4C)
+        struct.sums = at(of_y.sums_2C)
+        own = torch.empty_like(reader.weight) if weights else None
+        odd = torch.empty_like(reader.odd) if weights and reader.odd is not None else None
+        struct.of_weight, struct.of_odd = at(own), at(odd)
+        of_weights.append((own, odd))
+    sums_P2C = None
+    if any(part.norm_4C is not None for part in parts):
+        sums_P2C = torch.empty(len(parts), 2, like_BCHW.shape[1], dtype=torch.float64)
+    check(
+        kernels().gdas_readers_backward(
+            shape_of(like_BCHW),
+            len(parts),
+            terms_of([Term(part) for part in parts]),
+            len(readings),
+            structs,
+            addresses(bases),
+            addresses(written),
+            at(sums_P2C),
+        )
+    )
+    gradients = [
+        Gradient(x, None if sums_P2C is None else sums_P2C[i]) for i, x in enumerate(written)
+    ]
+    return gradients, of_weights
+
+
+def kept(of_y: Gradient) -> Tensor:
+    """A gradient after drop path, where no kernel applies it on its way."""
+    if of_y.keep_B is None:
+        return of_y.values_BCHW
+    return of_y.values_BCHW * of_y.keep_B[:, None, None, None]
 
 
 def sum_of_terms(terms: Sequence[Term]) -> Tensor:
     """The sum of what the terms mean."""
     out_BCHW = torch.empty_like(terms[0].map.values_BCHW)
-    shape = _shape(out_BCHW.shape, torch.get_num_threads())
-    failed = _kernels().gdas_sum(shape, len(terms), _terms(terms), out_BCHW.data_ptr())
-    _check(failed)
+    check(kernels().gdas_sum(shape_of(out_BCHW), len(terms), terms_of(terms), out_BCHW.data_ptr()))
     return out_BCHW
 
 
-def gradient_sums(gradient_BCHW: Tensor, terms: Sequence[Term]) -> Tensor:
-    """For each term the sums of its gradient, and of its gradient times (values - mean): T x 2 x C.
+def gradient_sums(gradient_BCHW: Tensor, terms: Sequence[Term]) -> tuple[Tensor, Tensor]:
+    """For each term, what its gradient needs, given the gradient of the terms' sum.
 
-    Args:
-        gradient_BCHW: the gradient of the terms' sum.
+    Returns:
+        T x 2 x C: the sums of Gradient. T: the inner product of the gradient and the term, which
+        is the gradient of a factor on the term.
     """
     sums_T2C = torch.empty(len(terms), 2, gradient_BCHW.shape[1], dtype=torch.float64)
-    shape = _shape(gradient_BCHW.shape, torch.get_num_threads())
-    failed = _kernels().gdas_gradient_sums(
-        shape, gradient_BCHW.data_ptr(), len(terms), _terms(terms), sums_T2C.data_ptr()
+    products_T = torch.empty(len(terms), dtype=torch.float64)
+    check(
+        kernels().gdas_gradient_sums(
+            shape_of(gradient_BCHW),
+            gradient_BCHW.data_ptr(),
+            len(terms),
+            terms_of(terms),
+            sums_T2C.data_ptr(),
+            products_T.data_ptr(),
+        )
     )
-    _check(failed)
-    return sums_T2C
+    return sums_T2C, products_T

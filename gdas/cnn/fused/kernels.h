@@ -45,7 +45,7 @@ int gdas_separable_forward(const Shape*, const float* x, const float* x_norm,
 
 // Args:
 //   gradient_y, keep, y, y_norm, y_sums: the gradient of what y means, and what belongs to it.
-//   x_sums: [2][C], to be written if x has a norm; null: not wanted.
+//   x_sums: [2][C], the sums of what is written to gradient_x; null: not wanted.
 //   of_depthwise, of_pointwise: gradients of the weights, to be written; both null: not wanted.
 int gdas_separable_backward(const Shape*, const float* gradient_y, const float* keep,
                             const float* y, const float* y_norm, const double* y_sums,
@@ -53,16 +53,64 @@ int gdas_separable_backward(const Shape*, const float* gradient_y, const float* 
                             const float* pointwise, const float* base, float* gradient_x,
                             double* x_sums, float* of_depthwise, float* of_pointwise);
 
-// pooling.cpp: 3 x 3, padding 1, of what x means; then batch norm, unless `norm` is null.
-//   index: [B][H'][W'][C], which of nine pixels was the largest; null: not wanted. average: 0 or 1.
+// convolution.cpp: ReLU, dense convolution with k = 1 or 3, and batch norm.
+struct Convolution {
+  const float* weight;         // [C'][C][k][k], in any order of memory:
+  int of_out, of_in, of_tap;   // floats from one C', one C or one tap to the next
+  int channels;                // C'
+};
+
+int gdas_convolution_forward(const Shape*, const Convolution*, const float* x, const float* x_norm,
+                             float* y, const BatchNorm*);
+// The arguments are those of gdas_separable_backward; of_weight lies in memory as the weights do.
+int gdas_convolution_backward(const Shape*, const Convolution*, const float* gradient_y,
+                              const float* keep, const float* y, const float* y_norm,
+                              const double* y_sums, const float* x, const float* x_norm,
+                              const float* base, float* gradient_x, double* x_sums,
+                              float* of_weight);
+
+// pooling.cpp: 3 x 3, padding 1, of what x means; then batch norm, unless it is null.
+//   average: 0 or 1. index: [B][H'][W'][C], which of nine pixels was the largest; null: not wanted.
 int gdas_pooling_forward(const Shape*, int average, const float* x, const float* x_norm, float* y,
                          uint8_t* index, const BatchNorm*);
 int gdas_pooling_backward(const Shape*, int average, const float* gradient_y, const float* keep,
                           const float* y, const float* y_norm, const double* y_sums,
-                          const uint8_t* index, const float* base, float* gradient_x);
+                          const uint8_t* index, const float* x, const float* x_norm,
+                          const float* base, float* gradient_x, double* x_sums);
+
+// readers.cpp: 1 x 1 convolutions of the ReLU of parts side by side, [C'][parts * C], and batch norm.
+//   Shape's channels are those of one part. If there is a second matrix, each has C' / 2 rows; one
+//   reads the pixels in even rows and columns, the other those in odd ones, and the size is halved.
+struct Reader {
+  const float *weight, *odd;
+  int channels;  // C'
+  float* y;
+  const BatchNorm* batch_norm;  // forward only; the rest backward only
+  const float *gradient, *norm;
+  const double* sums;
+  float *of_weight, *of_odd;  // null: not wanted
+};
+
+int gdas_readers_forward(const Shape*, int parts, const Term*, int readers, const Reader*);
+// bases, gradients: one for each part; the sums of part_sums, [parts][2][C], are of the latter.
+int gdas_readers_backward(const Shape*, int parts, const Term*, int readers, const Reader*,
+                          const float* const* bases, float* const* gradients, double* part_sums);
+
+// reducing.cpp: ReLU, 1 x 3 convolution of stride (1, 2), 3 x 1 of stride (2, 1), batch norm; the
+//   convolutions in 8 groups, each weight [C][C / 8][3]. of_rows, of_columns: null: not wanted.
+int gdas_reducing_forward(const Shape*, const float* x, const float* x_norm, const float* rows,
+                          const float* columns, float* y, const BatchNorm*);
+int gdas_reducing_backward(const Shape*, const float* gradient_y, const float* y,
+                           const float* y_norm, const double* y_sums, const float* x,
+                           const float* x_norm, const float* rows, const float* columns,
+                           const float* base, float* gradient_x, double* x_sums, float* of_rows,
+                           float* of_columns);
 
 // sums.cpp: the sum of what terms mean, and the sums that their gradients need.
 int gdas_sum(const Shape*, int terms, const Term*, float* out);
-int gdas_gradient_sums(const Shape*, const float* gradient, int terms, const Term*, double* sums);
+//   sums: [terms][2][C], of keep times gradient. products: for each term the inner product of the
+//   gradient and what the term means; null: not wanted.
+int gdas_gradient_sums(const Shape*, const float* gradient, int terms, const Term*, double* sums,
+                       double* products);
 
 }  // extern "C"

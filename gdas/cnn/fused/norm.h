@@ -147,17 +147,63 @@ class Statistics {
   Shared<double> sums_;
 };
 
-// Add up chunks' partial sums, [chunks][count], in their order.
-inline double total(const double* parts, int chunks, std::size_t step) {
-  double sum = 0;
-  for (int i = 0; i < chunks; i++) sum += parts[i * step];
-  return sum;
+// Collect the sums of `pixels` neighbouring pixels that have been written.
+// start: whether they are the first of their chunk, whose first pixel is the pivot.
+inline void collect(const float* y, int pixels, int channels, const Moments& moments, bool start) {
+  constexpr int BLOCK = 256;
+  if (start) std::copy(y, y + channels, moments.pivot);
+  for_vectors(channels, [&](int c, auto lanes) {
+    const Vector pivot = load(moments.pivot + c);
+    for (int i = 0; i < pixels; i += BLOCK) {
+      Vector sum{}, square{};
+      for (int j = i; j < std::min(pixels, i + BLOCK); j++) {
+        const Vector d = lanes.load(y + static_cast<std::size_t>(j) * channels + c) - pivot;
+        sum += d;
+        square += d * d;
+      }
+      moments.add(c, sum, square);
+    }
+  });
 }
 
-inline double total(const float* parts, int chunks, std::size_t step) {
-  double sum = 0;
-  for (int i = 0; i < chunks; i++) sum += parts[i * step];
-  return sum;
+// Add to the sums of a gradient, [2][wide].
+INLINE void add_sums(double* sums, std::size_t wide, int c, Vector sum, Vector product) {
+  for (int i = 0; i < LANES; i++) {
+    sums[c + i] += sum[i];
+    sums[wide + c + i] += product[i];
+  }
 }
+
+// Add up chunks' partial sums in their order, in double: to[i] is the sum of parts[k * step + i].
+template <class From, class To>
+inline void add_up(const From* parts, int chunks, std::size_t step, std::size_t count, To* to) {
+  constexpr std::size_t BLOCK = 256;
+  double sum[BLOCK];
+  for (std::size_t from = 0; from < count; from += BLOCK) {
+    const std::size_t own = std::min(BLOCK, count - from);
+    std::fill(sum, sum + own, 0.0);
+    for (int k = 0; k < chunks; k++)
+      for (std::size_t i = 0; i < own; i++) sum[i] += parts[k * step + from + i];
+    for (std::size_t i = 0; i < own; i++) to[from + i] = static_cast<To>(sum[i]);
+  }
+}
+
+// The sums of a gradient, [2][C], by chunk.
+class ChunkSums {
+ public:
+  ChunkSums(int chunks, int channels)
+      : chunks_(chunks), channels_(channels), wide_(padded(channels)), sums_(2 * chunks * wide_) {}
+  explicit operator bool() const { return static_cast<bool>(sums_); }
+  double* of(int i) const { return sums_.get() + 2 * i * wide_; }
+  void write(double* to) const {
+    for (int j = 0; j < 2; j++)
+      add_up(sums_.get() + j * wide_, chunks_, 2 * wide_, channels_, to + j * channels_);
+  }
+
+ private:
+  int chunks_, channels_;
+  std::size_t wide_;
+  Shared<double> sums_;
+};
 
 }  // namespace gdas

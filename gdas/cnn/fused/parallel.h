@@ -10,7 +10,7 @@
 
 namespace gdas {
 
-constexpr int CHUNKS = 32;
+constexpr int CHUNKS = 16;
 
 // Calls task(context, i) once for every i < items, on at most `threads` threads with the caller's.
 void run_tasks(int threads, int items, void (*task)(void*, int), void* context);

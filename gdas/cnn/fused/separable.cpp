@@ -38,6 +38,13 @@ inline void transpose_taps(const float* weight, int channels, int taps, float* t
     for (int t = 0; t < taps; t++) to[t * wide + c] = weight[c * taps + t];
 }
 
+// Fetch a block's share of the next image into the second cache.
+inline void prefetch_share(const float* next, std::size_t floats, int first_row, const Sizes& z) {
+  const std::size_t from = floats * first_row / z.out_height;
+  const std::size_t to = floats * std::min(first_row + z.rows, z.out_height) / z.out_height;
+  for (std::size_t i = from; i < to; i += 16) __builtin_prefetch(next + i, 0, 2);
+}
+
 template <int K, int S, int D>
 struct Pass {
   static constexpr int P = D * (K / 2);         // padding of the input
@@ -82,6 +89,7 @@ struct Pass {
                          image + P * in.row + P * in.pixel, in.row);
         for (int r = 0; r < z.out_height; r += z.rows) {
           const int rows = std::min(z.rows, z.out_height - r);
+          if (n + 1 < range.to) prefetch_share(x + (n + 1) * z.in_image, z.in_image, r, z);
           convolve(z, image, in, taps.get(), block, r, rows);
           if (n == range.from && r == 0)
             multiply(block, z.wide, matrix.get(), C, C, moments.pivot, z.wide, 1);
@@ -108,6 +116,7 @@ struct Pass {
     const float *taps, *matrix;
     double* x_sums;  // [2][padded(C)] of a chunk, or null
     float *of_taps, *of_matrix;  // of a chunk, or null
+    int end;                     // of the chunk
   };
 
   // Where one thread keeps an image while it works on it.
@@ -150,6 +159,12 @@ struct Pass {
     for (int r = 0; r < z.out_height; r += z.rows) {
       const int rows = std::min(z.rows, z.out_height - r), pixels = rows * z.out_width;
       const std::size_t at = n * z.out_image + static_cast<std::size_t>(r) * z.out_width * C;
+      if (n + 1 < b.end) {
+        prefetch_share(b.x + (n + 1) * z.in_image, z.in_image, r, z);
+        prefetch_share(b.gradient_y + (n + 1) * z.out_image, z.out_image, r, z);
+        prefetch_share(b.y + (n + 1) * z.out_image, z.out_image, r, z);
+        if (b.base) prefetch_share(b.base + (n + 1) * z.in_image, z.in_image, r, z);
+      }
       undo_norm(b.gradient_y + at, keep, b.y + at, b.undo, pixels, C, s.of_y);
       for (int y = 0; y < rows; y++)
         multiply(s.of_y + static_cast<std::size_t>(y) * z.out_width * z.wide, z.wide, b.matrix, C,
@@ -174,11 +189,7 @@ struct Pass {
         write_row(z, b, lanes, s.rows + c, b.x + at, b.base ? b.base + at : nullptr,
                   b.gradient_x + at, c, sum, product);
       }
-      if (b.x_sums)
-        for (int i = 0; i < LANES; i++) {
-          b.x_sums[c + i] += sum[i];
-          b.x_sums[z.wide + c + i] += product[i];
-        }
+      if (b.x_sums) add_sums(b.x_sums, z.wide, c, sum, product);
     });
   }
 
@@ -192,12 +203,12 @@ struct Pass {
     for (int i = 0; i < z.width; i++, from += z.wide, x += z.channels, to += z.channels) {
       const Vector away = lanes.load(x) - mean;
       Vector g = where_positive(away * scale + shift, load(from));
-      sum += g;
-      product += g * away;
       if (base) {
         g += lanes.load(base);
         base += z.channels;
       }
+      sum += g;
+      product += g * away;
       lanes.store(to, g);
     }
   }
@@ -209,7 +220,7 @@ struct Pass {
     const std::size_t matrix_size = static_cast<std::size_t>(C) * z.wide;
     const bool weights = of_depthwise != nullptr;
     Shared<float> taps(taps_size), matrix(packed_size(C, z.wide));
-    Shared<double> sums(x_sums ? 2 * static_cast<std::size_t>(chunks) * z.wide : 0);
+    ChunkSums sums(x_sums ? chunks : 0, C);
     Shared<float> of_weights(weights ? chunks * (taps_size + matrix_size) : 0);
     if (!taps || !matrix || !sums || !of_weights) return 1;
     transpose_taps(depthwise, C, K * K, taps.get());
@@ -225,25 +236,27 @@ struct Pass {
         return;
       }
       Backward own = b;
-      if (x_sums) own.x_sums = sums.get() + 2 * static_cast<std::size_t>(i) * z.wide;
+      if (x_sums) own.x_sums = sums.of(i);
       if (weights) {
         own.of_taps = of_weights.get() + i * (taps_size + matrix_size);
         own.of_matrix = own.of_taps + taps_size;
       }
       const Range range = chunk(z.batch, i);
+      own.end = range.to;
       for (int n = range.from; n < range.to; n++) backward_image(z, own, s, n);
     });
     if (failed) return 1;
+    if (x_sums) sums.write(x_sums);
+    if (!weights) return 0;
+    const std::size_t step = taps_size + matrix_size;
+    Shared<float> sum(taps_size);
+    if (!sum) return 1;
+    add_up(of_weights.get(), chunks, step, taps_size, sum.get());
     for (int c = 0; c < C; c++) {
-      for (int j = 0; x_sums && j < 2; j++)
-        x_sums[j * C + c] = total(sums.get() + j * z.wide + c, chunks, 2 * z.wide);
-      const std::size_t step = taps_size + matrix_size;
-      for (int t = 0; weights && t < K * K; t++)
-        of_depthwise[c * K * K + t] = static_cast<float>(
-            total(of_weights.get() + static_cast<std::size_t>(t) * z.wide + c, chunks, step));
-      const float* rows = of_weights.get() + taps_size + static_cast<std::size_t>(c) * z.wide;
-      for (int j = 0; weights && j < C; j++)
-        of_pointwise[c * C + j] = static_cast<float>(total(rows + j, chunks, step));
+      for (int t = 0; t < K * K; t++)
+        of_depthwise[c * K * K + t] = sum[static_cast<std::size_t>(t) * z.wide + c];
+      add_up(of_weights.get() + taps_size + static_cast<std::size_t>(c) * z.wide, chunks, step, C,
+             of_pointwise + c * C);
     }
     return 0;
   }
@@ -292,7 +305,7 @@ extern "C" int gdas_separable_backward(const Shape* shape, const float* gradient
   return gdas::with_pass(*shape, [&](auto pass) {
     typename decltype(pass)::Backward b{gradient_y, keep,    y,       x,       base,    gradient_x,
                                         undo,       reading, nullptr, nullptr, nullptr, nullptr,
-                                        nullptr};
+                                        nullptr,    0};
     return pass.backward(z, b, depthwise, pointwise, x_sums, of_depthwise, of_pointwise);
   });
 }

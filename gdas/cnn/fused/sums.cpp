@@ -81,7 +81,7 @@ int sum(const Plane& p, int count, const Term* terms, float* out) {
 }
 
 int gradient_sums(const Plane& p, const float* gradient, int count, const Term* terms,
-                  double* sums) {
+                  double* sums, double* products) {
   const Readings readings(terms, count, p.channels);
   const int chunks = chunks_of(p.batch), wide = padded(p.channels);
   const std::size_t size = 2 * static_cast<std::size_t>(count) * wide;
@@ -114,9 +114,14 @@ int gradient_sums(const Plane& p, const float* gradient, int count, const Term* 
       });
   });
   for (int t = 0; t < 2 * count; t++)
+    add_up(parts.get() + static_cast<std::size_t>(t) * wide, chunks, size, p.channels,
+           sums + t * p.channels);
+  for (int t = 0; products && t < count; t++) {
+    const double *of_gradient = sums + 2 * t * p.channels, *with = of_gradient + p.channels;
+    products[t] = 0;
     for (int c = 0; c < p.channels; c++)
-      sums[t * p.channels + c] =
-          total(parts.get() + static_cast<std::size_t>(t) * wide + c, chunks, size);
+      products[t] += *readings[t].scale(c) * with[c] + *readings[t].shift(c) * of_gradient[c];
+  }
   return 0;
 }
 
@@ -128,6 +133,6 @@ extern "C" int gdas_sum(const Shape* shape, int terms, const Term* term, float* 
 }
 
 extern "C" int gdas_gradient_sums(const Shape* shape, const float* gradient, int terms,
-                                  const Term* term, double* sums) {
-  return gdas::gradient_sums(gdas::Plane(*shape), gradient, terms, term, sums);
+                                  const Term* term, double* sums, double* products) {
+  return gdas::gradient_sums(gdas::Plane(*shape), gradient, terms, term, sums, products);
 }

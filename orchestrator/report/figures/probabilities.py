@@ -68,8 +68,13 @@ def kept_edges(record: Record, kind: str) -> dict[Panel, list[str]]:
     return kept
 
 
-def probability_figure(path: Path, records: Sequence[Record], kind: str) -> bool:
+def probability_figure(
+    path: Path, records: Sequence[Record], kind: str, chosen: int | None = None
+) -> bool:
     """Draw one cell type's probabilities over the epochs, to a PNG or SVG file.
+
+    Args:
+        chosen: the position of the record whose cell was chosen, and is outlined; None: the last.
 
     Returns:
         Whether there was anything to draw.
@@ -82,7 +87,8 @@ def probability_figure(path: Path, records: Sequence[Record], kind: str) -> bool
     operations = len(history[0][0])
     names = RECURRENT_OPERATIONS if kind == "recurrent" else OPERATIONS
     nodes, across = panels[-1][0] + 1, panels[-1][1] + 1
-    kept = kept_edges(found[-1], kind)
+    outlined = next((r for r in found if r["position"] == chosen), found[-1])
+    kept = kept_edges(outlined, kind)
     size = WIDTH, 0.12 * operations  # a panel's
     width = LEFT + across * (size[0] + GAP[0]) + RIGHT
     height = BOTTOM + nodes * (size[1] + GAP[1])
@@ -105,6 +111,8 @@ def probability_figure(path: Path, records: Sequence[Record], kind: str) -> bool
             norm=scale,
             extent=extent,
         )
+        if outlined is not found[-1]:  # the epoch that the cell is from
+            axes.axvline(outlined["position"], color=KEPT, lw=0.8)
         _dress(axes, (node, source), kind, kept.get((node, source), []))
         named = source == 0 and operations == len(names)
         axes.set_yticks(range(operations) if named else [], names if named else [])

@@ -1,0 +1,136 @@
+"""Dense convolutions among the passes of a cell's edges; kernels.h says what the kernel does.
+
+Shapes: B batch, C channels, H and W height and width.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gdas.cnn.fused.calls import (
+    Gradient,
+    Pass,
+    new_sums,
+    separable_backward,
+    separable_forward,
+)
+from gdas.cnn.fused.interface import (
+    ConvolutionStruct,
+    Map,
+    at,
+    batch_norm,
+    check,
+    kernels,
+    new_map,
+    shape_of,
+)
+from gdas.cnn.norm import BatchNorm
+
+
+class Convolution(NamedTuple):
+    """The layers of a dense pass, after its ReLU: a 1 x 1 or 3 x 3 convolution, and batch norm."""
+
+    weight: Tensor
+    norm: BatchNorm
+    stride: int
+
+    @property
+    def kernel(self) -> int:
+        """The side of its window."""
+        return int(self.weight.shape[-1])
+
+    def struct(self) -> ConvolutionStruct:
+        """Itself for a kernel: weights may be channels-last or not."""
+        of_out, of_in, _, of_tap = self.weight.stride()
+        return ConvolutionStruct(self.weight.data_ptr(), of_out, of_in, of_tap, len(self.weight))
+
+
+def dense_weight(weight: Tensor) -> bool:
+    """Whether a kernel can find its way in a weight: its taps are equally far from each other."""
+    _, _, of_row, of_tap = weight.stride()
+    return weight.shape[-1] == 1 or of_row == weight.shape[-1] * of_tap
+
+
+def convolution_forward(x: Map, layers: Convolution) -> Map:
+    """ReLU, convolution, batch norm."""
+    y_BCHW = new_map(x.values_BCHW, len(layers.weight), layers.stride)
+    norm_4C, layer = batch_norm(layers.norm)
+    check(
+        kernels().gdas_convolution_forward(
+            shape_of(x.values_BCHW, layers.kernel, layers.stride),
+            ctypes.byref(layers.struct()),
+            x.values_BCHW.data_ptr(),
+            at(x.norm_4C),
+            y_BCHW.data_ptr(),
+            ctypes.byref(layer),
+        )
+    )
+    return Map(y_BCHW, norm_4C)
+
+
+def convolution_backward(
+    of_y: Gradient,
+    y: Map,
+    x: Map,
+    layers: Convolution,
+    *,
+    weights: bool,
+    base_BCHW: Tensor | None = None,
+    into_BCHW: Tensor | None = None,
+) -> tuple[Gradient, Tensor | None]:
+    """The gradients of the input and of the weights; arguments as those of separable_backward."""
+    if into_BCHW is None:
+        into_BCHW = torch.empty_like(x.values_BCHW)
+    sums_2C = new_sums(x)
+    of_weight = torch.empty_like(layers.weight) if weights else None
+    check(
+        kernels().gdas_convolution_backward(
+            shape_of(x.values_BCHW, layers.kernel, layers.stride),
+            ctypes.byref(layers.struct()),
+            of_y.values_BCHW.data_ptr(),
+            at(of_y.keep_B),
+            y.values_BCHW.data_ptr(),
+            at(y.norm_4C),
+            at(of_y.sums_2C),
+            x.values_BCHW.data_ptr(),
+            at(x.norm_4C),
+            at(base_BCHW),
+            into_BCHW.data_ptr(),
+            at(sums_2C),
+            at(of_weight),
+        )
+    )
+    return Gradient(into_BCHW, sums_2C), of_weight
+
+
+def pass_forward(x: Map, layers: Pass | Convolution) -> Map:
+    """A pass of an edge."""
+    if isinstance(layers, Convolution):
+        return convolution_forward(x, layers)
+    return separable_forward(x, layers)
+
+
+def pass_backward(
+    of_y: Gradient,
+    y: Map,
+    x: Map,
+    layers: Pass | Convolution,
+    *,
+    weights: bool,
+    base_BCHW: Tensor | None = None,
+    into_BCHW: Tensor | None = None,
+) -> tuple[Gradient, list[Tensor | None]]:
+    """The gradients of a pass: of its input, and of its weights in their order."""
+    if isinstance(layers, Convolution):
+        of_x, of_weight = convolution_backward(
+            of_y, y, x, layers, weights=weights, base_BCHW=base_BCHW, into_BCHW=into_BCHW
+        )
+        return of_x, [of_weight]
+    found = separable_backward(
+        of_y, y, x, layers, weights=weights, base_BCHW=base_BCHW, into_BCHW=into_BCHW
+    )
+    return found.of_x, [found.depthwise, found.pointwise]

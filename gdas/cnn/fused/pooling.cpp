@@ -1,0 +1,219 @@
+// 3 x 3 pooling with a padding of 1, which does not count in the mean, and batch norm's statistics.
+#include "kernels.h"
+#include "parallel.h"
+#include "pixels.h"
+
+#include <atomic>
+#include <limits>
+
+namespace gdas {
+namespace {
+
+constexpr int TAPS = 9;
+
+struct Pool {
+  int batch, height, width, channels, stride, out_height, out_width, wide, threads;
+  std::size_t row, in_image, out_image;  // floats; row: of a padded image
+
+  explicit Pool(const Shape& s)
+      : batch(s.batch), height(s.height), width(s.width), channels(s.channels), stride(s.stride),
+        out_height((s.height + s.stride - 1) / s.stride),
+        out_width((s.width + s.stride - 1) / s.stride), wide(padded(s.channels)),
+        threads(s.threads), row(static_cast<std::size_t>(width + 2) * wide),
+        in_image(static_cast<std::size_t>(height) * width * channels),
+        out_image(static_cast<std::size_t>(out_height) * out_width * channels) {}
+
+  std::size_t image_size() const { return (height + 2) * row; }
+  std::size_t tap(int t) const { return t / 3 * row + t % 3 * static_cast<std::size_t>(wide); }
+  float* middle(float* image) const { return image + row + wide; }
+
+  // 1 / the number of pixels that output (y, x) is the mean of
+  float weight(int y, int x) const {
+    const int rows = std::min(y * stride + 2, height) - std::max(y * stride - 1, 0);
+    const int columns = std::min(x * stride + 2, width) - std::max(x * stride - 1, 0);
+    return 1.f / static_cast<float>(rows * columns);
+  }
+};
+
+// The largest of nine pixels and its place; of equal ones the first, not-a-number before all.
+template <bool INDEX, class Lanes>
+INLINE void largest(const Pool& p, const float* from, float* to, uint8_t* index, Lanes lanes) {
+  Vector best = load(from);
+  Integers place{};
+#pragma GCC unroll 9
+  for (int t = 1; t < TAPS; t++) {
+    const Vector v = load(from + p.tap(t));
+    const Integers better = (v > best) | (v != v);
+    best = better ? v : best;
+    if (INDEX) place = better ? Integers{} + t : place;
+  }
+  lanes.store(to, best);
+  if (INDEX) lanes.store(index, __builtin_convertvector(place, Bytes));
+}
+
+template <class Lanes>
+INLINE void mean(const Pool& p, const float* from, float* to, float weight, Lanes lanes) {
+  Vector sum = load(from);
+#pragma GCC unroll 9
+  for (int t = 1; t < TAPS; t++) sum += load(from + p.tap(t));
+  lanes.store(to, sum * weight);
+}
+
+void pool_image(const Pool& p, bool average, const float* image, float* y, uint8_t* index) {
+  for_vectors(p.channels, [&](int c, auto lanes) {
+    for (int r = 0; r < p.out_height; r++)
+      for (int i = 0; i < p.out_width; i++) {
+        const float* from = image + r * p.stride * p.row + static_cast<std::size_t>(i) * p.stride * p.wide + c;
+        const std::size_t at = (static_cast<std::size_t>(r) * p.out_width + i) * p.channels + c;
+        if (average)
+          mean(p, from, y + at, p.weight(r, i), lanes);
+        else if (index)
+          largest<true>(p, from, y + at, index + at, lanes);
+        else
+          largest<false>(p, from, y + at, nullptr, lanes);
+      }
+  });
+}
+
+int forward(const Pool& p, bool average, const float* x, const float* x_norm, float* y,
+            uint8_t* index, const BatchNorm* batch_norm) {
+  const int chunks = chunks_of(p.batch);
+  const Reading reading(x_norm, p.channels);
+  const Statistics statistics(chunks, p.channels);
+  if (!reading || !statistics) return 1;
+  std::atomic<int> failed{0};
+  parallel(p.threads, chunks, [&](int i) {
+    float* const image = scratch(p.image_size());
+    if (image == nullptr) {
+      failed = 1;
+      return;
+    }
+    const float border = average ? 0.f : -std::numeric_limits<float>::infinity();
+    std::fill(image, image + p.image_size(), border);
+    const Moments moments = statistics.of(i);
+    const Range range = chunk(p.batch, i);
+    for (int n = range.from; n < range.to; n++) {
+      float* const out = y + n * p.out_image;
+      read_image<false>(x + n * p.in_image, reading, p.height, p.width, p.channels,
+                        p.middle(image), p.row);
+      pool_image(p, average, image, out, index ? index + n * p.out_image : nullptr);
+      if (batch_norm)
+        collect(out, p.out_height * p.out_width, p.channels, moments, n == range.from);
+    }
+  });
+  if (failed) return 1;
+  const double pixels = static_cast<double>(p.out_height) * p.out_width;
+  if (batch_norm)
+    statistics.finish(*batch_norm, [&](int i) {
+      const Range range = chunk(p.batch, i);
+      return (range.to - range.from) * pixels;
+    });
+  return 0;
+}
+
+// Give every output's gradient, [out_height][out_width][wide], to the pixels that it comes from.
+void spread(const Pool& p, bool average, const float* gradient, const uint8_t* index, float* image) {
+  for_vectors(p.channels, [&](int c, auto lanes) {
+    for (int r = 0; r < p.out_height; r++)
+      for (int i = 0; i < p.out_width; i++) {
+        const std::size_t pixel = static_cast<std::size_t>(r) * p.out_width + i;
+        float* to = image + r * p.stride * p.row + static_cast<std::size_t>(i) * p.stride * p.wide + c;
+        Vector g = load(gradient + pixel * p.wide + c);
+        if (average) {
+          g *= p.weight(r, i);
+#pragma GCC unroll 9
+          for (int t = 0; t < TAPS; t++) store(to + p.tap(t), load(to + p.tap(t)) + g);
+        } else {
+          const Integers place =
+              __builtin_convertvector(lanes.load(index + pixel * p.channels + c), Integers);
+#pragma GCC unroll 9
+          for (int t = 0; t < TAPS; t++)
+            store(to + p.tap(t), load(to + p.tap(t)) + (place == t ? g : Vector{}));
+        }
+      }
+  });
+}
+
+struct Backward {
+  const float *gradient_y, *keep, *y;
+  const Undo& undo;
+  const uint8_t* index;
+  const float *x, *base;
+  float* gradient_x;
+  const Reading& reading;
+  double* x_sums;  // [2][padded(C)] of a chunk, or null
+};
+
+void backward_image(const Pool& p, bool average, const Backward& b, float* image, float* gradient,
+                    int n) {
+  std::fill(image, image + p.image_size(), 0.f);
+  undo_norm(b.gradient_y + n * p.out_image, b.keep ? b.keep[n] : 1.f, b.y + n * p.out_image, b.undo,
+            p.out_height * p.out_width, p.channels, gradient);
+  spread(p, average, gradient, b.index ? b.index + n * p.out_image : nullptr, image);
+  for_vectors(p.channels, [&](int c, auto lanes) {
+    const Vector middle = load(b.reading.mean(c));
+    Vector sum{}, product{};
+    for (int y = 0; y < p.height; y++) {
+      const std::size_t at = n * p.in_image + static_cast<std::size_t>(y) * p.width * p.channels + c;
+      const float* from = p.middle(image) + y * p.row + c;
+      for (int i = 0; i < p.width; i++) {
+        const std::size_t own = at + static_cast<std::size_t>(i) * p.channels;
+        Vector g = load(from + static_cast<std::size_t>(i) * p.wide);
+        if (b.base) g += lanes.load(b.base + own);
+        lanes.store(b.gradient_x + own, g);
+        if (b.x_sums) {
+          sum += g;
+          product += g * (lanes.load(b.x + own) - middle);
+        }
+      }
+    }
+    if (b.x_sums) add_sums(b.x_sums, p.wide, c, sum, product);
+  });
+}
+
+int backward(const Pool& p, bool average, const Backward& b, double* x_sums) {
+  const int chunks = chunks_of(p.batch);
+  const std::size_t out_size = static_cast<std::size_t>(p.out_height) * p.out_width * p.wide;
+  ChunkSums sums(x_sums ? chunks : 0, p.channels);
+  if (!sums) return 1;
+  std::atomic<int> failed{0};
+  parallel(p.threads, chunks, [&](int i) {
+    float* const image = scratch(p.image_size() + out_size);
+    if (image == nullptr) {
+      failed = 1;
+      return;
+    }
+    Backward own = b;
+    if (x_sums) own.x_sums = sums.of(i);
+    const Range range = chunk(p.batch, i);
+    for (int n = range.from; n < range.to; n++)
+      backward_image(p, average, own, image, image + p.image_size(), n);
+  });
+  if (failed) return 1;
+  if (x_sums) sums.write(x_sums);
+  return 0;
+}
+
+}  // namespace
+}  // namespace gdas
+
+extern "C" int gdas_pooling_forward(const Shape* shape, int average, const float* x,
+                                    const float* x_norm, float* y, uint8_t* index,
+                                    const BatchNorm* batch_norm) {
+  return gdas::forward(gdas::Pool(*shape), average != 0, x, x_norm, y, index, batch_norm);
+}
+
+extern "C" int gdas_pooling_backward(const Shape* shape, int average, const float* gradient_y,
+                                     const float* keep, const float* y, const float* y_norm,
+                                     const double* y_sums, const uint8_t* index, const float* x,
+                                     const float* x_norm, const float* base, float* gradient_x,
+                                     double* x_sums) {
+  const gdas::Pool p(*shape);
+  const double count = static_cast<double>(p.batch) * p.out_height * p.out_width;
+  const gdas::Undo undo(y_norm, y_sums, p.channels, count);
+  const gdas::Reading reading(x_norm, p.channels);
+  if (!undo || !reading) return 1;
+  return gdas::backward(p, average != 0,
+                        {gradient_y, keep, y, undo, index, x, base, gradient_x, reading, nullptr},
+                        x_sums);
+}

@@ -1,0 +1,205 @@
+"""A network's cells in order, fused where the kernels cover them and plain where they do not.
+
+What a cell reads is a `Source`: a stem's output or a cell's. All fused readers of a source share
+one pass over its parts (gdas.cnn.fused.cell.read_parts). A plain cell reads the same parts,
+concatenated and activated, as it does in a plain network.
+
+Shapes: B batch, C channels, H and W height and width, E edges, K operations, D drop-path sites.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gdas.cnn.cell import NONE, DerivedCell, FixedReductionCell, Preprocess, SearchCell
+from gdas.cnn.fused.calls import Reader
+from gdas.cnn.fused.cell import CellPlan, Node, read_parts, run_cell
+from gdas.cnn.fused.interface import Map
+from gdas.cnn.fused.layers import Edge, edge_of, pooling_edge, reader_of, reducing_edge
+from gdas.cnn.genotype import EDGES_PER_NODE
+from gdas.cnn.rearrange import concatenate
+from gdas.sampler import Pick
+
+
+class Visit(NamedTuple):
+    """One cell of a network in one pass.
+
+    Attributes:
+        plan: what it runs, or None if it runs in plain PyTorch.
+        plain: its plain forward pass, of s0 and s1.
+        preprocess: its first layers.
+        gate_EK, keep_DB: see gdas.cnn.cell.
+    """
+
+    plan: CellPlan | None
+    plain: Callable[[Tensor, Tensor], Tensor]
+    preprocess: Preprocess
+    gate_EK: Tensor | None = None
+    keep_DB: Tensor | None = None
+
+
+@dataclass
+class Source:
+    """An output in parts, and what was already made of it.
+
+    Attributes:
+        active: whether it has passed the ReLU with which its readers begin.
+    """
+
+    parts: list[Map]
+    active: bool = False
+    read: dict[int, Map] | None = None
+    _activated: Tensor | None = None
+
+    def joined(self) -> Tensor:
+        """The parts, concatenated."""
+        if len(self.parts) == 1:
+            return self.parts[0].values_BCHW
+        return concatenate([part.values_BCHW for part in self.parts])
+
+    def activated(self) -> Tensor:
+        """The same after a ReLU, computed once."""
+        if self._activated is None:
+            self._activated = self.joined() if self.active else F.relu(self.joined())
+        return self._activated
+
+    def pooled(self) -> Tensor:
+        """The mean over all pixels, B by the number of channels."""
+        return torch.cat([part.values_BCHW.mean((2, 3)) for part in self.parts], dim=1)
+
+
+def search_plan(cell: SearchCell, picks: Sequence[Pick], gate_EK: Tensor | None) -> CellPlan | None:
+    """What a search cell runs, or None if the kernels do not cover it."""
+    if len({e for e, _ in picks}) < len(picks):
+        return None  # not a hard draw: terms have factors
+    operations = 0 if gate_EK is None else gate_EK.shape[1]
+    nodes = []
+    for node in range(cell.nodes):
+        edges: list[Edge] = []
+        gates = []
+        for e, k in picks:
+            of_node, source = cell.edge_list[e]
+            if of_node != node or k == NONE:
+                continue
+            edge = edge_of(cell.edges[e][k], source)  # type: ignore[index]
+            if edge is None:
+                return None
+            edges.append(edge)
+            gates.append(e * operations + k)
+        nodes.append(Node(tuple(edges), tuple(gates)))
+    return CellPlan(tuple(nodes), 2 if cell.reduction else 1, tuple(range(cell.nodes)))
+
+
+def derived_plan(cell: DerivedCell) -> CellPlan | None:
+    """What a derived cell runs, or None if the kernels do not cover it."""
+    sites, nodes, site = [], [], 0
+    edges = []
+    for operation, source, dropped in zip(cell.operations, cell.sources, cell.dropped, strict=True):
+        edge = edge_of(operation, source)
+        if edge is None:
+            return None
+        edges.append(edge)
+        sites.append(site if dropped else None)
+        site += dropped
+    for first in range(0, len(edges), EDGES_PER_NODE):
+        own = slice(first, first + EDGES_PER_NODE)
+        nodes.append(Node(tuple(edges[own]), sites=tuple(sites[own])))
+    return CellPlan(tuple(nodes), 1, tuple(i - 2 for i in cell.concat))
+
+
+def fixed_plan(cell: FixedReductionCell) -> CellPlan | None:
+    """What a fixed reduction cell runs, or None if the kernels do not cover it.
+
+    In the wiring of 2019 a node more is the sum that the first pooling reads.
+    """
+    if cell.wiring == "figure":
+        sources, hidden = (0, 1), 0
+    else:
+        sources, hidden = (4, 1), 1
+    convolutions = [reducing_edge(branch, j) for j, branch in enumerate(cell.convolutions)]
+    pools = [pooling_edge(own, j) for own, j in zip(cell.poolings, sources, strict=True)]
+    nodes = []
+    for site, edge in enumerate([*convolutions, *pools]):
+        if edge is None:
+            return None
+        if site == 2 and hidden:
+            nodes.append(Node((Edge(2), Edge(3)), sites=(None, None)))
+        nodes.append(Node((edge,), sites=(site,)))
+    return CellPlan(tuple(nodes), 2, (0, 1, 2 + hidden, 3 + hidden))
+
+
+def readers_of(preprocess: Preprocess) -> list[Reader] | None:
+    """Who reads s0 and who reads s1, or None if the kernels do not cover them."""
+    s0, s1 = reader_of(preprocess.s0), reader_of(preprocess.s1)
+    return None if s0 is None or s1 is None else [s0, s1]
+
+
+def visit(
+    cell: nn.Module,
+    plan: CellPlan | None,
+    plain: Callable[[Tensor, Tensor], Tensor],
+    *,
+    gate_EK: Tensor | None = None,
+    keep_DB: Tensor | None = None,
+) -> Visit:
+    """A cell's visit, plain unless plan and preprocessing are covered."""
+    preprocess = cell.preprocess
+    assert isinstance(preprocess, Preprocess)
+    covered = readers_of(preprocess) is not None
+    return Visit(plan if covered else None, plain, preprocess, gate_EK, keep_DB)
+
+
+def walk(
+    s0_BCHW: Tensor,
+    s1_BCHW: Tensor,
+    visits: Sequence[Visit],
+    after: Callable[[int, Source], None] | None = None,
+) -> Source:
+    """Run the cells; returns the last one's output.
+
+    Args:
+        s0_BCHW, s1_BCHW: the stem's outputs, after a ReLU.
+        visits: the cells.
+        after: called with every cell's index and output.
+    """
+    first = Source([Map(s0_BCHW)], active=True)
+    last = first if s1_BCHW is s0_BCHW else Source([Map(s1_BCHW)], active=True)
+    wanted = _wanted(visits, one_stem=last is first)
+    before_last = first
+    for i, own in enumerate(visits):
+        if own.plan is None:
+            out = Source([Map(own.plain(before_last.activated(), last.activated()))])
+        else:
+            s0 = _read(before_last, wanted[0 if before_last is first else i], 2 * i)
+            s1 = _read(last, wanted[0 if last is first else i + 1], 2 * i + 1)
+            gates = own.gate_EK
+            out = Source(run_cell(own.plan, s0, s1, gate_EK=gates, keep_DB=own.keep_DB))
+        before_last, last = last, out
+        if after is not None:
+            after(i, out)
+    return last
+
+
+def _wanted(visits: Sequence[Visit], *, one_stem: bool) -> dict[int, list[tuple[int, Reader]]]:
+    """The fused readers of every source, 0 and 1 the stem's outputs, with a number each."""
+    wanted: dict[int, list[tuple[int, Reader]]] = {}
+    for i, own in enumerate(visits):
+        readers = None if own.plan is None else readers_of(own.preprocess)
+        for j, reader in enumerate(readers or []):
+            source = 0 if one_stem and i + j == 1 else i + j
+            wanted.setdefault(source, []).append((2 * i + j, reader))
+    return wanted
+
+
+def _read(source: Source, wanted: Sequence[tuple[int, Reader]], place: int) -> Map:
+    """What one reader makes of a source; all of its readers run at the first call."""
+    if source.read is None:
+        made = read_parts(source.parts, [reader for _, reader in wanted])
+        source.read = {own: y for (own, _), y in zip(wanted, made, strict=True)}
+    return source.read.pop(place)

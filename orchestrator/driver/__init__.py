@@ -1,0 +1,1 @@
+"""What the commands do that run or plan a study."""

@@ -1,0 +1,160 @@
+"""The fused kernels: the same steps with them, in PyTorch's operators alone, and plainly written.
+
+All contenders of a row are in one process and take their steps in turn (tests.bench.timing). "ours"
+is the library as it is by default, "unfused" the same with `kernels: plain`, "plain" the baseline
+of tests.bench.plain. Then the peak memory of a search step, each in a process of its own, and
+what four processes do on the cores that one leaves idle.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from gdas.cnn.fused import build
+from orchestrator.run import PASSIVE
+from tests.bench import search_step
+from tests.bench.steps import KINDS, SizeName
+from tests.bench.threads import by_turns, start
+from tests.bench.timing import Size, Step, compare, memory_of, words
+
+ALL = ("plain", "unfused", "ours")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A step that is measured.
+
+    Attributes:
+        build: from a size and the number of steps to contenders.
+        goals: the least ratio that is aimed at, over "unfused" and over "plain".
+    """
+
+    title: str
+    build: Callable[[Size, int], Mapping[str, Sequence[Step]]]
+    sizes: Mapping[SizeName, Size]
+    goals: Mapping[str, float]
+
+
+def _search(size: Size, steps: int) -> Mapping[str, Sequence[Step]]:
+    return search_step.search_contenders(**size, steps=steps, of=ALL)
+
+
+ROWS = (
+    Row("search step", _search, KINDS["search step"].sizes, {"unfused": 2.3, "plain": 7.0}),
+    Row(
+        "NAS-Bench-201 search step",
+        lambda size, steps: search_step.bench201_contenders(**size, steps=steps),
+        {
+            "tiny": {"channels": 4, "normals": 1, "batch": 2},
+            "default": {"channels": 16, "normals": 5, "batch": 64},
+            "paper": {"channels": 16, "normals": 5, "batch": 64},
+        },
+        {"unfused": 2.0},
+    ),
+    Row(
+        "final training step, CIFAR",
+        lambda size, steps: search_step.train_contenders(ALL, **size),
+        {**KINDS["training step"].sizes, "default": KINDS["training step"].sizes["paper"]},
+        {"plain": 3.3},
+    ),
+    Row(
+        "final training step, ImageNet",
+        lambda size, steps: search_step.imagenet_contenders(ALL, **size),
+        {**KINDS["ImageNet step"].sizes, "default": KINDS["ImageNet step"].sizes["paper"]},
+        {"plain": 2.5},
+    ),
+)
+MEMORY_GOAL = 0.7
+PROCESSES = (1, 4)
+
+
+def measure(size_name: SizeName, *, repeats: int) -> list[dict[str, Any]]:
+    """All rows, the memory, and the processes."""
+    torch.set_num_threads(1)
+    found = [_row(row, row.sizes[size_name], repeats) for row in ROWS]
+    size = KINDS["search step"].sizes[size_name]
+    return [*found, _memory(size), _processes(size, repeats)]
+
+
+def _row(row: Row, size: Size, repeats: int) -> dict[str, Any]:
+    times = compare(row.build(size, repeats + 2), repeats=repeats, warm_up=1, baseline="unfused")
+    own = [sum(parts) for parts in times["ours"]["cpu_seconds_of_repeats"]]
+    result: dict[str, Any] = {"title": f"{row.title}: {words(size)}", "repeats": repeats}
+    result |= {"kernels": build.status(), "cpu_seconds": {}, "ratios": {}, "goals": row.goals}
+    for name in ALL:
+        if name in times:
+            of = [sum(parts) for parts in times[name]["cpu_seconds_of_repeats"]]
+            result["cpu_seconds"][name] = statistics.median(of)
+            if name != "ours":
+                result["ratios"][name] = sorted(a / b for a, b in zip(of, own, strict=True))
+    return result
+
+
+def _memory(size: Size) -> dict[str, Any]:
+    of = {name: memory_of("search step", name, size) for name in ("unfused", "ours")}
+    return {"title": f"search step: {words(size)}", "memory": of}
+
+
+def _processes(size: Size, repeats: int) -> dict[str, Any]:
+    """Search steps a second of one process and of four, with one thread each."""
+    line = ("tests.bench.threads", json.dumps(size), "1")
+    result: dict[str, Any] = {"title": f"search step: {words(size)}", "repeats": repeats}
+    result |= {"cores": os.cpu_count(), "processes": {}}
+    for whose in ("unfused", "ours"):
+        teams = {
+            str(count): [start(*line, whose, environment=PASSIVE) for _ in range(count)]
+            for count in PROCESSES
+        }
+        rounds = by_turns(teams, repeats=repeats, steps=1)
+        result["processes"][whose] = {
+            count: [own["steps_per_second"] for own in of] for count, of in rounds.items()
+        }
+    return result
+
+
+def lines(result: dict[str, Any]) -> list[str]:
+    """A result in words, for the page and the terminal."""
+    if "memory" in result:
+        steps = {name: of["step_mib"] for name, of in result["memory"].items()}
+        return [
+            f"Peak memory of a {result['title']}: {steps['ours']:.0f} MiB fused, "
+            f"{steps['unfused']:.0f} not: {steps['ours'] / steps['unfused']:.2f} of it "
+            f"(goal {MEMORY_GOAL})."
+        ]
+    if "processes" in result:
+        return [_of_processes(result, whose) for whose in ("unfused", "ours")]
+    own = result["cpu_seconds"]["ours"]
+    return [
+        f"{result['title']}: {own:.3f} CPU s, {name} {result['cpu_seconds'][name]:.3f}: "
+        f"{statistics.median(ratios):.2f} times less ({ratios[0]:.2f} to {ratios[-1]:.2f}, "
+        f"n={len(ratios)}{_goal(result['goals'].get(name))})."
+        for name, ratios in result["ratios"].items()
+    ]
+
+
+def _goal(goal: float | None) -> str:
+    return f"; goal {goal:g}" if goal else ""
+
+
+def _of_processes(result: dict[str, Any], whose: str) -> str:
+    one, four = (statistics.median(result["processes"][whose][str(count)]) for count in PROCESSES)
+    most = min(PROCESSES[1], result["cores"])
+    return (
+        f"{result['title']}, {whose}: one process {one:.3f} steps/s, four {four:.3f} on "
+        f"{result['cores']} cores: {four / one:.2f} times one's work (linear would be {most}; "
+        f"n={result['repeats']})."
+    )
+
+
+def show(results: Sequence[dict[str, Any]]) -> None:
+    """Print all results."""
+    for result in results:
+        for line in lines(result):
+            print(line, flush=True)

@@ -1,0 +1,217 @@
+"""Whole networks with fused kernels: both steps against float64, and no gradient missing."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import statistics
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gdas.architecture import Architecture, draw_architecture
+from gdas.cnn.fused.build import library
+from gdas.cnn.genotype import PUBLISHED, Genotype
+from gdas.cnn.network import Network, draw_drop_path
+from gdas.cnn.norm import BatchNorm
+from gdas.cnn.supernet import Supernet
+from gdas.config import SamplerConfig
+
+pytestmark = pytest.mark.skipif(library() is None, reason="the kernels cannot be compiled here")
+
+CPU = torch.device("cpu")
+FIVE_DRAWS = "both cells searched"
+"""The supernet that is tried with five draws, the others with two."""
+SUPERNETS: dict[str, dict[str, Any]] = {
+    "both cells searched": {},
+    "fixed reduction": {"fixed_reduction": True},
+    "fixed reduction of 2019": {"fixed_reduction": True, "wiring": "2019", "fixed_affine": False},
+    "authors' code of 2020": {"macro": "3n", "pooling_norm": False, "normals_per_block": 2},
+    "photos": {"stem": "imagenet"},
+    "three nodes": {"nodes": 3, "channels": 12},
+}
+
+
+@dataclass
+class Step:
+    """What a step leaves behind."""
+
+    scores: Tensor
+    weights: dict[str, Tensor | None]
+    logits: dict[str, Tensor | None]
+    statistics: dict[str, Tensor]
+
+
+def build(**settings: Any) -> Supernet:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = Supernet(10, **({"channels": 8, "normals_per_block": 1} | settings))
+    return network.to(memory_format=torch.channels_last)
+
+
+def draw(network: Supernet, logits: dict[str, Tensor], seed: int, *, gates: bool) -> Architecture:
+    noise = torch.Generator().manual_seed(seed)
+    device = CPU if gates else None
+    return draw_architecture(logits, network.kinds, SamplerConfig(), 5.0, noise, gate_device=device)
+
+
+def take_step(
+    network: Supernet, seed: int, *, weights: bool, gates: bool, size: int = 12, batch: int = 4
+) -> Step:
+    own = torch.Generator().manual_seed(seed)
+    dtype = next(network.parameters()).dtype
+    images = torch.randn(batch, 3, size, size, generator=own).to(dtype)
+    labels = torch.randint(10, (batch,), generator=own)
+    logits = network.initial_logits(torch.Generator().manual_seed(1))
+    architecture = draw(network, logits, seed, gates=gates)
+    of_cells = architecture.gates
+    if of_cells is not None:
+        of_cells = [None if gate is None else gate.to(dtype) for gate in of_cells]
+    network.train()
+    for p in network.parameters():
+        p.requires_grad_(weights)
+        p.grad = None
+    scores = network(
+        images.contiguous(memory_format=torch.channels_last), architecture.picks, of_cells
+    )
+    F.cross_entropy(scores, labels).backward()
+    return Step(
+        scores.detach(),
+        {name: p.grad for name, p in network.named_parameters()},
+        {kind: a.grad for kind, a in logits.items()},
+        {name: b for name, b in network.state_dict().items() if "running" in name},
+    )
+
+
+def distance(found: dict[str, Any], true: dict[str, Any]) -> float:
+    """The norm of the difference of all tensors together, relative to the true norm."""
+    names = [name for name, value in true.items() if value is not None]
+    a = torch.cat([found[name].flatten().double() for name in names])
+    b = torch.cat([true[name].flatten().double() for name in names])
+    return float((a - b).norm() / b.norm())
+
+
+@pytest.mark.parametrize("name", SUPERNETS)
+def test_both_steps_are_as_close_to_float64_as_plain_ones(name: str) -> None:
+    settings = SUPERNETS[name]
+    plain = build(**settings)
+    fused, true = copy.deepcopy(plain), copy.deepcopy(plain).double()
+    fused.fused = True
+    size = 32 if settings.get("stem") == "imagenet" else 8
+    errors: dict[str, list[tuple[float, float]]] = {"weights": [], "logits": []}
+    for seed in range(5 if name == FIVE_DRAWS else 2):
+        for what, gates in (("weights", False), ("logits", True)):
+            a, b, c = (
+                take_step(n, seed, weights=not gates, gates=gates, size=size)
+                for n in (fused, plain, true)
+            )
+            assert missing(a) == missing(b)
+            pair = tuple(distance(getattr(s, what), getattr(c, what)) for s in (a, b))
+            errors[what].append((pair[0], pair[1]))
+            assert distance({"": a.scores}, {"": c.scores}) < 1e-4
+            assert distance(a.statistics, c.statistics) < 1e-3
+    for what, pairs in errors.items():
+        # A ReLU or a maximum that rounding turns the other way changes a gradient by a percent.
+        assert max(pair[0] for pair in pairs) < 0.2, what
+        own, plains = (statistics.median(x) for x in zip(*pairs, strict=True))
+        assert own <= 3 * plains + 2e-5, what
+
+
+def missing(step: Step) -> list[str]:
+    return [name for name, gradient in (step.weights | step.logits).items() if gradient is None]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_step_repeats_its_bits(threads: int) -> None:
+    torch.set_num_threads(threads)
+    network = build()
+    network.fused = True
+    one, other = (
+        take_step(copy.deepcopy(network), 3, weights=True, gates=True, size=8) for _ in range(2)
+    )
+    torch.set_num_threads(1)
+    for name, gradient in (one.weights | one.logits).items():
+        again = (other.weights | other.logits)[name]
+        assert (gradient is None) == (again is None)
+        assert gradient is None or again is None or torch.equal(gradient, again), name
+
+
+def test_batches_are_counted_and_averaged_as_plain_norms_do() -> None:
+    plain = build()
+    fused = copy.deepcopy(plain)
+    fused.fused = True
+    for network in (plain, fused):
+        for norm in network.modules():
+            if isinstance(norm, BatchNorm):
+                norm.momentum = None  # a plain average, as in scoring with shared weights
+        for seed in range(3):
+            with torch.no_grad():
+                logits = network.initial_logits(torch.Generator().manual_seed(1))
+                own = torch.Generator().manual_seed(seed)
+                images = torch.randn(4, 3, 8, 8, generator=own)
+                network(images, draw(network, logits, seed, gates=False).picks)
+    found, true = fused.state_dict(), plain.state_dict()
+    for name, value in true.items():
+        if "num_batches" in name:
+            assert torch.equal(found[name], value), name
+    running = {name: x for name, x in true.items() if "running" in name}
+    assert distance(found, running) < 1e-4
+
+
+STRIDED_SKIP = (("skip_connect", 0), *(PUBLISHED["GDAS_V1"].reduce or ())[1:])
+FINALS: dict[str, tuple[Genotype, dict[str, Any]]] = {
+    "both cells": (PUBLISHED["GDAS_V1"], {"auxiliary": True}),
+    "fixed reduction": (PUBLISHED["GDAS_F1"], {"channels": 12}),
+    "photos": (PUBLISHED["DARTS_V2"], {"stem": "imagenet", "channels": 10}),
+    "an operation without a kernel": (PUBLISHED["DARTS_V1"], {"macro": "3n"}),
+    "a node left out, a strided skip": (
+        dataclasses.replace(
+            PUBLISHED["GDAS_V1"], normal_concat=(2, 3, 5), reduce=STRIDED_SKIP, reduce_concat=()
+        ),
+        {"pooling_norm": False},
+    ),
+}
+
+
+def train_step(network: Network, size: int) -> Step:
+    own = torch.Generator().manual_seed(0)
+    dtype = next(network.parameters()).dtype
+    images = torch.randn(6, 3, size, size, generator=own).to(dtype)
+    labels = torch.randint(10, (6,), generator=own)
+    keep = draw_drop_path(network, 6, 0.3, own)
+    assert keep is not None
+    scores, auxiliary = network.train()(
+        images.contiguous(memory_format=torch.channels_last), keep.to(dtype)
+    )
+    loss = F.cross_entropy(scores, labels)
+    if auxiliary is not None:
+        loss = loss + 0.4 * F.cross_entropy(auxiliary, labels)
+    loss.backward()
+    return Step(
+        scores.detach(),
+        {name: p.grad for name, p in network.named_parameters()},
+        {},
+        {name: b for name, b in network.state_dict().items() if "running" in name},
+    )
+
+
+@pytest.mark.parametrize("name", FINALS)
+def test_a_training_step_is_as_close_to_float64_as_a_plain_one(name: str) -> None:
+    genotype, settings = FINALS[name]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        plain = Network(genotype, 10, **({"channels": 9, "normals_per_block": 1} | settings))
+    plain = plain.to(memory_format=torch.channels_last)
+    fused, true = copy.deepcopy(plain), copy.deepcopy(plain).double()
+    fused.fused = True
+    size = 40 if settings.get("stem") else 32 if settings.get("auxiliary") else 9
+    a, b, c = (train_step(n, size) for n in (fused, plain, true))
+    assert missing(a) == missing(b)
+    own, plains = (distance(step.weights, c.weights) for step in (a, b))
+    assert own <= 3 * plains + 0.02, (own, plains)
+    assert distance({"": a.scores}, {"": c.scores}) < 1e-4
+    assert distance(a.statistics, c.statistics) < 1e-3

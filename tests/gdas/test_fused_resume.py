@@ -1,0 +1,108 @@
+"""Searches and trainings with fused kernels: exact resume, steady memory, and what goes plain."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import weakref
+from typing import Any, Literal
+
+import pytest
+import torch
+from torch import nn
+
+from gdas.cnn.fused import calls
+from gdas.cnn.fused.build import library
+from gdas.cnn.fused.walk import search_plan
+from gdas.cnn.genotype import OPERATIONS
+from gdas.cnn.supernet import Supernet
+from gdas.data.arrow import Images
+from tests.gdas.test_fused_networks import build, take_step
+from tests.gdas.tiny import run_search, search_config, seen
+
+pytestmark = pytest.mark.skipif(library() is None, reason="the kernels cannot be compiled here")
+
+
+def count_calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the functions of `calls` that are used from now on."""
+    used: list[str] = []
+    for name in ("read", "pooling_forward", "reducing_forward"):
+        real = getattr(calls, name)
+
+        def wrapped(*args: Any, _name: str = name, _real: Any = real, **kwargs: Any) -> Any:
+            used.append(_name)
+            return _real(*args, **kwargs)
+
+        monkeypatch.setattr(calls, name, wrapped)
+    return used
+
+
+@pytest.mark.parametrize("reduction", ["searched", "fixed"])
+def test_an_interrupted_search_ends_with_the_bits_of_one_left_alone(
+    small_digits: Images, reduction: Literal["searched", "fixed"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = count_calls(monkeypatch)
+    config = search_config(epochs=2, reduction=reduction)
+    segments = run_search(config, small_digits)
+    state = copy.deepcopy(next(segments).state)
+    expected = seen(next(segments))
+    assert seen(next(run_search(config, small_digits, state))) == expected
+    assert {"read", "pooling_forward"} <= set(used)
+
+
+def test_a_step_leaves_no_map_behind() -> None:
+    """Everything that a step saves goes with its scores, without the garbage collector."""
+    network = build()
+    network.fused = True
+    kept: list[weakref.ref[torch.Tensor]] = []
+    real = calls.sum_of_terms
+
+    def watched(terms: Any) -> torch.Tensor:
+        out = real(terms)
+        kept.append(weakref.ref(out))
+        return out
+
+    gc.disable()
+    try:
+        calls.sum_of_terms = watched
+        take_step(network, 0, weights=True, gates=True, size=8)
+    finally:
+        calls.sum_of_terms = real
+        gc.enable()
+    assert kept
+    assert not [ref for ref in kept if ref() is not None]
+
+
+def test_what_no_kernel_covers_goes_plain() -> None:
+    network = build()
+    cell: Any = network.cells[0]
+    picks = [(e, 4) for e in range(len(cell.edges))]
+    assert search_plan(cell, picks, None) is not None
+    assert search_plan(cell, [*picks, (0, 5)], None) is None, "not a hard draw"
+    watched = cell.edges[3][4].register_forward_hook(lambda *_: None)
+    assert search_plan(cell, picks, None) is None, "somebody waits for the layer to be called"
+    watched.remove()
+    cell.edges[3][4][3].eval()
+    assert search_plan(cell, picks, None) is None, "one norm does not train"
+    cell.edges[3][4][3].train()
+    cell.edges[3][4][2] = nn.Conv2d(8, 8, 1)
+    assert search_plan(cell, picks, None) is None, "a bias"
+    assert search_plan(cell, [(e, OPERATIONS.index("none")) for e, _ in picks], None) is not None
+
+
+def test_biases_evaluation_and_double_run_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    used = count_calls(monkeypatch)
+    with_bias = build(bias_without_affine=True)
+    assert isinstance(with_bias, Supernet)
+    with_bias.fused = True
+    take_step(with_bias, 0, weights=True, gates=False, size=8)
+    double = build().double()
+    double.fused = True
+    take_step(double, 0, weights=True, gates=False, size=8)
+    network = build()
+    network.fused = True
+    network.eval()
+    picks = [[(e, 4) for e in range(14)] for _ in network.cells]
+    with torch.no_grad():
+        network(torch.randn(2, 3, 8, 8), picks)
+    assert not used

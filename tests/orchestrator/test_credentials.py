@@ -1,0 +1,78 @@
+"""Passwords in addresses are refused, and not repeated, before anything records them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from orchestrator import compare, doctor, reproduce_paper, send_runs, status
+from orchestrator.experiment.credentials import refuse_credentials
+
+SECRET = "geheim"
+MLFLOW = f"http://me:{SECRET}@127.0.0.1:9"
+S3 = f"s3://AKIA:{SECRET}/x@bucket/runs"
+Main = Callable[[Sequence[str]], int]
+
+
+@pytest.mark.parametrize(
+    "main, words",
+    [
+        (reproduce_paper.main, ["smoke", f"mlflow.tracking_uri={MLFLOW}", "--dry-run"]),
+        (reproduce_paper.main, ["smoke", "--out", S3]),
+        (reproduce_paper.main, ["smoke", "--data", S3]),
+        (doctor.main, [f"mlflow.tracking_uri={MLFLOW}"]),
+        (send_runs.main, ["out", "--to", MLFLOW]),
+        (status.main, [S3]),
+        (compare.main, [S3, "out"]),
+    ],
+)
+def test_a_password_is_refused_with_what_to_set_instead(
+    main: Main,
+    words: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    said = capsys.readouterr()
+    (line,) = said.err.strip().splitlines()
+    assert SECRET not in said.out + said.err
+    assert "AWS_ACCESS_KEY_ID" in line or "MLFLOW_TRACKING_USERNAME" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_addresses_without_a_password_are_no_matter() -> None:
+    for address in (
+        *("http://127.0.0.1:5000", "s3://bucket/a@b", "gs://anonymous@bucket/x", None),
+        *("abfss://box@account.dfs.core.windows.net/x", "runs/a:b@c", "http://h:1/a?b=c@d"),
+    ):
+        refuse_credentials("--out", address)
+
+
+def test_a_tilde_that_the_shell_left_is_the_home_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert status.main(["~/runs"]) == 2
+    assert f"{tmp_path}/runs: no study there" in capsys.readouterr().err
+
+
+def test_an_address_with_an_empty_part_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status.main(["s3://bucket//x"]) == 2
+    assert "has an empty part; must be such as s3://bucket/x" in capsys.readouterr().err
+
+
+def test_another_users_folder_is_a_line_and_no_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(path: Path, *_: object, **__: object) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_file", closed)
+    assert status.main([str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("error: ") and "Permission denied; name a folder" in line
