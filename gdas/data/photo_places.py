@@ -124,6 +124,10 @@ class PhotoReader:
         return images
 
 
+END = b"\xff\xff\xff\xff\x00\x00\x00\x00"
+"""The last bytes of an Arrow stream."""
+
+
 def _images(place: Row) -> pa.Array:
     if place.path.endswith(".parquet"):
         with pq.ParquetFile(place.path, memory_map=True) as file:
@@ -136,11 +140,22 @@ def _images(place: Row) -> pa.Array:
 
 
 def arrow_batches(path: str) -> list[pa.RecordBatch]:
-    """The record batches of an Arrow file, in the stream format or the random-access format."""
+    """The record batches of an Arrow file, in the stream format or the random-access format.
+
+    Raises:
+        pa.ArrowInvalid: it is damaged, or a stream without the mark of its end. Arrow reads such a
+            stream as a whole one (seen in pyarrow 25.0.1), so one that was cut loses photos.
+    """
     mapped = pa.memory_map(path)
     try:
         reader = pa.ipc.open_file(mapped)
         return [reader.get_batch(i) for i in range(reader.num_record_batches)]
     except pa.ArrowInvalid:
         mapped.seek(0)
-        return list(pa.ipc.open_stream(mapped))
+        batches = list(pa.ipc.open_stream(mapped))
+        mapped.seek(max(0, mapped.size() - len(END)))
+        if mapped.read() != END:
+            raise pa.ArrowInvalid(
+                "a stream that ends without the mark of its end: torn, or its writer was not closed"
+            ) from None
+        return batches

@@ -200,6 +200,19 @@ def arrow(root: Path) -> None:
         put(root / name / "state.json", "{}")
 
 
+def test_an_arrow_stream_that_was_cut_between_two_batches_is_refused(tmp_path: Path) -> None:
+    """Arrow reads it as a whole, shorter one."""
+    path, whole = tmp_path / "cut.arrow", table("train", slice(None))
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, whole.schema) as writer:
+        writer.write_table(whole, max_chunksize=3)
+        end = sink.tell()
+    batches = len(arrow_batches(str(path)))
+    path.write_bytes(path.read_bytes()[:end])
+    assert len(list(pa.ipc.open_stream(path.read_bytes()))) == batches > 1
+    with pytest.raises(pa.ArrowInvalid, match="without the mark of its end"):
+        arrow_batches(str(path))
+
+
 LAYOUTS: dict[str, tuple[Callable[[Path], None], str]] = {
     "ImageFolder": (folders, "an ImageFolder (train/, val/)"),
     "valid": (lambda root: folders(root, "valid"), "(train/, valid/)"),
