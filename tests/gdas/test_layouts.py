@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import gdas.data.photo_places
 from gdas.data.layouts import Found, find_photos
-from gdas.data.photo_places import PhotoReader, Row
+from gdas.data.photo_places import PhotoReader, Row, arrow_batches
 from gdas.data.shards import convert, main
 from gdas.errors import InputError
 from tests.gdas.photo_folder import encode
