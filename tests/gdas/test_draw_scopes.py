@@ -163,7 +163,8 @@ def test_all_gates_of_an_alpha_step_are_those_without_acceleration_and_w_steps_s
     small_digits: Images,
 ) -> None:
     def steps(gates: Literal["drawn", "all"], sampler: SamplerConfig) -> tuple[Tensor, Tensor]:
-        config = search_config(nodes=2, alpha=AlphaUpdate(gates=gates), sampler=sampler)
+        alpha = AlphaUpdate(gates=gates)
+        config = search_config(nodes=2, alpha=alpha, sampler=sampler, kernels="plain")
         run = SearchSteps(config, ImageSpace(config, small_digits, CPU))
         run.weight_step(0, 0, 2.0)
         gradients = [p.grad for p in run.parameters]
