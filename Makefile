@@ -39,7 +39,7 @@ drill: install
 	$(PY) -m tests.drill $(DRILL)
 
 test: install
-	$(PY) -m pytest -m "not slow" -n $(JOBS) --dist loadgroup --no-loadscope-reorder
+	$(PY) -m pytest -m "not slow" -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 test-all: install
 	$(PY) -m pytest

@@ -24,15 +24,13 @@ def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("data")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file's tests stay in one process, all that share the undisturbed study in another.
-
-    That study comes first: what takes longest must not begin last.
-    """
+    """Studies come first, since what takes longest must not begin last, and have time."""
     for item in items:
-        folder = Path(item.path).parent.name
-        item.add_marker(pytest.mark.xdist_group("e2e" if folder == "e2e" else str(item.path)))
-        if folder == "e2e" and item.get_closest_marker("timeout") is None:
+        if _end_to_end(item) and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(1800))  # they wait for progress, not for a clock
-    items.sort(key=lambda item: Path(item.path).parent.name != "e2e")
+    items.sort(key=lambda item: not _end_to_end(item))
+
+
+def _end_to_end(item: pytest.Item) -> bool:
+    return Path(item.path).parent.name == "e2e"

@@ -312,3 +312,22 @@ def cut_short(path: Path, rng: random.Random) -> None:
 def tear_the_last_line(path: Path, rng: random.Random) -> None:
     *whole, last = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(whole) + last[: rng.randint(1, len(last) - 2)])
+
+
+def assert_it_goes_on_to_the_same_end(out: Path, undisturbed: Path, data: Path) -> None:
+    """The same command ends with the undisturbed study's bits; what was done stays untouched."""
+    finished = {
+        label: path.stat().st_mtime_ns
+        for label, folder in folders(out).items()
+        if (path := folder / "result.json").exists()
+    }
+    code, output = run(out, data)
+    assert code == 0, output
+    assert digests(out) == digests(undisturbed)
+    for label, when in finished.items():
+        assert (folders(out)[label] / "result.json").stat().st_mtime_ns == when
+    sent = points(out / "mlflow.db")
+    assert sent == expected_points(out), "no doubled and no missing point"
+    for path in folders(out).values():
+        positions = [record["position"] for record in records(path)]
+        assert positions == list(range(1, len(positions) + 1))

@@ -14,23 +14,6 @@ import pytest
 from tests.e2e import driving
 
 
-def test_a_killed_study_with_damaged_files_ends_with_the_same_digests(
-    undisturbed: Path, data_folder: Path, tmp_path: Path
-) -> None:
-    """SIGKILL, a damaged checkpoint and a torn record; the drill has all the others."""
-    rng = random.Random(os.getpid())  # another moment each time; the digests must agree for all
-    process = driving.start(tmp_path, data_folder)
-    driving.wait_for_search_records(tmp_path, rng.randint(2, 7), process)  # of 12
-    time.sleep(rng.uniform(0, 0.3))  # somewhere inside a segment
-    driving.kill(process)
-    assert not (tmp_path / "selections" / "frc.json").exists()
-    first, second = driving.two_with_records(tmp_path)
-    damaged = driving.newest_checkpoint(first) / rng.choice(["state.pt", "manifest.json"])
-    driving.flip_a_bit(damaged, rng)
-    driving.tear_the_last_line(second / "records.jsonl", rng)
-    assert_it_goes_on_to_the_same_end(tmp_path, undisturbed, data_folder)
-
-
 @pytest.mark.slow
 def test_a_study_that_was_told_to_end_in_its_final_ends_with_the_same_digests(
     undisturbed: Path, data_folder: Path, tmp_path: Path
@@ -47,26 +30,7 @@ def test_a_study_that_was_told_to_end_in_its_final_ends_with_the_same_digests(
     assert "same command" in output
     gone = "all processes to be gone"
     driving.wait_for(lambda: not any(map(driving.alive, family)), gone, timeout=30)
-    assert_it_goes_on_to_the_same_end(tmp_path, undisturbed, data_folder)
-
-
-def assert_it_goes_on_to_the_same_end(out: Path, undisturbed: Path, data: Path) -> None:
-    """The same command ends with the undisturbed study's bits; what was done stays untouched."""
-    finished = {
-        label: path.stat().st_mtime_ns
-        for label, folder in driving.folders(out).items()
-        if (path := folder / "result.json").exists()
-    }
-    code, output = driving.run(out, data)
-    assert code == 0, output
-    assert driving.digests(out) == driving.digests(undisturbed)
-    for label, when in finished.items():
-        assert (driving.folders(out)[label] / "result.json").stat().st_mtime_ns == when
-    sent = driving.points(out / "mlflow.db")
-    assert sent == driving.expected_points(out), "no doubled and no missing point"
-    for path in driving.folders(out).values():
-        positions = [record["position"] for record in driving.records(path)]
-        assert positions == list(range(1, len(positions) + 1))
+    driving.assert_it_goes_on_to_the_same_end(tmp_path, undisturbed, data_folder)
 
 
 @pytest.mark.slow

@@ -1,10 +1,15 @@
-"""A whole study on Ray, undisturbed: what it leaves behind, and that nothing is done twice."""
+"""A whole study on Ray, undisturbed and killed: what it leaves behind, and that it resumes.
+
+One file, so that one process of the fast suite has the undisturbed study.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import random
 import sqlite3
+import time
 from pathlib import Path
 
 import pytest
@@ -109,3 +114,20 @@ def test_the_test_split_stays_closed_without_provenance(undisturbed: Path, tmp_p
     (tmp_path / "settings.json").write_text((source / "settings.json").read_text())
     with pytest.raises(PermissionError, match="the test split stays closed"):
         train_worker(str(tmp_path))
+
+
+def test_a_killed_study_with_damaged_files_ends_with_the_same_digests(
+    undisturbed: Path, data_folder: Path, tmp_path: Path
+) -> None:
+    """SIGKILL, a damaged checkpoint and a torn record; the drill has all the others."""
+    rng = random.Random(os.getpid())  # another moment each time; the digests must agree for all
+    process = driving.start(tmp_path, data_folder)
+    driving.wait_for_search_records(tmp_path, rng.randint(2, 7), process)  # of 12
+    time.sleep(rng.uniform(0, 0.3))  # somewhere inside a segment
+    driving.kill(process)
+    assert not (tmp_path / "selections" / "frc.json").exists()
+    first, second = driving.two_with_records(tmp_path)
+    damaged = driving.newest_checkpoint(first) / rng.choice(["state.pt", "manifest.json"])
+    driving.flip_a_bit(damaged, rng)
+    driving.tear_the_last_line(second / "records.jsonl", rng)
+    driving.assert_it_goes_on_to_the_same_end(tmp_path, undisturbed, data_folder)
