@@ -58,7 +58,9 @@ def commands(venv: Path, tests: Sequence[str], names: Sequence[str] = OLDEST) ->
 def main(arguments: Sequence[str] | None = None) -> int:
     """Install and test; returns the tests' exit code."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m tests.floor",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("tests", nargs="*", metavar="TEST")
     parser.add_argument("--venv", type=Path, help="where to install (default: a temporary folder)")

@@ -93,6 +93,7 @@ def commands_help() -> str:
         said = io.StringIO()
         with (
             mock.patch.dict("os.environ", {"COLUMNS": "100"}),
+            mock.patch("sys.argv", ["the caller"]),  # a parser must not take its name from there
             contextlib.redirect_stdout(said),
             contextlib.suppress(SystemExit),
         ):
