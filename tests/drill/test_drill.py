@@ -37,8 +37,8 @@ def test_a_row_says_what_was_lost_and_whether_the_bits_are_the_same() -> None:
 
 PARENT = """
 import subprocess, sys, time
-subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "grandchild"])
-print("started", flush=True)
+code = "import time; print('started', flush=True); time.sleep(60)"
+subprocess.Popen([sys.executable, "-c", code, "grandchild"])
 time.sleep(60)
 """
 
