@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gdas.cnn.fused import build
+from gdas.cnn.fused.choice import available
 from gdas.config import Kernels
 from orchestrator.experiment.study import asks_for_fused
 from orchestrator.store.results import Record
@@ -16,9 +17,7 @@ NAMES = {"fused": "fused kernels", "plain": "plain PyTorch"}
 def kernels_here(recipe: Mapping[str, Any], resources: Mapping[str, Any]) -> Kernels | None:
     """Which kernels a job runs with on this machine; None if it has no such setting."""
     asked = asks_for_fused(recipe, resources)
-    if asked is None:
-        return None
-    return "fused" if asked and build.library() is not None else "plain"
+    return None if asked is None else available(asked=asked)
 
 
 def other_kernels(records: Sequence[Record], kernels: Kernels | None) -> str | None:

@@ -127,9 +127,7 @@ def separable_backward(
         base_BCHW: what the input's gradient is added to.
         into_BCHW: where the sum is written, possibly base; None: a new tensor.
     """
-    if into_BCHW is None:
-        into_BCHW = torch.empty_like(x.values_BCHW)
-    sums_2C = new_sums(x)
+    into_BCHW, sums_2C = new_gradient(x, into_BCHW)
     of_depthwise = torch.empty_like(layers.depthwise) if weights else None
     of_pointwise = torch.empty_like(layers.pointwise) if weights else None
     check(
@@ -154,11 +152,12 @@ def separable_backward(
     return PassGradients(Gradient(into_BCHW, sums_2C), of_depthwise, of_pointwise)
 
 
-def new_sums(x: Map) -> Tensor | None:
-    """The sums of the gradient of a map, to be written, if its norm needs them."""
+def new_gradient(x: Map, into_BCHW: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Where the gradient of a map is written, and its sums if the map's norm needs them."""
+    written = torch.empty_like(x.values_BCHW) if into_BCHW is None else into_BCHW
     if x.norm_4C is None:
-        return None
-    return torch.empty(2, x.values_BCHW.shape[1], dtype=torch.float64)
+        return written, None
+    return written, torch.empty(2, x.values_BCHW.shape[1], dtype=torch.float64)
 
 
 def pooling_forward(x: Map, layer: Pool, *, index: bool) -> tuple[Map, Tensor | None]:
@@ -191,9 +190,7 @@ def pooling_backward(
     into_BCHW: Tensor | None = None,
 ) -> Gradient:
     """The input's gradient; base and into as in separable_backward."""
-    if into_BCHW is None:
-        into_BCHW = torch.empty_like(x.values_BCHW)
-    sums_2C = new_sums(x)
+    into_BCHW, sums_2C = new_gradient(x, into_BCHW)
     check(
         kernels().gdas_pooling_backward(
             shape_of(x.values_BCHW, 3, layer.stride),
@@ -244,9 +241,7 @@ def reducing_backward(
     into_BCHW: Tensor | None = None,
 ) -> tuple[Gradient, list[Tensor | None]]:
     """The gradients of the input and of the two weights; arguments as in separable_backward."""
-    if into_BCHW is None:
-        into_BCHW = torch.empty_like(x.values_BCHW)
-    sums_2C = new_sums(x)
+    into_BCHW, sums_2C = new_gradient(x, into_BCHW)
     both = [layers.rows.detach().contiguous(), layers.columns.detach().contiguous()]
     found = [torch.empty_like(w) if weights else None for w in both]
     check(

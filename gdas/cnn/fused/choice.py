@@ -31,7 +31,11 @@ def chosen(
     kernels: Kernels, device: str, precision: Precision, *, compiled: bool = False
 ) -> Kernels:
     """Which kernels run on this machine with these settings, as `wanted` takes them."""
-    asked = wanted(kernels, device, precision, compiled=compiled)
+    return available(asked=wanted(kernels, device, precision, compiled=compiled))
+
+
+def available(*, asked: bool) -> Kernels:
+    """Which kernels run on this machine if the fused ones are asked for, or are not."""
     return "fused" if asked and build.library() is not None else "plain"
 
 

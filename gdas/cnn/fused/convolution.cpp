@@ -78,23 +78,7 @@ INLINE void tile(const float* x, std::size_t x_step, const Taps& taps, const flo
       }
     }
   }
-#pragma GCC unroll 4
-  for (int n = 0; n < NB; n++) {
-    const Vector middle = pivot ? load(pivot + n * LANES) : Vector{};
-#pragma GCC unroll 16
-    for (int m = 0; m < MB; m++) {
-      float* to = y + m * y_step + n * LANES;
-      if (n == NB - 1)
-        last.store(to, acc[m][n]);
-      else
-        store(to, acc[m][n]);
-      if (pivot) {
-        const Vector d = acc[m][n] - middle;
-        sum[0][n] += d;
-        sum[1][n] += d * d;
-      }
-    }
-  }
+  write_tile<NB, MB, Write::set>(acc, y, y_step, last, sum, pivot);
 }
 
 template <int NB, class Last>
@@ -205,11 +189,7 @@ int forward(const Sizes& z, const float* x, const float* x_norm, const Weight& w
     }
   });
   if (failed) return 1;
-  const double pixels = static_cast<double>(z.out_height) * z.out_width;
-  statistics.finish(batch_norm, [&](int i) {
-    const Range range = chunk(z.batch, i);
-    return (range.to - range.from) * pixels;
-  });
+  statistics.finish(batch_norm, z.batch, static_cast<double>(z.out_height) * z.out_width);
   return 0;
 }
 

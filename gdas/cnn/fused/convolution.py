@@ -14,7 +14,7 @@ from torch import Tensor
 from gdas.cnn.fused.calls import (
     Gradient,
     Pass,
-    new_sums,
+    new_gradient,
     separable_backward,
     separable_forward,
 )
@@ -83,9 +83,7 @@ def convolution_backward(
     into_BCHW: Tensor | None = None,
 ) -> tuple[Gradient, Tensor | None]:
     """The gradients of the input and of the weights; arguments as those of separable_backward."""
-    if into_BCHW is None:
-        into_BCHW = torch.empty_like(x.values_BCHW)
-    sums_2C = new_sums(x)
+    into_BCHW, sums_2C = new_gradient(x, into_BCHW)
     of_weight = torch.empty_like(layers.weight) if weights else None
     check(
         kernels().gdas_convolution_backward(

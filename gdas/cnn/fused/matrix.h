@@ -44,6 +44,28 @@ inline void pack(float* to, int rows, int columns, Element element) {
 
 enum class Write { set, add };
 
+// Write a tile of sums to y, or add it; with a pivot also collect the sums of what is written.
+template <int NB, int MB, Write WRITE, class Last>
+INLINE void write_tile(Vector (&acc)[MB][NB], float* y, std::size_t y_step, Last last,
+                       Vector (*sum)[NB], const float* pivot) {
+#pragma GCC unroll 4
+  for (int n = 0; n < NB; n++) {
+    const Vector middle = pivot ? load(pivot + n * LANES) : Vector{};
+#pragma GCC unroll 16
+    for (int m = 0; m < MB; m++) {
+      float* to = y + m * y_step + n * LANES;
+      if (WRITE == Write::add)
+        acc[m][n] += n == NB - 1 ? last.load(to) : load(to);
+      if (n == NB - 1) last.store(to, acc[m][n]); else store(to, acc[m][n]);
+      if (pivot) {
+        const Vector d = acc[m][n] - middle;
+        sum[0][n] += d;
+        sum[1][n] += d * d;
+      }
+    }
+  }
+}
+
 template <int NB, int MB, Write WRITE, class Last>
 INLINE void multiply_tile(const float* x, std::size_t x_step, const float* w, int inner, float* y,
                           std::size_t y_step, Last last, Vector (*sum)[NB], const float* pivot) {
@@ -63,22 +85,7 @@ INLINE void multiply_tile(const float* x, std::size_t x_step, const float* w, in
       for (int n = 0; n < NB; n++) acc[m][n] += a * b[n];
     }
   }
-#pragma GCC unroll 4
-  for (int n = 0; n < NB; n++) {
-    const Vector middle = pivot ? load(pivot + n * LANES) : Vector{};
-#pragma GCC unroll 16
-    for (int m = 0; m < MB; m++) {
-      float* to = y + m * y_step + n * LANES;
-      if (WRITE == Write::add)
-        acc[m][n] += n == NB - 1 ? last.load(to) : load(to);
-      if (n == NB - 1) last.store(to, acc[m][n]); else store(to, acc[m][n]);
-      if (pivot) {
-        const Vector d = acc[m][n] - middle;
-        sum[0][n] += d;
-        sum[1][n] += d * d;
-      }
-    }
-  }
+  write_tile<NB, MB, WRITE>(acc, y, y_step, last, sum, pivot);
 }
 
 template <int NB, Write WRITE, class Last>

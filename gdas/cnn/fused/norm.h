@@ -110,14 +110,14 @@ class Statistics {
   }
 
   // Write the norm and bring the running statistics up to date, as gdas.cnn.norm.BatchNorm does.
-  // counts[i] values of each channel are in chunk i.
-  template <class Count>
-  void finish(const BatchNorm& batch_norm, Count counts) const {
+  // Each of the `batch` images, cut into chunks, had `pixels` values of a channel.
+  void finish(const BatchNorm& batch_norm, int batch, double pixels) const {
     for (int c = 0; c < channels_; c++) {
       double count = 0, mean = 0, squares = 0;
       for (int i = 0; i < chunks_; i++) {
         const Moments m = of(i);
-        const double n = counts(i), own = m.pivot[c] + m.sum[c] / n;
+        const Range range = chunk(batch, i);
+        const double n = (range.to - range.from) * pixels, own = m.pivot[c] + m.sum[c] / n;
         const double away = own - mean, both = count + n;
         squares += std::max(0.0, m.square[c] - m.sum[c] * m.sum[c] / n);
         squares += away * away * count * n / both;

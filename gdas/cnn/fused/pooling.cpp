@@ -102,12 +102,8 @@ int forward(const Pool& p, bool average, const float* x, const float* x_norm, fl
     }
   });
   if (failed) return 1;
-  const double pixels = static_cast<double>(p.out_height) * p.out_width;
   if (batch_norm)
-    statistics.finish(*batch_norm, [&](int i) {
-      const Range range = chunk(p.batch, i);
-      return (range.to - range.from) * pixels;
-    });
+    statistics.finish(*batch_norm, p.batch, static_cast<double>(p.out_height) * p.out_width);
   return 0;
 }
 

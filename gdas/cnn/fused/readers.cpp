@@ -177,10 +177,7 @@ int forward(const Plan& p, const Term* parts, int count, const Reader* readers) 
   if (failed) return 1;
   for (int r = 0; r < count; r++) {
     const double pixels = static_cast<double>(out_height(p, readers[r])) * out_width(p, readers[r]);
-    statistics[r]->finish(*readers[r].batch_norm, [&](int i) {
-      const Range range = chunk(p.batch, i);
-      return (range.to - range.from) * pixels;
-    });
+    statistics[r]->finish(*readers[r].batch_norm, p.batch, pixels);
   }
   return 0;
 }

@@ -152,11 +152,7 @@ int forward(const Sizes& z, const float* x, const float* x_norm, const float* ro
     }
   });
   if (failed) return 1;
-  const double pixels = static_cast<double>(z.out_height) * z.out_width;
-  statistics.finish(batch_norm, [&](int i) {
-    const Range range = chunk(z.batch, i);
-    return (range.to - range.from) * pixels;
-  });
+  statistics.finish(batch_norm, z.batch, static_cast<double>(z.out_height) * z.out_width);
   return 0;
 }
 
