@@ -223,7 +223,9 @@ def _run(
                 tracker.start(scheduler.board)
                 console.start(scheduler.board)
                 with (
-                    repeatedly(store.refresh_quietly, 2.0, "store"),
+                    repeatedly(
+                        lambda: store.refresh_quietly(console.say), 2.0, "store", rests=10.0
+                    ),
                     repeatedly(console.update, 1.0, "console"),
                 ):
                     run_study(scheduler, environment)
