@@ -28,6 +28,7 @@ class Objects:
         content: every object by its key.
         requests: what was asked, as (method, key or the listing's prefix).
         refusal: the status and S3's code for it that every request gets now; None: they are served.
+        read_only: no key with this start can be written; "": all can.
         expired: requests signed with this key have expired credentials.
         expired_status: the status that S3, or what speaks S3, gives them.
     """
@@ -35,6 +36,7 @@ class Objects:
     content: dict[str, bytes] = field(default_factory=dict)
     requests: list[tuple[str, str]] = field(default_factory=list)
     refusal: tuple[int, str] | None = None
+    read_only: str = ""
     expired: str = ""
     expired_status: int = 400
     port: int = 0
@@ -58,7 +60,9 @@ def served(objects: Objects) -> Iterator[Objects]:
             length = int(self.headers.get("Content-Length") or 0)
             self.body = self.rfile.read(length)
             signed = self.headers.get("Authorization", "")
-            refusal = objects.refusal
+            refusal, writes = objects.refusal, self.command in ("PUT", "DELETE")
+            if writes and objects.read_only and key.startswith(objects.read_only):
+                refusal = 403, "AccessDenied"
             if objects.expired and f"Credential={objects.expired}/" in signed:
                 refusal = objects.expired_status, "ExpiredToken"
             if refusal is None:
