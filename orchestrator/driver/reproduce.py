@@ -152,7 +152,7 @@ def _reproduce(
         return _nothing_to_do(Results(experiment, study, store))
     prepare_data(study, store, data)
     environment: Environment = {
-        "data": _published_data(study, store, data, options.data),
+        "data": _published_data(study, store, data, options),
         "selections": store.selections_address,
     }
     store.write_study(study, settings, _versions(), options.command)
@@ -223,7 +223,9 @@ def _run(
                 tracker.start(scheduler.board)
                 console.start(scheduler.board)
                 with (
-                    repeatedly(store.refresh_quietly, 2.0, "store"),
+                    repeatedly(
+                        lambda: store.refresh_quietly(console.say), 2.0, "store", rests=10.0
+                    ),
                     repeatedly(console.update, 1.0, "console"),
                 ):
                     run_study(scheduler, environment)
@@ -237,23 +239,39 @@ def _run(
     return tracker, None
 
 
-def _published_data(study: Study, store: Store, folder: Path, named: str | None) -> str:
+def _published_data(study: Study, store: Store, folder: Path, options: argparse.Namespace) -> str:
     """Where jobs find their data on any node: a folder, or an address that they are uploaded to."""
-    if named is not None and is_address(named):
-        storage = open_storage(named, option="--data")
-    elif is_address(store.address):
-        storage = open_storage(store.address_of("data"))
-    else:
+    named, own = options.data or "", store.address_of("data")
+    there = named if is_address(named) else own
+    if not is_address(there):
         return str(folder)
     open_jobs = [job for job in study.in_cluster if not store.done(job)]
+    names = sorted({name for job in open_jobs for name in data_sets(job.recipe)})
     try:
-        publish(folder, storage, sorted({n for job in open_jobs for n in data_sets(job.recipe)}))
+        return _published(folder, there, names)
     except OSError as problem:
-        text = one_line(problem, 200)
-        raise InputError(
-            f"{storage.address}: cannot be written to ({text}); name another"
-        ) from None
-    return storage.address
+        text = f"{there}: cannot be written to ({one_line(problem, 200)})"
+    if there == own:
+        raise InputError(f"{text}; name another")
+    if is_address(own):
+        print(f"note: {text}; what it lacks goes to {own}", flush=True)
+        try:
+            return _published(folder, own, names)
+        except OSError as problem:
+            raise InputError(f"{own}: cannot be written to ({one_line(problem, 200)})") from None
+    if options.address is None:  # all jobs run on this machine
+        print(f"note: {text}; jobs read the copy in {folder}", flush=True)
+        return str(folder)
+    raise InputError(
+        f"{text}, and lacks what was converted here; name an --out on an object store, where it "
+        "goes then, or a --data that can be written to"
+    )
+
+
+def _published(folder: Path, address: str, names: list[str]) -> str:
+    """Upload data sets unless they are there; returns the address."""
+    publish(folder, open_storage(address, option="--data"), names)
+    return address
 
 
 def _conclude(scheduler: Scheduler, tracker: Tracker | None, *, interrupted: bool) -> None:
