@@ -114,6 +114,7 @@ SOURCES: dict[type, tuple[Source, ...]] = {
         Source("network.channels", PRESET, S42),
         Source("network.normals_per_block", PRESET, S42),
         Source("network.nodes", PRESET, S42),
+        Source("operations", PRESET, "paper section 3.1: eight functions"),
         Source("network.stem", PRESET, "paper Fig. 2; a direct search on ImageNet is future work"),
         Source("network.macro", PRESET, f"paper Fig. 2; {CODE20}: BN-ReLU before the classifier"),
         Source("network.pooling_norm", SILENT, f"{SEARCH19}: batch norm without affine"),
@@ -308,6 +309,7 @@ NOT_SOURCED: dict[type, dict[str, str]] = {
     | {
         "segments_per_epoch": "how often checkpoints are saved; the weights do not depend on it",
         "evaluate_every": "how often is looked, not what is trained",
+        "operations": "which functions of your own may run; the cell says which of them do",
         "compile": _ROUNDING,
     },
     TextSearchConfig: _OF_TEXT
