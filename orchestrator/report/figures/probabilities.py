@@ -13,9 +13,9 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colorbar import Colorbar
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
 from gdas.cnn.genotype import EDGES_PER_NODE, Genotype
@@ -98,8 +98,7 @@ def probability_figure(
     size = WIDTH, 0.12 * operations  # a panel's
     width = LEFT + across * (size[0] + GAP[0]) + RIGHT
     height = BOTTOM + nodes * (size[1] + GAP[1])
-    figure = Figure(figsize=(width, height))
-    FigureCanvasAgg(figure)
+    FigureCanvasAgg(figure := Figure(figsize=(width, height)))
     seen = [p for epoch in history for row in epoch for p in row]
     # White is the uniform probability, however far the search has moved from it.
     uniform = 1 / operations
@@ -128,12 +127,16 @@ def probability_figure(
             axes.set_xticklabels([])
     tall = nodes * (size[1] + GAP[1]) - GAP[1]
     place = (1 - RIGHT / width, (BOTTOM + 0.1 * tall) / height, 0.12 / width, 0.8 * tall / height)
-    _label_scale(figure.colorbar(image, cax=figure.add_axes(place)), uniform)
+    _scale(figure, image, place, uniform)
     figure.savefig(path, dpi=120)
     return True
 
 
-def _label_scale(bar: Colorbar, uniform: float) -> None:
+def _scale(
+    figure: Figure, image: AxesImage, place: tuple[float, float, float, float], uniform: float
+) -> None:
+    """What the colours stand for."""
+    bar = figure.colorbar(image, cax=figure.add_axes(place))
     bar.set_label(f"probability; white: uniform, {uniform:.3g}", size=7)
     bar.ax.tick_params(labelsize=6)
 
