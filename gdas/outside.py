@@ -62,18 +62,21 @@ def check_named(names: Iterable[str], named: Sequence[str], where: str, fix: str
             )
 
 
-def import_operation(name: str) -> Callable[..., Any]:
-    """Import the function that a name stands for. This runs the code of its module.
+def import_named(name: str, key: str) -> Callable[..., Any]:
+    """Import the function or class that a name stands for. This runs the code of its module.
+
+    Args:
+        key: the setting that names it.
 
     Raises:
-        InputError: the module cannot be imported, or has no such function with such arguments.
+        InputError: the module cannot be imported, or has no such function.
     """
     module, _, function = name.partition(":")
     try:
         found = importlib.import_module(module)
     except Exception as error:  # whatever the user's code raises
         raise InputError(
-            f"operations={name}: its module cannot be imported ({type(error).__name__}: "
+            f"{key}={name}: its module cannot be imported ({type(error).__name__}: "
             f"{one_line(error, 200)}); {_start(module.partition('.')[0])}"
         ) from None
     build = getattr(found, function, None)
@@ -81,7 +84,18 @@ def import_operation(name: str) -> Callable[..., Any]:
         known = [
             key for key, value in vars(found).items() if callable(value) and not key.startswith("_")
         ]
-        raise InputError(f"operations={name}: no such function in it{suggestion(function, known)}")
+        raise InputError(f"{key}={name}: no such function in it{suggestion(function, known)}")
+    found_here: Callable[..., Any] = build
+    return found_here
+
+
+def import_operation(name: str) -> Callable[..., Any]:
+    """Import the function of an operation, as import_named does.
+
+    Raises:
+        InputError: as import_named, or the function takes other arguments.
+    """
+    build, function = import_named(name, "operations"), name.rpartition(":")[2]
     try:
         inspect.signature(build).bind(16, 1, False)
     except (TypeError, ValueError) as error:
@@ -89,8 +103,7 @@ def import_operation(name: str) -> Callable[..., Any]:
             f"operations={name}: must take {TAKES} by position ({one_line(error, 120)}); write "
             f"def {function}{TAKES}:"
         ) from None
-    made: Callable[..., Any] = build
-    return made
+    return build
 
 
 def source_checksum(name: str) -> str:
@@ -108,9 +121,7 @@ def source_checksum(name: str) -> str:
         spec = PathFinder.find_spec(".".join(parts[: i + 1]), inside) if inside else None
     file = Path(spec.origin) if spec is not None and spec.origin is not None else None
     if file is None or not file.is_file():
-        raise InputError(
-            f"operations={name}: there is no file {parts[-1]}.py to import; {_start(parts[0])}"
-        )
+        raise InputError(f"{name}: there is no file {parts[-1]}.py to import; {_start(parts[0])}")
     return sha256_of(file)
 
 

@@ -144,6 +144,7 @@ SOURCES: dict[type, tuple[Source, ...]] = {
             f"paper section 3.2, text after Eq. 9; {SEARCH19}: a draw for every cell of the net",
         ),
         Source("sampler.relaxation", PRESET, "paper Eq. 5 and 6"),
+        Source("sampler.method", PRESET, "paper Algorithm 1"),
         Source("sampler.acceleration", PRESET, "paper section 3.2, Acceleration; all codes"),
         Source(
             "derivation.exclude_none",
@@ -225,6 +226,7 @@ SOURCES: dict[type, tuple[Source, ...]] = {
             f"to the end value, as in the image search; {RNN19} stops one step short",
         ),
         Source("sampler.relaxation", PRESET, f"paper Eq. 5 and 6; {RNN19}: all operations run"),
+        Source("sampler.method", PRESET, "paper Algorithm 1"),
         Source("sampler.acceleration", PRESET, "paper section 3.2, Acceleration"),
         Source(
             "exclude_none",

@@ -192,12 +192,14 @@ def final_names(name: str, seeds: Sequence[int]) -> list[str]:
 
 
 def _content(identity: DataIdentity, code: Code, config: AnyConfig, *splits: str) -> dict[str, Any]:
-    """What a job reads besides its settings: the splits and, if it has any, the user's operations.
+    """What a job reads besides its settings: the splits and, if it has any, the user's functions.
 
     Each is named by its checksum.
     """
     read = {"data": {split: identity(config.data, split) for split in splits}}
-    own = outside(getattr(config, "operations", ()))
+    sampler = getattr(config, "sampler", None)  # of a search
+    method = sampler.method if sampler is not None else None
+    own = outside([*getattr(config, "operations", ()), *([method] if method else [])])
     return read | ({"code": {name: code(name) for name in own}} if own else {})
 
 
@@ -205,14 +207,16 @@ def settings_of(config: AnyConfig) -> dict[str, Any]:
     """A job's settings as they are hashed into its id.
 
     For text data, settings that have the defaults of the known texts are left out, and so are eager
-    `execution` and the usual `operations`. So jobs keep the ids that they had before these settings
-    existed.
+    `execution`, the usual `operations` and an empty `sampler.method`. So jobs keep the ids that
+    they had before these settings existed.
     """
     settings = dataclasses.asdict(config)
     if settings.get("execution") == "eager":
         del settings["execution"]
     if settings.get("operations") in ((), OPERATIONS):
         del settings["operations"]
+    if settings.get("sampler", {}).get("method", "") is None:
+        del settings["sampler"]["method"]
     if isinstance(config.data, TextData):
         usual = dataclasses.asdict(TextData())
         settings["data"] = {

@@ -19,6 +19,7 @@ from gdas.data.settings import AnyImageData, PhotoData, TableData, TextData
 from gdas.data.text import open_tokens, text_identity
 from gdas.data.vocabulary import Split
 from gdas.errors import InputError
+from gdas.method import check_method
 from gdas.outside import source_checksum
 from gdas.rnn.genotype import RecurrentGenotype
 from orchestrator.experiment.build import build_study
@@ -190,6 +191,8 @@ def _check_search(search: SearchSpec, folder: Path) -> None:
             f"proxy.data.name={search.proxy.data.name}: is {search.proxy.task} and the search's "
             f"data are {search.recipe.task}; leave it out for the search's own"
         )
+    with under("recipe"):
+        check_method(search.recipe.sampler)
     load(SPACES[search.recipe.task].check_search)(search, folder)
 
 

@@ -232,11 +232,11 @@ def open_job(path: str) -> Iterator[OpenJob]:
 
 
 def _check_code(recipe: dict[str, Any]) -> None:
-    """Raise InputError if the user's operations are written otherwise on this machine."""
+    """Raise InputError if the user's functions are written otherwise on this machine."""
     for name, checksum in recipe.get("code", {}).items():
         if source_checksum(name) != checksum:
             raise InputError(
-                f"operations={name}: its file on {platform.node()} is not the one that the study "
+                f"{name}: its file on {platform.node()} is not the one that the study "
                 "was started with; copy it to every machine, or start the study again"
             )
 

@@ -123,6 +123,7 @@ SEARCH_TABLE: dict[str, tuple[Any, Any, Any]] = {
     # key: (paper, authors_2019, authors_2020)
     "task": ("image", "image", "image"),
     "operations": (OPERATIONS, OPERATIONS, OPERATIONS),
+    "sampler.method": (None, None, None),
     "sampler.tau_start": (10.0, 10.0, 10.0),
     "sampler.tau_end": (1.0, 1.0, 0.1),
     "sampler.tau_reaches_end": (True, False, True),

@@ -48,6 +48,7 @@ def covered(
         "device: graphs need a CUDA device": device.type != "cuda",
         "triton is not installed": not elsewhere and find_spec("triton") is None,
         f"sampler.relaxation={s.relaxation}: only hard": s.relaxation != "hard",
+        f"sampler.method={s.method}: only null": s.method is not None,
         "sampler.acceleration=false: all operations run": not s.acceleration,
         "sampler.scope=data_sample: every image draws": s.scope == "data_sample",
         f"alpha.gates={a.gates}: only drawn": a.gates != "drawn",
