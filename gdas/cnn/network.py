@@ -5,6 +5,7 @@ Shapes: B batch, C channels, H and W height and width, D drop-path sites of the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -62,9 +63,11 @@ class Network(nn.Module):
         stem: "cifar" or "imagenet".
         auxiliary: whether to build the auxiliary head (for sizes see check_auxiliary_input).
         macro, pooling_norm: see gdas.cnn.layout and gdas.cnn.operations.Style.
+        operations: the operations from outside that may be imported (gdas.outside).
 
     Raises:
-        InputError: the cell is the fixed reduction cell and `channels` is not divisible by 4.
+        InputError: the cell is the fixed reduction cell and `channels` is not divisible by 4, or it
+            has an operation from outside that is not among `operations`.
 
     Attributes:
         fused: whether cells run with the kernels of gdas.cnn.fused where those cover them.
@@ -83,6 +86,7 @@ class Network(nn.Module):
         auxiliary: bool = False,
         macro: Macro = "3n+2",
         pooling_norm: bool = True,
+        operations: Sequence[str] = (),
     ) -> None:
         super().__init__()
         if genotype.reduce is None:
@@ -109,6 +113,7 @@ class Network(nn.Module):
                     reduction=place.reduction,
                     last_reduced=place.last_reduced,
                     concat=genotype.reduce_concat if place.reduction else genotype.normal_concat,
+                    named=operations,
                 )
             self.cells.append(cell)
             before_last, last = last, cell.multiplier * place.channels

@@ -47,6 +47,7 @@ class Supernet(nn.Module):
         pooling_norm, bias_without_affine: see gdas.cnn.operations.Style.
         wiring: the wiring of the fixed reduction cell.
         fixed_affine: whether the fixed reduction cell has affine batch norms (2019 yes, 2020 no).
+        operations: what an edge chooses from; those from outside are imported (gdas.outside).
 
     Attributes:
         kinds: for every cell, "normal", "reduce" (searched) or "fixed".
@@ -69,11 +70,13 @@ class Supernet(nn.Module):
         bias_without_affine: bool = False,
         wiring: Literal["figure", "2019"] = "figure",
         fixed_affine: bool = True,
+        operations: Sequence[str] = OPERATIONS,
     ) -> None:
         super().__init__()
         style = Style(False, pooling_norm, bias_without_affine)
         fixed_style = Style(fixed_affine, pooling_norm, bias_without_affine)
         self.nodes = nodes
+        self.operations = tuple(operations)
         self.stem = build_stem(stem, channels)
         before_last = last = self.stem.out_channels
         self.cells = nn.ModuleList()
@@ -101,6 +104,7 @@ class Supernet(nn.Module):
                         nodes=nodes,
                         reduction=place.reduction,
                         last_reduced=place.last_reduced,
+                        operations=operations,
                     )
                 )
                 self.kinds.append("reduce" if place.reduction else "normal")
@@ -188,7 +192,7 @@ class Supernet(nn.Module):
 
     def initial_logits(self, generator: torch.Generator) -> dict[str, Tensor]:
         """Logits A for every searched cell type: E x K, normal with sd 0.001, on the CPU."""
-        shape = (len(edge_list(self.nodes)), len(OPERATIONS))
+        shape = (len(edge_list(self.nodes)), len(self.operations))
         return {
             kind: torch.randn(shape, generator=generator).mul_(LOGIT_SCALE).requires_grad_()
             for kind in self.searched

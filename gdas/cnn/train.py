@@ -50,6 +50,7 @@ def build_network(config: TrainConfig, genotype: Genotype, classes: int) -> Netw
             auxiliary=config.auxiliary_weight > 0,
             macro=config.macro,
             pooling_norm=config.pooling_norm,
+            operations=config.operations,
         )
 
 

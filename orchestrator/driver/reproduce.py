@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from gdas.data.settings import TableData
-from gdas.errors import InputError, one_line
+from gdas.errors import InputError, one_line, suggestion
 from orchestrator.cost.clusters import print_clusters, whole_study
 from orchestrator.cost.estimate import Estimator
 from orchestrator.cost.plan import confirm, print_plan, say_standings
 from orchestrator.driver.settled import is_settled, settle
 from orchestrator.experiment.config import Experiment
-from orchestrator.experiment.decode import suggestion
 from orchestrator.experiment.load import experiment_of
 from orchestrator.experiment.study import Study
 from orchestrator.report.first_screen import headline

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gdas.cnn.cell import NONE, DerivedCell, FixedReductionCell, Preprocess, SearchCell
+from gdas.cnn.cell import DerivedCell, FixedReductionCell, Preprocess, SearchCell
 from gdas.cnn.fused.calls import Reader
 from gdas.cnn.fused.cell import CellPlan, Node, read_parts, run_cell
 from gdas.cnn.fused.interface import Map
@@ -86,7 +86,7 @@ def search_plan(cell: SearchCell, picks: Sequence[Pick], gate_EK: Tensor | None)
         gates = []
         for e, k in picks:
             of_node, source = cell.edge_list[e]
-            if of_node != node or k == NONE:
+            if of_node != node or k == cell.none:
                 continue
             edge = edge_of(cell.edges[e][k], source)  # type: ignore[index]
             if edge is None:
