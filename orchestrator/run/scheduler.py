@@ -115,17 +115,18 @@ class Scheduler:
         self._say_what_waits(handed)
         return head
 
-    def finished(self, job: Job, *, node_lost: bool = False) -> None:
+    def finished(self, job: Job, *, node_lost: bool = False, began: bool = True) -> None:
         """Record how a job went, from its folder, after its trial has ended.
 
         Args:
             node_lost: whether a machine of the cluster was lost while the job ran.
+            began: whether the job had a process; one that was kept for it may have died before.
         """
         self.say_damage(job)
         if self.store.done(job):
             self.board.states[job.id] = "done"
         else:
-            self._failed(job, node_lost)
+            self._failed(job, node_lost, began)
         self.settle()
 
     def say_damage(self, job: Job) -> None:
@@ -140,7 +141,7 @@ class Scheduler:
         self.board.states[job.id] = "failed"
         self.board.notes[job.id] = why
 
-    def _failed(self, job: Job, node_lost: bool) -> None:
+    def _failed(self, job: Job, node_lost: bool, began: bool) -> None:
         folder, board = self.store.folder(job), self.board
         failure = read_failure(folder.place)
         cause = failure.cause if failure else "node" if node_lost else "process"
@@ -148,7 +149,8 @@ class Scheduler:
         silent = "its machine was lost" if cause == "node" else heard or WITHOUT_A_WORD
         why = failure.error if failure else silent
         went_on = len(folder.records()) > self.begun_at.get(job.id, 0)
-        counts = cause in ("own", *FINAL) or (cause == "process" and not went_on)
+        excused = not began and not board.failures.get(job.id)  # once, so that it comes to an end
+        counts = cause in ("own", *FINAL) or (cause == "process" and not went_on and not excused)
         board.failures[job.id] = board.failures.get(job.id, 0) + 1
         self.used[job.id] = self.used.get(job.id, 0) + counts
         again = cause not in FINAL and self.used[job.id] <= self.retries

@@ -25,12 +25,14 @@ from gdas.checkpoint import Checkpoint, Segment, State, newest, save
 from gdas.compute import open_device
 from gdas.config import Kernels
 from gdas.errors import InputError, one_line
+from orchestrator.experiment.kinds import load
 from orchestrator.store.data import data_on_this_node
-from orchestrator.store.failure import write_failure
+from orchestrator.store.failure import MEMORY_ADVICE, write_failure
 from orchestrator.store.job_folder import NO_SPACE, JobFolder
 from orchestrator.store.kernels import kernels_here, other_kernels
 from orchestrator.store.place import TakenOver
 from orchestrator.store.results import Cause, Details, JobSettings, Record
+from orchestrator.store.store import selection_records
 from orchestrator.work.job_log import logged, say_segment
 
 Report = Callable[[Record], None]
@@ -177,11 +179,6 @@ def describe(error: Exception) -> str:
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "Cannot allocate memory")
 """How PyTorch, CUDA and Linux word it."""
 
-MEMORY_ADVICE = (
-    "give it a larger device, let fewer jobs share one (resources: cpus or gpus), or lower "
-    "recipe.batch_size or the network's size, which changes the result"
-)
-
 
 class OpenJob(NamedTuple):
     """A job that runs in this process.
@@ -227,6 +224,26 @@ def open_job(path: str) -> Iterator[OpenJob]:
     with logged(folder, here), failure_recorded(folder):
         device = open_device(resources["device"], threads=resources["threads"])
         yield OpenJob(folder, settings, device, data_on_this_node(settings))
+
+
+def run_job(address: str, body: str, before: str | None) -> None:
+    """Run the job in the folder at `address` in this process, whatever its kind.
+
+    Args:
+        body: the kind's body, named as text.
+        before: what its kind calls first, named as text; None: nothing.
+    """
+    if before is not None:
+        prepare_job(JobFolder.open(address), before)
+    load(body)(address, lambda record: None)
+
+
+def prepare_job(folder: JobFolder, before: str) -> None:
+    """Call what a kind of job calls before its body; an error inside is recorded."""
+    settings = folder.settings()
+    with failure_recorded(folder):
+        selections = selection_records(settings["environment"]["selections"])
+        load(before)(folder, settings, selections)
 
 
 class Process(TypedDict):
