@@ -18,7 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from gdas.errors import InputError, one_line
-from orchestrator.tracking.database import KEY, address_of, artifacts_of, set_aside
+from orchestrator.tracking.database import (
+    KEY,
+    address_of,
+    artifacts_of,
+    begin_empty,
+    keep_empty,
+    set_aside,
+)
 from orchestrator.tracking.reach import fault_of
 
 HOME = "gdas.home"
@@ -97,8 +104,11 @@ class Connection:
         """Find or create the experiment."""
         from mlflow import MlflowClient
 
+        new = self.database is not None and begin_empty(self.database)
         # The registry is named too, since otherwise the environment could name another.
         self.client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+        if self.database is not None and new:
+            keep_empty(self.database)
         found = self.client.get_experiment_by_name(self.experiment)
         if found is None:
             # A server chooses its own place for artifacts; those of a database go beside it.
