@@ -177,6 +177,8 @@ def confirm(study: Study, store: Store, budget: dict[str, float], *, yes: bool) 
     Raises:
         InputError: the answer was no, or there is no terminal to ask on.
     """
+    if yes:
+        return
     open_jobs = [job for job in study if not store.done(job)]
     times = [(job, estimated_seconds(job) * sharing(job)) for job in open_jobs]
     longest = max((seconds for _, seconds in times), default=0.0)
@@ -186,7 +188,7 @@ def confirm(study: Study, store: Store, budget: dict[str, float], *, yes: bool) 
         if total
     ]
     days = max(longest, *shared) / DAY_S
-    if days < 1 or yes:
+    if days < 1:
         return
     print_plan(study, store, Estimator(store))
     line = f"this looks like {days:.0f} days on this hardware (a rough guess)"
