@@ -28,7 +28,7 @@ from orchestrator.experiment.load import experiment_of
 from orchestrator.experiment.study import Study
 from orchestrator.run.checks import checked_study, prepare_data, recorded_data_study
 from orchestrator.run.lease import lease
-from orchestrator.run.process import Signals, interruptible, repeatedly
+from orchestrator.run.process import Signals, interruptible, meanwhile, repeatedly
 from orchestrator.run.scheduler import ClusterLost, Scheduler
 from orchestrator.store.data import data_sets, fetched, publish, refuse_unchecked
 from orchestrator.store.mending import mend
@@ -42,6 +42,7 @@ from orchestrator.terminal.command import (
 from orchestrator.terminal.console import Console
 from orchestrator.terminal.progress import failure_lines, saved_lines
 from orchestrator.terminal.words import clock
+from orchestrator.tracking.connection import import_mlflow
 from orchestrator.tracking.tracker import Tracker
 from orchestrator.tracking.words import where_to_look
 
@@ -223,6 +224,7 @@ def _run(
             from orchestrator.run.ray_study import run_study
 
             where = f"connecting to Ray at {options.address}" if options.address else "starting Ray"
+            meanwhile(import_mlflow, "imports")  # Ray's own processes take as long to start
             console.say(f"{where}; the first job starts in some seconds")
             # Entered again, because connecting to Ray replaces our signal handler by its own.
             with ray_cluster(options.address) as scheduler.budget, interruptible(signals):

@@ -41,6 +41,19 @@ ALONE_S = 120.0
 """How long another study may take to make a database, in seconds."""
 
 
+def import_mlflow() -> None:
+    """Import MLflow and what it needs for a database, which takes seconds.
+
+    It reads its environment and sets its loggers' levels when it is imported.
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    # The tracker retries at its next call instead, which neither blocks nor makes a run twice.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+
+
 class Connection:
     """The MLflow that a study is tracked in.
 
@@ -52,13 +65,7 @@ class Connection:
     """
 
     def __init__(self, named: str | None, database: Path, experiment: str, home: str) -> None:
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        # The tracker retries at its next call instead, which neither blocks nor makes a run twice.
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
-        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-        import mlflow  # noqa: F401  (it sets its loggers' levels when it is imported)
-
+        import_mlflow()
         for noisy in ("mlflow", "alembic", "urllib3"):
             logging.getLogger(noisy).setLevel(logging.CRITICAL)  # the tracker reports errors
         self.database = None if named else database
