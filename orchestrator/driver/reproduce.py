@@ -20,6 +20,7 @@ from gdas.data.settings import TableData
 from gdas.errors import InputError, one_line
 from orchestrator.cost.clusters import print_clusters, whole_study
 from orchestrator.cost.estimate import Estimator
+from orchestrator.cost.left import Remaining
 from orchestrator.cost.plan import confirm, print_plan, say_standings
 from orchestrator.driver.settled import settle, settled
 from orchestrator.experiment.config import Experiment
@@ -232,6 +233,7 @@ def _run(
                 confirm(study, store, scheduler.budget, yes=options.yes)
                 tracker = Tracker(study, store, experiment)
                 tracker.start(scheduler.board)
+                console.left = Remaining(study, store, scheduler.board, lambda: scheduler.budget)
                 console.start(scheduler.board)
                 with (
                     repeatedly(store.refresh_quietly, 2.0, "store"),
