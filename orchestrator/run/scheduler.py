@@ -213,11 +213,13 @@ def missing(job: Job, nodes: list[Resources]) -> str | None:
 
     Each trial, and each worker of a final, must fit on one node.
     """
-    count = job.workers
+    count, kind = job.workers, ""
+    if job.machines:
+        nodes, kind = [node for node in nodes if node.get(job.machines)], f" of {job.machines}"
     for resource, needed in job.cost.items():
         total = sum(node.get(resource, 0.0) for node in nodes)
         if needed > total + 1e-9:
-            return f"needs {needed:g} {resource}s and the cluster has {total:g}"
+            return f"needs {needed:g} {resource}s{kind} and the cluster has {total:g}"
     share = {resource: cost / count for resource, cost in job.cost.items() if cost}
     if not share:
         return None
@@ -229,6 +231,6 @@ def missing(job: Job, nodes: list[Resources]) -> str | None:
         return None
     each = " and ".join(f"{cost:g} {resource}s" for resource, cost in share.items())
     return (
-        f"needs {count} x {each}, each on one machine, and the cluster's {len(nodes)} machines "
-        f"have room for {places}"
+        f"needs {count} x {each}, each on one machine, and the cluster's {len(nodes)} machines"
+        f"{kind} have room for {places}"
     )

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypedDict
 import ray.train
 from ray import tune
 
+from orchestrator.experiment.config import SMALLEST_SHARE
 from orchestrator.experiment.kinds import load
 from orchestrator.experiment.study import Job
 from orchestrator.run.machines import living_nodes, lost_a_node
@@ -59,12 +60,18 @@ def bundles(config: TrialConfig) -> Any:
     cpus, gpus = (
         ("cpus", "gpus") if config["runs_in"] == "trial" else ("cpus_per_worker", "gpus_per_worker")
     )
-    return tune.PlacementGroupFactory([_nonzero(CPU=r[cpus], GPU=r[gpus])])
+    return tune.PlacementGroupFactory([_nonzero(CPU=r[cpus], GPU=r[gpus]) | _mark(r)])
 
 
 def _in_a_team(config: TrialConfig) -> bool:
     """Whether several processes train together; a single worker needs no others, nor Ray Train."""
     return config["runs_in"] == "workers" and config["resources"]["workers"] > 1
+
+
+def _mark(resources: dict[str, Any]) -> dict[str, float]:
+    """The least share of the resource that a process's machine must have, if one is named."""
+    named = resources.get("machines")
+    return {named: SMALLEST_SHARE} if named else {}
 
 
 def _nonzero(**resources: float) -> dict[str, float]:
@@ -111,7 +118,8 @@ def _launch_workers(config: TrialConfig) -> None:
             scaling_config=ray.train.ScalingConfig(
                 num_workers=r["workers"],
                 use_gpu=r["gpus_per_worker"] > 0,
-                resources_per_worker=_nonzero(CPU=r["cpus_per_worker"], GPU=r["gpus_per_worker"]),
+                resources_per_worker=_nonzero(CPU=r["cpus_per_worker"], GPU=r["gpus_per_worker"])
+                | _mark(r),
             ),
             torch_config=TorchConfig(backend=r["backend"]),
             run_config=ray.train.RunConfig(
