@@ -27,6 +27,8 @@ from orchestrator.terminal.arithmetic import say_arithmetic
 from orchestrator.terminal.words import clock
 
 DAY_S = 86_400.0
+TEAM_S = 14.0
+"""CPU seconds in which Ray Train starts several workers, which import PyTorch and connect."""
 COMMAND_S = 25.0
 """Seconds before the first job's start and after the last one's end, on two cores of 2024.
 
@@ -95,7 +97,8 @@ def duration(job: Job, work: float) -> float:
     r = job.resources
     cores = r.get("cpus_per_worker", r.get("cpus", 1.0))
     crowded = 1.0 if job.cost["GPU"] else max(1.0, r["threads"] / cores)
-    return (job.of.start_s + work) * crowded
+    start = job.of.start_s + (TEAM_S if job.workers > 1 else 0.0)
+    return (start + work) * crowded
 
 
 def makespan(study: Study, spans: dict[str, float], budget: dict[str, float]) -> float:
