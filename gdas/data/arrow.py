@@ -171,8 +171,17 @@ def mapped(array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(array)
 
 
+NUMBERS = {"halffloat": "float16", "float": "float32", "double": "float64"}
+"""NumPy's names of numbers, where they are not Arrow's."""
+
+
 def _numpy_type(kind: pa.DataType) -> Any:
-    return np.uint8 if pa.types.is_fixed_size_binary(kind) else kind.to_pandas_dtype()
+    # Not `to_pandas_dtype`: it imports pandas, which takes as long as a short job.
+    return (
+        np.uint8
+        if pa.types.is_fixed_size_binary(kind)
+        else np.dtype(NUMBERS.get(str(kind), str(kind)))
+    )
 
 
 def _bytes_of(column: pa.Array) -> memoryview:

@@ -26,6 +26,7 @@ QUIET = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # also how soon Train sees that workers are done
     "RAY_USAGE_STATS_ENABLED": "0",
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "600",  # a trial's thread may end late on a busy machine
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     # Tune's own handler waits up to 15 s for trials. What they wrote is safe, so they are ended.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",

@@ -77,6 +77,16 @@ def repeatedly(
         action()
 
 
+def meanwhile(action: Callable[[], None], name: str) -> None:
+    """Call `action` in the background, once; nobody waits for it or hears of its errors."""
+
+    def call() -> None:
+        with suppress(Exception):
+            action()
+
+    threading.Thread(target=call, name=name, daemon=True).start()
+
+
 def leave(code: int) -> NoReturn:
     """End this process at once: a regular exit with PyTorch, Ray and MLflow takes seconds."""
     for stream in (sys.stdout, sys.stderr):
