@@ -237,6 +237,13 @@ def test_networks_of_known_cells_are_the_benchmarks(
     assert len(network.cells) == 17
 
 
+def test_the_supernet_has_no_biases_that_batch_norm_takes_away() -> None:
+    """experiments/peers.md: xautodl's supernet has 6,720, and 1,692,826 parameters in all."""
+    with torch.device("meta"):
+        supernet = build_bench201_supernet(config(channels=16, normals_per_block=5), 10)
+    assert count_parameters(supernet) == 1_692_826 - 6_720
+
+
 def plain_operation(k: int, x: Tensor, weight: Tensor) -> Tensor:
     """An operation written out; batch norm in training mode without affine."""
     if k == SKIP:
