@@ -24,6 +24,7 @@ from gdas.checkpoint import Segment, State
 from gdas.config import AlphaUpdate, SamplerConfig, WeightUpdate
 from gdas.method import Gumbel, Learner, method_of
 from gdas.metrics import BatchLoss, EpochSums, require_finite
+from gdas.optimizer import sgd
 from gdas.randomness import generator
 from gdas.sampler import Pick
 from gdas.schedule import cosine, temperature
@@ -117,7 +118,7 @@ class SearchSteps:
         self.parameters = list(space.weights.parameters())
         self.logits = space.initial_logits(generator(config.seed, "logits"))
         w, a = config.weights, config.alpha
-        self.weight_optimizer = torch.optim.SGD(
+        self.weight_optimizer = sgd(
             self.parameters,
             lr=w.lr,
             momentum=w.momentum,
@@ -248,7 +249,8 @@ class SearchSteps:
             if a.grad is None:
                 a.grad = torch.zeros_like(a)
         self.alpha_optimizer.step()
-        if self.config.weights.undrawn == "decay":
+        everything_drawn = all(p.grad is not None for p in self.parameters)
+        if self.config.weights.undrawn == "decay" and not everything_drawn:
             for p in self.space.drawn_parameters(architecture.picks):
                 if p.grad is None:
                     p.grad = torch.zeros_like(p)

@@ -167,6 +167,11 @@ def test_looking_at_a_study_brings_along_neither_ray_nor_mlflow(module: str) -> 
     assert not brought_along(f"orchestrator.{module}") & {"ray", "mlflow"}
 
 
+def test_a_command_with_nothing_to_do_imports_nothing_that_draws_or_runs() -> None:
+    slow = {"ray", "mlflow", "matplotlib", "pandas", "scipy", "sklearn", "torchvision"}
+    assert not brought_along("orchestrator.driver.reproduce") & slow
+
+
 @pytest.mark.parametrize(
     "module", ["experiment.load", "store.recorded", "run.scheduler", "terminal.console"]
 )

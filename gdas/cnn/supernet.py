@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from gdas.cnn.cell import FixedReductionCell, SearchCell
 from gdas.cnn.derive import edge_list
 from gdas.cnn.fused.layers import covers_input
-from gdas.cnn.fused.walk import Visit, fixed_plan, search_plan, visit, walk
+from gdas.cnn.fused.walk import Visit, fixed_plan, search_plan, stem_sources, visit, walk
 from gdas.cnn.genotype import OPERATIONS
 from gdas.cnn.layout import Macro, Stem, build_stem, cell_places
 from gdas.cnn.norm import BatchNorm
@@ -136,9 +136,9 @@ class Supernet(nn.Module):
             gates: for every cell, its gate_EK on the images' device; in the alpha step only.
             samples: for every cell, what each image runs, if images differ.
         """
+        if self.fused and self.training and samples is None and covers_input(images_BCHW):
+            return self._fused_scores(images_BCHW, picks, gates)
         s0_BCHW, s1_BCHW = self.stem(images_BCHW)
-        if self.fused and self.training and samples is None and covers_input(s1_BCHW):
-            return self._fused_scores(s0_BCHW, s1_BCHW, picks, gates)
         out_BCHW = s1_BCHW
         for i, cell in enumerate(self.cells):
             if i:  # in place, since concatenation does not save its result for the backward pass
@@ -155,8 +155,7 @@ class Supernet(nn.Module):
 
     def _fused_scores(
         self,
-        s0_BCHW: Tensor,
-        s1_BCHW: Tensor,
+        images_BCHW: Tensor,
         picks: Sequence[Sequence[Pick]],
         gates: Sequence[Tensor | None] | None,
     ) -> Tensor:
@@ -169,7 +168,7 @@ class Supernet(nn.Module):
             else:
                 assert isinstance(cell, FixedReductionCell)
                 visits.append(visit(cell, fixed_plan(cell), partial(cell, keep_DB=None)))
-        last = walk(s0_BCHW, s1_BCHW, visits)
+        last = walk(*stem_sources(self.stem, images_BCHW), visits)
         if isinstance(self.last_activation, nn.Identity):
             pooled_BC = last.pooled()
         else:

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,10 +78,20 @@ def write_split(path: Path, columns: dict[str, pa.Array], about: dict[str, str])
     except OSError as error:
         raise InputError(
             f"{path}: cannot write the converted data ({error.strerror or error}); "
-            "name a writable folder with --data"
+            f"{own_folder(path.parent.parent)}"
         ) from None
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):  # a read-only file system refuses even this
+            beside.unlink(missing_ok=True)
+
+
+def own_folder(data: Path) -> str:
+    """The way round a data folder that cannot be written to, as the end of an error."""
+    there = shlex.quote(str(data))
+    return (
+        f"if {data} is read only, make a folder of links and name it with --data: "
+        f"mkdir -p mine && ln -sf {there}/* mine && rm -f mine/arrow"
+    )
 
 
 def read_split(path: Path, *, form: str, identity: str, verify: bool) -> Split:
@@ -159,8 +171,17 @@ def mapped(array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(array)
 
 
+NUMBERS = {"halffloat": "float16", "float": "float32", "double": "float64"}
+"""NumPy's names of numbers, where they are not Arrow's."""
+
+
 def _numpy_type(kind: pa.DataType) -> Any:
-    return np.uint8 if pa.types.is_fixed_size_binary(kind) else kind.to_pandas_dtype()
+    # Not `to_pandas_dtype`: it imports pandas, which takes as long as a short job.
+    return (
+        np.uint8
+        if pa.types.is_fixed_size_binary(kind)
+        else np.dtype(NUMBERS.get(str(kind), str(kind)))
+    )
 
 
 def _bytes_of(column: pa.Array) -> memoryview:

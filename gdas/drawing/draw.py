@@ -233,7 +233,7 @@ def _draw_fixed(axes: Axes, right: float) -> None:
 
 
 def _layer(axes: Axes, x: float, y: float, width: float, name: str) -> None:
-    axes.add_patch(
+    axes.add_artist(
         FancyBboxPatch(
             (x, y - 0.15),
             width,
@@ -276,7 +276,7 @@ def _arrow(
         zorder=1,
     )
     arrow.set_gid(gid)
-    axes.add_patch(arrow)
+    axes.add_artist(arrow)
     if label:
         axes.text(
             *(at or middle),
@@ -292,7 +292,7 @@ def _arrow(
 
 def _box(axes: Axes, place: tuple[float, float], name: str, kind: str) -> None:
     width, height = (0.72, 0.5) if kind != "node" else (0.44, 0.44)
-    axes.add_patch(
+    axes.add_artist(
         FancyBboxPatch(
             (place[0] - width / 2, place[1] - height / 2),
             width,

@@ -27,6 +27,8 @@ from orchestrator.terminal.arithmetic import say_arithmetic
 from orchestrator.terminal.words import clock
 
 DAY_S = 86_400.0
+TEAM_S = 14.0
+"""CPU seconds in which Ray Train starts several workers, which import PyTorch and connect."""
 COMMAND_S = 25.0
 """Seconds before the first job's start and after the last one's end, on two cores of 2024.
 
@@ -95,7 +97,8 @@ def duration(job: Job, work: float) -> float:
     r = job.resources
     cores = r.get("cpus_per_worker", r.get("cpus", 1.0))
     crowded = 1.0 if job.cost["GPU"] else max(1.0, r["threads"] / cores)
-    return (job.of.start_s + work) * crowded
+    start = job.of.start_s + (TEAM_S if job.workers > 1 else 0.0)
+    return (start + work) * crowded
 
 
 def makespan(study: Study, spans: dict[str, float], budget: dict[str, float]) -> float:
@@ -177,6 +180,8 @@ def confirm(study: Study, store: Store, budget: dict[str, float], *, yes: bool) 
     Raises:
         InputError: the answer was no, or there is no terminal to ask on.
     """
+    if yes:
+        return
     open_jobs = [job for job in study if not store.done(job)]
     times = [(job, estimated_seconds(job) * sharing(job)) for job in open_jobs]
     longest = max((seconds for _, seconds in times), default=0.0)
@@ -186,7 +191,7 @@ def confirm(study: Study, store: Store, budget: dict[str, float], *, yes: bool) 
         if total
     ]
     days = max(longest, *shared) / DAY_S
-    if days < 1 or yes:
+    if days < 1:
         return
     print_plan(study, store, Estimator(store))
     line = f"this looks like {days:.0f} days on this hardware (a rough guess)"

@@ -20,17 +20,15 @@ from gdas.data.settings import TableData
 from gdas.errors import InputError, one_line, suggestion
 from orchestrator.cost.clusters import print_clusters, whole_study
 from orchestrator.cost.estimate import Estimator
+from orchestrator.cost.left import Remaining
 from orchestrator.cost.plan import confirm, print_plan, say_standings
-from orchestrator.driver.settled import is_settled, settle
+from orchestrator.driver.settled import settle, settled
 from orchestrator.experiment.config import Experiment
 from orchestrator.experiment.load import experiment_of
 from orchestrator.experiment.study import Study
-from orchestrator.report.first_screen import headline
-from orchestrator.report.report import write_report
-from orchestrator.report.view import Results
 from orchestrator.run.checks import checked_study, prepare_data, recorded_data_study
 from orchestrator.run.lease import lease
-from orchestrator.run.process import Signals, interruptible, repeatedly
+from orchestrator.run.process import Signals, interruptible, meanwhile, repeatedly
 from orchestrator.run.scheduler import ClusterLost, Scheduler
 from orchestrator.store.data import data_sets, fetched, publish, refuse_unchecked
 from orchestrator.store.mending import mend
@@ -44,6 +42,7 @@ from orchestrator.terminal.command import (
 from orchestrator.terminal.console import Console
 from orchestrator.terminal.progress import failure_lines, saved_lines
 from orchestrator.terminal.words import clock
+from orchestrator.tracking.connection import import_mlflow
 from orchestrator.tracking.tracker import Tracker
 from orchestrator.tracking.words import where_to_look
 
@@ -63,6 +62,18 @@ def reproduce(options: argparse.Namespace) -> int:
     store = Store(out)
     with lease(store):
         return _reproduce(experiment, study, store, data, options)
+
+
+def _report_of(experiment: Experiment, study: Study, store: Store) -> list[str]:
+    """Write the report; returns its headline figures as lines."""
+    # Imported here, so that a command with nothing to do imports nothing that draws.
+    from orchestrator.report.first_screen import headline
+    from orchestrator.report.report import write_report
+    from orchestrator.report.view import Results
+
+    results = Results(experiment, study, store)
+    write_report(results)
+    return headline(results)
 
 
 def _plan(study: Study, out: str, data: Path, options: argparse.Namespace) -> int:
@@ -87,7 +98,7 @@ def _report(experiment: Experiment, out: str, options: argparse.Namespace) -> in
         raise InputError(f"{out}: no study there yet (no study.json); start it first")
     recorded = recorded_study(store)
     study = _only(recorded_data_study(experiment, recorded, Path(options.data or "data")), options)
-    write_report(Results(experiment, study, store))
+    _report_of(experiment, study, store)
     print(f"report: {store.address_of('report/report.html')}")
     say_next(f"python -m orchestrator.status {shlex.quote(store.address)}")
     return 0
@@ -146,33 +157,34 @@ def _reproduce(
     for line in mended:
         print(line, flush=True)
     settings = _as_json(experiment)
-    if not mended and is_settled(study, store, settings):
+    lines = None if mended else settled(study, store, settings)
+    if lines is not None:
         say_standings(study, store)
-        return _nothing_to_do(Results(experiment, study, store))
+        return _nothing_to_do(store, lines)
     prepare_data(study, store, data)
     environment: Environment = {
-        "data": _published_data(study, store, data, options.data),
+        "data": _published_data(study, store, data, options),
         "selections": store.selections_address,
     }
     store.write_study(study, settings, _versions(), options.command)
     say_standings(study, store)
-    console, signals = Console(study, store), Signals()
+    console, signals, found = Console(study, store), Signals(), list[str]()
     scheduler = Scheduler(study, store, {}, console.say, experiment.retries)
     scheduler.private = options.address is None
     with interruptible(signals):
         tracker, stopped = _run(scheduler, console, environment, experiment, options, signals)
         interrupted = stopped is not None or scheduler.board.open()
         if not interrupted:  # the figures take seconds, for which nobody should wait after Ctrl-C
-            write_report(Results(experiment, study, store))
+            found = _report_of(experiment, study, store)
         sent = tracker is not None and tracker.finish(
             scheduler.board, 3.0 if interrupted else 300.0
         )
         _conclude(scheduler, tracker, interrupted=interrupted)
         done = not interrupted and scheduler.board.all_done()
         if done and sent:
-            settle(study, store, settings)
+            settle(study, store, settings, found)
         if done:
-            print("\n".join(headline(Results(experiment, study, store))))
+            print("\n".join(found))
             print(f"all done in {clock(time.time() - started)}")
         then = f"python -m orchestrator.status {shlex.quote(store.address)}"
         say_next(then if done else options.command)
@@ -181,11 +193,10 @@ def _reproduce(
         return 0 if done else 1
 
 
-def _nothing_to_do(results: Results) -> int:
+def _nothing_to_do(store: Store, found: list[str]) -> int:
     """Say what was found, and where the report is; returns the exit code."""
-    store = results.store
     print("nothing is left to do: every job is done, reported and in MLflow")
-    print("\n".join(headline(results)))
+    print("\n".join(found))
     print(f"report: {store.address_of('report/report.html')}")
     say_next(f"python -m orchestrator.status {shlex.quote(store.address)}")
     return 0
@@ -213,6 +224,7 @@ def _run(
             from orchestrator.run.ray_study import run_study
 
             where = f"connecting to Ray at {options.address}" if options.address else "starting Ray"
+            meanwhile(import_mlflow, "imports")  # Ray's own processes take as long to start
             console.say(f"{where}; the first job starts in some seconds")
             # Entered again, because connecting to Ray replaces our signal handler by its own.
             with ray_cluster(options.address) as scheduler.budget, interruptible(signals):
@@ -220,9 +232,12 @@ def _run(
                 confirm(study, store, scheduler.budget, yes=options.yes)
                 tracker = Tracker(study, store, experiment)
                 tracker.start(scheduler.board)
+                console.left = Remaining(study, store, scheduler.board, lambda: scheduler.budget)
                 console.start(scheduler.board)
                 with (
-                    repeatedly(store.refresh_quietly, 2.0, "store"),
+                    repeatedly(
+                        lambda: store.refresh_quietly(console.say), 2.0, "store", rests=10.0
+                    ),
                     repeatedly(console.update, 1.0, "console"),
                 ):
                     run_study(scheduler, environment)
@@ -236,23 +251,39 @@ def _run(
     return tracker, None
 
 
-def _published_data(study: Study, store: Store, folder: Path, named: str | None) -> str:
+def _published_data(study: Study, store: Store, folder: Path, options: argparse.Namespace) -> str:
     """Where jobs find their data on any node: a folder, or an address that they are uploaded to."""
-    if named is not None and is_address(named):
-        storage = open_storage(named, option="--data")
-    elif is_address(store.address):
-        storage = open_storage(store.address_of("data"))
-    else:
+    named, own = options.data or "", store.address_of("data")
+    there = named if is_address(named) else own
+    if not is_address(there):
         return str(folder)
     open_jobs = [job for job in study.in_cluster if not store.done(job)]
+    names = sorted({name for job in open_jobs for name in data_sets(job.recipe)})
     try:
-        publish(folder, storage, sorted({n for job in open_jobs for n in data_sets(job.recipe)}))
+        return _published(folder, there, names)
     except OSError as problem:
-        text = one_line(problem, 200)
-        raise InputError(
-            f"{storage.address}: cannot be written to ({text}); name another"
-        ) from None
-    return storage.address
+        text = f"{there}: cannot be written to ({one_line(problem, 200)})"
+    if there == own:
+        raise InputError(f"{text}; name another")
+    if is_address(own):
+        print(f"note: {text}; what it lacks goes to {own}", flush=True)
+        try:
+            return _published(folder, own, names)
+        except OSError as problem:
+            raise InputError(f"{own}: cannot be written to ({one_line(problem, 200)})") from None
+    if options.address is None:  # all jobs run on this machine
+        print(f"note: {text}; jobs read the copy in {folder}", flush=True)
+        return str(folder)
+    raise InputError(
+        f"{text}, and lacks what was converted here; name an --out on an object store, where it "
+        "goes then, or a --data that can be written to"
+    )
+
+
+def _published(folder: Path, address: str, names: list[str]) -> str:
+    """Upload data sets unless they are there; returns the address."""
+    publish(folder, open_storage(address, option="--data"), names)
+    return address
 
 
 def _conclude(scheduler: Scheduler, tracker: Tracker | None, *, interrupted: bool) -> None:

@@ -1,7 +1,7 @@
 """Whether nothing is left of a study: neither a job, nor its report, nor a run in its MLflow.
 
 A command that ends with all of it done writes a key of what that was. If the key is still the same,
-the same command has nothing to do, and says so at once.
+the same command has nothing to do, and says so at once, with the lines that it ended with then.
 """
 
 from __future__ import annotations
@@ -20,30 +20,39 @@ from orchestrator.store.store import Store
 FILES = ("report.html", "report.md")
 
 
-def is_settled(study: Study, store: Store, settings: dict[str, Any]) -> bool:
-    """Whether an earlier command settled exactly this study, here, with this code.
+def settled(study: Study, store: Store, settings: dict[str, Any]) -> list[str] | None:
+    """The last lines of the command that settled exactly this study, here, with this code.
 
     A study on an object store, or whose runs are on a server, is always looked at anew.
 
     Args:
         settings: the experiment's.
+
+    Returns:
+        None if something may be left to do.
     """
     if is_address(store.address) or settings["mlflow"]["tracking_uri"] is not None:
-        return False
+        return None
     report = store.out / "report"
     there = all((report / name).is_file() for name in FILES)
     if not there or not (store.tracking_folder / "mlflow.db").is_file():
-        return False
+        return None
     try:
-        found = json.loads((report / "settled.json").read_text())["key"]
+        found = json.loads((report / "settled.json").read_text())
+        key, lines = found["key"], [str(line) for line in found["lines"]]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return False
-    return bool(found == _key(study, store, settings))
+        return None
+    return lines if key == _key(study, store, settings) else None
 
 
-def settle(study: Study, store: Store, settings: dict[str, Any]) -> None:
-    """Write down that everything of this study is done, reported and sent."""
-    write_json(store.out / "report" / "settled.json", {"key": _key(study, store, settings)})
+def settle(study: Study, store: Store, settings: dict[str, Any], lines: list[str]) -> None:
+    """Write down that everything of this study is done, reported and sent.
+
+    Args:
+        lines: what the command found, for the next one to print.
+    """
+    found = {"key": _key(study, store, settings), "lines": lines}
+    write_json(store.out / "report" / "settled.json", found)
 
 
 def _key(study: Study, store: Store, settings: dict[str, Any]) -> str:

@@ -32,8 +32,10 @@ class TrialResources:
     gpus: NotNegative = 0.0  # may be a fraction, if several searches share a GPU
     device: str = "cpu"
     threads: OneOrMore | None = None  # null: as many as cpus
+    machines: str | None = None  # a resource that its machine has in Ray, such as on_demand
 
     def __post_init__(self) -> None:
+        _check_machines(self.machines)
         threads = _check_resources(self.cpus, self.gpus, self.device, self.threads)
         object.__setattr__(self, "threads", threads)
 
@@ -48,8 +50,10 @@ class TrainResources:
     device: str = "cpu"
     threads: OneOrMore | None = None  # per worker; null: as many as cpus_per_worker
     backend: Literal["gloo", "nccl"] = "gloo"
+    machines: str | None = None  # a resource that its machines have in Ray, such as on_demand
 
     def __post_init__(self) -> None:
+        _check_machines(self.machines)
         threads = _check_resources(
             self.cpus_per_worker, self.gpus_per_worker, self.device, self.threads, "_per_worker"
         )
@@ -89,6 +93,17 @@ def _check_resources(
             "device=cuda with gpus=1 (of finals gpus_per_worker=1), or device=cpu with 0"
         )
     return max(1, int(cpus)) if threads is None else threads
+
+
+def _check_machines(name: str | None) -> None:
+    """Refuse what cannot be the name of a resource that somebody gave to machines."""
+    if name is not None and not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise InputError(
+            f"machines={name}: must be the name of a resource of your own in Ray, in small letters "
+            "with _, such as on_demand (ray start --resources='{\"on_demand\": 1}'), or null"
+        )
+    if name in ("memory", "object_store_memory"):
+        raise InputError(f"machines={name}: every machine has that; name a resource of your own")
 
 
 def _check_seeds(seeds: tuple[int, ...]) -> None:

@@ -29,8 +29,8 @@ class Kind:
         before: a function that is called once before workers start, with the job's folder, its
             settings and the folder of selection records; named as text.
         section: the section of an experiment's file in which its resources are set.
-        start_s: CPU seconds before its first step, in which its process imports PyTorch and workers
-            connect.
+        start_s: CPU seconds before its first step, in a process that is forked from one that has
+            imported PyTorch already.
         first: whether it goes before other jobs that could start too.
         model: whether its network goes to the model registry.
     """
@@ -42,7 +42,7 @@ class Kind:
     work: str | None = None
     before: str | None = None
     section: str = "searches"
-    start_s: float = 7.0
+    start_s: float = 2.0
     first: bool = False
     model: bool = False
 
@@ -83,7 +83,6 @@ KINDS: dict[str, Kind] = {
         work="orchestrator.cost.work:of_final",
         before="orchestrator.work.final:settle_provenance",
         section="finals",
-        start_s=16.0,
         first=True,  # a wide final must not be starved by narrow searches
         model=True,
     ),

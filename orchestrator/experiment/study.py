@@ -73,7 +73,13 @@ class Job:
     @cached_property
     def alike(self) -> Alike:
         """A key that is equal for jobs with the same resources and number of processes."""
-        return (*self.cost.items(), self.workers)
+        return (*self.cost.items(), self.workers, self.machines)
+
+    @property
+    def machines(self) -> str | None:
+        """The resource that its machines must have, besides what it uses; None: any machine."""
+        named: str | None = self.resources.get("machines")
+        return named
 
 
 def asks_for_fused(recipe: Mapping[str, Any], resources: Mapping[str, Any]) -> bool | None:

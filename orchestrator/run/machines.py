@@ -120,8 +120,14 @@ def _leave_ray() -> None:
 
 def cluster_budget() -> dict[str, float]:
     """CPUs and GPUs that jobs may use: those there are, or those an autoscaler may reach."""
+    reachable = _reachable()
+    return {key: reachable.get(key, 0.0) for key in ("CPU", "GPU")}
+
+
+def _reachable() -> dict[str, float]:
+    """All resources that there are, or that an autoscaler may reach."""
     total, largest = ray.cluster_resources(), _largest()
-    return {key: max(total.get(key, 0.0), float(largest.get(key, 0))) for key in ("CPU", "GPU")}
+    return {k: max(total.get(k, 0.0), float(largest.get(k, 0))) for k in {*total, *largest}}
 
 
 def _largest() -> dict[str, float]:
@@ -184,7 +190,7 @@ def refuse_impossible(study: Study, store: Store) -> None:
     For machines that an autoscaler may still start, only their sum is known, so only that is
     checked.
     """
-    nodes = [cluster_budget()] if _largest() else living_machines()
+    nodes = [_reachable()] if _largest() else living_machines()
     for job in study.in_cluster:
         if store.done(job):
             continue
@@ -192,6 +198,7 @@ def refuse_impossible(study: Study, store: Store) -> None:
             keys = "cpus or gpus"
             if "workers" in job.resources:
                 keys = "workers, cpus_per_worker or gpus_per_worker"
+            keys += ", or machines" if job.machines else ""
             raise InputError(
                 f"{job.label} {lack}: give it less ({job.of.section}.<name>.resources: {keys}; "
                 "device=cpu where there is no GPU), or name a larger cluster with --address"

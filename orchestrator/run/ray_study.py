@@ -11,12 +11,14 @@ import logging
 import os
 import re
 import shutil
+import signal
 import time
 from pathlib import Path
 from typing import Any
 
 from ray import tune
 from ray.tune.progress_reporter import TrialProgressCallback
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from gdas.errors import one_line
@@ -24,15 +26,20 @@ from orchestrator.experiment.study import Job
 from orchestrator.run.machines import living_nodes, look_at_cluster, lost_a_node
 from orchestrator.run.scheduler import WITHOUT_A_WORD, Scheduler
 from orchestrator.run.trial import TrialConfig, bundles, run_trial, trial_config
-from orchestrator.store.failure import clear_failure, read_failure
+from orchestrator.store.failure import MEMORY_ADVICE, clear_failure, read_failure
 from orchestrator.store.job_folder import NO_SPACE
 from orchestrator.store.results import Environment
-from orchestrator.work.body import MEMORY_ADVICE, describe
+from orchestrator.work.body import describe
+from orchestrator.work.fork_server import how_it_ended
 
 BUDGET_EVERY_S = 5.0  # how often the cluster is checked for machines that came or went
+KEPT_FOR_S = 15.0
+"""How long a process that has ended a job, and its resources, are kept for another job."""
 UNREACHABLE = "is unavailable"
 """In Ray's error if it cannot reach a process: the first sign that its machine is gone."""
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+KILLED = how_it_ended(-signal.SIGKILL)
+"""In Ray's error if a job's process was killed, as the system does when memory is short."""
 ADDRESS = re.compile(r"\bip=([0-9a-fA-F.:]+)")
 """The machine, in Ray's error."""
 FULL_BYTES = 1 << 20
@@ -56,7 +63,9 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Tune asks only a searche
         self.job_of_trial: dict[str, Job] = {}
         self.nodes_of_trial: dict[str, set[str]] = {}  # the cluster's nodes when the trial started
         self.unreachable: set[str] = set()  # trials whose connection broke
+        self.begun: set[str] = set()  # trials whose process was there
         self.budget_of = time.monotonic()
+        self.handed_or_ended = time.monotonic()  # when a job last was
 
     def suggest(self, trial_id: str) -> TrialConfig | str | None:
         """Tune's request for a trial: the next job's config, None to wait, or FINISHED."""
@@ -78,6 +87,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Tune asks only a searche
                 self.scheduler.failed(job, describe(error))
                 continue
             break
+        self.handed_or_ended = time.monotonic()
         self.job_of_trial[trial_id] = job
         self.nodes_of_trial[trial_id] = living_nodes()
         return trial_config(job, folder)
@@ -89,6 +99,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Tune asks only a searche
         job = self.job_of_trial.pop(trial_id, None)
         if job is None:
             return
+        self.handed_or_ended = time.monotonic()
         try:
             self.scheduler.store.refresh()
         except OSError as problem:  # a raise here would end the whole experiment
@@ -97,7 +108,9 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Tune asks only a searche
         lost = error and bool(before - living_nodes())
         if error and not lost and trial_id in self.unreachable:
             lost = lost_a_node(before, read_failure(self.scheduler.store.folder(job).place))
-        self.scheduler.finished(job, node_lost=lost)
+        began = trial_id in self.begun
+        self.begun.discard(trial_id)
+        self.scheduler.finished(job, node_lost=lost, began=began)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its searcher, but the state is in the job folders
@@ -117,6 +130,10 @@ class LastWords(tune.Callback):  # type: ignore[misc]
     def __init__(self, searcher: StudySearcher) -> None:
         self.searcher = searcher
 
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """Note that the trial has a process that answers."""
+        self.searcher.begun.add(trial.trial_id)
+
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """Note why the trial failed, and whether its process could not be reached."""
         job = self.searcher.job_of_trial.get(trial.trial_id)
@@ -127,6 +144,27 @@ class LastWords(tune.Callback):  # type: ignore[misc]
                 self.searcher.unreachable.add(trial.trial_id)
             scheduler.board.notes[job.id] = word_of_ray(text, scheduler.store.out)
             scheduler.traces[job.id] = text
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class Queue(FIFOScheduler):  # type: ignore[misc]
+    """Starts trials in their order, and ends a process that was kept and is not needed.
+
+    Tune keeps one process for the next trial as long as it takes, with its CPUs and GPUs. In a long
+    study this would hold a machine that an autoscaler could end.
+    """
+
+    def __init__(self, searcher: StudySearcher) -> None:
+        super().__init__()
+        self.searcher = searcher
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        """The next trial, as Tune asks for it several times a second."""
+        if time.monotonic() - self.searcher.handed_or_ended > KEPT_FOR_S:
+            tune_controller._tune_controller._cleanup_cached_actors(force_all=True)
+        return None  # Tune then starts pending trials in their order
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -162,6 +200,8 @@ def word_of_ray(text: str, folder: Path) -> str:
     if "Traceback (most recent call last)" not in plain:
         return WITHOUT_A_WORD
     last = one_line(plain.splitlines()[-1], 300)
+    if last.endswith(KILLED):
+        return WITHOUT_A_WORD
     found = ADDRESS.search(plain)
     machine = found[1] if found else "its machine"
     if "No such file or directory" in last and str(folder) in last:
@@ -198,6 +238,8 @@ def run_study(scheduler: Scheduler, environment: Environment) -> None:
         tune.with_resources(run_trial, bundles),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
+            scheduler=Queue(searcher),
+            reuse_actors=True,
             num_samples=-1,  # until the searcher returns FINISHED: retries are trials too
             trial_name_creator=_trial_name,
             trial_dirname_creator=_trial_name,

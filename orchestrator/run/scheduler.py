@@ -115,17 +115,18 @@ class Scheduler:
         self._say_what_waits(handed)
         return head
 
-    def finished(self, job: Job, *, node_lost: bool = False) -> None:
+    def finished(self, job: Job, *, node_lost: bool = False, began: bool = True) -> None:
         """Record how a job went, from its folder, after its trial has ended.
 
         Args:
             node_lost: whether a machine of the cluster was lost while the job ran.
+            began: whether the job had a process; one that was kept for it may have died before.
         """
         self.say_damage(job)
         if self.store.done(job):
             self.board.states[job.id] = "done"
         else:
-            self._failed(job, node_lost)
+            self._failed(job, node_lost, began)
         self.settle()
 
     def say_damage(self, job: Job) -> None:
@@ -140,7 +141,7 @@ class Scheduler:
         self.board.states[job.id] = "failed"
         self.board.notes[job.id] = why
 
-    def _failed(self, job: Job, node_lost: bool) -> None:
+    def _failed(self, job: Job, node_lost: bool, began: bool) -> None:
         folder, board = self.store.folder(job), self.board
         failure = read_failure(folder.place)
         cause = failure.cause if failure else "node" if node_lost else "process"
@@ -148,7 +149,8 @@ class Scheduler:
         silent = "its machine was lost" if cause == "node" else heard or WITHOUT_A_WORD
         why = failure.error if failure else silent
         went_on = len(folder.records()) > self.begun_at.get(job.id, 0)
-        counts = cause in ("own", *FINAL) or (cause == "process" and not went_on)
+        excused = not began and not board.failures.get(job.id)  # once, so that it comes to an end
+        counts = cause in ("own", *FINAL) or (cause == "process" and not went_on and not excused)
         board.failures[job.id] = board.failures.get(job.id, 0) + 1
         self.used[job.id] = self.used.get(job.id, 0) + counts
         again = cause not in FINAL and self.used[job.id] <= self.retries
@@ -211,11 +213,13 @@ def missing(job: Job, nodes: list[Resources]) -> str | None:
 
     Each trial, and each worker of a final, must fit on one node.
     """
-    count = job.workers
+    count, kind = job.workers, ""
+    if job.machines:
+        nodes, kind = [node for node in nodes if node.get(job.machines)], f" of {job.machines}"
     for resource, needed in job.cost.items():
         total = sum(node.get(resource, 0.0) for node in nodes)
         if needed > total + 1e-9:
-            return f"needs {needed:g} {resource}s and the cluster has {total:g}"
+            return f"needs {needed:g} {resource}s{kind} and the cluster has {total:g}"
     share = {resource: cost / count for resource, cost in job.cost.items() if cost}
     if not share:
         return None
@@ -227,6 +231,6 @@ def missing(job: Job, nodes: list[Resources]) -> str | None:
         return None
     each = " and ".join(f"{cost:g} {resource}s" for resource, cost in share.items())
     return (
-        f"needs {count} x {each}, each on one machine, and the cluster's {len(nodes)} machines "
-        f"have room for {places}"
+        f"needs {count} x {each}, each on one machine, and the cluster's {len(nodes)} machines"
+        f"{kind} have room for {places}"
     )

@@ -5,18 +5,25 @@ from __future__ import annotations
 import os
 import time
 from contextlib import suppress
+from functools import cache
 from typing import Any, Literal, TypedDict
 
 import ray.train
 from ray import tune
 
+from orchestrator.experiment.config import SMALLEST_SHARE
 from orchestrator.experiment.kinds import load
 from orchestrator.experiment.study import Job
 from orchestrator.run.machines import living_nodes, lost_a_node
-from orchestrator.store.failure import read_failure, write_failure
+from orchestrator.store.failure import MEMORY_ADVICE, read_failure, write_failure
 from orchestrator.store.job_folder import NO_SPACE, JobFolder
-from orchestrator.store.store import selection_records
-from orchestrator.work.body import MEMORY_ADVICE, failure_recorded
+from orchestrator.work.fork_server import ForkServer
+
+BODY = "orchestrator.work.body"
+RUN_JOB = f"{BODY}:run_job"
+"""What runs in a job's process; named as text, because this process needs no PyTorch."""
+OPTIMISERS = "torch._dynamo"
+"""What PyTorch imports when the first optimizer is made, which takes as long as all the rest."""
 
 
 class TrialConfig(TypedDict):
@@ -47,34 +54,58 @@ def trial_config(job: Job, folder: JobFolder) -> TrialConfig:
 
 def bundles(config: TrialConfig) -> Any:
     """The resources that Tune reserves for a trial; if a job has workers, Train reserves theirs."""
-    if config["runs_in"] == "workers":
-        return tune.PlacementGroupFactory([{"memory": 1 << 20}])
     r = config["resources"]
-    return tune.PlacementGroupFactory([_nonzero(CPU=r["cpus"], GPU=r["gpus"])])
+    if _in_a_team(config):
+        return tune.PlacementGroupFactory([{"memory": 1 << 20}])
+    cpus, gpus = (
+        ("cpus", "gpus") if config["runs_in"] == "trial" else ("cpus_per_worker", "gpus_per_worker")
+    )
+    return tune.PlacementGroupFactory([_nonzero(CPU=r[cpus], GPU=r[gpus]) | _mark(r)])
+
+
+def _in_a_team(config: TrialConfig) -> bool:
+    """Whether several processes train together; a single worker needs no others, nor Ray Train."""
+    return config["runs_in"] == "workers" and config["resources"]["workers"] > 1
+
+
+def _mark(resources: dict[str, Any]) -> dict[str, float]:
+    """The least share of the resource that a process's machine must have, if one is named."""
+    named = resources.get("machines")
+    return {named: SMALLEST_SHARE} if named else {}
 
 
 def _nonzero(**resources: float) -> dict[str, float]:
     return {key: value for key, value in resources.items() if value}
 
 
+@cache
+def fork_server() -> ForkServer:
+    """This process's fork server, which it keeps from one trial to the next."""
+    return ForkServer()
+
+
 def run_trial(config: TrialConfig) -> None:
-    """Run a job; the only trainable, for every kind of job."""
-    if config["runs_in"] == "workers":
+    """Run a job; the only trainable, for every kind of job.
+
+    It reports nothing to Tune, which would only keep it: records are in the job's folder.
+    """
+    if _in_a_team(config):
         _launch_workers(config)
-    else:
-        load(config["body"])(config["folder"], lambda record: tune.report(record["metrics"]))
+        return
+    arguments = config["folder"], config["body"], config["before"]
+    modules = [BODY, OPTIMISERS, config["body"].partition(":")[0]]
+    fork_server().call(RUN_JOB, *arguments, modules=modules)
 
 
 def _launch_workers(config: TrialConfig) -> None:
     """Start the workers of a job with Ray Train and wait for them."""
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    from orchestrator.work.body import prepare_job
+
     folder = JobFolder.open(config["folder"])
-    settings = folder.settings()
-    with failure_recorded(folder):
-        selections = selection_records(settings["environment"]["selections"])
-        if config["before"]:
-            load(config["before"])(folder, settings, selections)
+    if config["before"]:
+        prepare_job(folder, config["before"])
     r, nodes = config["resources"], living_nodes()
     try:
         TorchTrainer(
@@ -87,7 +118,8 @@ def _launch_workers(config: TrialConfig) -> None:
             scaling_config=ray.train.ScalingConfig(
                 num_workers=r["workers"],
                 use_gpu=r["gpus_per_worker"] > 0,
-                resources_per_worker=_nonzero(CPU=r["cpus_per_worker"], GPU=r["gpus_per_worker"]),
+                resources_per_worker=_nonzero(CPU=r["cpus_per_worker"], GPU=r["gpus_per_worker"])
+                | _mark(r),
             ),
             torch_config=TorchConfig(backend=r["backend"]),
             run_config=ray.train.RunConfig(
@@ -107,10 +139,6 @@ def _launch_workers(config: TrialConfig) -> None:
             elif said is None:  # the worker died without an error record
                 write_failure(folder.place, _of_a_worker(error), str(error), "process")
         raise
-    folder.refresh()
-    result = folder.result()
-    assert result is not None, "workers that ended well have left a result"
-    tune.report(result["metrics"])
 
 
 def _of_a_worker(error: Exception) -> str:

@@ -13,6 +13,10 @@ from orchestrator.store.place import Place
 from orchestrator.store.results import Cause, FailureFile
 
 FAILURE = "failure.json"
+MEMORY_ADVICE = (
+    "give it a larger device, let fewer jobs share one (resources: cpus or gpus), or lower "
+    "recipe.batch_size or the network's size, which changes the result"
+)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from rich.console import Console as Terminal
 from rich.live import Live
@@ -14,6 +14,7 @@ from orchestrator.experiment.study import Job, Study
 from orchestrator.store.board import Board, Changes
 from orchestrator.store.store import Store
 from orchestrator.terminal.progress import (
+    bar,
     failure_lines,
     job_progress,
     overview,
@@ -30,6 +31,10 @@ class Console:
     Args:
         study, store: the study, and its output folder.
         terminal: where it is shown; None: standard output.
+
+    Attributes:
+        left: if given, tells the seconds that the whole study still takes, and how much of it is
+            done, from 0 to 1; None if it cannot tell.
     """
 
     def __init__(self, study: Study, store: Store, terminal: Terminal | None = None) -> None:
@@ -37,6 +42,7 @@ class Console:
         self.store = store
         self.terminal = terminal or Terminal(highlight=False, soft_wrap=True)
         self.board: Board | None = None
+        self.left: Callable[[], tuple[float, float] | None] = lambda: None
         self.live: Live | None = None
         self.shown = {job.id: len(store.folder(job).records()) for job in study}
         self.changes = Changes()
@@ -97,9 +103,11 @@ class Console:
         failures = [] if whole else failure_lines(self.study, self.store, self.board)
         height = self.terminal.size.height - 1
         failures = failures[: height // 2]
-        room = None if whole else height - len(failures)
+        left = None if whole else self.left()
+        above = [] if left is None else [bar(*left)]
+        room = None if whole else height - len(failures) - len(above)
         lines = overview(self.study, self.board, self._progress, height=room)
-        text = Text("\n".join([*lines, *failures]), no_wrap=True, overflow="ellipsis")
+        text = Text("\n".join([*above, *lines, *failures]), no_wrap=True, overflow="ellipsis")
         for state, colour in COLOURS.items():
             text.highlight_regex(rf"(?m)^  \S+ +({state}\b.*?)(?=  |$)", style=colour)
         titles = "|".join(kind.title for kind in KINDS.values())

@@ -19,6 +19,9 @@ SHOWN = (
 )
 """Metrics to show; the first one that a record has is shown."""
 
+BAR = 30
+"""Letters in the bar of a study's progress."""
+
 HEADER = ("job", "state", "epoch", "metric", "elapsed", "left")
 
 
@@ -48,6 +51,17 @@ def progress(
         "elapsed": clock(spent),
         "left": clock(left),
     }
+
+
+def bar(seconds: float, share: float) -> str:
+    """A study's progress as a bar, and the time that it still takes.
+
+    Args:
+        share: how much of the work is done, from 0 to 1.
+    """
+    full = min(BAR, int(share * BAR))
+    shown = min(99, int(100 * share))  # 100 % is when all is done
+    return f"[{'#' * full}{'-' * (BAR - full)}] {shown} % of the work, about {clock(seconds)} left"
 
 
 def job_progress(job: Job, store: Store, *, since: float | None = None) -> dict[str, str]:

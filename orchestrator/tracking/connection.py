@@ -18,7 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from gdas.errors import InputError, one_line
-from orchestrator.tracking.database import KEY, address_of, artifacts_of, set_aside
+from orchestrator.tracking.database import (
+    KEY,
+    address_of,
+    artifacts_of,
+    begin_empty,
+    keep_empty,
+    set_aside,
+)
 from orchestrator.tracking.reach import fault_of
 
 HOME = "gdas.home"
@@ -34,6 +41,19 @@ ALONE_S = 120.0
 """How long another study may take to make a database, in seconds."""
 
 
+def import_mlflow() -> None:
+    """Import MLflow and what it needs for a database, which takes seconds.
+
+    It reads its environment and sets its loggers' levels when it is imported.
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    # The tracker retries at its next call instead, which neither blocks nor makes a run twice.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+
+
 class Connection:
     """The MLflow that a study is tracked in.
 
@@ -45,13 +65,7 @@ class Connection:
     """
 
     def __init__(self, named: str | None, database: Path, experiment: str, home: str) -> None:
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        # The tracker retries at its next call instead, which neither blocks nor makes a run twice.
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
-        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-        import mlflow  # noqa: F401  (it sets its loggers' levels when it is imported)
-
+        import_mlflow()
         for noisy in ("mlflow", "alembic", "urllib3"):
             logging.getLogger(noisy).setLevel(logging.CRITICAL)  # the tracker reports errors
         self.database = None if named else database
@@ -97,8 +111,11 @@ class Connection:
         """Find or create the experiment."""
         from mlflow import MlflowClient
 
+        new = self.database is not None and begin_empty(self.database)
         # The registry is named too, since otherwise the environment could name another.
         self.client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+        if self.database is not None and new:
+            keep_empty(self.database)
         found = self.client.get_experiment_by_name(self.experiment)
         if found is None:
             # A server chooses its own place for artifacts; those of a database go beside it.

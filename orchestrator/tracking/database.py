@@ -14,10 +14,12 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import sqlite3
 import sys
 import tempfile
-from contextlib import closing
+from contextlib import closing, suppress
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -58,6 +60,47 @@ def open_database(folder: Path, key: str) -> Path:
             if set_aside(database, one_line(error, 100)):
                 return database
     return Path(tempfile.mkdtemp(prefix="gdas-mlflow-")) / DATABASE
+
+
+def begin_empty(database: Path) -> bool:
+    """Begin a database that is not there yet with MLflow's empty tables, if they are kept here.
+
+    MLflow takes seconds to make them; a copy of this machine's last ones takes milliseconds.
+
+    Returns:
+        Whether the database is new.
+    """
+    if database.exists() and database.stat().st_size:
+        return False
+    kept, copy = _kept(), database.with_name(f"{database.name}.new-{os.getpid()}")
+    with suppress(OSError, sqlite3.Error):
+        if kept.is_file():
+            _try_to_write(kept)  # it is whole
+            shutil.copyfile(kept, copy)
+            copy.replace(database)
+    return True
+
+
+def keep_empty(database: Path) -> None:
+    """Keep the tables of a new database, without MLflow's default experiment, for the next one."""
+    kept = _kept()
+    if kept.is_file():
+        return
+    copy = kept.with_name(f"{kept.name}.new-{os.getpid()}")
+    with suppress(OSError, sqlite3.Error):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(database)) as whole, closing(sqlite3.connect(copy)) as empty:
+            whole.backup(empty)
+            empty.execute("DELETE FROM experiments")  # its place of artifacts is another's
+            empty.commit()
+        copy.replace(kept)
+    with suppress(OSError):
+        copy.unlink(missing_ok=True)
+
+
+def _kept() -> Path:
+    """Where this machine keeps the empty tables of the MLflow that is installed."""
+    return cache_folder() / "mlflow" / f"empty-{version('mlflow')}.db"
 
 
 def set_aside(database: Path, why: str) -> bool:
@@ -135,11 +178,11 @@ def _try_to_write(database: Path) -> None:
         (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         made = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'")
         versions = "SELECT version_num FROM alembic_version"
-        version = connection.execute(versions).fetchone() if made.fetchone() else None
+        schema = connection.execute(versions).fetchone() if made.fetchone() else None
         connection.execute("ROLLBACK")
     if found != "ok":
         raise sqlite3.DatabaseError(found)
-    if version is not None and not _known(str(version[0])):
+    if schema is not None and not _known(str(schema[0])):
         raise sqlite3.DatabaseError("a newer MLflow made it")
 
 

@@ -26,12 +26,14 @@ from gdas.compute import open_device
 from gdas.config import Kernels
 from gdas.errors import InputError, one_line
 from gdas.outside import source_checksum
+from orchestrator.experiment.kinds import load
 from orchestrator.store.data import data_on_this_node
-from orchestrator.store.failure import write_failure
+from orchestrator.store.failure import MEMORY_ADVICE, write_failure
 from orchestrator.store.job_folder import NO_SPACE, JobFolder
 from orchestrator.store.kernels import kernels_here, other_kernels
 from orchestrator.store.place import TakenOver
 from orchestrator.store.results import Cause, Details, JobSettings, Record
+from orchestrator.store.store import selection_records
 from orchestrator.work.job_log import logged, say_segment
 
 Report = Callable[[Record], None]
@@ -178,11 +180,6 @@ def describe(error: Exception) -> str:
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "Cannot allocate memory")
 """How PyTorch, CUDA and Linux word it."""
 
-MEMORY_ADVICE = (
-    "give it a larger device, let fewer jobs share one (resources: cpus or gpus), or lower "
-    "recipe.batch_size or the network's size, which changes the result"
-)
-
 
 class OpenJob(NamedTuple):
     """A job that runs in this process.
@@ -239,6 +236,26 @@ def _check_code(recipe: dict[str, Any]) -> None:
                 f"{name}: its file on {platform.node()} is not the one that the study "
                 "was started with; copy it to every machine, or start the study again"
             )
+
+
+def run_job(address: str, body: str, before: str | None) -> None:
+    """Run the job in the folder at `address` in this process, whatever its kind.
+
+    Args:
+        body: the kind's body, named as text.
+        before: what its kind calls first, named as text; None: nothing.
+    """
+    if before is not None:
+        prepare_job(JobFolder.open(address), before)
+    load(body)(address, lambda record: None)
+
+
+def prepare_job(folder: JobFolder, before: str) -> None:
+    """Call what a kind of job calls before its body; an error inside is recorded."""
+    settings = folder.settings()
+    with failure_recorded(folder):
+        selections = selection_records(settings["environment"]["selections"])
+        load(before)(folder, settings, selections)
 
 
 class Process(TypedDict):

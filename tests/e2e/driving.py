@@ -314,16 +314,24 @@ def tear_the_last_line(path: Path, rng: random.Random) -> None:
     path.write_bytes(b"".join(whole) + last[: rng.randint(1, len(last) - 2)])
 
 
-def assert_it_goes_on_to_the_same_end(out: Path, undisturbed: Path, data: Path) -> None:
-    """The same command ends with the undisturbed study's bits; what was done stays untouched."""
+def assert_it_goes_on_to_the_same_end(
+    out: Path, undisturbed: Path, data: Path, *words: str
+) -> None:
+    """The same command ends with the undisturbed study's bits; what was done stays untouched.
+
+    Args:
+        words: what else the command was started with; some select only a part of the study.
+    """
     finished = {
         label: path.stat().st_mtime_ns
         for label, folder in folders(out).items()
         if (path := folder / "result.json").exists()
     }
-    code, output = run(out, data)
+    code, output = run(out, data, *words)
     assert code == 0, output
-    assert digests(out) == digests(undisturbed)
+    found, whole = digests(out), digests(undisturbed)
+    assert found == (whole if not words else {label: whole[label] for label in found})
+    assert len(found) >= len([label for label in whole if label.startswith("search-")])
     for label, when in finished.items():
         assert (folders(out)[label] / "result.json").stat().st_mtime_ns == when
     sent = points(out / "mlflow.db")

@@ -116,12 +116,18 @@ def test_the_test_split_stays_closed_without_provenance(undisturbed: Path, tmp_p
         train_worker(str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    "words", [("--only", "select-frc"), pytest.param((), marks=pytest.mark.slow)]
+)
 def test_a_killed_study_with_damaged_files_ends_with_the_same_digests(
-    undisturbed: Path, data_folder: Path, tmp_path: Path
+    undisturbed: Path, data_folder: Path, tmp_path: Path, words: tuple[str, ...]
 ) -> None:
-    """SIGKILL, a damaged checkpoint and a torn record; the drill has all the others."""
+    """SIGKILL, a damaged checkpoint and a torn record; the drill has all the others.
+
+    What is harmed are searches, so the quick one ends with their selection.
+    """
     rng = random.Random(os.getpid())  # another moment each time; the digests must agree for all
-    process = driving.start(tmp_path, data_folder)
+    process = driving.start(tmp_path, data_folder, *words)
     driving.wait_for_search_records(tmp_path, rng.randint(2, 7), process)  # of 12
     time.sleep(rng.uniform(0, 0.3))  # somewhere inside a segment
     driving.kill(process)
@@ -130,4 +136,4 @@ def test_a_killed_study_with_damaged_files_ends_with_the_same_digests(
     damaged = driving.newest_checkpoint(first) / rng.choice(["state.pt", "manifest.json"])
     driving.flip_a_bit(damaged, rng)
     driving.tear_the_last_line(second / "records.jsonl", rng)
-    driving.assert_it_goes_on_to_the_same_end(tmp_path, undisturbed, data_folder)
+    driving.assert_it_goes_on_to_the_same_end(tmp_path, undisturbed, data_folder, *words)

@@ -89,7 +89,7 @@ def test_a_dry_run_says_what_clusters_would_do_with_what_is_left(
     found = whole_study(load_experiment("headline", []), tmp_path)
     slow, fast = (spans_of(found, Estimator(), faster) for faster in (1.0, 2.0))
     train = next(job for job in found if job.kind == "train")
-    start = 16.0
+    start = 2.0
     assert slow[train.id] - start == pytest.approx(2 * (fast[train.id] - start))
     store = Store(tmp_path / "out")
     epochs = train.recipe["config"]["epochs"]

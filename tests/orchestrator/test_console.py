@@ -129,3 +129,18 @@ def test_an_overview_has_every_stage_once(running: tuple[Study, Store, Board]) -
     lines = overview(study, board, lambda job: progress(store.folder(job).records()))
     titles = [line.split(":")[0] for line in lines if not line.startswith(" ")][1:]
     assert titles == ["search", "selection", "final training"]
+
+
+def test_the_whole_studys_time_left_is_above_the_jobs(
+    running: tuple[Study, Store, Board],
+) -> None:
+    study, store, board = running
+    terminal, out = screen(100, 40)
+    console = Console(study, store, terminal)
+    console.left = lambda: (3725.0, 0.5)
+    console.start(board)
+    line = f"[{'#' * 15}{'-' * 15}] 50 % of the work, about 1:02:05 left"
+    assert line in out.getvalue().splitlines()[0]
+    out.truncate(0)
+    console.stop()
+    assert "of the work" not in out.getvalue().rpartition("job ")[2], "the last view is of the end"

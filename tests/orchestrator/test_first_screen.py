@@ -14,9 +14,10 @@ import pytest
 import orchestrator.run.checks
 from gdas.cnn.genotype import OPERATIONS, PUBLISHED
 from gdas.errors import InputError
-from orchestrator.driver.settled import is_settled, settle
+from orchestrator.driver.settled import settle, settled
 from orchestrator.experiment.study import Job, Study
 from orchestrator.report.figures.over_epochs import over_epochs
+from orchestrator.report.first_screen import headline
 from orchestrator.report.parts import Measured, Table, measured
 from orchestrator.report.report import write_report
 from orchestrator.report.table_files import csv_of, latex_of
@@ -208,13 +209,13 @@ def test_a_command_with_nothing_to_do_says_what_was_found_and_starts_nothing(
     write_report(results)
     settings: dict[str, Any] = store.study()["settings"]
     (store.tracking_folder / "mlflow.db").touch()
-    assert not is_settled(study, store, settings), "no command has ended with all of it done"
-    settle(study, store, settings)
+    assert settled(study, store, settings) is None, "no command has ended with all of it done"
+    settle(study, store, settings, headline(results))
 
     def refuse(*_: object) -> None:
         raise AssertionError("there was nothing to do")
 
-    for name in ("write_report", "Tracker", "prepare_data"):
+    for name in ("_report_of", "Tracker", "prepare_data"):
         monkeypatch.setattr(f"orchestrator.driver.reproduce.{name}", refuse)
     assert main([TINY, "--out", str(store.out)]) == 0
     said = capsys.readouterr().out
@@ -224,12 +225,12 @@ def test_a_command_with_nothing_to_do_says_what_was_found_and_starts_nothing(
     # Another result, a lost report, other settings: there is something to do.
     (job,) = study.of_kind("train")
     store.folder(job).write_result(final_result(50.0))
-    assert not is_settled(study, store, settings)
-    settle(study, store, settings)
-    assert is_settled(study, store, settings)
-    assert not is_settled(study, store, settings | {"note": "other"})
+    assert settled(study, store, settings) is None
+    settle(study, store, settings, ["found"])
+    assert settled(study, store, settings) == ["found"]
+    assert settled(study, store, settings | {"note": "other"}) is None
     (store.out / "report" / "report.md").unlink()
-    assert not is_settled(study, store, settings)
+    assert settled(study, store, settings) is None
 
 
 def test_while_ray_starts_the_command_says_so(

@@ -18,7 +18,7 @@ from orchestrator.cost.estimate import (
     Estimator,
     timed_seconds,
 )
-from orchestrator.cost.plan import confirm, makespan, totals
+from orchestrator.cost.plan import confirm, duration, makespan, totals
 from orchestrator.experiment.study import Job, Study
 from orchestrator.store.store import Store
 from tests.orchestrator.test_study import study
@@ -61,10 +61,17 @@ def test_what_is_done_takes_no_time_and_the_rest_is_summed_and_priced() -> None:
     found = study()
     estimates = {job.id: Estimate(0.0, RECORDED) for job in found}
     assert totals(found, estimates, {"CPU": 2.0, "GPU": 0.0}, None) == ["nothing is left to do"]
-    estimates[of(found, "train-gdas-frc-digits").id] = Estimate(3600.0 - 16.0, TIMED)
+    estimates[of(found, "train-gdas-frc-digits").id] = Estimate(3600.0 - 2.0, TIMED)
     line, known = totals(found, estimates, {"CPU": 2.0, "GPU": 0.0}, 0.5)
     assert line == "in all: about 1:00:25 with 2 CPU; 1.00 CPU-hours, at 0.5 an hour 0.50"
     assert known == "how the work is known, jobs: 1 timed here"
+
+
+def test_several_workers_are_started_by_ray_train_which_takes_longer() -> None:
+    alone, team = study(), study("final.resources.workers=2")
+    times = [duration(of(found, "train-gdas-frc-digits"), 100.0) for found in (alone, team)]
+    assert times == [102.0, 116.0]
+    assert duration(of(alone, "train-gdas-frc-digits"), 0.0) == 0.0, "it is done"
 
 
 def test_records_of_a_like_job_tell_and_only_what_is_left_counts(tmp_path: Path) -> None:

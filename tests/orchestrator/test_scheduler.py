@@ -155,6 +155,23 @@ def test_a_lost_machine_uses_up_no_retry_and_the_jobs_own_errors_do(tmp_path: Pa
     assert cluster.scheduler.board.failures[job.id] == 7
 
 
+def test_a_process_that_was_kept_and_died_before_the_job_came_is_not_the_jobs_failure(
+    tmp_path: Path,
+) -> None:
+    """Once: if new processes do not start either, it comes to an end."""
+    cluster = Cluster(tmp_path)
+    cluster.scheduler.retries = 1
+    cluster.start()
+    label = "search-gdas-frc-seed0"
+    job = cluster.job(label)
+    cluster.scheduler.finished(job, began=False)
+    assert "no retry of its own" in cluster.said[-1] and cluster.start() == [label]
+    cluster.scheduler.finished(job, began=False)
+    assert "no retry of its own" not in cluster.said[-1] and cluster.start() == [label]
+    cluster.scheduler.finished(job, began=False)
+    assert cluster.state(label) == "failed"
+
+
 def test_a_process_that_dies_at_the_same_place_is_given_up_and_one_that_went_on_is_not(
     tmp_path: Path,
 ) -> None:

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 
 import orchestrator.tracking.database
 from orchestrator import send_runs, status
 from orchestrator.report.figures import curves
 from orchestrator.store.recorded import open_recorded, recorded_board, recorded_experiment
 from orchestrator.store.store import Store
-from orchestrator.tracking.database import address_of, open_database
+from orchestrator.tracking.database import address_of, begin_empty, keep_empty, open_database
 from orchestrator.tracking.tracker import Tracker
 from tests.orchestrator.fake_study import fake_study, finish, select
 
@@ -235,3 +236,27 @@ def test_the_selected_search_stays_one_when_the_selection_changes(
     path.write_text(path.read_text().replace(third, fourth))
     again(tmp_path).finish(board, 100)
     assert selected() == ["search frc seed 3"]
+
+
+def test_the_next_new_database_begins_with_the_tables_of_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_database: Empty
+) -> None:
+    monkeypatch.setenv("GDAS_CACHE", str(tmp_path / "cache"))
+    first, then = tmp_path / "a" / "mlflow.db", tmp_path / "b" / "mlflow.db"
+    for database in (first, then):
+        database.parent.mkdir()
+    assert begin_empty(first) and not first.exists(), "no tables are kept yet"
+    empty_database(first.parent)
+    assert not begin_empty(first), "it is there"
+    with sqlite3.connect(first) as connection:
+        connection.execute("UPDATE experiments SET artifact_location = 'a/mlruns'")
+    keep_empty(first)
+    assert begin_empty(then)
+    with sqlite3.connect(then) as connection:
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall()
+        assert connection.execute("SELECT * FROM experiments").fetchall() == []
+    assert MlflowClient(address_of(then)).search_experiments(), "MLflow makes its own in it"
+    (kept,) = (tmp_path / "cache" / "mlflow").iterdir()
+    kept.write_bytes(b"torn" * 5000)
+    third = tmp_path / "c.db"
+    assert begin_empty(third) and not third.exists(), "damaged tables are not used"

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-import gdas.drawing.draw
 from gdas.files import write_text
 from gdas.genotype import any_from_json
 from orchestrator.report.parts import Shown
@@ -62,7 +61,9 @@ class History:
 
 def draw(genotype: GenotypeJson, path: Path) -> None:
     """Draw a cell of any space to a PNG or SVG file."""
-    gdas.drawing.draw.draw(any_from_json(genotype), path)
+    from gdas.drawing.draw import draw as draw_cell  # here: a page's first screen needs none
+
+    draw_cell(any_from_json(genotype), path)
 
 
 def curves(
