@@ -30,7 +30,7 @@ from orchestrator.store.failure import MEMORY_ADVICE, clear_failure, read_failur
 from orchestrator.store.job_folder import NO_SPACE
 from orchestrator.store.results import Environment
 from orchestrator.work.body import describe
-from orchestrator.work.fork_server import how_it_ended
+from orchestrator.work.fork_server import ProcessDied, how_it_ended
 
 BUDGET_EVERY_S = 5.0  # how often the cluster is checked for machines that came or went
 KEPT_FOR_S = 15.0
@@ -199,8 +199,8 @@ def word_of_ray(text: str, folder: Path) -> str:
     plain = COLOUR.sub("", text).strip()
     if "Traceback (most recent call last)" not in plain:
         return WITHOUT_A_WORD
-    last = one_line(plain.splitlines()[-1], 300)
-    if last.endswith(KILLED):
+    last = one_line(plain.splitlines()[-1], 300).rpartition(f"{ProcessDied.__name__}: ")[2]
+    if last == KILLED:
         return WITHOUT_A_WORD
     found = ADDRESS.search(plain)
     machine = found[1] if found else "its machine"

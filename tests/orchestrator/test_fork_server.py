@@ -18,7 +18,7 @@ import pytest
 import orchestrator.work.fork_server as fork_server
 from orchestrator.run.ray_study import word_of_ray
 from orchestrator.run.scheduler import WITHOUT_A_WORD
-from orchestrator.work.fork_server import CallFailed, ForkServer, ProcessDied
+from orchestrator.work.fork_server import CallFailed, ForkServer, ProcessDied, how_it_ended
 from tests.orchestrator.fake_study import fake_study
 
 HERE = "tests.orchestrator.forked"
