@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from gdas.config import SamplerConfig
-from gdas.sampler import Draw, Pick, draw_operations, mix_operations
+from gdas.method import Gumbel, Method, method_of
+from gdas.sampler import Draw, Pick, draw_operations
 
 
 class Architecture(NamedTuple):
@@ -46,6 +47,7 @@ def draw_architecture(
     *,
     gate_device: torch.device | None = None,
     batch: int = 1,
+    method: Method | None = None,
 ) -> Architecture:
     """Draw the whole network's operations.
 
@@ -57,9 +59,11 @@ def draw_architecture(
         generator: the only source of randomness.
         gate_device: the device for the gates; None: no gates (W step).
         batch: B, the number of images, if each has its own draw.
+        method: how; None: the one that `config` names.
     """
     if config.scope == "data_sample":
         return _draw_for_samples(logits, cell_types, tau, generator, gate_device, batch)
+    method = method or method_of(config)
     drawn: dict[str, Draw] = {}
     keys: list[str | None] = []
     for i, cell_type in enumerate(cell_types):
@@ -69,11 +73,11 @@ def draw_architecture(
         key = cell_type if config.scope == "cell_type" else f"{cell_type} {i}"
         keys.append(key)
         if key not in drawn:
-            drawn[key] = _draw(logits[cell_type], config, tau, generator)
-    picks = [_picks(drawn[key], config) if key else [] for key in keys]
+            drawn[key] = method.draw(cell_type, logits[cell_type], tau, generator)
+    picks = [method.runs(drawn[key]) if key else [] for key in keys]
     if gate_device is None:
         return Architecture(picks, None)
-    all_of_hard = config.relaxation == "hard" and not config.acceleration
+    all_of_hard = isinstance(method, Gumbel) and method.all_run
     operations = [drawn[key].operations if key else [] for key in keys] if all_of_hard else None
     # One small copy to the device for all draws.
     stacked = torch.stack([draw.gate_EK for draw in drawn.values()])
@@ -109,17 +113,3 @@ def _draw_for_samples(
         gate_BEK = draw.gate_EK.view(batch, edges, operations)
         gates.append(gate_BEK.to(gate_device, non_blocking=True) if gate_device else None)
     return Architecture(picks, gates if gate_device is not None else None, samples)
-
-
-def _draw(logits_EK: Tensor, config: SamplerConfig, tau: float, generator: torch.Generator) -> Draw:
-    if config.relaxation == "softmax":
-        return mix_operations(logits_EK)
-    return draw_operations(logits_EK, tau, generator=generator, soft=config.relaxation == "soft")
-
-
-def _picks(draw: Draw, config: SamplerConfig) -> list[Pick]:
-    """The operations that run: the drawn ones, or all if they are mixed or acceleration is off."""
-    if config.relaxation == "hard" and config.acceleration:
-        return list(enumerate(draw.operations))
-    edges, operations = draw.gate_EK.shape
-    return [(e, k) for e in range(edges) for k in range(operations)]

@@ -13,6 +13,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Literal
 
+from gdas.errors import one_line, suggestion
+from gdas.outside import is_outside
 from gdas.settings import BelowOne, NotNegative, Positive, ZeroOrMore, require, settings
 
 Precision = Literal["float32", "bfloat16"]
@@ -73,13 +75,44 @@ class SamplerConfig:
     # false: all operations run, the drawn one times 1 and the others times 0, and each of them
     # sends its gradient back (without "Acceleration" of section 3.2).
     acceleration: bool = True
+    # How a search chooses. null: GDAS or DARTS, as `relaxation` says. random: uniform draws, from
+    # which nothing is learned. evolution: of cells that the shared weights score. Or a class of
+    # your own as module:name (experiments/extending.md).
+    method: str | None = None
 
     def __post_init__(self) -> None:
+        if self.method is not None:
+            _check_method_name(self)
         require(
             self.scope != "data_sample" or (self.acceleration and self.relaxation == "hard"),
             "scope=data_sample: draws one operation an image; use it with acceleration=true and "
             "relaxation=hard",
         )
+
+
+METHODS = ("random", "evolution")
+
+
+def _check_method_name(sampler: SamplerConfig) -> None:
+    method = sampler.method or ""
+    require(
+        method in METHODS or is_outside(method),
+        f"method={one_line(method, 60)}: unknown{suggestion(method, METHODS)} (yours: module:name, "
+        "such as mine:Greedy)",
+    )
+    require(
+        sampler.relaxation == "hard" and sampler.acceleration,
+        f"method={method}: draws in its own way; leave relaxation=hard and acceleration=true",
+    )
+    require(
+        sampler.scope != "data_sample",
+        f"method={method}: draws for a batch; use scope=cell_type, or cell_instance",
+    )
+    require(
+        method != "evolution" or sampler.scope == "cell_type",
+        f"scope={sampler.scope}: evolution scores whole cells, so all cells of a type must be the "
+        "same; use scope=cell_type",
+    )
 
 
 def check_descent(lr: float, lr_min: float, momentum: float, *, nesterov: bool) -> None:
@@ -96,6 +129,10 @@ def check_alpha(alpha: AlphaUpdate, sampler: SamplerConfig, epochs: int) -> None
     require(
         alpha.warmup_epochs < epochs,
         f"alpha.warmup_epochs={alpha.warmup_epochs}: must be less than epochs ({epochs}), as 0",
+    )
+    require(
+        alpha.gates == "drawn" or sampler.method is None,
+        f"alpha.gates=all: is of GDAS; with sampler.method={sampler.method} use drawn",
     )
     require(
         alpha.gates == "drawn" or (sampler.relaxation == "hard" and sampler.scope != "data_sample"),

@@ -1,10 +1,17 @@
 """The workers of one training: a process's share of a batch, sums over workers, gradient averages.
 
 Without `torch.distributed`, everything works as one worker. Batch sizes are global.
+
+What is meant for buffers, which here are batch norm's running statistics: workers begin with worker
+0's, keep their own during an epoch, and have worker 0's again at its end. PyTorch from 2.13 names
+that `forward_sync_buffers=False`. Before, `broadcast_buffers=False` also leaves the buffers as they
+are when the replica is made (read in the source of 2.9.1, run with 2.13.0 and 2.14.1), so they are
+copied here. Given both, a PyTorch that knows both ignores the older one and warns.
 """
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import NamedTuple
 
 import torch.distributed as dist
@@ -28,11 +35,15 @@ class Workers(NamedTuple):
         return slice(self.rank * batch // self.size, (self.rank + 1) * batch // self.size)
 
     def wrap(self, network: nn.Module) -> nn.Module:
-        """Wrap a network to average its gradients; batch norm uses each worker's own share."""
+        """Wrap a network to average its gradients; batch norm uses each worker's own share.
+
+        Weights and statistics become worker 0's now; no later forward pass copies statistics.
+        """
         if self.size == 1:
             return network
-        # During an epoch each worker keeps its own running statistics; at the end,
-        # synchronise() replaces them by worker 0's.
+        if "forward_sync_buffers" in signature(DistributedDataParallel).parameters:
+            return DistributedDataParallel(network, forward_sync_buffers=False)
+        self.synchronise(network)
         return DistributedDataParallel(network, broadcast_buffers=False)
 
     def synchronise(self, network: nn.Module) -> None:

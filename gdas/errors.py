@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
+
 
 class InputError(ValueError):
     """Bad input. The message is one line that names the thing, what is wrong, and the fix."""
@@ -10,3 +13,11 @@ class InputError(ValueError):
 def one_line(error: object, most: int | None = None) -> str:
     """The text of an error, in one line of at most `most` characters."""
     return " ".join(str(error).split())[:most]
+
+
+def suggestion(word: str, known: Sequence[str]) -> str:
+    """The end of an error about an unknown word: the closest known one, or a list of all."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    if not known:
+        return "; there are none"
+    return f"; did you mean {close[0]}?" if close else f"; known are {', '.join(known)}"

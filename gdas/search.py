@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
-from dataclasses import replace
 from typing import Any, Literal, Protocol
 
 import torch
@@ -23,7 +22,9 @@ from torch import Tensor, nn
 from gdas.architecture import Architecture, draw_architecture
 from gdas.checkpoint import Segment, State
 from gdas.config import AlphaUpdate, SamplerConfig, WeightUpdate
+from gdas.method import Gumbel, Learner, method_of
 from gdas.metrics import BatchLoss, EpochSums, require_finite
+from gdas.optimizer import sgd
 from gdas.randomness import generator
 from gdas.sampler import Pick
 from gdas.schedule import cosine, temperature
@@ -113,10 +114,11 @@ class SearchSteps:
     def __init__(self, config: SearchSettings, space: SearchSpace) -> None:
         self.config = config
         self.space = space
+        self.method = method_of(config.sampler)
         self.parameters = list(space.weights.parameters())
         self.logits = space.initial_logits(generator(config.seed, "logits"))
         w, a = config.weights, config.alpha
-        self.weight_optimizer = torch.optim.SGD(
+        self.weight_optimizer = sgd(
             self.parameters,
             lr=w.lr,
             momentum=w.momentum,
@@ -131,7 +133,8 @@ class SearchSteps:
 
     def state(self) -> State:
         """Everything that a search needs to go on exactly, to be saved before the next step."""
-        return {
+        learned = {"method": self.method.state()} if isinstance(self.method, Learner) else {}
+        return learned | {
             "weights": self.space.weights.state_dict(),
             # Whether an operation was ever drawn, since weight decay moves it from then on.
             "has_gradient": [p.grad is not None for p in self.parameters],
@@ -155,6 +158,8 @@ class SearchSteps:
             a.data.copy_(state["logits"][kind])
             a.grad = deepcopy(state["logits_gradient"][kind])
         self.alpha_optimizer.load_state_dict(deepcopy(state["alpha_optimizer"]))
+        if isinstance(self.method, Learner):
+            self.method.load(deepcopy(state["method"]))
         self.position = state["position"]
         self.history = state["history"]
 
@@ -162,16 +167,15 @@ class SearchSteps:
         """Update the drawn weights on a batch of D_T."""
         w = self.config.weights
         with_gates = w.clip_scope == "all"
-        sampler = self.config.sampler
-        all_run = sampler.relaxation != "hard" or not sampler.acceleration
         architecture = draw_architecture(
             self.logits,
             self.space.cell_types,
             self.config.sampler,
             tau,
             generator(self.config.seed, "gumbel of weights", epoch, step),
-            gate_device=self.space.device if with_gates or all_run else None,
+            gate_device=self.space.device if with_gates or self.method.weighs else None,
             batch=self.config.batch_size,
+            method=self.method,
         )
         if architecture.gates is not None and not with_gates:  # the gates' values, without gradient
             gates = [None if gate is None else gate.detach() for gate in architecture.gates]
@@ -203,19 +207,28 @@ class SearchSteps:
     def alpha_step(self, epoch: int, step: int, tau: float) -> BatchLoss:
         """Update the logits on a batch of D_V; only measure it while the logits are kept fixed."""
         held = epoch < self.config.alpha.warmup_epochs
-        sampler = self.config.sampler
+        method = self.method
         if self.config.alpha.gates == "all" and not held:
-            sampler = replace(sampler, acceleration=False)
+            method = Gumbel(all_run=True)
+        learner = method if isinstance(method, Learner) else None
         architecture = draw_architecture(
             self.logits,
             self.space.cell_types,
-            sampler,
+            self.config.sampler,
             tau,
             generator(self.config.seed, "gumbel of alpha", epoch, step),
-            gate_device=self.space.device,
+            gate_device=self.space.device if learner is None or method.weighs else None,
             batch=self.config.batch_size,
+            method=method,
         )
         self.alpha_optimizer.zero_grad()
+        if learner is not None:
+            with torch.no_grad():
+                batch = self.space.alpha_loss(architecture, epoch, step)
+            if not held:
+                ran = dict(zip(self.space.cell_types, architecture.picks, strict=True))
+                learner.learn(self.logits, ran, float(batch.loss))
+            return batch
         if held:
             with torch.no_grad():
                 return self.space.alpha_loss(architecture, epoch, step)
@@ -236,7 +249,8 @@ class SearchSteps:
             if a.grad is None:
                 a.grad = torch.zeros_like(a)
         self.alpha_optimizer.step()
-        if self.config.weights.undrawn == "decay":
+        everything_drawn = all(p.grad is not None for p in self.parameters)
+        if self.config.weights.undrawn == "decay" and not everything_drawn:
             for p in self.space.drawn_parameters(architecture.picks):
                 if p.grad is None:
                     p.grad = torch.zeros_like(p)

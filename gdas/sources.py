@@ -114,6 +114,7 @@ SOURCES: dict[type, tuple[Source, ...]] = {
         Source("network.channels", PRESET, S42),
         Source("network.normals_per_block", PRESET, S42),
         Source("network.nodes", PRESET, S42),
+        Source("operations", PRESET, "paper section 3.1: eight functions"),
         Source("network.stem", PRESET, "paper Fig. 2; a direct search on ImageNet is future work"),
         Source("network.macro", PRESET, f"paper Fig. 2; {CODE20}: BN-ReLU before the classifier"),
         Source("network.pooling_norm", SILENT, f"{SEARCH19}: batch norm without affine"),
@@ -143,6 +144,7 @@ SOURCES: dict[type, tuple[Source, ...]] = {
             f"paper section 3.2, text after Eq. 9; {SEARCH19}: a draw for every cell of the net",
         ),
         Source("sampler.relaxation", PRESET, "paper Eq. 5 and 6"),
+        Source("sampler.method", PRESET, "paper Algorithm 1"),
         Source("sampler.acceleration", PRESET, "paper section 3.2, Acceleration; all codes"),
         Source(
             "derivation.exclude_none",
@@ -224,6 +226,7 @@ SOURCES: dict[type, tuple[Source, ...]] = {
             f"to the end value, as in the image search; {RNN19} stops one step short",
         ),
         Source("sampler.relaxation", PRESET, f"paper Eq. 5 and 6; {RNN19}: all operations run"),
+        Source("sampler.method", PRESET, "paper Algorithm 1"),
         Source("sampler.acceleration", PRESET, "paper section 3.2, Acceleration"),
         Source(
             "exclude_none",
@@ -308,6 +311,7 @@ NOT_SOURCED: dict[type, dict[str, str]] = {
     | {
         "segments_per_epoch": "how often checkpoints are saved; the weights do not depend on it",
         "evaluate_every": "how often is looked, not what is trained",
+        "operations": "which functions of your own may run; the cell says which of them do",
         "compile": _ROUNDING,
     },
     TextSearchConfig: _OF_TEXT

@@ -10,8 +10,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from gdas.errors import InputError
-from orchestrator.experiment.decode import suggestion
+from gdas.errors import InputError, suggestion
 from orchestrator.terminal.command import command_parser, run_command
 from orchestrator.terminal.words import columns
 

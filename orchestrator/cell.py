@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING, cast
 import gdas.genotype
 from gdas.bench201.genotype import EDGES, Bench201Genotype
 from gdas.cell_json import Edge
-from gdas.cnn.genotype import EDGES_PER_NODE, PUBLISHED, Genotype, all_nodes
+from gdas.cnn.genotype import EDGES_PER_NODE, PUBLISHED, Genotype, all_nodes, operations_of
 from gdas.errors import InputError, one_line
 from gdas.files import write_text
 from gdas.genotype import AnyGenotype
 from gdas.genotype_text import darts_text
+from gdas.outside import check_named
 from gdas.rnn.genotype import PUBLISHED_RECURRENT, RecurrentGenotype
 from orchestrator.store.recorded import open_recorded
 from orchestrator.store.storage import is_address
-from orchestrator.terminal.command import command_parser, run_command, say_next
+from orchestrator.terminal.command import add_operations, command_parser, run_command, say_next
 from orchestrator.terminal.words import columns
 
 if TYPE_CHECKING:  # the help needs no PyTorch
@@ -107,6 +108,7 @@ def parser() -> argparse.ArgumentParser:
     count.add_argument("--classes", type=int, help="default: 10; ImageNet 1000")
     count.add_argument("--hidden", type=int, default=850, help="recurrent cells (default: 850)")
     count.add_argument("--vocabulary", type=int, default=10_000, help="recurrent (default: 10000)")
+    add_operations(count)
     return parser
 
 
@@ -336,9 +338,15 @@ def _count_images(cell: Genotype, options: argparse.Namespace) -> list[tuple[str
         raise InputError(
             f"--channels {channels}: the ImageNet stem needs an even number, such as {channels + 1}"
         )
+    check_named(operations_of(cell), options.operations, cell.name, "--operations {}")
     with torch.device("meta"):
         network = Network(
-            cell, classes, channels=channels, normals_per_block=normals, stem=options.stem
+            cell,
+            classes,
+            channels=channels,
+            normals_per_block=normals,
+            stem=options.stem,
+            operations=options.operations,
         )
         image = torch.zeros(1, 3, size, size)
         adds, parameters = count_multiply_adds(network, image), count_parameters(network)

@@ -8,8 +8,7 @@ import time
 from collections.abc import Sequence
 from shlex import quote
 
-from gdas.errors import InputError
-from orchestrator.experiment.decode import suggestion
+from gdas.errors import InputError, suggestion
 from orchestrator.experiment.study import Job, Study
 from orchestrator.store.failure import read_failure, traceback_of
 from orchestrator.store.job_folder import LOG

@@ -14,7 +14,13 @@ from collections.abc import Sequence
 
 from gdas.errors import InputError
 from orchestrator.store.recorded import driver, open_recorded, recorded_board, recorded_experiment
-from orchestrator.terminal.command import add_study, command_parser, run_command, say_next
+from orchestrator.terminal.command import (
+    add_operations,
+    add_study,
+    command_parser,
+    run_command,
+    say_next,
+)
 from orchestrator.tracking.reach import fault_of
 from orchestrator.tracking.tracker import Tracker
 from orchestrator.tracking.words import where_to_look
@@ -49,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
         "folder that was moved or copied)",
     )
     parser.add_argument("--experiment", help="MLflow experiment (default: the study's own)")
+    add_operations(parser)
     return parser
 
 
@@ -83,6 +90,7 @@ def _send(options: argparse.Namespace) -> int:
         if fault := fault_of(uri or ""):
             raise InputError(f"--to {uri}: no MLflow answers there ({fault})") from None
         raise InputError(f"--to {uri}: {problem}") from None
+    tracker.named = options.operations
     sent = tracker.finish(recorded_board(store, study, driven=False), PATIENCE_S)
     if sent:
         at = f"the experiment {there.experiment} at {tracker.uri}"

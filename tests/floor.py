@@ -28,6 +28,7 @@ TESTS = (
     *("tests/gdas/test_compile.py", "tests/gdas/test_cnn.py", "tests/gdas/test_rearrange.py"),
     *("tests/gdas/test_space.py", "tests/gdas/test_resume.py", "tests/gdas/test_rnn.py"),
     *("tests/gdas/test_algorithm_version.py", "tests/gdas/test_pooling.py"),
+    "tests/gdas/test_replica.py",
 )
 
 

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,17 @@ import pytest
 import gdas.cnn.genotype
 import gdas.cnn.operations
 from gdas import ALGORITHM_VERSION
+from gdas.checkpoint import digest
+from gdas.cnn.config import SearchConfig
+from gdas.data.arrow import Images
+from gdas.data.images import open_images
 from gdas.data.shards import main as convert
+from gdas.method import check_method
 from orchestrator import reproduce_paper
+from orchestrator.experiment.load import load_experiment
 from tests.gdas.photo_folder import CLASSES, make_folder
+from tests.gdas.tiny import run_search, search_config
+from tests.narrow import present
 from tests.readme import ROOT
 
 PAGE = (ROOT / "experiments" / "extending.md").read_text(encoding="utf-8")
@@ -29,16 +38,64 @@ def test_a_folder_of_photos_becomes_an_experiment_by_the_settings_of_the_page(
     make_folder(tmp_path / "FLOWERS")
     (command,) = re.findall(r"^    python -m gdas.data.shards (.*)$", PAGE, re.M)
     assert convert(command.split()) == 0
-    (settings,) = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.M | re.S)
+    settings = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.M | re.S)[0]
     Path("flowers.yaml").write_text(settings.replace("102", str(len(CLASSES))))
     few = "searches.flowers.recipe.batch_size=8"  # the test's folder has fewer photos than a batch
     assert reproduce_paper.main(["flowers.yaml", few, "--data", "data", "--dry-run"]) == 0
     assert "search-flowers-seed0" in capsys.readouterr().out
 
 
+def test_an_operation_of_ones_own_is_searched_by_the_settings_of_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    section = PAGE.partition("## Operations of your own")[2].partition("\n## ")[0]
+    (code,) = re.findall(r"^```python\n(.*?)^```", section, re.M | re.S)
+    (settings,) = re.findall(r"^```yaml\n(.*?)^```", section, re.M | re.S)
+    (tmp_path / "mine.py").write_text(code)
+    (tmp_path / "own.yaml").write_text(
+        f"{settings}    data: {{name: digits}}\n"
+        "    network: {channels: 4, normals_per_block: 1}\n"
+        "searches: {a: {select_by: shared_weights}}"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    assert reproduce_paper.main(["own.yaml", "--dry-run"]) == 0
+    assert "search-a-seed0" in capsys.readouterr().out
+    assert "mine" in sys.modules, "it was imported, and tried"
+    config = load_experiment("own.yaml", []).searches["a"].recipe
+    assert isinstance(config, SearchConfig) and config.operations[3] == "mine:conv_3x3"
+
+
+def test_a_method_of_ones_own_searches_by_the_code_and_the_settings_of_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data_folder: Path
+) -> None:
+    section = PAGE.partition("## A way to search of your own")[2].partition("\n## ")[0]
+    (code,) = re.findall(r"^```python\n(.*?)^```", section, re.M | re.S)
+    (settings,) = re.findall(r"^```yaml\n(.*?)^```", section, re.M | re.S)
+    assert len(code.splitlines()) <= 40
+    (tmp_path / "mine.py").write_text(code)
+    (tmp_path / "methods.yaml").write_text(settings)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    searches = load_experiment(str(tmp_path / "methods.yaml"), []).searches
+    methods = [spec.recipe.sampler.method for spec in searches.values()]
+    assert methods == ["mine:Reinforce", None, "evolution", None]
+    check_method(searches["reinforce"].recipe.sampler)
+    digits = open_images("digits", "train", data_folder)
+    pixels = digits.images_NCHW[:, :, ::2, ::2].contiguous()
+    digits = Images(pixels, digits.labels_N, digits.classes)
+    config = search_config(sampler=searches["reinforce"].recipe.sampler, epochs=2)
+    whole = run_search(config, digits)
+    half = deepcopy(present(next(whole).state))
+    (last,), (again,) = whole, run_search(config, digits, checkpoint=half)
+    assert present(last.state)["method"]["usual"] > 0
+    assert digest(again.state) == digest(last.state)
+
+
 def edit(root: Path, file: str, before: str, after: str) -> None:
     """Replace one piece of text in a file that the page's section on operations names."""
-    section = PAGE.partition("## A new operation")[2].partition("\n## ")[0]
+    section = PAGE.partition("## A new operation inside")[2].partition("\n## ")[0]
     assert f"`{file}`" in section, f"the page does not say that {file} changes"
     text = (root / file).read_text(encoding="utf-8")
     assert text.count(before) == 1, f"{file}: {before!r}"

@@ -27,8 +27,10 @@ from gdas.cnn.fused.layers import (
     convolution_of,
     covers_input,
     dense_edge,
+    is_watched,
     pool_edge,
 )
+from gdas.cnn.fused.stem import meant, run_stem
 from gdas.cnn.norm import BatchNorm
 from gdas.cnn.pooling import AveragePool
 from gdas.sampler import Pick
@@ -124,9 +126,7 @@ class Cell(nn.Module):
         if self.fused and self.training and operation_BE is None and covers_input(x_BCHW):
             plan = self._plan(self.held if picks is None else picks)
             if plan is not None:
-                x = Map(x_BCHW)
-                (out,) = run_cell(plan, x, x, gate_EK=gate_EK, keep_DB=None)
-                return out.values_BCHW
+                return _run(plan, Map(x_BCHW), gate_EK)
         states = [x_BCHW]
         for node in range(1, NODES):
             terms: list[Tensor] = []
@@ -144,6 +144,21 @@ class Cell(nn.Module):
                 terms.append(out_BCHW if gate_EK is None else out_BCHW * gate_EK[e, k])
             states.append(sum_of(terms) if terms else torch.zeros_like(x_BCHW))
         return states[-1]
+
+    def after_stem(
+        self,
+        x: Map,
+        picks: Sequence[Pick] | None,
+        gate_EK: Tensor | None,
+        operation_BE: Tensor | None,
+    ) -> Tensor:
+        """The same for the output of a fused stem, whose batch norm was left to this cell."""
+        if operation_BE is None and not is_watched(self):
+            plan = self._plan(self.held if picks is None else picks)
+            if plan is not None:
+                return _run(plan, x, gate_EK)
+        out: Tensor = self(meant(x), picks, gate_EK, operation_BE)
+        return out
 
     def _plan(self, picks: Sequence[Pick]) -> CellPlan | None:
         """What the kernels run, or None if they do not cover it; its first two states are x."""
@@ -165,6 +180,11 @@ class Cell(nn.Module):
         """The module of an operation among `held`, other than `none`."""
         module: nn.Module = self.edges[edge][CELL_OPERATIONS[k]]  # type: ignore[index]
         return module
+
+
+def _run(plan: CellPlan, x: Map, gate_EK: Tensor | None) -> Tensor:
+    (out,) = run_cell(plan, x, x, gate_EK=gate_EK, keep_DB=None)
+    return out.values_BCHW
 
 
 def _state(node: int) -> int:
@@ -230,7 +250,10 @@ class Network(nn.Module):
 
     Attributes:
         cell_types: for every member of `cells`, CELL_TYPE, or RESIDUAL, which is not searched.
+        fused: as in a Cell.
     """
+
+    fused: bool = False
 
     def __init__(
         self,
@@ -273,17 +296,19 @@ class Network(nn.Module):
             gates: for every member, its gate_EK on the images' device.
             samples: for every member, what each image runs, if images differ.
         """
-        x_BCHW = self.stem(images_BCHW)
+        made = run_stem(self.stem, images_BCHW) if self.fused and self.training else None
+        x_BCHW = self.stem(images_BCHW) if made is None else None
         for i, cell in enumerate(self.cells):
-            if isinstance(cell, Cell):
-                x_BCHW = cell(
-                    x_BCHW,
-                    None if picks is None else picks[i],
-                    None if gates is None else gates[i],
-                    None if samples is None else samples[i],
-                )
-            else:
+            if not isinstance(cell, Cell):
                 x_BCHW = cell(x_BCHW)
+                continue
+            pick = None if picks is None else picks[i]
+            gate = None if gates is None else gates[i]
+            sample = None if samples is None else samples[i]
+            if i == 0 and made is not None:
+                x_BCHW = cell.after_stem(made[0], pick, gate, sample)
+            else:
+                x_BCHW = cell(x_BCHW, pick, gate, sample)
         scores: Tensor = self.classifier(self.pool(self.last_activation(x_BCHW)).flatten(1))
         return scores
 

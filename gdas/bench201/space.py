@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from gdas.architecture import Architecture
 from gdas.bench201.config import Bench201SearchConfig
 from gdas.bench201.derive import derive_bench201_genotype
-from gdas.bench201.genotype import CELL_OPERATIONS, Bench201Genotype, reaches_output
+from gdas.bench201.genotype import CELL_OPERATIONS, EDGES, Bench201Genotype, reaches_output
 from gdas.bench201.network import CELL_TYPE, Cell, Network, picks_of
 from gdas.checkpoint import State
 from gdas.cnn.fused.choice import chosen, use
@@ -85,7 +85,8 @@ class Bench201Space:
 
     def _counted(self, batch: BatchLoss, architecture: Architecture) -> BatchLoss:
         """Add the number of drawn networks, and of those in which a cell's output is zero."""
-        if self.config.sampler.relaxation != "hard":
+        one_by_one = all(len(picks) in (0, len(EDGES)) for picks in architecture.picks)
+        if not one_by_one and architecture.drawn is None and architecture.samples is None:
             return batch  # all operations count
         drawn_of = architecture.drawn or [[k for _, k in picks] for picks in architecture.picks]
         samples = architecture.samples or [None] * len(self.cell_types)

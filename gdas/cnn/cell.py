@@ -73,18 +73,22 @@ class SearchCell(nn.Module):
         nodes: int,
         reduction: bool,
         last_reduced: bool,
+        operations: Sequence[str] = OPERATIONS,
     ) -> None:
         super().__init__()
         self.preprocess = Preprocess(
             c_before_last, c_last, channels, style, last_reduced=last_reduced
         )
+        self.none = operations.index("none") if "none" in operations else -1
         self.nodes = nodes
         self.reduction = reduction
         self.edge_list = edge_list(nodes)
         self.edges = nn.ModuleList(
             nn.ModuleList(
-                build_operation(name, channels, 2 if reduction and source < 2 else 1, style)
-                for name in OPERATIONS
+                build_operation(
+                    name, channels, 2 if reduction and source < 2 else 1, style, operations
+                )
+                for name in operations
             )
             for _, source in self.edge_list
         )
@@ -117,7 +121,7 @@ class SearchCell(nn.Module):
             gates: list[Tensor] = []
             for e, k in picks:
                 of_node, source = self.edge_list[e]
-                if of_node != node or k == NONE:
+                if of_node != node or k == self.none:
                     continue
                 operation: nn.Module = self.edges[e][k]  # type: ignore[index]
                 if operation_BE is not None:
@@ -254,6 +258,7 @@ class DerivedCell(nn.Module):
 
     Args:
         concat: the nodes that the output concatenates, numbered from 2; None: all of them.
+        named: the operations from outside that may be imported.
     """
 
     def __init__(
@@ -267,6 +272,7 @@ class DerivedCell(nn.Module):
         reduction: bool,
         last_reduced: bool,
         concat: Sequence[int] | None = None,
+        named: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.preprocess = Preprocess(
@@ -274,7 +280,7 @@ class DerivedCell(nn.Module):
         )
         self.sources = [source for _, source in edges]
         self.operations = nn.ModuleList(
-            build_operation(name, channels, 2 if reduction and source < 2 else 1, style)
+            build_operation(name, channels, 2 if reduction and source < 2 else 1, style, named)
             for name, source in edges
         )
         self.dropped = [not isinstance(operation, nn.Identity) for operation in self.operations]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import field
 from typing import Annotated, Literal
 
+from gdas.cnn.genotype import OPERATIONS, check_names
 from gdas.config import (
     AlphaUpdate,
     Kernels,
@@ -15,6 +16,8 @@ from gdas.config import (
     check_descent,
 )
 from gdas.data.settings import IMAGE_DATA, AnyImageData
+from gdas.errors import one_line
+from gdas.outside import EXAMPLE, is_outside
 from gdas.settings import (
     BelowOne,
     Interval,
@@ -92,6 +95,9 @@ class SearchConfig:
     split_seed: int | None = None  # null: the run's seed (2019 code); a number: one split for all
     order: Literal["weights_first", "alpha_first"] = "weights_first"  # Algorithm 1
     network: SupernetConfig = field(default_factory=SupernetConfig)
+    # What an edge chooses from: names of gdas.cnn.genotype.DERIVED_OPERATIONS, and functions of
+    # your own as module:function (experiments/extending.md).
+    operations: tuple[str, ...] = OPERATIONS
     weights: WeightUpdate = field(default_factory=WeightUpdate)
     alpha: AlphaUpdate = field(default_factory=AlphaUpdate)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
@@ -114,6 +120,7 @@ class SearchConfig:
     execution: Literal["eager", "graph"] = "eager"
 
     def __post_init__(self) -> None:
+        check_names(self.operations)
         check_alpha(self.alpha, self.sampler, self.epochs)
 
 
@@ -150,9 +157,18 @@ class TrainConfig:
     channels_last: bool = True  # memory layout; faster on CPUs and with tensor cores
     kernels: Kernels = "fused"  # as in a search
     compile: bool = False  # torch.compile, without fused kernels
+    # Functions of your own (module:function) that its cell may have; those of the search that finds
+    # it are added.
+    operations: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_even(self.channels, self.stem)
+        for name in self.operations:
+            require(
+                is_outside(name),
+                f"operations={one_line(name, 60)}: must be functions of your own as "
+                f"module:function, such as {EXAMPLE}; the others are always there",
+            )
         check_descent(self.lr, self.lr_min, self.momentum, nesterov=self.nesterov)
         require(
             self.warmup_epochs < self.epochs,

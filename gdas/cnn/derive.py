@@ -8,11 +8,13 @@ distinct sources, which is the default here. Both are settings.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from gdas.cnn.config import SearchConfig
-from gdas.cnn.genotype import EDGES_PER_NODE, OPERATIONS, Genotype
+from gdas.cnn.genotype import EDGES_PER_NODE, OPERATIONS, Genotype, eligible
 from gdas.derive import DerivedCell, relative_entropy
 
 
@@ -27,6 +29,7 @@ def derive_cell(
     nodes: int = 4,
     exclude_none: bool = True,
     distinct_sources: bool = True,
+    operations: Sequence[str] = OPERATIONS,
 ) -> DerivedCell:
     """Keep the two most important edges of every node, each with its most probable operation.
 
@@ -36,30 +39,32 @@ def derive_cell(
             False: the paper.
         distinct_sources: one operation per source; False: the best (operation, source) pairs of the
             node, which may share a source (authors' 2020 code).
+        operations: the names of the K columns.
 
     If several are equal, the earlier index wins.
     """
     edges = edge_list(nodes)
-    if logits_EK.shape != (len(edges), len(OPERATIONS)):
+    if logits_EK.shape != (len(edges), len(operations)):
         raise ValueError(
-            f"logits are {tuple(logits_EK.shape)}, expected {(len(edges), len(OPERATIONS))}"
+            f"logits are {tuple(logits_EK.shape)}, expected {(len(edges), len(operations))}"
         )
     p_EK = torch.softmax(logits_EK.detach().double(), dim=1)
-    eligible = range(1 if exclude_none else 0, len(OPERATIONS))
+    allowed = eligible(operations, exclude_none=exclude_none)
+    columns = [k for k, name in enumerate(operations) if name in allowed]
     kept: list[tuple[int, int]] = []  # (edge, operation)
     for node in range(nodes):
         candidates: list[tuple[float, int, int]] = []  # (-probability, edge, operation)
         for e, (of_node, _) in enumerate(edges):
             if of_node != node:
                 continue
-            ranked = sorted((-float(p_EK[e, k]), e, k) for k in eligible)
+            ranked = sorted((-float(p_EK[e, k]), e, k) for k in columns)
             candidates += ranked[:1] if distinct_sources else ranked
         kept += [(e, k) for _, e, k in sorted(candidates)[:EDGES_PER_NODE]]
     return DerivedCell(
-        edges=tuple((OPERATIONS[k], edges[e][1]) for e, k in kept),
+        edges=tuple((operations[k], edges[e][1]) for e, k in kept),
         probabilities=tuple(float(p_EK[e, k]) for e, k in kept),
         margins=tuple(
-            float(p_EK[e, k]) - max(float(p_EK[e, j]) for j in eligible if j != k) for e, k in kept
+            float(p_EK[e, k]) - max(float(p_EK[e, j]) for j in columns if j != k) for e, k in kept
         ),
         entropy=relative_entropy(p_EK),
     )
@@ -75,6 +80,7 @@ def derive_genotype(
             nodes=config.network.nodes,
             exclude_none=config.derivation.exclude_none,
             distinct_sources=config.derivation.distinct_sources,
+            operations=config.operations,
         )
         for kind, a in logits.items()
     }

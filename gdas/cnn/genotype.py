@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from gdas.cell_json import Edge, edges_from_json, numbers_from_json
-from gdas.errors import InputError
+from gdas.errors import InputError, one_line, suggestion
 from gdas.files import named_object
+from gdas.outside import EXAMPLE, is_outside
 from gdas.published_cells import published_cells
 
 FORMAT = "gdas-genotype/1"
@@ -35,6 +36,7 @@ OPERATIONS = (
 DERIVED_OPERATIONS = (*OPERATIONS, "sep_conv_7x7", "conv_7x1_1x7")
 """What a derived cell may have: the search space and two operations of earlier published cells."""
 
+MIN_OPERATIONS = 2
 EDGES_PER_NODE = 2
 """T = 2 incoming edges are kept for every node (paper, section 3.2)."""
 
@@ -97,6 +99,12 @@ class Genotype:
         return value
 
 
+def operations_of(genotype: Genotype) -> tuple[str, ...]:
+    """The operations of both cells, each once."""
+    edges = (*genotype.normal, *(genotype.reduce or ()))
+    return tuple(dict.fromkeys(name for name, _ in edges))
+
+
 def all_nodes(edges: Sequence[Edge]) -> tuple[int, ...]:
     """The computed nodes of a cell, numbered as in sources and concatenations: 2, 3, ..."""
     return tuple(range(2, len(edges) // EDGES_PER_NODE + 2))
@@ -127,7 +135,7 @@ def check_cell(edges: Sequence[Edge], where: str) -> None:
             'pairs for every node, such as [["sep_conv_3x3", 0], ["skip_connect", 1]] for one'
         )
     for i, (operation, source) in enumerate(edges):
-        if operation not in DERIVED_OPERATIONS:
+        if operation not in DERIVED_OPERATIONS and not is_outside(operation):
             raise InputError(
                 f"{where}, edge {i}: unknown operation {operation!r}; "
                 f"use {', '.join(DERIVED_OPERATIONS)}"
@@ -138,6 +146,25 @@ def check_cell(edges: Sequence[Edge], where: str) -> None:
                 f"{where}, edge {i}: source {source}; this node may read sources 0 to {last}, "
                 "which come before it"
             )
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raise InputError unless these can be the operations of a search; nothing is imported."""
+    for name in names:
+        if name not in DERIVED_OPERATIONS and not is_outside(name):
+            close = suggestion(name, DERIVED_OPERATIONS)
+            raise InputError(
+                f"operations={one_line(name, 60)}: unknown{close} (yours: module:function, such as "
+                f"{EXAMPLE})"
+            )
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"operations={list(names)}: {twice} is named twice; name each once")
+    if len(set(names) - {"none"}) < MIN_OPERATIONS:
+        raise InputError(
+            f"operations={list(names)}: a search chooses between two or more besides none; such as "
+            "[none, skip_connect, sep_conv_3x3]"
+        )
 
 
 def from_json(value: object, where: str = "genotype") -> Genotype:
@@ -164,6 +191,11 @@ def from_json(value: object, where: str = "genotype") -> Genotype:
         raise InputError(f"{where}: {error}" if where not in str(error) else str(error)) from None
 
 
+def eligible(operations: Sequence[str], *, exclude_none: bool) -> tuple[str, ...]:
+    """The operations that a derived cell may have."""
+    return tuple(name for name in operations if not (exclude_none and name == "none"))
+
+
 def random_genotype(
     seed: int,
     *,
@@ -171,6 +203,7 @@ def random_genotype(
     fixed_reduction: bool = False,
     distinct_sources: bool = True,
     exclude_none: bool = True,
+    operations: Sequence[str] = OPERATIONS,
 ) -> Genotype:
     """Draw a cell uniformly from those that a search with these settings may derive.
 
@@ -180,9 +213,10 @@ def random_genotype(
         distinct_sources: whether a node's two sources must differ; False: any two different
             (operation, source) pairs.
         exclude_none: whether no edge may be `none`.
+        operations: those of the search.
     """
     rng = np.random.default_rng([seed, 0x9DA5])
-    operations = OPERATIONS[1:] if exclude_none else OPERATIONS
+    operations = eligible(operations, exclude_none=exclude_none)
 
     def cell() -> tuple[Edge, ...]:
         edges: list[Edge] = []

@@ -5,6 +5,7 @@ Shapes: B batch, C channels, H and W height and width, D drop-path sites of the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 
 from gdas.cnn.cell import DerivedCell, FixedReductionCell
 from gdas.cnn.fused.layers import covers_input
-from gdas.cnn.fused.walk import Source, Visit, derived_plan, fixed_plan, visit, walk
+from gdas.cnn.fused.walk import Source, Visit, derived_plan, fixed_plan, stem_sources, visit, walk
 from gdas.cnn.genotype import Genotype
 from gdas.cnn.layout import Macro, Stem, build_stem, cell_places
 from gdas.cnn.norm import BatchNorm
@@ -62,9 +63,11 @@ class Network(nn.Module):
         stem: "cifar" or "imagenet".
         auxiliary: whether to build the auxiliary head (for sizes see check_auxiliary_input).
         macro, pooling_norm: see gdas.cnn.layout and gdas.cnn.operations.Style.
+        operations: the operations from outside that may be imported (gdas.outside).
 
     Raises:
-        InputError: the cell is the fixed reduction cell and `channels` is not divisible by 4.
+        InputError: the cell is the fixed reduction cell and `channels` is not divisible by 4, or it
+            has an operation from outside that is not among `operations`.
 
     Attributes:
         fused: whether cells run with the kernels of gdas.cnn.fused where those cover them.
@@ -83,6 +86,7 @@ class Network(nn.Module):
         auxiliary: bool = False,
         macro: Macro = "3n+2",
         pooling_norm: bool = True,
+        operations: Sequence[str] = (),
     ) -> None:
         super().__init__()
         if genotype.reduce is None:
@@ -109,6 +113,7 @@ class Network(nn.Module):
                     reduction=place.reduction,
                     last_reduced=place.last_reduced,
                     concat=genotype.reduce_concat if place.reduction else genotype.normal_concat,
+                    named=operations,
                 )
             self.cells.append(cell)
             before_last, last = last, cell.multiplier * place.channels
@@ -132,9 +137,9 @@ class Network(nn.Module):
             keep_DB: drop-path factors, one row for each of `drop_sites` sites: 0, or 1 divided by
                 the keep probability. None: no drop path.
         """
+        if self.fused and self.training and covers_input(images_BCHW):
+            return self._fused_scores(images_BCHW, keep_DB)
         s0_BCHW, s1_BCHW = self.stem(images_BCHW)
-        if self.fused and self.training and covers_input(s1_BCHW):
-            return self._fused_scores(s0_BCHW, s1_BCHW, keep_DB)
         auxiliary_scores = None
         site = 0
         out_BCHW = s1_BCHW
@@ -151,7 +156,7 @@ class Network(nn.Module):
         return self.classifier(pooled_BC), auxiliary_scores
 
     def _fused_scores(
-        self, s0_BCHW: Tensor, s1_BCHW: Tensor, keep_DB: Tensor | None
+        self, images_BCHW: Tensor, keep_DB: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         auxiliary: list[Tensor] = []
         visits: list[Visit] = []
@@ -171,7 +176,7 @@ class Network(nn.Module):
             if i == self.auxiliary_after and self.auxiliary is not None:
                 auxiliary.append(self.auxiliary(out.joined()))
 
-        last = walk(s0_BCHW, s1_BCHW, visits, after)
+        last = walk(*stem_sources(self.stem, images_BCHW), visits, after)
         if isinstance(self.last_activation, nn.Identity):
             pooled_BC = last.pooled()
         else:

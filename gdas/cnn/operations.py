@@ -9,6 +9,7 @@ Shapes: B batch, C channels, H and W height and width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +19,7 @@ from torch.nn import functional as F
 from gdas.cnn.norm import BatchNorm
 from gdas.cnn.pooling import AveragePool
 from gdas.cnn.rearrange import alternate_pixels, depthwise
+from gdas.outside import check_named, import_operation, is_outside
 
 
 @dataclass(frozen=True)
@@ -145,17 +147,41 @@ def _separable(channels: int, kernel: int, stride: int, style: Style) -> nn.Sequ
     )
 
 
-def build_operation(name: str, channels: int, stride: int, style: Style) -> nn.Module:
+class Outside(nn.Module):
+    """An operation from outside the package (gdas.outside).
+
+    It is a class of its own, so that nothing takes what is inside for layers of ours:
+    gdas.cnn.fused leaves a cell with one to plain PyTorch.
+    """
+
+    def __init__(self, operation: nn.Module) -> None:
+        super().__init__()
+        self.operation = operation
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """B x C x H x W to the same, or at stride 2 to B x C x ceil(H / 2) x ceil(W / 2)."""
+        out: Tensor = self.operation(x_BCHW)
+        return out
+
+
+def build_operation(
+    name: str, channels: int, stride: int, style: Style, named: Sequence[str] = ()
+) -> nn.Module:
     """Build one operation of a cell.
 
     Args:
-        name: one of gdas.cnn.genotype.DERIVED_OPERATIONS.
+        name: one of gdas.cnn.genotype.DERIVED_OPERATIONS, or one of `named`.
         channels: C, the same for input and output.
         stride: 1 or 2.
+        named: the operations from outside that may be imported, which runs their code.
 
     Raises:
+        InputError: the name is from outside and not among `named`, or cannot be imported.
         ValueError: the name is unknown.
     """
+    if is_outside(name):
+        check_named([name], named, "the cell", "operations=['{}']")
+        return Outside(import_operation(name)(channels, stride, style.affine))
     match name:
         case "none":
             return Zero(stride)

@@ -18,7 +18,7 @@ from gdas.cnn.cell import SearchCell
 from gdas.cnn.config import SearchConfig
 from gdas.cnn.derive import derive_genotype
 from gdas.cnn.fused.choice import chosen, use
-from gdas.cnn.genotype import OPERATIONS, Genotype
+from gdas.cnn.genotype import Genotype
 from gdas.cnn.halves import ImageHalves
 from gdas.cnn.smallest_map import check_smallest_map
 from gdas.cnn.supernet import Supernet
@@ -47,6 +47,7 @@ def build_supernet(config: SearchConfig, classes: int) -> Supernet:
             bias_without_affine=n.bias_without_affine,
             wiring=n.wiring,
             fixed_affine=n.fixed_affine,
+            operations=config.operations,
         )
 
 
@@ -219,6 +220,6 @@ def _derived_picks(supernet: Supernet, kind: str, genotype: Genotype) -> list[Pi
     edges = genotype.normal if kind == "normal" else (genotype.reduce or ())
     first_edge = [sum(range(2, 2 + node)) for node in range(supernet.nodes)]
     return [
-        (first_edge[i // 2] + source, OPERATIONS.index(operation))
+        (first_edge[i // 2] + source, supernet.operations.index(operation))
         for i, (operation, source) in enumerate(edges)
     ]

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from gdas.cnn.cell import FixedReductionCell, SearchCell
 from gdas.cnn.derive import edge_list
 from gdas.cnn.fused.layers import covers_input
-from gdas.cnn.fused.walk import Visit, fixed_plan, search_plan, visit, walk
+from gdas.cnn.fused.walk import Visit, fixed_plan, search_plan, stem_sources, visit, walk
 from gdas.cnn.genotype import OPERATIONS
 from gdas.cnn.layout import Macro, Stem, build_stem, cell_places
 from gdas.cnn.norm import BatchNorm
@@ -47,6 +47,7 @@ class Supernet(nn.Module):
         pooling_norm, bias_without_affine: see gdas.cnn.operations.Style.
         wiring: the wiring of the fixed reduction cell.
         fixed_affine: whether the fixed reduction cell has affine batch norms (2019 yes, 2020 no).
+        operations: what an edge chooses from; those from outside are imported (gdas.outside).
 
     Attributes:
         kinds: for every cell, "normal", "reduce" (searched) or "fixed".
@@ -69,11 +70,13 @@ class Supernet(nn.Module):
         bias_without_affine: bool = False,
         wiring: Literal["figure", "2019"] = "figure",
         fixed_affine: bool = True,
+        operations: Sequence[str] = OPERATIONS,
     ) -> None:
         super().__init__()
         style = Style(False, pooling_norm, bias_without_affine)
         fixed_style = Style(fixed_affine, pooling_norm, bias_without_affine)
         self.nodes = nodes
+        self.operations = tuple(operations)
         self.stem = build_stem(stem, channels)
         before_last = last = self.stem.out_channels
         self.cells = nn.ModuleList()
@@ -101,6 +104,7 @@ class Supernet(nn.Module):
                         nodes=nodes,
                         reduction=place.reduction,
                         last_reduced=place.last_reduced,
+                        operations=operations,
                     )
                 )
                 self.kinds.append("reduce" if place.reduction else "normal")
@@ -132,9 +136,9 @@ class Supernet(nn.Module):
             gates: for every cell, its gate_EK on the images' device; in the alpha step only.
             samples: for every cell, what each image runs, if images differ.
         """
+        if self.fused and self.training and samples is None and covers_input(images_BCHW):
+            return self._fused_scores(images_BCHW, picks, gates)
         s0_BCHW, s1_BCHW = self.stem(images_BCHW)
-        if self.fused and self.training and samples is None and covers_input(s1_BCHW):
-            return self._fused_scores(s0_BCHW, s1_BCHW, picks, gates)
         out_BCHW = s1_BCHW
         for i, cell in enumerate(self.cells):
             if i:  # in place, since concatenation does not save its result for the backward pass
@@ -151,8 +155,7 @@ class Supernet(nn.Module):
 
     def _fused_scores(
         self,
-        s0_BCHW: Tensor,
-        s1_BCHW: Tensor,
+        images_BCHW: Tensor,
         picks: Sequence[Sequence[Pick]],
         gates: Sequence[Tensor | None] | None,
     ) -> Tensor:
@@ -165,7 +168,7 @@ class Supernet(nn.Module):
             else:
                 assert isinstance(cell, FixedReductionCell)
                 visits.append(visit(cell, fixed_plan(cell), partial(cell, keep_DB=None)))
-        last = walk(s0_BCHW, s1_BCHW, visits)
+        last = walk(*stem_sources(self.stem, images_BCHW), visits)
         if isinstance(self.last_activation, nn.Identity):
             pooled_BC = last.pooled()
         else:
@@ -189,7 +192,7 @@ class Supernet(nn.Module):
 
     def initial_logits(self, generator: torch.Generator) -> dict[str, Tensor]:
         """Logits A for every searched cell type: E x K, normal with sd 0.001, on the CPU."""
-        shape = (len(edge_list(self.nodes)), len(OPERATIONS))
+        shape = (len(edge_list(self.nodes)), len(self.operations))
         return {
             kind: torch.randn(shape, generator=generator).mul_(LOGIT_SCALE).requires_grad_()
             for kind in self.searched

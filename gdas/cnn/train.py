@@ -29,6 +29,7 @@ from gdas.data.source import Batch, ImageSource, Wanted
 from gdas.distributed import Workers, workers
 from gdas.errors import InputError
 from gdas.metrics import BatchLoss, EpochSums, correct_top_k, require_finite
+from gdas.optimizer import sgd
 from gdas.randomness import generator, initial_weights
 from gdas.schedule import cosine, exponential, warm_up
 
@@ -49,6 +50,7 @@ def build_network(config: TrainConfig, genotype: Genotype, classes: int) -> Netw
             auxiliary=config.auxiliary_weight > 0,
             macro=config.macro,
             pooling_norm=config.pooling_norm,
+            operations=config.operations,
         )
 
 
@@ -127,7 +129,7 @@ class _Run:
         self.images = images
         self.rows_T = rows_T
         self.team = team
-        self.optimizer = torch.optim.SGD(
+        self.optimizer = sgd(
             network.parameters(),
             lr=config.lr,
             momentum=config.momentum,

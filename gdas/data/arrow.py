@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,10 +78,20 @@ def write_split(path: Path, columns: dict[str, pa.Array], about: dict[str, str])
     except OSError as error:
         raise InputError(
             f"{path}: cannot write the converted data ({error.strerror or error}); "
-            "name a writable folder with --data"
+            f"{own_folder(path.parent.parent)}"
         ) from None
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):  # a read-only file system refuses even this
+            beside.unlink(missing_ok=True)
+
+
+def own_folder(data: Path) -> str:
+    """The way round a data folder that cannot be written to, as the end of an error."""
+    there = shlex.quote(str(data))
+    return (
+        f"if {data} is read only, make a folder of links and name it with --data: "
+        f"mkdir -p mine && ln -sf {there}/* mine && rm -f mine/arrow"
+    )
 
 
 def read_split(path: Path, *, form: str, identity: str, verify: bool) -> Split:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from gdas.cell_json import Edge
 from gdas.cnn.genotype import EDGES_PER_NODE
+from gdas.outside import short
 
 Point = tuple[float, float]
 Points = NDArray[np.float64]
@@ -134,7 +135,7 @@ def _curves(
         # The height of each middle; if both come from one side, the higher one ends outside.
         middles = [places[edges[i][1]][1] / 2 + h for i, h in zip(pair, heights, strict=True)]
         for j, (i, height) in enumerate(zip(pair, heights, strict=True)):
-            operation, source = edges[i]
+            operation, source = short(edges[i][0]), edges[i][1]
             both = middles[0] * middles[1] > 0 and 0.0 not in heights
             outer = both and abs(middles[j]) > abs(middles[1 - j])
             end = _end(places[node + 2], height, outer=outer)

@@ -32,6 +32,7 @@ from gdas.data.text import Tokens, batch_tokens, bptt_lengths
 from gdas.distributed import Workers, workers
 from gdas.errors import InputError
 from gdas.metrics import BatchLoss, EpochSums, diverged, require_finite
+from gdas.optimizer import sgd
 from gdas.randomness import generator, initial_weights
 from gdas.rnn.config import TextTrainConfig
 from gdas.rnn.genotype import RecurrentGenotype
@@ -132,7 +133,7 @@ class _Run:
         if config.compile:
             self.model.cell.compile_time_step()
         self.replica = team.wrap(self.model)
-        self.optimizer = torch.optim.SGD(
+        self.optimizer = sgd(
             self.model.parameters(), lr=config.lr, weight_decay=config.weight_decay
         )
         self.mean: RunningMean | None = None

@@ -273,7 +273,7 @@ def _outputs(net: nn.Module, side: int, *args: Sequence[object]) -> float:
 
 def cell_size(config: SearchConfig) -> tuple[int, int]:
     """The numbers of operations and edges of a search's cells."""
-    return len(OPERATIONS), len(edge_list(config.network.nodes))
+    return len(config.operations), len(edge_list(config.network.nodes))
 
 
 SEARCH = ImageSearches(build_supernet, ImageSpace, cell_size).cost()

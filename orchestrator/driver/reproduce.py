@@ -17,14 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from gdas.data.settings import TableData
-from gdas.errors import InputError, one_line
+from gdas.errors import InputError, one_line, suggestion
 from orchestrator.cost.clusters import print_clusters, whole_study
 from orchestrator.cost.estimate import Estimator
 from orchestrator.cost.left import Remaining
 from orchestrator.cost.plan import confirm, print_plan, say_standings
 from orchestrator.driver.settled import settle, settled
 from orchestrator.experiment.config import Experiment
-from orchestrator.experiment.decode import suggestion
 from orchestrator.experiment.load import experiment_of
 from orchestrator.experiment.study import Study
 from orchestrator.run.checks import checked_study, prepare_data, recorded_data_study
@@ -164,7 +163,7 @@ def _reproduce(
         return _nothing_to_do(store, lines)
     prepare_data(study, store, data)
     environment: Environment = {
-        "data": _published_data(study, store, data, options.data),
+        "data": _published_data(study, store, data, options),
         "selections": store.selections_address,
     }
     store.write_study(study, settings, _versions(), options.command)
@@ -236,7 +235,9 @@ def _run(
                 console.left = Remaining(study, store, scheduler.board, lambda: scheduler.budget)
                 console.start(scheduler.board)
                 with (
-                    repeatedly(store.refresh_quietly, 2.0, "store"),
+                    repeatedly(
+                        lambda: store.refresh_quietly(console.say), 2.0, "store", rests=10.0
+                    ),
                     repeatedly(console.update, 1.0, "console"),
                 ):
                     run_study(scheduler, environment)
@@ -250,23 +251,39 @@ def _run(
     return tracker, None
 
 
-def _published_data(study: Study, store: Store, folder: Path, named: str | None) -> str:
+def _published_data(study: Study, store: Store, folder: Path, options: argparse.Namespace) -> str:
     """Where jobs find their data on any node: a folder, or an address that they are uploaded to."""
-    if named is not None and is_address(named):
-        storage = open_storage(named, option="--data")
-    elif is_address(store.address):
-        storage = open_storage(store.address_of("data"))
-    else:
+    named, own = options.data or "", store.address_of("data")
+    there = named if is_address(named) else own
+    if not is_address(there):
         return str(folder)
     open_jobs = [job for job in study.in_cluster if not store.done(job)]
+    names = sorted({name for job in open_jobs for name in data_sets(job.recipe)})
     try:
-        publish(folder, storage, sorted({n for job in open_jobs for n in data_sets(job.recipe)}))
+        return _published(folder, there, names)
     except OSError as problem:
-        text = one_line(problem, 200)
-        raise InputError(
-            f"{storage.address}: cannot be written to ({text}); name another"
-        ) from None
-    return storage.address
+        text = f"{there}: cannot be written to ({one_line(problem, 200)})"
+    if there == own:
+        raise InputError(f"{text}; name another")
+    if is_address(own):
+        print(f"note: {text}; what it lacks goes to {own}", flush=True)
+        try:
+            return _published(folder, own, names)
+        except OSError as problem:
+            raise InputError(f"{own}: cannot be written to ({one_line(problem, 200)})") from None
+    if options.address is None:  # all jobs run on this machine
+        print(f"note: {text}; jobs read the copy in {folder}", flush=True)
+        return str(folder)
+    raise InputError(
+        f"{text}, and lacks what was converted here; name an --out on an object store, where it "
+        "goes then, or a --data that can be written to"
+    )
+
+
+def _published(folder: Path, address: str, names: list[str]) -> str:
+    """Upload data sets unless they are there; returns the address."""
+    publish(folder, open_storage(address, option="--data"), names)
+    return address
 
 
 def _conclude(scheduler: Scheduler, tracker: Tracker | None, *, interrupted: bool) -> None:

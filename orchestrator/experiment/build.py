@@ -10,12 +10,15 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import gdas
 from gdas.cnn.config import TrainConfig
+from gdas.cnn.genotype import OPERATIONS
 from gdas.data.settings import AnyImageData, TableData, TextData
 from gdas.errors import InputError
+from gdas.outside import outside, source_checksum
 from gdas.presets import AnySearchConfig
 from gdas.rnn.config import TextTrainConfig
 from orchestrator.experiment.config import Experiment, FinalSpec, MeasureSpec, SearchSpec
@@ -27,14 +30,27 @@ DataIdentity = Callable[[AnyImageData | TextData | TableData, Any], str]
 """Maps data settings and a split to a checksum of the split; a table counts as one split."""
 
 
-def build_study(experiment: Experiment, identity: DataIdentity, cells: dict[str, Any]) -> Study:
+Code = Callable[[str], str]
+"""Maps an operation from outside the package to the checksum of its source."""
+Content = Callable[..., dict[str, Any]]
+"""`_content` without its first two arguments."""
+
+
+def build_study(
+    experiment: Experiment,
+    identity: DataIdentity,
+    cells: dict[str, Any],
+    code: Code = source_checksum,
+) -> Study:
     """Make the jobs of an experiment.
 
     Args:
         identity: gives the checksum of a split.
         cells: the genotype (as JSON) of every final whose cell is not searched, by the final's
             name.
+        code: gives the checksum of an operation that is from outside the package.
     """
+    content = partial(_content, identity, code)
     jobs: dict[str, Job] = {}
     selections: dict[str, Job] = {}
     finals: dict[str, tuple[str, ...]] = {}
@@ -42,7 +58,7 @@ def build_study(experiment: Experiment, identity: DataIdentity, cells: dict[str,
     left_out: dict[str, str] = {}
     lookups: dict[str, tuple[str, ...]] = {}
     for name, search in experiment.searches.items():
-        searches, proxies, select = _track(name, search, identity)
+        searches, proxies, select = _track(name, search, content)
         found = _lookups(search, searches, identity)
         for job in [*searches, *proxies, select, *found]:
             jobs.setdefault(job.id, job)
@@ -50,7 +66,7 @@ def build_study(experiment: Experiment, identity: DataIdentity, cells: dict[str,
         lookups[name] = tuple(job.id for job in found)
     for name, final in experiment.finals.items():
         try:
-            trainings = _final(name, final, identity, cells, selections)
+            trainings = _final(name, final, content, cells, selections)
         except InputError as missing:
             if final.without_data == "refuse":
                 raise
@@ -60,18 +76,18 @@ def build_study(experiment: Experiment, identity: DataIdentity, cells: dict[str,
             jobs.setdefault(job.id, job)
         finals[name] = tuple(job.id for job in trainings)
     for name, measure in experiment.measures.items():
-        job = _measure(name, measure, identity)
+        job = _measure(name, measure, content)
         jobs.setdefault(job.id, job)
         measures[name] = job.id
     chosen = {name: job.id for name, job in selections.items()}
     return Study(tuple(jobs.values()), chosen, finals, measures, left_out, lookups)
 
 
-def _track(name: str, spec: SearchSpec, identity: DataIdentity) -> tuple[list[Job], list[Job], Job]:
+def _track(name: str, spec: SearchSpec, content: Content) -> tuple[list[Job], list[Job], Job]:
     """The searches of a name (none for random cells), their proxy trainings and the selection."""
     searches: list[Job] = []
     proxies: list[Job] = []
-    data = _identities(spec.recipe, identity, *SPACES[spec.recipe.task].splits)
+    read = content(spec.recipe, *SPACES[spec.recipe.task].splits)
     for seed in spec.seeds:
         config = dataclasses.replace(spec.recipe, seed=seed)
         if spec.cells == "random":
@@ -80,7 +96,7 @@ def _track(name: str, spec: SearchSpec, identity: DataIdentity) -> tuple[list[Jo
                 "config": settings_of(spec.proxy),
                 "search": _however_computed(config),  # which gives D_T and D_V
                 "genotype": SPACES[spec.recipe.task].random(spec.recipe, seed).to_json(),
-                "data": data,
+                **read,
             }
             resources = dataclasses.asdict(spec.proxy_resources)
             proxies.append(make_job("proxy", f"{name}-{seed}", drawn, resources))
@@ -89,7 +105,7 @@ def _track(name: str, spec: SearchSpec, identity: DataIdentity) -> tuple[list[Jo
             make_job(
                 "search",
                 f"{name}-seed{seed}",
-                {"config": settings_of(config), "data": data},
+                {"config": settings_of(config), **read},
                 dataclasses.asdict(spec.resources),
             )
         )
@@ -102,7 +118,7 @@ def _track(name: str, spec: SearchSpec, identity: DataIdentity) -> tuple[list[Jo
                     {
                         "config": settings_of(spec.proxy),
                         "search": _however_computed(config),
-                        "data": data,
+                        **read,
                     },
                     dataclasses.asdict(spec.proxy_resources),
                     searches[-1],
@@ -124,11 +140,11 @@ def _lookups(spec: SearchSpec, searches: list[Job], identity: DataIdentity) -> l
     ]
 
 
-def _measure(name: str, spec: MeasureSpec, identity: DataIdentity) -> Job:
+def _measure(name: str, spec: MeasureSpec, content: Content) -> Job:
     recipe = {
         "config": _however_computed(spec.recipe),
         "iterations": spec.iterations,
-        "data": _identities(spec.recipe, identity, "train"),
+        **content(spec.recipe, "train"),
     }
     return make_job("measure", name, recipe, dataclasses.asdict(spec.resources))
 
@@ -136,13 +152,12 @@ def _measure(name: str, spec: MeasureSpec, identity: DataIdentity) -> Job:
 def _final(
     name: str,
     spec: FinalSpec,
-    identity: DataIdentity,
+    content: Content,
     cells: dict[str, Any],
     selections: dict[str, Job],
 ) -> list[Job]:
     """A final's trainings, one per seed."""
-    data = _identities(spec.recipe, identity, *SPACES[spec.recipe.task].splits, "test")
-    recipe: dict[str, Any] = {"data": data}
+    recipe = content(spec.recipe, *SPACES[spec.recipe.task].splits, "test")
     needs = []
     if spec.cell.searched is not None:
         recipe["cell"] = {"source": "searched", "track": spec.cell.searched}
@@ -176,19 +191,32 @@ def final_names(name: str, seeds: Sequence[int]) -> list[str]:
     return [name] if len(seeds) == 1 else search_names(name, seeds)
 
 
-def _identities(config: AnyConfig, identity: DataIdentity, *splits: str) -> dict[str, str]:
-    return {split: identity(config.data, split) for split in splits}
+def _content(identity: DataIdentity, code: Code, config: AnyConfig, *splits: str) -> dict[str, Any]:
+    """What a job reads besides its settings: the splits and, if it has any, the user's functions.
+
+    Each is named by its checksum.
+    """
+    read = {"data": {split: identity(config.data, split) for split in splits}}
+    sampler = getattr(config, "sampler", None)  # of a search
+    method = sampler.method if sampler is not None else None
+    own = outside([*getattr(config, "operations", ()), *([method] if method else [])])
+    return read | ({"code": {name: code(name) for name in own}} if own else {})
 
 
 def settings_of(config: AnyConfig) -> dict[str, Any]:
     """A job's settings as they are hashed into its id.
 
-    For text data, settings that have the defaults of the known texts are left out, and so is eager
-    `execution`. So jobs keep the ids that they had before these settings existed.
+    For text data, settings that have the defaults of the known texts are left out, and so are eager
+    `execution`, the usual `operations` and an empty `sampler.method`. So jobs keep the ids that
+    they had before these settings existed.
     """
     settings = dataclasses.asdict(config)
     if settings.get("execution") == "eager":
         del settings["execution"]
+    if settings.get("operations") in ((), OPERATIONS):
+        del settings["operations"]
+    if settings.get("sampler", {}).get("method", "") is None:
+        del settings["sampler"]["method"]
     if isinstance(config.data, TextData):
         usual = dataclasses.asdict(TextData())
         settings["data"] = {

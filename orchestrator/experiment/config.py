@@ -9,13 +9,13 @@ from typing import Literal
 
 from gdas.bench201.genotype import Accuracy, own_accuracy
 from gdas.cnn.config import SearchConfig
-from gdas.cnn.genotype import PUBLISHED
-from gdas.errors import InputError, one_line
+from gdas.cnn.genotype import PUBLISHED, check_names
+from gdas.errors import InputError, one_line, suggestion
 from gdas.presets import Preset
 from gdas.rnn.genotype import PUBLISHED_RECURRENT
 from gdas.settings import NotNegative, OneOrMore, Positive, TwoOrMore, ZeroOrMore, settings
 from orchestrator.experiment.credentials import refuse_credentials
-from orchestrator.experiment.decode import AnySearch, AnyTrain, suggestion
+from orchestrator.experiment.decode import AnySearch, AnyTrain
 from orchestrator.experiment.spaces import DERIVATION, SPACES, SelectBy
 
 SMALLEST_SHARE = 0.0001
@@ -205,6 +205,7 @@ class CellSource:
     steps: int | None = None  # recurrent cells only
     distinct_sources: bool | None = None  # whether the two inputs of a node must differ
     exclude_none: bool | None = None
+    operations: tuple[str, ...] | None = None  # convolutional cells only
 
     @property
     def tracks(self) -> dict[str, str]:
@@ -231,12 +232,14 @@ class CellSource:
             raise InputError(
                 "cell.combined.normal=fixed: only the reduction cell can be fixed; name a search"
             )
-        for key in ("nodes", "steps", "distinct_sources", "exclude_none"):
+        for key in ("nodes", "steps", "distinct_sources", "exclude_none", "operations"):
             value = getattr(self, key)
             if value is not None and self.random is None:
                 raise InputError(f"cell.{key}={value}: is of random cells; give cell.random a seed")
             if type(value) is int and not 1 <= value <= MOST_NODES:
                 raise InputError(f"cell.{key}={value}: must be from 1 to {MOST_NODES}")
+        if self.operations is not None:
+            check_names(self.operations)
         if self.random is not None and self.random < 0:
             raise InputError(f"cell.random={self.random}: must be 0 or more, it is a seed")
         published = [*PUBLISHED, *PUBLISHED_RECURRENT]
@@ -309,9 +312,10 @@ def _check_comparable(name: str, search: SearchSpec, other: str, against: Search
     drawn = "random" in (search.cells, against.cells)
     for key, value in ours.items():
         if value != theirs[key] and (drawn or key not in DERIVATION):
+            fix = value if isinstance(value, str) else str(value).lower()
             raise InputError(
                 f"{where}: its cells are of another space, recipe.{key}={theirs[key]} and not "
-                f"{value}; set searches.{other}.recipe.{key}={str(value).lower()}"
+                f"{value}; set searches.{other}.recipe.{key}={fix}"
             )
 
 

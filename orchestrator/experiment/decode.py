@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import typing
 from typing import Annotated, Any
@@ -13,7 +12,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from gdas.bench201.config import Bench201SearchConfig
 from gdas.cnn.config import SearchConfig, TrainConfig
 from gdas.data.settings import AnyImageData, ImageData, PhotoData
-from gdas.errors import InputError, one_line
+from gdas.errors import InputError, one_line, suggestion
 from gdas.presets import AnySearchConfig
 from gdas.rnn.config import TextSearchConfig, TextTrainConfig
 from orchestrator.experiment.spaces import SPACES
@@ -102,11 +101,3 @@ def check_keys(value: Raw, known: list[str], where: str) -> None:
     for key in value:
         if key not in known:
             raise InputError(f"{where}{key}: unknown key{suggestion(str(key), known)}")
-
-
-def suggestion(word: str, known: list[str]) -> str:
-    """The end of an error about an unknown word: the closest known one, or a list of all."""
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    if not known:
-        return "; there are none"
-    return f"; did you mean {close[0]}?" if close else f"; known are {', '.join(known)}"

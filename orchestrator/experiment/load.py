@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gdas.data.settings import IMAGE_DATA, PHOTO_DATA, TEXT_DATA
-from gdas.errors import InputError, one_line
+from gdas.errors import InputError, one_line, suggestion
+from gdas.outside import outside
 from gdas.presets import (
     SEARCH_PRESETS,
     TEXT_SEARCH_PRESETS,
@@ -23,7 +24,7 @@ from gdas.presets import (
     text_train_preset,
 )
 from orchestrator.experiment.config import Experiment, FinalSpec, MeasureSpec, SearchSpec
-from orchestrator.experiment.decode import Raw, check_fields, check_keys, decode, suggestion
+from orchestrator.experiment.decode import Raw, check_fields, check_keys, decode
 from orchestrator.experiment.plain_yaml import plain_yaml
 from orchestrator.experiment.spaces import SPACES
 
@@ -137,7 +138,9 @@ def resolve(raw: Raw, *, base: Path) -> Experiment:
         for name, own in _mapping(raw.get("searches"), "searches").items()
     }
     out["finals"] = {
-        name: _final(_mapping(own, f"finals.{name}"), shared, f"finals.{name}", base)
+        name: _with_operations_of_its_search(
+            _final(_mapping(own, f"finals.{name}"), shared, f"finals.{name}", base), out["searches"]
+        )
         for name, own in _mapping(raw.get("finals"), "finals").items()
     }
     out["measures"] = {
@@ -206,6 +209,8 @@ def _proxy(preset: Preset, recipe: Raw, spec: Raw, shared: Raw, where: str) -> R
             raise InputError(f"{where}.proxy: {space.cells} are not trained; leave it out")
         return None
     short = {"data": _same_images(recipe["data"]), "epochs": space.epochs_of_proxy}
+    if own_operations := _own_operations(recipe):
+        short["operations"] = own_operations
     own = _merge(
         _merge(short, _mapping(shared.get("recipe"), f"{space.prefix}proxy.recipe")),
         _mapping(spec.get("proxy"), f"{where}.proxy"),
@@ -246,6 +251,26 @@ def _final(own: Raw, shared: dict[str, Raw], where: str, base: Path) -> Raw:
         "recipe": recipe,
         "resources": _mapping(spec.get("resources"), f"{where}.resources"),
     }
+
+
+def _with_operations_of_its_search(final: Raw, searches: Raw) -> Raw:
+    """Name in a final what its searches, or its random cell, name of the user's own operations."""
+    cell, recipe = final["cell"], final["recipe"]
+    combined = cell.get("combined")
+    tracks = [cell.get("searched"), *(combined.values() if isinstance(combined, dict) else ())]
+    named = [searches[track]["recipe"] for track in tracks if track in searches]
+    found = [name for source in (*named, cell) for name in _own_operations(source)]
+    if found and isinstance(recipe.get("operations"), list | tuple):
+        recipe["operations"] = list(dict.fromkeys([*recipe["operations"], *found]))
+    return final
+
+
+def _own_operations(recipe: Raw) -> list[str]:
+    """The operations from outside the package that settings name; malformed ones are for others."""
+    names = recipe.get("operations")
+    if not isinstance(names, list | tuple):
+        return []
+    return list(outside(name for name in names if isinstance(name, str)))
 
 
 def _same_images(data: Raw) -> Raw:

@@ -7,12 +7,12 @@ space are named as text, "module:name", and are imported where they run
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from gdas.bench201.config import Bench201SearchConfig
-from gdas.bench201.genotype import Bench201Genotype, random_bench201_genotype
+from gdas.bench201.genotype import CELL_OPERATIONS, Bench201Genotype, random_bench201_genotype
 from gdas.cnn.config import SearchConfig
 from gdas.cnn.genotype import Genotype, random_genotype
 from gdas.genotype import AnyGenotype
@@ -25,7 +25,7 @@ from gdas.presets import (
     image_search_preset,
 )
 from gdas.rnn.config import TextSearchConfig
-from gdas.rnn.genotype import RecurrentGenotype, random_recurrent_genotype
+from gdas.rnn.genotype import RECURRENT_OPERATIONS, RecurrentGenotype, random_recurrent_genotype
 
 SelectBy = Literal["proxy", "shared_weights"]
 
@@ -49,6 +49,7 @@ class Space:
         best: whether the highest or the lowest value wins.
         select_by: the ways in which seeds can be scored.
         epochs_of_proxy: epochs of a proxy training; None if cells are not trained.
+        operations: the names of the logits' columns, given a search's settings.
         random: draws a cell uniformly, given a search's settings and a seed.
         what_can_be_found: the settings, by key, that decide which cells a search can derive. If two
             searches differ in them, their cells are from different spaces.
@@ -83,6 +84,7 @@ class Space:
     best: Literal["highest", "lowest"]
     select_by: tuple[SelectBy, ...]
     epochs_of_proxy: int | None
+    operations: Callable[[Any], Sequence[str]]
     random: Callable[[Any, int], AnyGenotype]
     what_can_be_found: Callable[[Any], dict[str, Any]]
     search: str
@@ -113,6 +115,7 @@ def _random_image_cell(config: SearchConfig, seed: int) -> AnyGenotype:
         fixed_reduction=config.network.reduction == "fixed",
         distinct_sources=config.derivation.distinct_sources,
         exclude_none=config.derivation.exclude_none,
+        operations=config.operations,
     )
 
 
@@ -122,6 +125,7 @@ def _image_cells(config: SearchConfig) -> dict[str, Any]:
         "network.reduction": config.network.reduction,
         "derivation.distinct_sources": config.derivation.distinct_sources,
         "derivation.exclude_none": config.derivation.exclude_none,
+        "operations": f"[{', '.join(config.operations)}]",
     }
 
 
@@ -149,6 +153,7 @@ SPACES: dict[str, Space] = {
         best="highest",
         select_by=("proxy", "shared_weights"),
         epochs_of_proxy=100,  # as in DARTS, whose selection the paper follows
+        operations=lambda config: config.operations,
         random=_random_image_cell,
         what_can_be_found=_image_cells,
         search="orchestrator.work.search:search_images",
@@ -187,6 +192,7 @@ SPACES: dict[str, Space] = {
         best="lowest",
         select_by=("proxy",),
         epochs_of_proxy=300,  # as in DARTS
+        operations=lambda _: RECURRENT_OPERATIONS,
         random=_random_recurrent_cell,
         what_can_be_found=lambda config: {
             "steps": config.steps,
@@ -229,6 +235,7 @@ SPACES: dict[str, Space] = {
         best="highest",
         select_by=("shared_weights",),
         epochs_of_proxy=None,  # the table has the accuracies, so no cell is trained
+        operations=lambda _: CELL_OPERATIONS,
         random=lambda _, seed: random_bench201_genotype(seed),
         what_can_be_found=lambda _: {},
         search="orchestrator.work.search:search_bench201",

@@ -20,8 +20,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from gdas.bench201.genotype import CELL_OPERATIONS, Bench201Genotype
-from gdas.cnn.genotype import OPERATIONS, Genotype
+from gdas.bench201.genotype import Bench201Genotype
+from gdas.cnn.genotype import Genotype, eligible
 from gdas.derive import PARAMETER_FREE, parameter_free
 from gdas.genotype import any_from_json
 from gdas.presets import AnySearchConfig
@@ -147,23 +147,22 @@ def alarms(records: Sequence[Record], config: AnySearchConfig) -> list[Alarm]:
     histories = edge_histories(records)
     if not histories:
         return []
-    found = [*_collapse(records), *_unmoved(histories)]
+    found = [*_collapse(records, SPACES[config.task].operations(config)), *_unmoved(histories)]
     if SPACES[config.task].lone_first_edge and config.sampler.relaxation == "hard":
         found += _noise(histories)
     return found
 
 
-def _collapse(records: Sequence[Record]) -> list[Alarm]:
+def _collapse(records: Sequence[Record], names: Sequence[str]) -> list[Alarm]:
     last = next(r for r in reversed(records) if _logits(r))
     match any_from_json(last["details"]["genotype"]):
         case Genotype() as cell:
             kind, word, edges = "normal", "normal cell", cell.normal
-            names: tuple[str, ...] = OPERATIONS
-            first = 1  # `none` is left out, as in the derivation
+            allowed = eligible(names, exclude_none=True)  # as in the derivation
         case Bench201Genotype() as bench201:
             kind, word = "cell", "cell"
             edges = tuple((operation, 0) for operation in bench201.operations)
-            names, first = CELL_OPERATIONS, 0
+            allowed = tuple(names)
         case _:
             return []
     found = []
@@ -172,7 +171,8 @@ def _collapse(records: Sequence[Record]) -> list[Alarm]:
         text = f"collapsed: {free} of {kept} operations of the {word} have no parameters."
         found.append(Alarm("collapse", text))
     rows_EK = _logits(last).get(kind, [])
-    best = [names[max(range(first, len(row)), key=row.__getitem__)] for row in rows_EK]
+    columns = [k for k, name in enumerate(names) if name in allowed]
+    best = [names[max(columns, key=row.__getitem__)] for row in rows_EK]
     for operation in PARAMETER_FREE:
         count = best.count(operation)
         if best and count >= COLLAPSED * len(best):

@@ -40,7 +40,8 @@ function slide(figure) {
       edge.classList.toggle("off", !kept[edge.dataset.edge]);
     }
     for (const name of figure.querySelectorAll("[data-name]")) {
-      name.textContent = (kept[name.dataset.name] ?? []).join(", ");
+      name.textContent = (kept[name.dataset.name] ?? [])
+        .map((operation) => operation.split(":").pop()).join(", ");
     }
     for (const square of figure.querySelectorAll("[data-p]")) {
       const [e, k] = square.dataset.p.split(",").map(Number), p = data.p[at][e][k];

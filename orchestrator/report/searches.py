@@ -82,8 +82,9 @@ def _probabilities(name: str, spec: SearchSpec, results: Results) -> list[Part]:
     done = results.result(jobs[seed], SearchResult)
     chosen = done.get("epoch") if done else None
     space = SPACES[spec.recipe.task]
+    names = space.operations(spec.recipe)
     for kind in space.heat_maps or (space.main_cell,):
-        page = over_epochs(records, kind, chosen)
+        page = over_epochs(records, kind, names, chosen)
         if page is None:
             continue
         word = "" if kind == "cell" else "reduction " if kind == "reduce" else f"{kind} "
@@ -92,7 +93,7 @@ def _probabilities(name: str, spec: SearchSpec, results: Results) -> list[Part]:
         figure = f"probabilities-{name}-{kind}.png"
         drawn = kind in space.heat_maps
         if drawn:
-            probability_figure(results.folder / figure, records, kind, chosen)
+            probability_figure(results.folder / figure, records, kind, names, chosen)
         parts.append(Shown("", page))
         if drawn:
             parts.append(f"\n![Probabilities of {which}, of {name}]({figure})\n")

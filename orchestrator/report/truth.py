@@ -148,7 +148,8 @@ def _methods(specs: dict[str, SearchSpec], found: dict[str, list[LookupResult]])
         if not results:
             continue
         seconds = statistics.fmean(r["search_seconds"] for r in results)
-        how = RELAXATIONS[spec.recipe.sampler.relaxation]
+        sampler = spec.recipe.sampler
+        how = sampler.method or RELAXATIONS[sampler.relaxation]
         derived = {r["seed"]: r["derived"] for r in results}
         methods.append(Method(f"{name}: derived cell ({how})", derived, seconds))
         k = results[0]["best_of"]["k"]

@@ -14,6 +14,13 @@ wants the cores (`python -m tests.bench waiting`). The library reads this when i
 is set before a job's process imports PyTorch.
 """
 
+HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+"""The C library asks the kernel for pages of 2 MiB instead of 4 KiB, if that gives them on request.
+
+A search step on a CPU walks through a gigabyte, and with small pages it spends a fifth of its time
+looking up addresses. The C library reads this when a process starts.
+"""
+
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
@@ -29,7 +36,10 @@ QUIET = {
 }
 """Ray settings that turn its own output off and let it start trials without delay."""
 
-FOR_JOBS = PASSIVE | QUIET
+AT_START = PASSIVE | HUGE_PAGES
+"""What libraries of a job's process read when it starts."""
+
+FOR_JOBS = AT_START | QUIET
 """The environment of the processes of jobs; what is set already stays."""
 
 os.environ.update({key: value for key, value in FOR_JOBS.items() if key not in os.environ})

@@ -8,8 +8,9 @@ from typing import cast
 
 import torch
 
+from gdas.cnn.check_operation import check_operations
 from gdas.cnn.config import SearchConfig, TrainConfig
-from gdas.cnn.genotype import PUBLISHED, Genotype, random_genotype
+from gdas.cnn.genotype import OPERATIONS, PUBLISHED, Genotype, operations_of, random_genotype
 from gdas.cnn.graph.search import covered, refusal
 from gdas.cnn.smallest_map import check_smallest_map
 from gdas.cnn.train import check_batches, check_training
@@ -17,8 +18,10 @@ from gdas.data.images import DIGIT_PHOTOS, identity, known, subset
 from gdas.data.settings import AnyImageData, PhotoData
 from gdas.data.shard_index import open_index, photos_in
 from gdas.errors import InputError
+from gdas.outside import check_named, outside
 from gdas.presets import ImageSearchConfig
 from orchestrator.experiment.config import CellSource, FinalSpec, SearchSpec
+from orchestrator.experiment.spaces import SPACES
 from orchestrator.run.sizes import check_image_search, under
 
 
@@ -33,6 +36,7 @@ def check_search(search: SearchSpec, folder: Path) -> None:
     with under("recipe"):
         train_T, valid_V = check_image_search(recipe, count)
         check_smallest_map(recipe, size, train_T, valid_V)
+        check_own_operations(recipe, size)
         _check_execution(search)
     if search.lookup is not None and search.lookup.images > valid_V:
         raise InputError(
@@ -51,6 +55,14 @@ def check_search(search: SearchSpec, folder: Path) -> None:
     with under("proxy"):
         check_training(proxy, _standing_in(search), size=size)
         check_batches(proxy, train_T, workers=1)
+
+
+def check_own_operations(config: ImageSearchConfig, size: int) -> None:
+    """Raise InputError if an operation from outside the package does not do as it must."""
+    names = SPACES[config.task].operations(config)
+    if outside(names):  # no other searches than those for image cells have any
+        network = cast(SearchConfig, config).network
+        check_operations(names, network.channels, size, network.stem)
 
 
 def _check_execution(search: SearchSpec) -> None:
@@ -82,6 +94,10 @@ def check_final(
     with under("recipe"):
         check_training(recipe, cell or _expected(final, searches), size=size)
         check_batches(recipe, images, final.resources.workers)
+        check_operations(recipe.operations, recipe.channels, size, recipe.stem)
+    if cell is not None:
+        fix = "recipe.operations=['{}']"
+        check_named(operations_of(cell), recipe.operations, f"cell {cell.name}", fix)
 
 
 def final_cell(source: CellSource, where: str) -> Genotype:
@@ -97,6 +113,7 @@ def final_cell(source: CellSource, where: str) -> Genotype:
         fixed_reduction=source.fixed_reduction,
         distinct_sources=source.distinct_sources is not False,
         exclude_none=source.exclude_none is not False,
+        operations=source.operations or OPERATIONS,
     )
 
 

@@ -19,6 +19,8 @@ from gdas.data.settings import AnyImageData, PhotoData, TableData, TextData
 from gdas.data.text import open_tokens, text_identity
 from gdas.data.vocabulary import Split
 from gdas.errors import InputError
+from gdas.method import check_method
+from gdas.outside import source_checksum
 from gdas.rnn.genotype import RecurrentGenotype
 from orchestrator.experiment.build import build_study
 from orchestrator.experiment.config import Experiment, FinalSpec, SearchSpec
@@ -27,7 +29,7 @@ from orchestrator.experiment.kinds import load
 from orchestrator.experiment.spaces import SPACES
 from orchestrator.experiment.study import Job, Study
 from orchestrator.paper import tables as paper
-from orchestrator.run.check_images import training_images
+from orchestrator.run.check_images import check_own_operations, training_images
 from orchestrator.run.sizes import (
     check_image_search,
     under,
@@ -115,7 +117,9 @@ def recorded_data_study(experiment: Experiment, recorded: Study, folder: Path) -
         folder: the folder of the data sets, for data that no recorded job reads.
     """
     known: dict[tuple[str, str], str] = {}
+    sources: dict[str, str] = {}
     for job in recorded.in_cluster:
+        sources |= job.recipe.get("code", {})
         for split, content in job.recipe.get("data", {}).items():
             known[job.recipe["config"]["data"]["name"], split] = content
         if "table" in job.recipe:
@@ -125,7 +129,9 @@ def recorded_data_study(experiment: Experiment, recorded: Study, folder: Path) -
         return known.get((data.name, split)) or identity(folder, data, split)
 
     genotypes = {name: cell.to_json() for name, cell in fixed_cells(experiment).items()}
-    return build_study(experiment, of, genotypes)
+    return build_study(
+        experiment, of, genotypes, lambda name: sources.get(name) or source_checksum(name)
+    )
 
 
 def unchecked_study(experiment: Experiment, folder: Path) -> Study:
@@ -158,6 +164,7 @@ def check_experiment(experiment: Experiment, cells: dict[str, AnyGenotype], fold
         with under(f"measures.{name}.recipe"):
             train_T, valid_V = check_image_search(measure.recipe, count)
             check_smallest_map(measure.recipe, size, train_T, valid_V)
+            check_own_operations(measure.recipe, size)
     for name, final in experiment.finals.items():
         if final.without_data == "leave_out" and not _at_hand(final, folder):
             continue
@@ -184,6 +191,8 @@ def _check_search(search: SearchSpec, folder: Path) -> None:
             f"proxy.data.name={search.proxy.data.name}: is {search.proxy.task} and the search's "
             f"data are {search.recipe.task}; leave it out for the search's own"
         )
+    with under("recipe"):
+        check_method(search.recipe.sampler)
     load(SPACES[search.recipe.task].check_search)(search, folder)
 
 

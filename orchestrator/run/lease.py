@@ -65,7 +65,7 @@ def lease(store: Store) -> Iterator[None]:
         return
     there = conditional_object(open_storage(store.address), LEASE)
     with held_object(there, store.address, _lost):
-        store.refresh(manifests=True)
+        store.refresh(whole=True)
         yield
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -49,13 +50,22 @@ def interruptible(signals: Signals) -> Iterator[None]:
 
 
 @contextmanager
-def repeatedly(action: Callable[[], None], interval_s: float, name: str) -> Iterator[None]:
-    """Call `action` every `interval_s` seconds in the background, and once more at the end."""
+def repeatedly(
+    action: Callable[[], None], interval_s: float, name: str, *, rests: float = 0.0
+) -> Iterator[None]:
+    """Call `action` every `interval_s` seconds in the background, and once more at the end.
+
+    Args:
+        rests: how many times as long as the last call took the next one is put off, at least.
+    """
     stop = threading.Event()
 
     def loop() -> None:
-        while not stop.wait(interval_s):
+        took = 0.0
+        while not stop.wait(max(interval_s, rests * took)):
+            began = time.monotonic()
             action()
+            took = time.monotonic() - began
 
     thread = threading.Thread(target=loop, name=name, daemon=True)
     thread.start()

@@ -8,6 +8,7 @@ exception. So all reading is pyarrow's here, and all writing obstore's.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -66,6 +67,10 @@ class BucketUploads:
             InputError: obstore does not write to this kind of store.
         """
         return open_bucket(self.address, self.bucket, self.region)
+
+    def renew(self) -> None:
+        """Open the bucket anew at the next request, with the credentials that there are then."""
+        self.__dict__.pop("store", None)
 
     def put(self, key: str, content: bytes) -> None:
         """Create or replace an object with one request.
@@ -139,7 +144,9 @@ def answered(ask: Callable[[], T]) -> T:
     except (AlreadyExistsError, PreconditionError):
         raise
     except BaseError as error:
-        raise OSError(one_line(error, 200)) from None
+        code = re.search(r"<Code>(\w+)</Code>", str(error))  # the text up to there is long
+        text = one_line(error, 200)
+        raise OSError(f"{code[1]}: {text}" if code else text) from None
 
 
 def _s3(

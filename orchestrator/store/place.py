@@ -73,9 +73,17 @@ class Place(Protocol):
         """Read a file's content as all machines see it; FileNotFoundError if there is none."""
 
     def pull(
-        self, wanted: Callable[[str], bool] = everything, *, patience: float | None = None
+        self,
+        wanted: Callable[[str], bool] = everything,
+        *,
+        below: str = "",
+        patience: float | None = None,
     ) -> None:
-        """Bring those files in `path` up to date whose names `wanted` accepts."""
+        """Bring those files in `path` up to date whose names `wanted` accepts.
+
+        Args:
+            below: a subfolder, with a slash at its end; files outside it are left as they are.
+        """
 
     def publish(self, name: str) -> None:
         """Make a file or a whole subfolder that this process wrote in `path` visible to all."""
@@ -156,7 +164,11 @@ class LocalFolder:
         return (self.path / name).read_bytes()
 
     def pull(
-        self, wanted: Callable[[str], bool] = everything, *, patience: float | None = None
+        self,
+        wanted: Callable[[str], bool] = everything,
+        *,
+        below: str = "",
+        patience: float | None = None,
     ) -> None:
         """Do nothing: `path` is the folder itself."""
         return
@@ -224,7 +236,7 @@ class ObjectFolder:
         return folder
 
     def listing(self) -> dict[str, Stamp]:
-        """List the objects, with one request."""
+        """List the objects, with one request for every thousand."""
         return self.storage.listing()
 
     def read(self, name: str, *, patience: float | None = None) -> bytes:
@@ -232,13 +244,19 @@ class ObjectFolder:
         return self.storage.read(name, patience=patience)
 
     def pull(
-        self, wanted: Callable[[str], bool] = everything, *, patience: float | None = None
+        self,
+        wanted: Callable[[str], bool] = everything,
+        *,
+        below: str = "",
+        patience: float | None = None,
     ) -> None:
         """Download the wanted objects that have changed; delete copies of removed ones."""
         with self.pulling:
-            found = self.storage.listing(patience=patience)
+            folder = self.storage.under(below.rstrip("/")) if below else self.storage
+            found = {f"{below}{n}": s for n, s in folder.listing(patience=patience).items()}
             there = {name: stamp for name, stamp in found.items() if wanted(name)}
-            for name in {name for name in self.stamps if wanted(name)} - set(there):
+            known = {name for name in self.stamps if name.startswith(below) and wanted(name)}
+            for name in known - set(there):
                 (self.path / name).unlink(missing_ok=True)
                 del self.stamps[name]
             changed = [name for name, stamp in there.items() if self.stamps.get(name) != stamp]

@@ -8,9 +8,9 @@ files. If the node is lost, only what was not committed is lost with it.
 Objects are read through pyarrow and written through `Uploads`, so that an interrupted upload leaves
 nothing.
 
-If the store does not answer, an operation is retried for `PATIENCE_S`. The exceptions are the start
-of a command, when a person waits for an answer, and background work, which comes round again
-anyway.
+If the store does not serve an operation, it is retried (orchestrator.store.patience). The
+exceptions are the start of a command, when a person waits for an answer, and background work, which
+comes round again anyway.
 """
 
 from __future__ import annotations
@@ -23,28 +23,21 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pyarrow import ArrowException, fs
 
 from gdas.errors import InputError, one_line
 from orchestrator.experiment.credentials import refuse_credentials
 from orchestrator.store.bucket import BucketUploads, Uploads
+from orchestrator.store.patience import Patience
 
-PATIENCE_S = 300.0
-"""How long an operation is retried while the store does not answer, in seconds."""
 THREADS = 8
-FINAL = re.compile(
-    "ACCESS_?DENIED|NO_?SUCH_?BUCKET|INVALID_?ACCESS_?KEY|SIGNATURE_?DOES_?NOT_?MATCH",
-    re.IGNORECASE,
-)
-"""Error texts of pyarrow and of obstore that no retry can change."""
 
 Stamp = tuple[int, int]
 """An object's size in bytes and modification time in ns; if either differs, it has changed."""
-T = TypeVar("T")
 
 
 def is_address(out: str | Path) -> bool:
@@ -75,14 +68,42 @@ def open_storage(address: str, *, option: str = "--out") -> Storage:
     if "//" in path:
         fix = f"{scheme}://{re.sub('/+', '/', path)}"
         raise InputError(f"{option} {address}: has an empty part; must be such as {fix}")
+    files = Files(address)
     try:
-        files, root = fs.FileSystem.from_uri(address)
+        root = files.open()
     except (ArrowException, OSError, ValueError) as error:
         text = one_line(error, 200)
         raise InputError(f"{option} {address}: cannot be opened ({text})") from None
     bucket = root.strip("/").partition("/")[0]
-    uploads = BucketUploads(address, bucket, getattr(files, "region", None))
-    return Storage(files, root.rstrip("/"), address, uploads)
+    uploads = BucketUploads(address, bucket, getattr(files.now, "region", None))
+
+    def renew() -> None:
+        files.open()
+        uploads.renew()
+
+    patience = Patience(f"{scheme}://{bucket}", renew)
+    return Storage(files, root.rstrip("/"), address, uploads, patience)
+
+
+class Files:
+    """An address's pyarrow file system, which can be opened again with newer credentials.
+
+    Attributes:
+        address: what is opened.
+        now: the file system, once it was opened.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.now: Any = None
+
+    def open(self) -> str:
+        """Open the file system; returns the path of the address in it."""
+        self.now, root = fs.FileSystem.from_uri(self.address)
+        return str(root)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.now, name)
 
 
 @dataclass(frozen=True)
@@ -94,29 +115,31 @@ class Storage:
         root: the folder's path in it, starting with the bucket.
         address: what `open_storage` takes, on this node and on others.
         uploads: what writes.
+        patience: how operations are retried.
     """
 
     files: Any
     root: str
     address: str
     uploads: Uploads
+    patience: Patience = field(default_factory=Patience, compare=False)
 
     def under(self, name: str) -> Storage:
         """The subfolder `name`, which need not exist; no request is sent."""
         folder, address = f"{self.root}/{name}", join(self.address, name)
-        return Storage(self.files, folder, address, self.uploads)
+        return Storage(self.files, folder, address, self.uploads, self.patience)
 
     def listing(self, *, patience: float | None = None) -> dict[str, Stamp]:
         """List every object below this folder, by its name relative to the folder.
 
         Args:
-            patience: seconds to retry if the store does not answer; `PATIENCE_S` if None.
+            patience: seconds to retry if the store does not answer; the usual ones if None.
 
         Raises:
             OSError: the store does not answer.
         """
         selector = fs.FileSelector(self.root, recursive=True, allow_not_found=True)
-        found = self._tried(lambda: self.files.get_file_info(selector), patience)
+        found = self.patience.tried("read", lambda: self.files.get_file_info(selector), patience)
         cut = len(self.root) + 1
         return {
             info.path[cut:]: (info.size, info.mtime_ns or 0)
@@ -137,7 +160,7 @@ class Storage:
                 content: bytes = stream.read()
             return content
 
-        return self._tried(get, patience)
+        return self.patience.tried("read", get, patience)
 
     def write(self, name: str, content: bytes, *, patience: float | None = None) -> None:
         """Create or replace an object, atomically.
@@ -145,7 +168,8 @@ class Storage:
         Raises:
             OSError: the store does not answer; an earlier object of that name is unchanged.
         """
-        self._tried(lambda: self.uploads.put(f"{self.root}/{name}", content), patience)
+        key = f"{self.root}/{name}"
+        self.patience.tried("write", lambda: self.uploads.put(key, content), patience)
 
     def sha256(self, name: str) -> str:
         """SHA-256 of an object's content, which is read for it."""
@@ -157,7 +181,7 @@ class Storage:
                     sha.update(piece)
             return sha.hexdigest()
 
-        return self._tried(digest, None)
+        return self.patience.tried("read", digest)
 
     def fetch(
         self, name: str, path: Path, check: Callable[[Path], None] = lambda path: None
@@ -180,22 +204,23 @@ class Storage:
                 shutil.copyfileobj(stream, file, 1 << 22)
 
         try:
-            self._tried(get, None)
+            self.patience.tried("read", get)
             check(beside)
             beside.replace(path)
         finally:
             beside.unlink(missing_ok=True)
 
-    def put(self, path: Path, name: str) -> None:
+    def put(self, path: Path, name: str, *, patience: float | None = None) -> None:
         """Upload a file, which may not fit in memory; the object appears as a whole.
 
         Raises:
             OSError: the file cannot be read, or the store does not answer; an earlier object of
                 that name is unchanged.
         """
-        self._tried(lambda: self.uploads.put_file(f"{self.root}/{name}", path), None)
+        key = f"{self.root}/{name}"
+        self.patience.tried("write", lambda: self.uploads.put_file(key, path), patience)
 
-    def remove(self, name: str) -> None:
+    def remove(self, name: str, *, patience: float | None = None) -> None:
         """Delete an object; it is no error if there is none."""
 
         def delete() -> None:
@@ -204,27 +229,12 @@ class Storage:
             except FileNotFoundError:
                 return
 
-        self._tried(delete, None)
+        self.patience.tried("write", delete, patience)
 
     def fetch_all(self, names: Iterable[str], folder: Path) -> None:
         """Download objects to files of the same names below a folder."""
         with ThreadPoolExecutor(THREADS) as pool:
             list(pool.map(lambda name: self.fetch(name, folder / name), names))
-
-    def _tried(self, action: Callable[[], T], patience: float | None) -> T:
-        """Call `action`, and retry it while the store does not answer."""
-        end = time.monotonic() + (PATIENCE_S if patience is None else patience)
-        wait = 0.5
-        while True:
-            try:
-                return action()
-            except FileNotFoundError:
-                raise
-            except OSError as error:
-                if FINAL.search(str(error)) or time.monotonic() + wait > end:
-                    raise
-            time.sleep(wait)
-            wait = min(2 * wait, 10.0)
 
 
 def work_folder() -> Path:

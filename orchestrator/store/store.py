@@ -16,6 +16,7 @@ import json
 import shutil
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from orchestrator.store.holder import LEASE
 from orchestrator.store.home import home_of, key_of, present_command
 from orchestrator.store.job_folder import COMMITS, SMALL, JobFolder, Tail
 from orchestrator.store.origin import commit, machine
+from orchestrator.store.patience import what
 from orchestrator.store.place import open_place
 from orchestrator.store.results import (
     Environment,
@@ -38,6 +40,8 @@ from orchestrator.store.storage import Stamp, is_address
 
 FORMAT = "gdas-study/1"
 SETTLED_NS = 50_000_000
+SILENT_S = 30.0
+"""For how long a store may be silent before the driver says so, in seconds."""
 
 
 class Store:
@@ -59,7 +63,9 @@ class Store:
         self.place = open_place(out if is_address(out) else Path(out).resolve())
         self.listed: tuple[int, dict[str, Path]] = (-1, {})  # job folders by id; when jobs/ changed
         self.tails: dict[Path, Tail] = {}
-        self.reading = threading.Lock()
+        self.reading, self.refreshing = threading.Lock(), threading.Lock()
+        self.refreshed_from = -1.0
+        self.silent_since, self.said_silent = 0.0, False
         self.out, self.address = self.place.path, self.place.address
         try:
             (self.out / "jobs").mkdir(parents=True, exist_ok=True)
@@ -70,7 +76,7 @@ class Store:
                     f"--out {out}: cannot make the folder ({error.strerror}); name another"
                 ) from None
         try:
-            self.refresh(manifests=True, patience=0.0)
+            self.refresh(whole=True, patience=0.0)
         except OSError as error:
             text = one_line(error, 300)
             raise InputError(f"--out {out}: does not answer ({text})") from None
@@ -89,23 +95,43 @@ class Store:
         """
         return self.place.kept_here("mlflow")
 
-    def refresh(self, *, manifests: bool = False, patience: float | None = None) -> None:
+    def refresh(self, *, whole: bool = False, patience: float | None = None) -> None:
         """Bring the copy of an object store's small files up to date; a local folder needs none.
 
+        One listing serves all jobs, and all callers that wait while another one lists.
+
         Args:
-            manifests: whether to copy the manifests of checkpoints too.
+            whole: whether to copy, beside what jobs write, the manifests of checkpoints and what
+                drivers write.
 
         Raises:
             OSError: the store does not answer.
         """
-        self.place.pull(lambda name: _kept(name, manifests), patience=patience)
+        asked = time.monotonic()
+        with self.refreshing:
+            if whole or self.refreshed_from < asked:
+                began = time.monotonic()
+                below = "" if whole else "jobs/"
+                self.place.pull(lambda name: _kept(name, whole), below=below, patience=patience)
+                self.refreshed_from = began
 
-    def refresh_quietly(self) -> None:
-        """Refresh in the background: if the store does not answer, the next call tries again."""
+    def refresh_quietly(self, say: Callable[[str], None] = print) -> None:
+        """Refresh in the background: if the store does not answer, the next call tries again.
+
+        Args:
+            say: is told once if the store has not answered for a while, and when it does again.
+        """
         try:
             self.refresh(patience=0.0)
-        except OSError:
+        except OSError as error:
+            self.silent_since = self.silent_since or time.monotonic()
+            if not self.said_silent and time.monotonic() - self.silent_since > SILENT_S:
+                self.said_silent = True
+                say(f"{self.address} {what(str(error))[0]}: what is shown of its jobs is old")
             return
+        if self.said_silent:
+            say(f"{self.address} answers again")
+        self.silent_since, self.said_silent = 0.0, False
 
     def fetch_report(self) -> None:
         """Download the report of a study on an object store, which `refresh` leaves out."""
@@ -312,13 +338,13 @@ class Store:
         return self.folder(job).result() is not None
 
 
-def _kept(name: str, manifests: bool) -> bool:
+def _kept(name: str, whole: bool) -> bool:
     """Whether the driver keeps a copy of an object."""
     parts = name.split("/")
     if parts[0] == "jobs":
         if len(parts) == 3:
             return parts[2] in SMALL
-        return manifests and len(parts) == 5 and parts[4] == "manifest.json"
+        return whole and len(parts) == 5 and parts[4] == "manifest.json"
     return name == "study.json" or (parts[0] == "selections" and len(parts) == 2)
 
 

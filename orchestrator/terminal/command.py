@@ -60,6 +60,17 @@ def add_study(parser: argparse.ArgumentParser, *, several: bool = False) -> None
         parser.add_argument("out", metavar="OUT", help=text)
 
 
+def add_operations(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Add `--operations`: the user's own operations, which a file from elsewhere cannot name."""
+    parser.add_argument(
+        "--operations",
+        metavar="MODULE:FUNCTION",
+        action="append",
+        default=[],
+        help="an operation of your own that the cell has; its module is run (give it for each)",
+    )
+
+
 def add_out(parser: argparse.ArgumentParser, default: str | None = "runs/EXPERIMENT") -> None:
     """Add `--out`; if it has no default, it is required."""
     text = "output folder, or s3://BUCKET/PREFIX"

@@ -15,7 +15,7 @@ Shapes: N images or tokens, C channels, H and W height and width, K classes.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NotRequired, TypedDict
 
@@ -33,6 +33,7 @@ from gdas.data.images import known
 from gdas.data.shard_index import open_index
 from gdas.data.text import batch_tokens, text_counts
 from gdas.files import write_json
+from gdas.outside import check_named
 from gdas.rnn.config import TextTrainConfig
 from gdas.rnn.language_model import LanguageModel
 from gdas.rnn.train import build_language_model
@@ -88,9 +89,20 @@ def write_final(job: JobFolder, folder: Path) -> About:
     return about
 
 
-def load_final(folder: Path) -> FinalModel:
-    """Load the model that `write_final` wrote."""
+def load_final(folder: Path, named: Sequence[str] | None = None) -> FinalModel:
+    """Load the model that `write_final` wrote.
+
+    Args:
+        named: the operations from outside the package that may be imported, which runs their code;
+            None: all that its settings name, if the user's own study wrote them.
+
+    Raises:
+        InputError: it has an operation that is not among `named`.
+    """
     about: About = json.loads((folder / ABOUT).read_text())
+    if named is not None:
+        asked = about["config"].get("operations", ())
+        check_named(asked, named, "the model's cell", "--operations {}")
     weights = torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True)
     return FinalModel(about, weights)
 

@@ -7,6 +7,7 @@ returns the scores behind the reported accuracy.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,9 @@ def version_tags(about: About) -> dict[str, str]:
     return tags
 
 
-def log_final(client: Any, run_id: str, folder: JobFolder, name: str) -> str:
+def log_final(
+    client: Any, run_id: str, folder: JobFolder, name: str, named: Sequence[str] | None = None
+) -> str:
     """Log a finished final's network to its run and register it.
 
     This happens once: a run that has a model keeps it. If the module that a logged model imports
@@ -42,6 +45,7 @@ def log_final(client: Any, run_id: str, folder: JobFolder, name: str) -> str:
         run_id: the final's run.
         folder: the final's job folder.
         name: the name of the registered model.
+        named: as load_final takes it.
 
     Returns:
         The model's models:/ address.
@@ -50,25 +54,13 @@ def log_final(client: Any, run_id: str, folder: JobFolder, name: str) -> str:
         Exception: whatever MLflow raises; the caller only reports it.
     """
     import mlflow
-    from mlflow.models import infer_signature
 
     tags, loader = client.get_run(run_id).data.tags, load_final.__module__
     if TAG in tags and tags.get(LOADER_TAG) == loader:
         return str(tags[TAG])
     with tempfile.TemporaryDirectory() as temporary:
-        final, model = Path(temporary) / "final", Path(temporary) / "model"
-        about = write_final(folder, final)
-        inputs = example(about)
-        signature = infer_signature(inputs, load_final(final).predict(inputs))
-        mlflow.pyfunc.save_model(
-            path=str(model),
-            python_model=str(Path(__file__).with_name("served_model.py")),
-            artifacts={"final": str(final)},
-            signature=signature,
-            input_example=inputs,
-            pip_requirements=["torch", "torchvision", "numpy", "mlflow"],
-            metadata={"metrics": about["metrics"]},
-        )
+        model = Path(temporary) / "model"
+        about = _save(folder, Path(temporary) / "final", model, named)
         client.log_artifacts(run_id, str(model), "model")
     client.set_tag(run_id, LOADER_TAG, loader)
     if TAG in tags:
@@ -90,3 +82,23 @@ def log_final(client: Any, run_id: str, folder: JobFolder, name: str) -> str:
     address = f"models:/{name}/{version.version}"
     client.set_tag(run_id, TAG, address)
     return address
+
+
+def _save(folder: JobFolder, final: Path, model: Path, named: Sequence[str] | None) -> About:
+    """Write a final's files to `final`, and the model that MLflow makes of them to `model`."""
+    import mlflow
+    from mlflow.models import infer_signature
+
+    about = write_final(folder, final)
+    inputs = example(about)
+    signature = infer_signature(inputs, load_final(final, named).predict(inputs))
+    mlflow.pyfunc.save_model(
+        path=str(model),
+        python_model=str(Path(__file__).with_name("served_model.py")),
+        artifacts={"final": str(final)},
+        signature=signature,
+        input_example=inputs,
+        pip_requirements=["torch", "torchvision", "numpy", "mlflow"],
+        metadata={"metrics": about["metrics"]},
+    )
+    return about

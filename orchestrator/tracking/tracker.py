@@ -15,7 +15,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from gdas.errors import one_line
@@ -73,6 +73,7 @@ class Tracker:
         self.parent = ""
         self.runs: dict[str, str] = {}  # job id -> run id
         self.sent: dict[str, list[float]] = {}  # job id -> the times of the records sent
+        self.named: Sequence[str] | None = None  # as load_final takes it
         self.closed: set[str] = set()  # jobs whose run has ended, as their folder says
         self.files: dict[str, Job] = {}  # jobs whose files are to be uploaded, by job id
         self.artifacts = Artifacts(self.uri)
@@ -80,8 +81,7 @@ class Tracker:
         self.states: dict[str, str] = {}  # the board's, which `finish` still has
         self.changes = Changes()
         self.complained = False
-        self.sending = threading.Lock()
-        self.stopped = threading.Event()
+        self.sending, self.stopped = threading.Lock(), threading.Event()
         self.thread: threading.Thread | None = None
         for line in unheeded(settings.tracking_uri):
             print(line, file=sys.stderr)
@@ -358,7 +358,7 @@ class Tracker:
 
         name, folder = f"{self.experiment.name}-{job.name}", self.store.folder(job)
         try:
-            log_final(self.client, self.runs[job.id], folder, name)
+            log_final(self.client, self.runs[job.id], folder, name, self.named)
         except FileNotFoundError as error:
             print(f"{job.label}: no model can be made of it ({error})", file=sys.stderr)
         except Exception as error:

@@ -25,6 +25,7 @@ from gdas.checkpoint import Checkpoint, Segment, State, newest, save
 from gdas.compute import open_device
 from gdas.config import Kernels
 from gdas.errors import InputError, one_line
+from gdas.outside import source_checksum
 from orchestrator.experiment.kinds import load
 from orchestrator.store.data import data_on_this_node
 from orchestrator.store.failure import MEMORY_ADVICE, write_failure
@@ -222,8 +223,19 @@ def open_job(path: str) -> Iterator[OpenJob]:
     resources = settings["resources"]
     here = f"process {os.getpid()} on {platform.node()}, {resources['device']}"
     with logged(folder, here), failure_recorded(folder):
+        _check_code(settings["recipe"])
         device = open_device(resources["device"], threads=resources["threads"])
         yield OpenJob(folder, settings, device, data_on_this_node(settings))
+
+
+def _check_code(recipe: dict[str, Any]) -> None:
+    """Raise InputError if the user's functions are written otherwise on this machine."""
+    for name, checksum in recipe.get("code", {}).items():
+        if source_checksum(name) != checksum:
+            raise InputError(
+                f"{name}: its file on {platform.node()} is not the one that the study "
+                "was started with; copy it to every machine, or start the study again"
+            )
 
 
 def run_job(address: str, body: str, before: str | None) -> None:

@@ -3,7 +3,7 @@
 All contenders of a row are in one process and take their steps in turn (tests.bench.timing). "ours"
 is the library as it is by default, "unfused" the same with `kernels: plain`, "plain" the baseline
 of tests.bench.plain. Then the peak memory of a search step, each in a process of its own, and
-what four processes do on the cores that one leaves idle.
+what four processes do on the cores that one leaves idle, and what large pages of memory save.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from gdas.cnn.fused import build
-from orchestrator.run import PASSIVE
+from orchestrator.run import AT_START, HUGE_PAGES
 from tests.bench import search_step
 from tests.bench.steps import KINDS, SizeName
 from tests.bench.threads import by_turns, start
@@ -80,7 +80,7 @@ def measure(size_name: SizeName, *, repeats: int) -> list[dict[str, Any]]:
     torch.set_num_threads(1)
     found = [_row(row, row.sizes[size_name], repeats) for row in ROWS]
     size = KINDS["search step"].sizes[size_name]
-    return [*found, _memory(size), _processes(size, repeats)]
+    return [*found, _memory(size), _processes(size, repeats), _pages(size, repeats)]
 
 
 def _row(row: Row, size: Size, repeats: int) -> dict[str, Any]:
@@ -109,12 +109,30 @@ def _processes(size: Size, repeats: int) -> dict[str, Any]:
     result |= {"cores": os.cpu_count(), "processes": {}}
     for whose in ("unfused", "ours"):
         teams = {
-            str(count): [start(*line, whose, environment=PASSIVE) for _ in range(count)]
+            str(count): [start(*line, whose, environment=AT_START) for _ in range(count)]
             for count in PROCESSES
         }
         rounds = by_turns(teams, repeats=repeats, steps=1)
         result["processes"][whose] = {
             count: [own["steps_per_second"] for own in of] for count, of in rounds.items()
+        }
+    return result
+
+
+def _pages(size: Size, repeats: int) -> dict[str, Any]:
+    """CPU seconds of a search step with large pages of memory, as jobs ask for them, and small."""
+    line = ("tests.bench.threads", json.dumps(size), "1")
+    small = AT_START | dict.fromkeys(HUGE_PAGES, "")
+    result: dict[str, Any] = {"title": f"search step: {words(size)}", "repeats": repeats}
+    result["pages"] = {}
+    for whose in ("unfused", "ours"):
+        teams = {
+            way: [start(*line, whose, environment=own)]
+            for way, own in (("small", small), ("huge", AT_START))
+        }
+        rounds = by_turns(teams, repeats=repeats, steps=1)
+        result["pages"][whose] = {
+            way: [own["cpu_seconds_per_step"] for own in of] for way, of in rounds.items()
         }
     return result
 
@@ -130,6 +148,8 @@ def lines(result: dict[str, Any]) -> list[str]:
         ]
     if "processes" in result:
         return [_of_processes(result, whose) for whose in ("unfused", "ours")]
+    if "pages" in result:
+        return [_of_pages(result, whose) for whose in ("unfused", "ours")]
     own = result["cpu_seconds"]["ours"]
     return [
         f"{result['title']}: {own:.3f} CPU s, {name} {result['cpu_seconds'][name]:.3f}: "
@@ -150,6 +170,14 @@ def _of_processes(result: dict[str, Any], whose: str) -> str:
         f"{result['title']}, {whose}: one process {one:.3f} steps/s, four {four:.3f} on "
         f"{result['cores']} cores: {four / one:.2f} times one's work (linear would be {most}; "
         f"n={result['repeats']})."
+    )
+
+
+def _of_pages(result: dict[str, Any], whose: str) -> str:
+    small, huge = (statistics.median(result["pages"][whose][way]) for way in ("small", "huge"))
+    return (
+        f"{result['title']}, {whose}: {huge:.3f} CPU s with pages of 2 MiB, {small:.3f} with those "
+        f"of 4 KiB: {small / huge:.2f} times less (n={result['repeats']})."
     )
 
 

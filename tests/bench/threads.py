@@ -19,7 +19,8 @@ from typing import Any
 
 import torch
 
-from orchestrator.run import PASSIVE
+from gdas.compute import spare_what_is_loaded
+from orchestrator.run import AT_START
 from tests.bench.search_step import search_contenders
 from tests.bench.timing import ROOT, Size
 
@@ -32,6 +33,7 @@ Process = subprocess.Popen[str]
 def take_turns(size: Size, threads: int, whose: str) -> None:
     """Take a search step for every line on standard input, and answer with its seconds of CPU."""
     torch.set_num_threads(threads)
+    spare_what_is_loaded()
     weight_step, alpha_step = search_contenders(**size, steps=1, of=(whose,))[whose]
     print("ready", flush=True)
     for _ in sys.stdin:
@@ -104,7 +106,7 @@ def measure(size: Size, *, repeats: int, steps: int = 2) -> dict[str, Any]:
     """Both ways in turn."""
     line = ("tests.bench.threads", json.dumps(size))
     ways = {
-        name: [start(*line, str(t), "ours", environment=PASSIVE) for _ in range(n)]
+        name: [start(*line, str(t), "ours", environment=AT_START) for _ in range(n)]
         for name, (n, t) in WAYS.items()
     }
     rounds = by_turns(ways, repeats=repeats, steps=steps)

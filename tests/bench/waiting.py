@@ -13,11 +13,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from orchestrator.run import PASSIVE
+from orchestrator.run import AT_START, PASSIVE
 from tests.bench.threads import by_turns, start
 from tests.bench.timing import Size, words
 
-WAYS: dict[str, dict[str, str]] = {"spinning": {"OMP_WAIT_POLICY": ""}, "sleeping": PASSIVE}
+WAYS: dict[str, dict[str, str]] = {
+    "spinning": AT_START | dict.fromkeys(PASSIVE, ""),
+    "sleeping": AT_START,
+}
 BUSY = (0, 2)
 """How many processes want the cores beside the measured one."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
+import weakref
 
 import torch
 
@@ -26,3 +28,20 @@ def test_float32_is_never_tensorfloat32() -> None:
         assert torch.backends.cudnn.allow_tf32
         assert torch.backends.cuda.matmul.allow_tf32
     assert not torch.backends.cudnn.allow_tf32
+
+
+def test_what_is_loaded_is_spared_by_the_garbage_collector_and_garbage_is_not() -> None:
+    class Ring:
+        def __init__(self) -> None:
+            self.own = self
+
+    ring = weakref.ref(Ring())
+    try:
+        open_device("cpu", threads=torch.get_num_threads())
+        assert ring() is None
+        assert gc.get_freeze_count() > 10_000  # PyTorch's own objects
+        later = weakref.ref(Ring())
+        gc.collect()
+        assert later() is None
+    finally:
+        gc.unfreeze()

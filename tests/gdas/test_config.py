@@ -10,6 +10,7 @@ import pytest
 
 from gdas.bench201.config import Bench201SearchConfig
 from gdas.cnn.config import SearchConfig, SupernetConfig, TrainConfig
+from gdas.cnn.genotype import OPERATIONS
 from gdas.config import AlphaUpdate, SamplerConfig, WeightUpdate, differences
 from gdas.data.settings import IMAGE_DATA, ImageData
 from gdas.errors import InputError
@@ -121,6 +122,8 @@ def leaves(config: Any, prefix: str = "") -> dict[str, Any]:
 SEARCH_TABLE: dict[str, tuple[Any, Any, Any]] = {
     # key: (paper, authors_2019, authors_2020)
     "task": ("image", "image", "image"),
+    "operations": (OPERATIONS, OPERATIONS, OPERATIONS),
+    "sampler.method": (None, None, None),
     "sampler.tau_start": (10.0, 10.0, 10.0),
     "sampler.tau_end": (1.0, 1.0, 0.1),
     "sampler.tau_reaches_end": (True, False, True),
@@ -163,6 +166,7 @@ SEARCH_TABLE: dict[str, tuple[Any, Any, Any]] = {
 
 TRAIN_TABLE: dict[str, tuple[Any, Any, Any]] = {
     "task": ("image", "image", "image"),
+    "operations": ((), (), ()),
     "epochs": (600, 600, 300),
     "batch_size": (96, 96, 96),
     "train_images": (None, None, None),

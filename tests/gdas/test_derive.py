@@ -115,12 +115,12 @@ def test_probabilities_and_margins_are_of_the_softmax_over_all_operations() -> N
 
 @pytest.mark.parametrize("count", [5, 9])
 def test_margins_are_to_the_next_best_of_all_operations_however_many_there_are(
-    count: int, monkeypatch: pytest.MonkeyPatch
+    count: int,
 ) -> None:
-    monkeypatch.setattr("gdas.cnn.derive.OPERATIONS", (*OPERATIONS, "ninth")[:count])
+    operations = (*OPERATIONS, "ninth")[:count]
     a_EK = torch.zeros(2, count)
     a_EK[:, count - 2], a_EK[:, count - 1] = 2.0, 1.0
-    cell = derive_cell(a_EK, nodes=1)
+    cell = derive_cell(a_EK, nodes=1, operations=operations)
     total = math.exp(2.0) + math.exp(1.0) + count - 2
     assert cell.probabilities == pytest.approx([math.exp(2.0) / total] * 2)
     assert cell.margins == pytest.approx([(math.exp(2.0) - math.exp(1.0)) / total] * 2)

@@ -10,9 +10,12 @@ from typing import Any, Literal
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from gdas.cnn.fused import calls
 from gdas.cnn.fused.build import library
+from gdas.cnn.fused.interface import Map
+from gdas.cnn.fused.stem import meant, run_stem
 from gdas.cnn.fused.walk import search_plan
 from gdas.cnn.genotype import OPERATIONS
 from gdas.cnn.supernet import Supernet
@@ -128,3 +131,21 @@ def test_a_second_derivative_is_refused() -> None:
     (first,) = torch.autograd.grad(scores.square().sum(), weight, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         first.sum().backward()
+
+
+def test_stems_are_fused_unless_somebody_watches_them_or_the_images_want_a_gradient() -> None:
+    images = torch.randn(4, 3, 8, 8).contiguous(memory_format=torch.channels_last)
+    network = build().train()
+    assert isinstance(network, Supernet)
+    (made,) = run_stem(network.stem, images) or [Map(images)]
+    expected, _ = network.stem(images)
+    torch.testing.assert_close(F.relu(meant(made)), expected)
+    assert run_stem(network.stem, images.clone().requires_grad_()) is None
+    called: list[torch.Tensor] = []
+    norm: Any = network.stem.norm
+    handle = norm.register_forward_hook(lambda *_: called.append(images))
+    assert run_stem(network.stem, images) is None
+    network.fused = True
+    network(images, [[(e, 4) for e in range(14)] for _ in network.cells])
+    assert len(called) == 1
+    handle.remove()

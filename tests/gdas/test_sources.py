@@ -32,6 +32,8 @@ OTHER: dict[str, Any] = {
     "warmup_epochs": 5,
     "alpha.betas": (0.4, 0.9),
     "alpha.warmup_epochs": 2,
+    "sampler.method": "random",
+    "operations": ("none", "skip_connect", "sep_conv_3x3"),
 }
 
 

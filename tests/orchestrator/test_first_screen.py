@@ -137,7 +137,7 @@ def test_the_outlined_edges_are_those_of_the_epoch_whose_cell_was_chosen() -> No
         plain_record(i + 1, details={"genotype": cell, "logits": logits})
         for i, cell in enumerate(cells)
     ]
-    shown = present(over_epochs(records, "normal", 1))
+    shown = present(over_epochs(records, "normal", OPERATIONS, 1))
     data = json.loads(unescape(present(re.search("data-over='([^']*)'", shown))[1]))
     assert data["epochs"] == [1, 2] and data["chosen"] == 0
     assert data["kept"][0] != data["kept"][1]

@@ -13,8 +13,8 @@ import pytest
 import torch
 from pyarrow.fs import LocalFileSystem
 
+import orchestrator.store.patience
 import orchestrator.store.place
-import orchestrator.store.storage
 from gdas.checkpoint import Segment, State
 from gdas.errors import InputError
 from orchestrator.experiment.build import build_study
@@ -165,7 +165,7 @@ def test_a_store_that_is_away_for_a_while_is_waited_for(out: str) -> None:
 def test_a_store_that_stays_away_fails_the_job_and_harms_nothing(
     out: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(orchestrator.store.storage, "PATIENCE_S", 1.0)
+    monkeypatch.setattr(orchestrator.store.patience, "PATIENCE_S", 1.0)
     undisturbed, calls = run(join(out, "jobs/undisturbed"))
     with pytest.raises(OSError, match="NETWORK_CONNECTION"):
         run(join(out, "jobs/failed"), fail=range(calls // 2, 10**9))

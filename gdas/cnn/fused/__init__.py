@@ -18,9 +18,10 @@ on neither their number nor their order. One source a concept: `separable`, `poo
 (preprocessing, FactorizedReduce), `reducing` (the fixed reduction cell), `convolution`, `sums`.
 
 `interface` and `calls` are these as functions of tensors; `layers` says which modules they cover;
-`cell` makes a cell one autograd node; `walk` runs a network, with plain cells between fused ones
-where something is not covered: a bias, a hook, a norm that does not train, a soft or a per-image
-draw. Evaluation is plain. `build` compiles, `choice` says whether.
+`cell` makes a cell one autograd node, `stem` a convolution that reads images; `pairs` is how their
+maps go through autograd; `walk` runs a network, with plain cells between fused ones where something
+is not covered: a bias, a hook, a norm that does not train, a soft or a per-image draw. Evaluation
+is plain. `build` compiles, `choice` says whether.
 
 Results differ from plain PyTorch's by rounding; they are about twice as close to float64.
 """

@@ -1,9 +1,7 @@
 """A cell as one autograd node, and the readers of its output as another.
 
-A cell's inputs are maps whose batch norm is left to those who read them (gdas.cnn.fused.calls).
-Such a map goes through autograd as two tensors: its values, whose gradient is that of the
-normalised map, and its norm_4C, in whose gradient the first two rows are the sums that batch norm's
-own gradient needs. Only the nodes of this module make and read such pairs.
+A cell's inputs are maps whose batch norm is left to those who read them, in pairs of tensors
+(gdas.cnn.fused.pairs).
 
 A cell's output stays in parts, one for each node of the cell. `read_parts` computes what the next
 two cells make of it, in one pass for both; its backward pass writes the parts' gradients once.
@@ -26,12 +24,7 @@ from gdas.cnn.fused.calls import Gradient, Reader, Reading
 from gdas.cnn.fused.convolution import pass_backward, pass_forward
 from gdas.cnn.fused.interface import Map, Term, new_map
 from gdas.cnn.fused.layers import Edge, reader_weights
-from gdas.cnn.norm import BatchNorm
-
-
-def dense(x_BCHW: Tensor) -> Tensor:
-    """The tensor in the kernels' layout."""
-    return x_BCHW.contiguous(memory_format=torch.channels_last)
+from gdas.cnn.fused.pairs import dense, flat, maps_of, of_norm, sums_as_norm, with_sums
 
 
 class _ReadParts(torch.autograd.Function):
@@ -43,19 +36,19 @@ class _ReadParts(torch.autograd.Function):
         parts = [Map(dense(tensors[2 * i]), tensors[2 * i + 1]) for i in range(count)]
         outputs = calls.read(parts, readers)
         ctx.readers, ctx.count = readers, count
-        ctx.save_for_backward(*_flat(parts), *_flat(outputs))
-        return tuple(_flat(outputs))
+        ctx.save_for_backward(*flat(parts), *flat(outputs))
+        return tuple(flat(outputs))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
-        maps = _maps(iter(ctx.saved_tensors), ctx.count + len(ctx.readers))
+        maps = maps_of(iter(ctx.saved_tensors), ctx.count + len(ctx.readers))
         parts, outputs = maps[: ctx.count], maps[ctx.count :]
         readings, which = [], []
         for r, (reader, y) in enumerate(zip(ctx.readers, outputs, strict=True)):
             values_BCHW, of_norm_4C = gradients[2 * r], gradients[2 * r + 1]
             if values_BCHW is not None:
-                of_y = _with_sums(y, dense(values_BCHW), of_norm_4C)
+                of_y = with_sums(y, dense(values_BCHW), of_norm_4C)
                 readings.append(Reading(reader, y, of_y))
                 which.append(r)
         if not readings:
@@ -66,51 +59,22 @@ class _ReadParts(torch.autograd.Function):
         of_parts, of_weights = calls.read_backward(parts, readings, weights=weights)
         found: list[Tensor | None] = []
         for part, of_part in zip(parts, of_parts, strict=True):
-            found += [of_part.values_BCHW, _sums_as_norm(part, of_part.sums_2C)]
+            found += [of_part.values_BCHW, sums_as_norm(part, of_part.sums_2C)]
         for r, reader in enumerate(ctx.readers):
             if r not in which or not weights:
                 found += [None] * len(reader_weights(reader))
                 continue
             i = which.index(r)
             found += [w for w in of_weights[i] if w is not None]
-            found += _of_norm(reader.norm, readings[i].y, readings[i].of_y.sums_2C)
+            found += of_norm(reader.norm, readings[i].y, readings[i].of_y.sums_2C)
         return None, None, *found
 
 
 def read_parts(parts: Sequence[Map], readers: Sequence[Reader]) -> list[Map]:
     """What every reader makes of the ReLU of the parts side by side, its norm left to others."""
     weights = [w for reader in readers for w in reader_weights(reader)]
-    flat = _ReadParts.apply(tuple(readers), len(parts), *_flat(parts), *weights)
-    return _maps(iter(flat), len(readers))
-
-
-def _flat(maps: Sequence[Map]) -> list[Tensor | None]:
-    return [x for own in maps for x in own]
-
-
-def _maps(tensors: Iterator[Any], count: int) -> list[Map]:
-    return [Map(next(tensors), next(tensors)) for _ in range(count)]
-
-
-def _with_sums(y: Map, gradient_BCHW: Tensor, of_norm_4C: Tensor | None) -> Gradient:
-    """A gradient with its sums, which came as the norm's gradient or are computed now."""
-    if of_norm_4C is not None:
-        return Gradient(gradient_BCHW, of_norm_4C[:2].double())
-    return Gradient(gradient_BCHW, calls.gradient_sums(gradient_BCHW, [Term(y)])[0][0])
-
-
-def _sums_as_norm(x: Map, sums_2C: Tensor | None) -> Tensor | None:
-    if x.norm_4C is None or sums_2C is None:
-        return None
-    return torch.cat([sums_2C, torch.zeros_like(sums_2C)]).to(x.norm_4C.dtype)
-
-
-def _of_norm(norm: BatchNorm | None, y: Map, sums_2C: Tensor | None) -> list[Tensor]:
-    """The gradients of a batch norm's scale and shift, if it has them."""
-    if norm is None or not norm.affine:
-        return []
-    assert y.norm_4C is not None and sums_2C is not None
-    return [(sums_2C[1] * y.norm_4C[1]).float(), sums_2C[0].float()]
+    made = _ReadParts.apply(tuple(readers), len(parts), *flat(parts), *weights)
+    return maps_of(iter(made), len(readers))
 
 
 class Node(NamedTuple):
@@ -192,8 +156,8 @@ class _Cell(torch.autograd.Function):
             traces.append(own)
             states.append(Map(calls.sum_of_terms(terms) if terms else _zeros(states[0], plan)))
         ctx.plan, ctx.gate_shape = plan, None if gate_EK is None else gate_EK.shape
-        of_traces = [x for own in traces for t in own for x in (*_flat(t.maps), t.places)]
-        ctx.save_for_backward(keep_DB, *_flat(states), *of_traces)
+        of_traces = [x for own in traces for t in own for x in (*flat(t.maps), t.places)]
+        ctx.save_for_backward(keep_DB, *flat(states), *of_traces)
         return tuple(state.values_BCHW for state in states[2:])
 
     @staticmethod
@@ -239,7 +203,7 @@ class _CellBackward:
         needs = self.ctx.needs_input_grad
         saved = iter(self.ctx.saved_tensors)
         self.keep_DB = next(saved)
-        self.maps = _maps(saved, 2 + len(plan.nodes))
+        self.maps = maps_of(saved, 2 + len(plan.nodes))
         traces = [[_trace(edge, saved) for edge in node.edges] for node in plan.nodes]
         self.weights, self.gates = any(needs[7:]), needs[1]
         self.needed = [needs[3] or needs[4], needs[5] or needs[6]]
@@ -256,7 +220,7 @@ class _CellBackward:
             self.states[2 + n] = _State()
         inputs: list[Tensor | None] = []
         for x, state in zip(self.maps[:2], self.states[:2], strict=True):
-            inputs += [state.values_BCHW, _sums_as_norm(x, state.sums_2C)]
+            inputs += [state.values_BCHW, sums_as_norm(x, state.sums_2C)]
         of_weights = [self.found.get(id(w)) for w in plan.parameters]
         return None, self._gate_gradient(), None, *inputs, *of_weights
 
@@ -296,7 +260,7 @@ class _CellBackward:
                 )
             )
             self._found(
-                _norms_last(edge, [], [_of_norm(edge.pool.norm, trace.maps[0], of_y.sums_2C)])
+                _norms_last(edge, [], [of_norm(edge.pool.norm, trace.maps[0], of_y.sums_2C)])
             )
         elif edge.reducing is not None:
             self._reducing(trace, of_y, state)
@@ -306,7 +270,7 @@ class _CellBackward:
                 [x], readings, weights=self.weights, bases=[base], into=[into]
             )
             state.add(of_x)
-            norms = [_of_norm(edge.reader.norm, trace.maps[0], of_y.sums_2C)]
+            norms = [of_norm(edge.reader.norm, trace.maps[0], of_y.sums_2C)]
             self._found(_norms_last(edge, list(of_weights), norms))
         elif edge.passes:
             self._passes(trace, of_y, state)
@@ -332,8 +296,8 @@ class _CellBackward:
         )
         state.add(of_x)
         norms = [
-            _of_norm(edge.reducing.norm, y, between.sums_2C),
-            _of_norm(edge.reader.norm, z, of_y.sums_2C),
+            of_norm(edge.reducing.norm, y, between.sums_2C),
+            of_norm(edge.reader.norm, z, of_y.sums_2C),
         ]
         self._found(_norms_last(edge, [*of_weights, *of_pointwise], norms))
 
@@ -343,7 +307,7 @@ class _CellBackward:
         norms: list[list[Tensor]] = []
         for i in reversed(range(len(edge.passes))):
             x = trace.maps[i - 1] if i else self.maps[edge.source]
-            norms.insert(0, _of_norm(edge.passes[i].norm, trace.maps[i], of_y.sums_2C))
+            norms.insert(0, of_norm(edge.passes[i].norm, trace.maps[i], of_y.sums_2C))
             of_y, of_own = pass_backward(
                 of_y,
                 trace.maps[i],
@@ -376,7 +340,7 @@ def _norms_last(
 def _trace(edge: Edge, saved: Iterator[Any]) -> _Trace:
     layers = edge.pool, edge.reader, edge.reducing
     count = len(edge.passes) + sum(layer is not None for layer in layers)
-    return _Trace(edge, _maps(saved, count), next(saved))
+    return _Trace(edge, maps_of(saved, count), next(saved))
 
 
 def run_cell(

@@ -1,4 +1,5 @@
-// A dense convolution pass: ReLU, 1 x 1 or 3 x 3 convolution, and batch norm's statistics.
+// A dense convolution pass: ReLU, if there is one, 1 x 1 or 3 x 3 convolution, and batch norm's
+// statistics.
 //
 // Image by image in cache, as in separable.cpp. A tile of neighbouring pixels and all columns of a
 // group stays in registers while every tap and every channel of the input is added to it.
@@ -19,16 +20,17 @@ constexpr int MOST_RUNS = 8;
 
 struct Sizes {
   int batch, height, width, in, out, kernel, stride, pad, out_height, out_width, threads;
+  bool relu;
   std::size_t wide_in, wide_out;      // floats of a pixel in scratch memory
   std::size_t row_in, row_out;        // floats of a padded row there
   std::size_t in_image, out_image;    // floats of an image in a tensor
 
-  Sizes(const Shape& s, int out_channels)
-      : batch(s.batch), height(s.height), width(s.width), in(s.channels), out(out_channels),
+  Sizes(const Shape& s, const Convolution& c)
+      : batch(s.batch), height(s.height), width(s.width), in(s.channels), out(c.channels),
         kernel(s.kernel), stride(s.stride), pad(s.kernel / 2),
         out_height((s.height + s.stride - 1) / s.stride),
-        out_width((s.width + s.stride - 1) / s.stride), threads(s.threads), wide_in(padded(in)),
-        wide_out(padded(out)), row_in((width + 2 * pad) * wide_in),
+        out_width((s.width + s.stride - 1) / s.stride), threads(s.threads),
+        relu(c.relu != 0), wide_in(padded(in)), wide_out(padded(out)), row_in((width + 2 * pad) * wide_in),
         row_out((out_width + 2 * pad) * wide_out),
         in_image(static_cast<std::size_t>(height) * width * in),
         out_image(static_cast<std::size_t>(out_height) * out_width * out) {}
@@ -41,6 +43,14 @@ struct Sizes {
   std::size_t gradient_size() const { return (out_height + 2 * pad) * row_out; }
   float* middle_in(float* image) const { return image + pad * (row_in + wide_in); }
   float* middle_out(float* image) const { return image + pad * (row_out + wide_out); }
+
+  // What one image means, after the ReLU, in the middle of zeros.
+  void read(const float* x, const Reading& reading, float* image) const {
+    if (relu)
+      read_image<true>(x, reading, height, width, in, middle_in(image), row_in);
+    else
+      read_image<false>(x, reading, height, width, in, middle_in(image), row_in);
+  }
 };
 
 // Which pixels a pixel is the sum of: how far away each is, and which tap it is multiplied by.
@@ -178,8 +188,7 @@ int forward(const Sizes& z, const float* x, const float* x_norm, const Weight& w
     const Moments moments = statistics.of(i);
     const Range range = chunk(z.batch, i);
     for (int n = range.from; n < range.to; n++) {
-      read_image<true>(x + n * z.in_image, reading, z.height, z.width, z.in, z.middle_in(image),
-                       z.row_in);
+      z.read(x + n * z.in_image, reading, image);
       if (n == range.from)
         convolve(z, image, step, taps, packed.get(), z.in, z.out, moments.pivot, z.wide_out, 1);
       float* to = y + n * z.out_image;
@@ -249,7 +258,8 @@ struct Backward {
     Vector sum{}, product{};
     for (int i = 0; i < z.width; i++, from += z.wide_in, at += z.in) {
       const Vector away = lanes.load(x + at) - mean;
-      Vector g = where_positive(away * scale + shift, load(from));
+      Vector g = load(from);
+      if (z.relu) g = where_positive(away * scale + shift, g);
       if (base) g += lanes.load(base + at);
       sum += g;
       product += g * away;
@@ -307,11 +317,10 @@ int backward(Backward b, const Weight& weight, double* x_sums, float* of_weight)
     for (int n = from; n < to; n++) {
       b.undo_image(n, gradient);
       if (of_weight) {
-        read_image<true>(b.x + n * z.in_image, b.reading, z.height, z.width, z.in,
-                         z.middle_in(image), z.row_in);
+        z.read(b.x + n * z.in_image, b.reading, image);
         b.add_weights(image, gradient, of_weights.get() + i * weight_size);
       }
-      b.write_image(n, gradient, row, x_sums ? sums.of(i) : nullptr);
+      if (b.gradient_x) b.write_image(n, gradient, row, x_sums ? sums.of(i) : nullptr);
     }
   });
   if (failed) return 1;
@@ -331,7 +340,7 @@ Weight weight_of(const Convolution& c) {
 extern "C" int gdas_convolution_forward(const Shape* shape, const Convolution* convolution,
                                         const float* x, const float* x_norm, float* y,
                                         const BatchNorm* batch_norm) {
-  const gdas::Sizes z(*shape, convolution->channels);
+  const gdas::Sizes z(*shape, *convolution);
   if (!z.covered()) return 2;
   return gdas::forward(z, x, x_norm, gdas::weight_of(*convolution), y, *batch_norm);
 }
@@ -341,7 +350,7 @@ extern "C" int gdas_convolution_backward(const Shape* shape, const Convolution* 
                                          const float* y_norm, const double* y_sums, const float* x,
                                          const float* x_norm, const float* base, float* gradient_x,
                                          double* x_sums, float* of_weight) {
-  const gdas::Sizes z(*shape, convolution->channels);
+  const gdas::Sizes z(*shape, *convolution);
   if (!z.covered()) return 2;
   const double count = static_cast<double>(z.batch) * z.out_height * z.out_width;
   const gdas::Undo undo(y_norm, y_sums, z.out, count);

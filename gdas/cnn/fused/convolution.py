@@ -32,11 +32,12 @@ from gdas.cnn.norm import BatchNorm
 
 
 class Convolution(NamedTuple):
-    """The layers of a dense pass, after its ReLU: a 1 x 1 or 3 x 3 convolution, and batch norm."""
+    """The layers of a dense pass: ReLU or not, a 1 x 1 or 3 x 3 convolution, and batch norm."""
 
     weight: Tensor
     norm: BatchNorm
     stride: int
+    relu: bool = True
 
     @property
     def kernel(self) -> int:
@@ -46,7 +47,9 @@ class Convolution(NamedTuple):
     def struct(self) -> ConvolutionStruct:
         """Itself for a kernel: weights may be channels-last or not."""
         of_out, of_in, _, of_tap = self.weight.stride()
-        return ConvolutionStruct(self.weight.data_ptr(), of_out, of_in, of_tap, len(self.weight))
+        return ConvolutionStruct(
+            self.weight.data_ptr(), of_out, of_in, of_tap, len(self.weight), self.relu
+        )
 
 
 def dense_weight(weight: Tensor) -> bool:
@@ -56,7 +59,7 @@ def dense_weight(weight: Tensor) -> bool:
 
 
 def convolution_forward(x: Map, layers: Convolution) -> Map:
-    """ReLU, convolution, batch norm."""
+    """ReLU or not, convolution, batch norm."""
     y_BCHW = new_map(x.values_BCHW, len(layers.weight), layers.stride)
     norm_4C, layer = batch_norm(layers.norm, y_BCHW)
     check(
@@ -81,9 +84,16 @@ def convolution_backward(
     weights: bool,
     base_BCHW: Tensor | None = None,
     into_BCHW: Tensor | None = None,
-) -> tuple[Gradient, Tensor | None]:
-    """The gradients of the input and of the weights; arguments as those of separable_backward."""
-    into_BCHW, sums_2C = new_gradient(x, into_BCHW)
+    of_input: bool = True,
+) -> tuple[Gradient | None, Tensor | None]:
+    """The gradients of the input and of the weights; arguments as those of separable_backward.
+
+    Args:
+        of_input: whether that of the input is wanted; without it, None is in its place.
+    """
+    sums_2C = None
+    if of_input:
+        into_BCHW, sums_2C = new_gradient(x, into_BCHW)
     of_weight = torch.empty_like(layers.weight) if weights else None
     check(
         kernels().gdas_convolution_backward(
@@ -97,12 +107,12 @@ def convolution_backward(
             x.values_BCHW.data_ptr(),
             at(x.norm_4C),
             at(base_BCHW),
-            into_BCHW.data_ptr(),
+            at(into_BCHW),
             at(sums_2C),
             at(of_weight),
         )
     )
-    return Gradient(into_BCHW, sums_2C), of_weight
+    return None if into_BCHW is None else Gradient(into_BCHW, sums_2C), of_weight
 
 
 def pass_forward(x: Map, layers: Pass | Convolution) -> Map:
@@ -127,6 +137,7 @@ def pass_backward(
         of_x, of_weight = convolution_backward(
             of_y, y, x, layers, weights=weights, base_BCHW=base_BCHW, into_BCHW=into_BCHW
         )
+        assert of_x is not None
         return of_x, [of_weight]
     found = separable_backward(
         of_y, y, x, layers, weights=weights, base_BCHW=base_BCHW, into_BCHW=into_BCHW

@@ -66,7 +66,7 @@ class ConvolutionStruct(ctypes.Structure):
 
     _fields_ = [
         ("weight", POINTER),
-        *((name, INT) for name in ("of_out", "of_in", "of_tap", "channels")),
+        *((name, INT) for name in ("of_out", "of_in", "of_tap", "channels", "relu")),
     ]
 
 

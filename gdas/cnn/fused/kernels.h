@@ -53,16 +53,18 @@ int gdas_separable_backward(const Shape*, const float* gradient_y, const float* 
                             const float* pointwise, const float* base, float* gradient_x,
                             double* x_sums, float* of_depthwise, float* of_pointwise);
 
-// convolution.cpp: ReLU, dense convolution with k = 1 or 3, and batch norm.
+// convolution.cpp: ReLU, if there is one, dense convolution with k = 1 or 3, and batch norm.
 struct Convolution {
   const float* weight;         // [C'][C][k][k], in any order of memory:
   int of_out, of_in, of_tap;   // floats from one C', one C or one tap to the next
   int channels;                // C'
+  int relu;                    // 0 or 1
 };
 
 int gdas_convolution_forward(const Shape*, const Convolution*, const float* x, const float* x_norm,
                              float* y, const BatchNorm*);
 // The arguments are those of gdas_separable_backward; of_weight lies in memory as the weights do.
+// A null gradient_x is not wanted.
 int gdas_convolution_backward(const Shape*, const Convolution*, const float* gradient_y,
                               const float* keep, const float* y, const float* y_norm,
                               const double* y_sums, const float* x, const float* x_norm,

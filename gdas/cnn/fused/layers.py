@@ -21,7 +21,6 @@ from gdas.cnn.pooling import AveragePool
 
 KERNELS = (3, 5)
 LAYERS_OF_A_PASS = 4
-LAYERS_OF_A_CONVOLUTION = 3
 
 
 class Edge(NamedTuple):
@@ -76,7 +75,7 @@ def _plain_convolution(layer: object, kernel: int = 1) -> nn.Conv2d | None:
 
 def reader_of(layer: nn.Module) -> Reader | None:
     """A layer of the preprocessing: 1 x 1 convolution and norm, or FactorizedReduce."""
-    if _is_watched(layer):
+    if is_watched(layer):
         return None
     if isinstance(layer, FactorizedReduce):
         norm = norm_of(layer.norm)
@@ -99,7 +98,7 @@ def reader_weights(reader: Reader) -> list[Tensor]:
 
 def edge_of(operation: nn.Module, source: int) -> Edge | None:
     """An operation of a cell, which reads the state `source`."""
-    if _is_watched(operation):
+    if is_watched(operation):
         return None
     if isinstance(operation, nn.Identity):
         return Edge(source)
@@ -120,7 +119,7 @@ def edge_of(operation: nn.Module, source: int) -> Edge | None:
     return None
 
 
-def _is_watched(module: nn.Module) -> bool:
+def is_watched(module: nn.Module) -> bool:
     """Whether somebody waits for these layers to be called one by one."""
     return any(
         layer._forward_hooks
@@ -147,7 +146,7 @@ def _pool_edge(operation: PoolModule, source: int) -> Edge | None:
 
 def reducing_edge(branch: nn.Module, source: int) -> Edge | None:
     """A branch of convolutions of the fixed reduction cell."""
-    if not isinstance(branch, nn.Sequential) or len(branch) != 7 or _is_watched(branch):
+    if not isinstance(branch, nn.Sequential) or len(branch) != 7 or is_watched(branch):
         return None
     rows, columns, pointwise = branch[1], branch[2], _plain_convolution(branch[5])
     norms = norm_of(branch[3]), norm_of(branch[6])
@@ -168,7 +167,7 @@ def reducing_edge(branch: nn.Module, source: int) -> Edge | None:
 
 def pooling_edge(layers: nn.Module, source: int) -> Edge | None:
     """Max pooling and its norm, one after the other."""
-    if not isinstance(layers, nn.Sequential) or len(layers) != 2 or _is_watched(layers):
+    if not isinstance(layers, nn.Sequential) or len(layers) != 2 or is_watched(layers):
         return None
     pool, norm = layers[0], norm_of(layers[1])
     if not isinstance(pool, nn.MaxPool2d) or not isinstance(pool.stride, int) or norm is None:
@@ -189,10 +188,15 @@ def separable_passes(layers: Sequence[nn.Module]) -> list[Pass]:
 
 
 def convolution_of(layers: Sequence[nn.Module]) -> Convolution | None:
-    """ReLU, a dense convolution without bias that keeps the size or halves it, and batch norm."""
-    if len(layers) != LAYERS_OF_A_CONVOLUTION or not isinstance(layers[0], nn.ReLU):
+    """A dense convolution without bias that keeps the size or halves it, and batch norm.
+
+    A ReLU may come first.
+    """
+    relu = len(layers) > 0 and isinstance(layers[0], nn.ReLU)
+    own = layers[relu:]
+    if len(own) != 2 or any(is_watched(layer) for layer in layers):
         return None
-    layer, norm = layers[1], norm_of(layers[2])
+    layer, norm = own[0], norm_of(own[1])
     if type(layer) is not nn.Conv2d or layer.bias is not None or norm is None:
         return None
     kernel, stride = layer.kernel_size[0], layer.stride[0]
@@ -204,7 +208,7 @@ def convolution_of(layers: Sequence[nn.Module]) -> Convolution | None:
     )
     if not usual or kernel not in (1, 3) or stride not in (1, 2) or not dense_weight(layer.weight):
         return None
-    return Convolution(layer.weight, norm, stride)
+    return Convolution(layer.weight, norm, stride, relu)
 
 
 def dense_edge(source: int, *passes: Convolution) -> Edge:

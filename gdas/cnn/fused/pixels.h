@@ -8,10 +8,10 @@
 namespace gdas {
 
 // Copy an image into the middle of a padded one, `row` and `pixel` floats apart: what the map means,
-// after a ReLU if RELU.
+// after a ReLU if RELU. What lies `ahead` floats behind is fetched meanwhile.
 template <bool RELU>
 inline void read_image(const float* x, const Reading& reading, int height, int width, int channels,
-                       float* to, std::size_t row) {
+                       float* to, std::size_t row, std::size_t ahead = 0) {
   const std::size_t pixel = padded(channels);
   for_vectors(channels, [&](int c, auto lanes) {
     const Vector mean = load(reading.mean(c)), scale = load(reading.scale(c)),
@@ -21,11 +21,13 @@ inline void read_image(const float* x, const Reading& reading, int height, int w
       float* at = to + y * row + c;
       if (reading.given())
         for (int i = 0; i < width; i++, from += channels, at += pixel) {
+          prefetch(from + ahead);
           const Vector v = (lanes.load(from) - mean) * scale + shift;
           store(at, RELU ? relu(v) : v);
         }
       else
         for (int i = 0; i < width; i++, from += channels, at += pixel) {
+          prefetch(from + ahead);
           const Vector v = lanes.load(from);
           store(at, RELU ? relu(v) : v);
         }
@@ -33,17 +35,21 @@ inline void read_image(const float* x, const Reading& reading, int height, int w
   });
 }
 
-// The gradient of stored values, from that of what they mean, for `count` neighbouring pixels.
+// The gradient of stored values, from that of what they mean, for `count` neighbouring pixels. What
+// lies `ahead` floats behind both is fetched meanwhile.
 inline void undo_norm(const float* gradient, float keep, const float* y, const Undo& undo, int count,
-                      int channels, float* to) {
+                      int channels, float* to, std::size_t ahead = 0) {
   const std::size_t pixel = padded(channels);
   for_vectors(channels, [&](int c, auto lanes) {
     const Vector mean = load(undo.mean(c)), per_gradient = load(undo.per_gradient(c)) * keep,
                  per_value = load(undo.per_value(c)), constant = load(undo.constant(c));
     const float *g = gradient + c, *v = y + c;
     float* at = to + c;
-    for (int i = 0; i < count; i++, g += channels, v += channels, at += pixel)
+    for (int i = 0; i < count; i++, g += channels, v += channels, at += pixel) {
+      prefetch(g + ahead);
+      prefetch(v + ahead);
       store(at, per_gradient * lanes.load(g) + (per_value * (lanes.load(v) - mean) + constant));
+    }
   });
 }
 

@@ -95,7 +95,7 @@ int forward(const Pool& p, bool average, const float* x, const float* x_norm, fl
     for (int n = range.from; n < range.to; n++) {
       float* const out = y + n * p.out_image;
       read_image<false>(x + n * p.in_image, reading, p.height, p.width, p.channels,
-                        p.middle(image), p.row);
+                        p.middle(image), p.row, p.in_image);
       pool_image(p, average, image, out, index ? index + n * p.out_image : nullptr);
       if (batch_norm)
         collect(out, p.out_height * p.out_width, p.channels, moments, n == range.from);
@@ -144,7 +144,7 @@ void backward_image(const Pool& p, bool average, const Backward& b, float* image
                     int n) {
   std::fill(image, image + p.image_size(), 0.f);
   undo_norm(b.gradient_y + n * p.out_image, b.keep ? b.keep[n] : 1.f, b.y + n * p.out_image, b.undo,
-            p.out_height * p.out_width, p.channels, gradient);
+            p.out_height * p.out_width, p.channels, gradient, p.out_image);
   spread(p, average, gradient, b.index ? b.index + n * p.out_image : nullptr, image);
   for_vectors(p.channels, [&](int c, auto lanes) {
     const Vector middle = load(b.reading.mean(c));
@@ -155,9 +155,13 @@ void backward_image(const Pool& p, bool average, const Backward& b, float* image
       for (int i = 0; i < p.width; i++) {
         const std::size_t own = at + static_cast<std::size_t>(i) * p.channels;
         Vector g = load(from + static_cast<std::size_t>(i) * p.wide);
-        if (b.base) g += lanes.load(b.base + own);
+        if (b.base) {
+          prefetch(b.base + own + p.in_image);
+          g += lanes.load(b.base + own);
+        }
         lanes.store(b.gradient_x + own, g);
         if (b.x_sums) {
+          prefetch(b.x + own + p.in_image);
           sum += g;
           product += g * (lanes.load(b.x + own) - middle);
         }

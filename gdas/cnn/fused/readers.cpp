@@ -60,7 +60,7 @@ void grid_rows(const Grid& g, int first, int rows, int width, F f) {
   for (int y = g.from; y < rows; y += 2) f(y, (first + y) / 2, g.width);
 }
 
-// Read what the parts mean, after a ReLU, side by side. Each part's padding is overwritten by the
+// Read what the parts mean, after a ReLU, side by side, and fetch as much of what comes next. Each part's padding is overwritten by the
 // next part's channels.
 void read_parts(const Plan& p, const Term* parts, const Reading* const* readings, std::size_t pixel,
                 int count, float* to) {
@@ -71,7 +71,9 @@ void read_parts(const Plan& p, const Term* parts, const Reading* const* readings
                    shift = load(reading.shift(c));
       const float* from = parts[k].map + pixel * p.channels + c;
       float* at = to + k * p.channels + c;
+      const std::size_t ahead = static_cast<std::size_t>(count) * p.channels;
       for (int i = 0; i < count; i++, from += p.channels, at += p.step) {
+        prefetch(from + ahead);
         const Vector v = lanes.load(from);
         store(at, relu(reading.given() ? (v - mean) * scale + shift : v));
       }
@@ -200,8 +202,9 @@ struct Backward {
     const int width = out_width(p, reader), share = reader.odd ? 2 : 1;
     const std::size_t at = image * out_image(p, reader) +
                            static_cast<std::size_t>(first / share) * width * reader.channels;
-    undo_norm(reader.gradient + at, 1.f, reader.y + at, *undo[r],
-              (rows + share - 1) / share * width, reader.channels, to);
+    const int pixels = (rows + share - 1) / share * width;
+    undo_norm(reader.gradient + at, 1.f, reader.y + at, *undo[r], pixels, reader.channels, to,
+              static_cast<std::size_t>(pixels) * reader.channels);
   }
 
   // Add a reader's part of the block's gradient, and the gradient of its weights.
@@ -241,7 +244,10 @@ struct Backward {
         for (int i = 0; i < count_of; i++, x += p.step, g += p.step) {
           const std::size_t own = at + static_cast<std::size_t>(i) * p.channels;
           Vector v = where_positive(load(x), load(g));
-          if (bases[k]) v += lanes.load(bases[k] + own);
+          if (bases[k]) {
+            prefetch(bases[k] + own + static_cast<std::size_t>(count_of) * p.channels);
+            v += lanes.load(bases[k] + own);
+          }
           lanes.store(gradients[k] + own, v);
           if (sums) {
             sum += v;

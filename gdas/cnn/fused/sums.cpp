@@ -22,6 +22,9 @@ struct Plane {
         block(std::max(1, std::min(256, BLOCK / s.channels))),
         pixels(static_cast<long>(s.height) * s.width) {}
 
+  // Floats from a block to the next one, which is fetched meanwhile.
+  std::size_t ahead() const { return static_cast<std::size_t>(block) * channels; }
+
   // f(first pixel of all, count) for every block of an image
   template <class F>
   INLINE void blocks(int image, F f) const {
@@ -51,13 +54,15 @@ class Readings {
 
 template <class Lanes>
 INLINE void add_term(const Term& term, const Reading& reading, bool first, int image, long pixel,
-                     int count, int channels, int c, Lanes lanes, float* out) {
+                     int count, int channels, int c, Lanes lanes, float* out,
+                     std::size_t ahead) {
   const float keep = term.keep ? term.keep[image] : 1.f;
   const Vector mean = load(reading.mean(c)), scale = load(reading.scale(c)) * keep,
                shift = load(reading.shift(c)) * keep;
   const float* from = term.map + pixel * channels + c;
   float* to = out + pixel * channels + c;
   for (int i = 0; i < count; i++, from += channels, to += channels) {
+    prefetch(from + ahead);
     const Vector v = (lanes.load(from) - mean) * scale + shift;
     lanes.store(to, first ? v : v + lanes.load(to));
   }
@@ -73,7 +78,8 @@ int sum(const Plane& p, int count, const Term* terms, float* out) {
       p.blocks(n, [&](long pixel, int pixels) {
         for (int t = 0; t < count; t++)
           for_vectors(p.channels, [&](int c, auto lanes) {
-            add_term(terms[t], readings[t], t == 0, n, pixel, pixels, p.channels, c, lanes, out);
+            add_term(terms[t], readings[t], t == 0, n, pixel, pixels, p.channels, c, lanes, out,
+                     p.ahead());
           });
       });
   });
@@ -98,6 +104,8 @@ int gradient_sums(const Plane& p, const float* gradient, int count, const Term* 
             const float* y = terms[t].map + pixel * p.channels + c;
             Vector total[2] = {}, product[2] = {};
             for (int j = 0; j < pixels; j++, g += p.channels, y += p.channels) {
+              prefetch(y + p.ahead());
+              if (t == 0) prefetch(g + p.ahead());
               const Vector v = lanes.load(g);
               total[j & 1] += v;
               product[j & 1] += v * (lanes.load(y) - mean);

@@ -17,12 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gdas.cnn.cell import NONE, DerivedCell, FixedReductionCell, Preprocess, SearchCell
+from gdas.cnn.cell import DerivedCell, FixedReductionCell, Preprocess, SearchCell
 from gdas.cnn.fused.calls import Reader
 from gdas.cnn.fused.cell import CellPlan, Node, read_parts, run_cell
 from gdas.cnn.fused.interface import Map
 from gdas.cnn.fused.layers import Edge, edge_of, pooling_edge, reader_of, reducing_edge
+from gdas.cnn.fused.stem import meant, run_stem
 from gdas.cnn.genotype import EDGES_PER_NODE
+from gdas.cnn.layout import CifarStem, ImageNetStem
 from gdas.cnn.rearrange import concatenate
 from gdas.sampler import Pick
 
@@ -59,9 +61,8 @@ class Source:
 
     def joined(self) -> Tensor:
         """The parts, concatenated."""
-        if len(self.parts) == 1:
-            return self.parts[0].values_BCHW
-        return concatenate([part.values_BCHW for part in self.parts])
+        values = [meant(part) for part in self.parts]
+        return values[0] if len(values) == 1 else concatenate(values)
 
     def activated(self) -> Tensor:
         """The same after a ReLU, computed once."""
@@ -71,7 +72,7 @@ class Source:
 
     def pooled(self) -> Tensor:
         """The mean over all pixels, B by the number of channels."""
-        return torch.cat([part.values_BCHW.mean((2, 3)) for part in self.parts], dim=1)
+        return torch.cat([meant(part).mean((2, 3)) for part in self.parts], dim=1)
 
 
 def search_plan(cell: SearchCell, picks: Sequence[Pick], gate_EK: Tensor | None) -> CellPlan | None:
@@ -85,7 +86,7 @@ def search_plan(cell: SearchCell, picks: Sequence[Pick], gate_EK: Tensor | None)
         gates = []
         for e, k in picks:
             of_node, source = cell.edge_list[e]
-            if of_node != node or k == NONE:
+            if of_node != node or k == cell.none:
                 continue
             edge = edge_of(cell.edges[e][k], source)  # type: ignore[index]
             if edge is None:
@@ -155,23 +156,33 @@ def visit(
     return Visit(plan if covered else None, plain, preprocess, gate_EK, keep_DB)
 
 
+def stem_sources(stem: CifarStem | ImageNetStem, images_BCHW: Tensor) -> tuple[Source, Source]:
+    """A stem's outputs s0 and s1, which may be the same."""
+    made = run_stem(stem, images_BCHW)
+    if made is None:
+        s0_BCHW, s1_BCHW = stem(images_BCHW)
+        before_last = Source([Map(s0_BCHW)], active=True)
+        one = s1_BCHW is s0_BCHW
+        return before_last, before_last if one else Source([Map(s1_BCHW)], active=True)
+    last = Source(made[-1:])
+    return last if len(made) == 1 else Source(made[-2:-1]), last
+
+
 def walk(
-    s0_BCHW: Tensor,
-    s1_BCHW: Tensor,
+    before_last: Source,
+    last: Source,
     visits: Sequence[Visit],
     after: Callable[[int, Source], None] | None = None,
 ) -> Source:
     """Run the cells; returns the last one's output.
 
     Args:
-        s0_BCHW, s1_BCHW: the stem's outputs, after a ReLU.
+        before_last, last: the stem's outputs.
         visits: the cells.
         after: called with every cell's index and output.
     """
-    first = Source([Map(s0_BCHW)], active=True)
-    last = first if s1_BCHW is s0_BCHW else Source([Map(s1_BCHW)], active=True)
+    first = before_last
     wanted = _wanted(visits, one_stem=last is first)
-    before_last = first
     for i, own in enumerate(visits):
         if own.plan is None:
             out = Source([Map(own.plain(before_last.activated(), last.activated()))])

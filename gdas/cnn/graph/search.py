@@ -9,7 +9,6 @@ import torch
 
 from gdas.checkpoint import Segment, State
 from gdas.cnn.config import SearchConfig
-from gdas.cnn.genotype import OPERATIONS
 from gdas.cnn.space import ImageSpace
 from gdas.data.settings import ImageData
 from gdas.data.source import ImageSource
@@ -49,6 +48,7 @@ def covered(
         "device: graphs need a CUDA device": device.type != "cuda",
         "triton is not installed": not elsewhere and find_spec("triton") is None,
         f"sampler.relaxation={s.relaxation}: only hard": s.relaxation != "hard",
+        f"sampler.method={s.method}: only null": s.method is not None,
         "sampler.acceleration=false: all operations run": not s.acceleration,
         "sampler.scope=data_sample: every image draws": s.scope == "data_sample",
         f"alpha.gates={a.gates}: only drawn": a.gates != "drawn",
@@ -57,7 +57,7 @@ def covered(
         "network.bias_without_affine=true": n.bias_without_affine,
         f"network.channels={n.channels}: at most {WIDEST // 2}": n.channels > WIDEST // 2,
         f"precision={config.precision}: only float32": config.precision != "float32",
-        f"OPERATIONS: only {', '.join(KERNELS)}": OPERATIONS != KERNELS,
+        f"operations: only {', '.join(KERNELS)}": config.operations != KERNELS,
         "channels_last=false": not config.channels_last,
         "compile=true": config.compile,
     }

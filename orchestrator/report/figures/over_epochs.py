@@ -13,11 +13,10 @@ import json
 from collections.abc import Sequence
 from html import escape
 
-from gdas.bench201.genotype import CELL_OPERATIONS, Bench201Genotype
 from gdas.bench201.genotype import EDGES as BENCH201_EDGES
-from gdas.cnn.genotype import OPERATIONS
+from gdas.bench201.genotype import Bench201Genotype
 from gdas.genotype import any_from_json
-from gdas.rnn.genotype import RECURRENT_OPERATIONS
+from gdas.outside import short
 from orchestrator.report.figures.probabilities import (
     Panel,
     edge_panels,
@@ -31,13 +30,14 @@ STEP, RISE, MARGIN = 96, 30, 46
 CELL_W, CELL_H, NAMES_W = 34, 15, 64
 """The size of a probability's square, and the room for an edge's name."""
 
-NAMES = {"recurrent": RECURRENT_OPERATIONS, "cell": CELL_OPERATIONS}
 
-
-def over_epochs(records: Sequence[Record], kind: str, chosen: int | None) -> str | None:
+def over_epochs(
+    records: Sequence[Record], kind: str, names: Sequence[str], chosen: int | None
+) -> str | None:
     """HTML of one cell type over the epochs; None if the records have no logits of it.
 
     Args:
+        names: the operations, in the order of the logits' columns.
         chosen: the position of the record whose cell was chosen; None: the last.
     """
     found = [r for r in records if kind in r.get("details", {}).get("logits", {})]
@@ -47,7 +47,8 @@ def over_epochs(records: Sequence[Record], kind: str, chosen: int | None) -> str
     at = positions.index(chosen) if chosen in positions else len(positions) - 1
     history = [probabilities(r["details"]["logits"][kind]) for r in found]
     panels = _panels(kind, len(history[0]))
-    names = _names(kind, len(history[0][0]))
+    if len(names) != len(history[0][0]):  # records of another version
+        names = [str(k) for k in range(len(history[0][0]))]
     kept = [_kept(r, kind) for r in found]
     seen = [p for epoch in history for edge in epoch for p in edge]
     least, most = min(seen), max(*seen, min(seen) + 1e-9)
@@ -55,7 +56,7 @@ def over_epochs(records: Sequence[Record], kind: str, chosen: int | None) -> str
         "range": [least, most],
         "epochs": positions,
         "chosen": at,
-        "names": names,
+        "names": list(names),
         "p": [[[round(p, 4) for p in edge] for edge in epoch] for epoch in history],
         "kept": [
             {str(panels.index(panel)): operations for panel, operations in of_epoch.items()}
@@ -78,11 +79,6 @@ def over_epochs(records: Sequence[Record], kind: str, chosen: int | None) -> str
 
 def _panels(kind: str, edges: int) -> list[Panel]:
     return [(n - 1, s) for n, s in BENCH201_EDGES] if kind == "cell" else edge_panels(kind, edges)
-
-
-def _names(kind: str, operations: int) -> list[str]:
-    names = NAMES.get(kind, OPERATIONS)
-    return list(names) if len(names) == operations else [str(k) for k in range(operations)]
 
 
 def _kept(record: Record, kind: str) -> dict[Panel, list[str]]:
@@ -124,7 +120,7 @@ def _arcs(panels: Sequence[Panel], kept: dict[Panel, list[str]], kind: str) -> s
         )
         labels.append(
             f"<text data-name={e} x='{middle}' y='{above + 3}' text-anchor='middle'>"
-            f"{escape(', '.join(operations))}</text>"
+            f"{escape(', '.join(map(short, operations)))}</text>"
         )
     for i, name in enumerate(nodes):
         x = MARGIN + STEP * i
@@ -154,7 +150,7 @@ def _squares(
     height = top + CELL_H * len(panels) + 4
     parts = [
         f"<text transform='translate({NAMES_W + CELL_W * (k + 0.6)},{top - 6}) rotate(-40)'>"
-        f"{escape(name)}</text>"
+        f"{escape(short(name))}</text>"
         for k, name in enumerate(names)
     ]
     for e, (node, source) in enumerate(panels):

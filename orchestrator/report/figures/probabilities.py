@@ -15,11 +15,13 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
-from gdas.cnn.genotype import EDGES_PER_NODE, OPERATIONS, Genotype
+from gdas.cnn.genotype import EDGES_PER_NODE, Genotype
 from gdas.genotype import any_from_json
-from gdas.rnn.genotype import RECURRENT_OPERATIONS, RecurrentGenotype
+from gdas.outside import short
+from gdas.rnn.genotype import RecurrentGenotype
 from orchestrator.store.results import Record
 
 WIDTH, GAP = 1.0, (0.22, 0.22)
@@ -69,11 +71,16 @@ def kept_edges(record: Record, kind: str) -> dict[Panel, list[str]]:
 
 
 def probability_figure(
-    path: Path, records: Sequence[Record], kind: str, chosen: int | None = None
+    path: Path,
+    records: Sequence[Record],
+    kind: str,
+    names: Sequence[str],
+    chosen: int | None = None,
 ) -> bool:
     """Draw one cell type's probabilities over the epochs, to a PNG or SVG file.
 
     Args:
+        names: the operations, in the order of the logits' columns.
         chosen: the position of the record whose cell was chosen, and is outlined; None: the last.
 
     Returns:
@@ -85,15 +92,13 @@ def probability_figure(
     history = [probabilities(r["details"]["logits"][kind]) for r in found]
     panels = edge_panels(kind, len(history[0]))
     operations = len(history[0][0])
-    names = RECURRENT_OPERATIONS if kind == "recurrent" else OPERATIONS
     nodes, across = panels[-1][0] + 1, panels[-1][1] + 1
     outlined = next((r for r in found if r["position"] == chosen), found[-1])
     kept = kept_edges(outlined, kind)
     size = WIDTH, 0.12 * operations  # a panel's
     width = LEFT + across * (size[0] + GAP[0]) + RIGHT
     height = BOTTOM + nodes * (size[1] + GAP[1])
-    figure = Figure(figsize=(width, height))
-    FigureCanvasAgg(figure)
+    FigureCanvasAgg(figure := Figure(figsize=(width, height)))
     seen = [p for epoch in history for row in epoch for p in row]
     # White is the uniform probability, however far the search has moved from it.
     uniform = 1 / operations
@@ -115,18 +120,25 @@ def probability_figure(
             axes.axvline(outlined["position"], color=KEPT, lw=0.8)
         _dress(axes, (node, source), kind, kept.get((node, source), []))
         named = source == 0 and operations == len(names)
-        axes.set_yticks(range(operations) if named else [], names if named else [])
+        axes.set_yticks(range(operations) if named else [], map(short, names) if named else [])
         if node == nodes - 1:
             axes.set_xlabel("epoch", size=7)
         else:
             axes.set_xticklabels([])
     tall = nodes * (size[1] + GAP[1]) - GAP[1]
     place = (1 - RIGHT / width, (BOTTOM + 0.1 * tall) / height, 0.12 / width, 0.8 * tall / height)
+    _scale(figure, image, place, uniform)
+    figure.savefig(path, dpi=120)
+    return True
+
+
+def _scale(
+    figure: Figure, image: AxesImage, place: tuple[float, float, float, float], uniform: float
+) -> None:
+    """What the colours stand for."""
     bar = figure.colorbar(image, cax=figure.add_axes(place))
     bar.set_label(f"probability; white: uniform, {uniform:.3g}", size=7)
     bar.ax.tick_params(labelsize=6)
-    figure.savefig(path, dpi=120)
-    return True
 
 
 def _dress(axes: Axes, panel: Panel, kind: str, kept: list[str]) -> None:
@@ -137,7 +149,7 @@ def _dress(axes: Axes, panel: Panel, kind: str, kept: list[str]) -> None:
     else:
         title = f"{('$c_{k-2}$', '$c_{k-1}$', *map(str, range(node)))[source]} to {node}"
     axes.set_title(
-        f"{title}: {', '.join(kept)}" if kept else title,
+        f"{title}: {', '.join(map(short, kept))}" if kept else title,
         size=6,
         color=KEPT if kept else INK,
         fontweight="bold" if kept else "normal",
