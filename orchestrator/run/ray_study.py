@@ -153,7 +153,8 @@ class Queue(FIFOScheduler):  # type: ignore[misc]
     """Starts trials in their order, and ends a process that was kept and is not needed.
 
     Tune keeps one process for the next trial as long as it takes, with its CPUs and GPUs. In a long
-    study this would hold a machine that an autoscaler could end.
+    study this would hold a machine that an autoscaler could end. Tune has no public way to end it;
+    without the method that is used here, the process is kept.
     """
 
     def __init__(self, searcher: StudySearcher) -> None:
@@ -163,7 +164,9 @@ class Queue(FIFOScheduler):  # type: ignore[misc]
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         """The next trial, as Tune asks for it several times a second."""
         if time.monotonic() - self.searcher.handed_or_ended > KEPT_FOR_S:
-            tune_controller._tune_controller._cleanup_cached_actors(force_all=True)
+            controller = getattr(tune_controller, "_tune_controller", None)
+            if end := getattr(controller, "_cleanup_cached_actors", None):
+                end(force_all=True)
         return None  # Tune then starts pending trials in their order
 
     def __getstate__(self) -> dict[str, Any]:
