@@ -21,6 +21,8 @@ COMMANDS = {
     "compare": ("compare", "what differs between studies, in settings and in results"),
     "doctor": ("doctor", "what would go wrong on this machine, each line with its fix"),
     "cell": ("cell", "show, draw, count or convert a cell"),
+    "export": ("export", "a trained network as ONNX, .pt2 or .safetensors"),
+    "predict": ("predict", "labels for the photos of a folder"),
     "jobs": ("jobs", "list or remove old job folders"),
     "send": ("send_runs", "a study's runs to another MLflow"),
     "nodes": ("nodes", "check every machine of a Ray cluster"),

@@ -149,7 +149,7 @@ def whole_plan(store: Store, study: Study) -> Study:
     settings = store.study().get("settings")
     try:
         experiment = decode(Experiment, settings, "settings")
-        return unchecked_study(experiment, _data_folder(store, study))
+        return unchecked_study(experiment, study, _data_folder(store, study))
     except InputError as problem:
         raise InputError(
             f"{store.address_of('study.json')}: cannot tell which folders are needed ({problem}); "

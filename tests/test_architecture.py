@@ -25,6 +25,9 @@ GDAS_MAY_IMPORT = {
     "matplotlib",
     "sklearn",
     "triton",
+    "onnxruntime",
+    "onnxscript",
+    "safetensors",
     "gdas",
 }
 
@@ -81,6 +84,13 @@ def test_what_all_search_spaces_share_imports_none_of_them(module: str) -> None:
 def test_matplotlib_is_for_drawing_only() -> None:
     users = {p.name for p in (ROOT / "gdas").rglob("*.py") if "matplotlib" in third_party(p)}
     assert users == {"draw.py"}
+
+
+def test_what_is_not_installed_with_the_package_is_for_exports_only() -> None:
+    extra = {"onnxruntime", "onnxscript", "safetensors"}
+    users = {p.name for p in (ROOT / "gdas").rglob("*.py") if extra & third_party(p)}
+    users |= {p.name for p in (ROOT / "orchestrator").rglob("*.py") if extra & third_party(p)}
+    assert users == {"export.py"}
 
 
 def test_triton_is_for_the_static_graph_only() -> None:

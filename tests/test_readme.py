@@ -23,9 +23,10 @@ from tests.orchestrator.fake_study import fake_study, select
 from tests.readme import EVERYTHING, README, ROOT, blocks, commands, words
 from tests.readme import PAGES as PAGE_TEXTS
 
-PYTHON = blocks("python")
+PYTHON = [block for block in blocks("python") if '"net.' not in block]  # others need that file
 HERE, PAGES = "tests/test_readme.py", "tests/e2e/test_pages.py"
 COMMANDS = "tests/orchestrator/test_commands.py"
+EXPORT = "tests/orchestrator/test_export.py"
 
 # Which test runs each command. What is not run as it stands says why in a comment.
 RUN_BY = {
@@ -47,6 +48,17 @@ RUN_BY = {
     "python -m orchestrator.status runs/smoke --json": f"{HERE}::test_looking_at_a_study",
     "python -m orchestrator.compare runs/smoke runs/other --json": (
         f"{HERE}::test_looking_at_a_study"
+    ),
+    "python -m orchestrator.export OUT:FINAL --to net.onnx": f"{EXPORT}::test_the_page_loads_them",
+    "python -m orchestrator.export runs/smoke:gdas-frc-digits --to net.onnx --pixels": (
+        f"{EXPORT}::test_the_page_loads_them"
+    ),
+    "python -m orchestrator.export runs/smoke:gdas-frc-digits --to net.pt2": (
+        f"{EXPORT}::test_the_page_loads_them"
+    ),
+    "python -m orchestrator.predict OUT:FINAL FOLDER": f"{EXPORT}::test_photos_get_labels",
+    "python -m orchestrator.predict runs/smoke:gdas-frc-digits photos --to labels.csv": (
+        f"{EXPORT}::test_photos_get_labels"
     ),
     "python -m orchestrator.reproduce_paper smoke --report": f"{HERE}::test_looking_at_a_study",
     "python -m orchestrator.reproduce_paper flowers.yaml": f"{HERE}::test_own_photos_end_to_end",

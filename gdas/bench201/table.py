@@ -35,7 +35,7 @@ from gdas.files import sha256_of
 
 ARCHITECTURE = "architecture"
 FETCH = (
-    "it is extracted from the public benchmark, with columns "
+    "python -m gdas.bench201.extract FILE makes it from the public benchmark, with columns "
     f"{', '.join((ARCHITECTURE, *ACCURACIES))}"
 )
 MAX_BYTES = 1 << 26

@@ -59,7 +59,10 @@ class Remaining:
         """What is left, a few seconds old at most; None if it cannot be told."""
         now = time.monotonic()
         if now >= self.due:
-            self.found = self._computed()
+            try:
+                self.found = self._computed()
+            except Exception:  # a kind of job without an estimate, say; the view goes on without it
+                self.found = None
             took = time.monotonic() - now
             self.due = now + max(EVERY_S, 100 * took)
         return self.found
@@ -124,7 +127,7 @@ def _size(job: Job) -> float:
 
 def segments(job: Job) -> int:
     """How many segments a job has."""
-    config = job.recipe["config"]
-    if "iterations" in job.recipe:
+    config = job.recipe.get("config", {})
+    if "epochs" not in config or "iterations" in job.recipe:
         return 1
     return int(config["epochs"]) * int(config.get("segments_per_epoch", 1))

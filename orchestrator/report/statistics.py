@@ -116,6 +116,19 @@ def paired_p(gains: Sequence[float]) -> float:
     return _share_at_least(gains, sums, n)
 
 
+def holm(ps: Sequence[float]) -> list[float]:
+    """P-values of several tests, corrected so that all of them together hold their level.
+
+    Source: Holm, 1979, in the order given.
+    """
+    order = sorted(range(len(ps)), key=lambda i: ps[i])
+    corrected, largest = [0.0] * len(ps), 0.0
+    for rank, i in enumerate(order):
+        largest = max(largest, min(1.0, (len(ps) - rank) * ps[i]))
+        corrected[i] = largest
+    return corrected
+
+
 def uniform_p(cells: Sequence[int], percentiles: Sequence[float]) -> float:
     """One-sided p: how often as many uniformly drawn cells have a mean percentile this high.
 

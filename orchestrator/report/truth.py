@@ -21,6 +21,7 @@ from orchestrator.experiment.config import SearchSpec
 from orchestrator.experiment.study import Job
 from orchestrator.report.figures.truth import Row, distribution_figure, epochs_figure
 from orchestrator.report.markup import NOT_RUN, duration
+from orchestrator.report.paired import Way, contests_table
 from orchestrator.report.parts import Measured, Part, Table, measured
 from orchestrator.report.statistics import LEVEL, permutation_p, summary, uniform_p
 from orchestrator.report.view import Results
@@ -110,6 +111,8 @@ def _column(column: Accuracy, specs: dict[str, SearchSpec], results: Results) ->
     parts += _settings(column, specs)
     parts.append(_table(f"truth-{column}", methods, worst_first))
     parts += [f"\n{sentence}\n" for sentence in _sentences(methods, found, worst_first)]
+    first, *others = (Way(m.name, _percentiles(m)) for m in methods)
+    parts += contests_table(column, first, others, worst_first)
     figure = f"truth-{column}.png"
     rows = [_row(method, worst_first) for method in methods]
     distribution_figure(results.folder / figure, every, rows, column)
@@ -163,6 +166,10 @@ def _methods(specs: dict[str, SearchSpec], found: dict[str, list[LookupResult]])
         for result in results:  # a seed draws the same uniform cell in every search
             uniform.setdefault(result["seed"], result["uniform"])
     return [*methods, Method("a uniformly drawn cell", uniform, 0.0)]
+
+
+def _percentiles(method: Method) -> dict[int, float]:
+    return {seed: float(standing["percentile"]) for seed, standing in method.standings.items()}
 
 
 def _other_images(column: Accuracy, specs: dict[str, SearchSpec]) -> list[str]:

@@ -22,7 +22,7 @@ from gdas.errors import InputError
 from gdas.method import check_method
 from gdas.outside import source_checksum
 from gdas.rnn.genotype import RecurrentGenotype
-from orchestrator.experiment.build import build_study
+from orchestrator.experiment.build import Code, build_study
 from orchestrator.experiment.config import Experiment, FinalSpec, SearchSpec
 from orchestrator.experiment.decode import decode_search, decode_train
 from orchestrator.experiment.kinds import load
@@ -117,9 +117,7 @@ def recorded_data_study(experiment: Experiment, recorded: Study, folder: Path) -
         folder: the folder of the data sets, for data that no recorded job reads.
     """
     known: dict[tuple[str, str], str] = {}
-    sources: dict[str, str] = {}
     for job in recorded.in_cluster:
-        sources |= job.recipe.get("code", {})
         for split, content in job.recipe.get("data", {}).items():
             known[job.recipe["config"]["data"]["name"], split] = content
         if "table" in job.recipe:
@@ -129,19 +127,35 @@ def recorded_data_study(experiment: Experiment, recorded: Study, folder: Path) -
         return known.get((data.name, split)) or identity(folder, data, split)
 
     genotypes = {name: cell.to_json() for name, cell in fixed_cells(experiment).items()}
-    return build_study(
-        experiment, of, genotypes, lambda name: sources.get(name) or source_checksum(name)
-    )
+    return build_study(experiment, of, genotypes, _recorded_code(recorded))
 
 
-def unchecked_study(experiment: Experiment, folder: Path) -> Study:
-    """Build the study of an experiment that has been started before, without checking it again."""
-    return _study(experiment, fixed_cells(experiment), folder)
+def _recorded_code(recorded: Study) -> Code:
+    """The checksums of the user's functions with which a study was started."""
+    found: dict[str, str] = {}
+    for job in recorded.in_cluster:
+        found |= job.recipe.get("code", {})
+    return lambda name: found.get(name) or source_checksum(name)
 
 
-def _study(experiment: Experiment, cells: dict[str, AnyGenotype], folder: Path) -> Study:
+def unchecked_study(experiment: Experiment, recorded: Study, folder: Path) -> Study:
+    """Build the study of an experiment that has been started before, without checking it again.
+
+    Args:
+        recorded: the study as its folder records it; perhaps a part of it.
+        folder: the folder of the data sets.
+    """
+    return _study(experiment, fixed_cells(experiment), folder, _recorded_code(recorded))
+
+
+def _study(
+    experiment: Experiment,
+    cells: dict[str, AnyGenotype],
+    folder: Path,
+    code: Code = source_checksum,
+) -> Study:
     genotypes = {name: cell.to_json() for name, cell in cells.items()}
-    return build_study(experiment, partial(identity, folder), genotypes)
+    return build_study(experiment, partial(identity, folder), genotypes, code)
 
 
 def check_experiment(experiment: Experiment, cells: dict[str, AnyGenotype], folder: Path) -> None:

@@ -30,7 +30,7 @@ from orchestrator.store.failure import MEMORY_ADVICE, clear_failure, read_failur
 from orchestrator.store.job_folder import NO_SPACE
 from orchestrator.store.results import Environment
 from orchestrator.work.body import describe
-from orchestrator.work.fork_server import how_it_ended
+from orchestrator.work.fork_server import ProcessDied, how_it_ended
 
 BUDGET_EVERY_S = 5.0  # how often the cluster is checked for machines that came or went
 KEPT_FOR_S = 15.0
@@ -124,8 +124,8 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Tune asks only a searche
         raise RuntimeError("a study is never restored: it starts anew over its job folders")
 
 
-class LastWords(tune.Callback):  # type: ignore[misc]
-    """Gives the scheduler Ray's reason for a failed trial, before Tune tells it of the end."""
+class Starts(tune.Callback):  # type: ignore[misc]
+    """Notes which trials have begun."""
 
     def __init__(self, searcher: StudySearcher) -> None:
         self.searcher = searcher
@@ -134,8 +134,26 @@ class LastWords(tune.Callback):  # type: ignore[misc]
         """Note that the trial has a process that answers."""
         self.searcher.begun.add(trial.trial_id)
 
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """Note why the trial failed, and whether its process could not be reached."""
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class Queue(FIFOScheduler):  # type: ignore[misc]
+    """Starts trials in their order, notes why they fail, and ends a process that nobody needs.
+
+    Tune tells a scheduler of a failure before it tells the searcher, and callbacks only after it.
+
+    Tune keeps one process for the next trial as long as it takes, with its CPUs and GPUs. In a long
+    study this would hold a machine that an autoscaler could end. Tune has no public way to end it;
+    without the method that is used here, the process is kept.
+    """
+
+    def __init__(self, searcher: StudySearcher) -> None:
+        super().__init__()
+        self.searcher = searcher
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        """Note Ray's reason, and whether the trial's process could not be reached."""
         job = self.searcher.job_of_trial.get(trial.trial_id)
         if job is not None:
             scheduler = self.searcher.scheduler
@@ -145,25 +163,12 @@ class LastWords(tune.Callback):  # type: ignore[misc]
             scheduler.board.notes[job.id] = word_of_ray(text, scheduler.store.out)
             scheduler.traces[job.id] = text
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {}
-
-
-class Queue(FIFOScheduler):  # type: ignore[misc]
-    """Starts trials in their order, and ends a process that was kept and is not needed.
-
-    Tune keeps one process for the next trial as long as it takes, with its CPUs and GPUs. In a long
-    study this would hold a machine that an autoscaler could end.
-    """
-
-    def __init__(self, searcher: StudySearcher) -> None:
-        super().__init__()
-        self.searcher = searcher
-
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         """The next trial, as Tune asks for it several times a second."""
         if time.monotonic() - self.searcher.handed_or_ended > KEPT_FOR_S:
-            tune_controller._tune_controller._cleanup_cached_actors(force_all=True)
+            controller = getattr(tune_controller, "_tune_controller", None)
+            if end := getattr(controller, "_cleanup_cached_actors", None):
+                end(force_all=True)
         return None  # Tune then starts pending trials in their order
 
     def __getstate__(self) -> dict[str, Any]:
@@ -199,8 +204,8 @@ def word_of_ray(text: str, folder: Path) -> str:
     plain = COLOUR.sub("", text).strip()
     if "Traceback (most recent call last)" not in plain:
         return WITHOUT_A_WORD
-    last = one_line(plain.splitlines()[-1], 300)
-    if last.endswith(KILLED):
+    last = one_line(plain.splitlines()[-1], 300).rpartition(f"{ProcessDied.__name__}: ")[2]
+    if last == KILLED:
         return WITHOUT_A_WORD
     found = ADDRESS.search(plain)
     machine = found[1] if found else "its machine"
@@ -248,7 +253,7 @@ def run_study(scheduler: Scheduler, environment: Environment) -> None:
             name=f"study-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}",
             storage_path=str(store.out / "ray"),
             verbose=0,
-            callbacks=[LastWords(searcher), Silence()],
+            callbacks=[Starts(searcher), Silence()],
             failure_config=tune.FailureConfig(max_failures=0),  # the scheduler retries
         ),
     )

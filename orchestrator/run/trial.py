@@ -17,8 +17,13 @@ from orchestrator.experiment.study import Job
 from orchestrator.run.machines import living_nodes, lost_a_node
 from orchestrator.store.failure import MEMORY_ADVICE, read_failure, write_failure
 from orchestrator.store.job_folder import NO_SPACE, JobFolder
-from orchestrator.work.fork_server import ForkServer
+from orchestrator.work.fork_server import ForkServer, ProcessDied
 
+ENDING_S = 5.0
+"""A process that is ended because its machine is lost kills what it has started a moment before.
+
+Its job then seems to be killed for itself. If the process still lives after this time, it was.
+"""
 BODY = "orchestrator.work.body"
 RUN_JOB = f"{BODY}:run_job"
 """What runs in a job's process; named as text, because this process needs no PyTorch."""
@@ -94,7 +99,11 @@ def run_trial(config: TrialConfig) -> None:
         return
     arguments = config["folder"], config["body"], config["before"]
     modules = [BODY, OPTIMISERS, config["body"].partition(":")[0]]
-    fork_server().call(RUN_JOB, *arguments, modules=modules)
+    try:
+        fork_server().call(RUN_JOB, *arguments, modules=modules)
+    except ProcessDied:
+        time.sleep(ENDING_S)
+        raise
 
 
 def _launch_workers(config: TrialConfig) -> None:

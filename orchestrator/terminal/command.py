@@ -82,13 +82,16 @@ def add_out(parser: argparse.ArgumentParser, default: str | None = "runs/EXPERIM
     )
 
 
-def add_data(parser: argparse.ArgumentParser) -> None:
-    """Add `--data`."""
+def add_data(
+    parser: argparse.ArgumentParser,
+    default: str = "data, made and filled by download as needed",
+) -> None:
+    """Add `--data`, with what the help says about its default."""
     parser.add_argument(
         "--data",
         metavar="DIR",
-        help="folder with the data sets, such as cifar-10-batches-py (default: data, made and "
-        "filled by download as needed), or s3://BUCKET/PREFIX",
+        help=f"folder with the data sets, such as cifar-10-batches-py (default: {default}), or "
+        "s3://BUCKET/PREFIX",
     )
 
 

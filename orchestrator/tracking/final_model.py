@@ -140,6 +140,7 @@ class Model(NamedTuple):
         build: builds the network from a training's settings, a genotype and the number of outputs.
         predict: predicts from the network, the settings and inputs.
         example: makes an input of the right shape and type, from a recipe's settings.
+        images: whether it takes images.
     """
 
     tested: str
@@ -147,6 +148,7 @@ class Model(NamedTuple):
     build: Callable[[Any, Any, int], nn.Module]
     predict: Callable[[nn.Module, Any, Tensor], Tensor]
     example: Callable[[dict[str, Any]], NDArray[Any]]
+    images: bool
 
 
 def model_of(config: dict[str, Any]) -> Model:
@@ -200,6 +202,9 @@ def _entropies(network: nn.Module, config: TextTrainConfig, ids_N: Tensor) -> Te
     return torch.cat(found)
 
 
-IMAGES = Model("weights", _classes, build_network, _scores, _two_images)
+IMAGES = Model("weights", _classes, build_network, _scores, _two_images, images=True)
 # A language model is tested with the weights of its best validation epoch.
-TEXT = Model("best", _words, build_language_model, _entropies, lambda config: np.zeros(8, np.int64))
+TEXT = Model(
+    *("best", _words, build_language_model, _entropies, lambda config: np.zeros(8, np.int64)),
+    images=False,
+)

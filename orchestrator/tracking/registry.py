@@ -1,22 +1,33 @@
 """The finals' networks in MLflow's model registry.
 
-`mlflow.pyfunc.load_model("models:/EXPERIMENT-FINAL/1")` loads a model that takes test images and
+`mlflow.pyfunc.load_model("models:/EXPERIMENT-FINAL@best")` loads a model that takes test images and
 returns the scores behind the reported accuracy.
+
+A model's versions differ in their settings. The alias `best` never follows their error on the test
+set, since that would be to select on it: it follows the score, on validation data, by which the
+study selected the version's cell. Versions are compared if that score is of the same kind; those
+without one (published, random and combined cells, and files) are not, and if none has one, the
+newest is `best`.
 """
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from orchestrator.store.job_folder import JobFolder
+from orchestrator.store.results import Provenance, Selection
 from orchestrator.tracking.final_model import About, example, load_final, write_final
 
 TAG = "gdas.model"
 LOADER_TAG = "gdas.model.loader"
 """Tag of the module that a logged model imports."""
+BEST = "best"
+SCORE, SCORE_OF = "selection_score", "selection_score_is"
+"""A version's tags: the score by which its cell was selected, and what that is."""
 
 
 def version_tags(about: About) -> dict[str, str]:
@@ -30,6 +41,42 @@ def version_tags(about: About) -> dict[str, str]:
     if about.get("parameters"):
         tags["parameters"] = str(about["parameters"])
     return tags
+
+
+def selection_tags(folder: JobFolder) -> dict[str, str]:
+    """The score by which a final's cell was selected, and what it is; nothing of other cells."""
+    try:
+        provenance: Provenance = json.loads((folder.path / "provenance.json").read_text())
+        selections = folder.path.parent.parent / "selections"
+        record: Selection = json.loads((selections / f"{provenance['track']}.json").read_text())
+        if record["id"] != provenance["selection"]:
+            return {}
+        score, kind = record["winner"]["score"], f"{record['metric']} by {record['by']}"
+        return {SCORE: f"{score:.4f}", SCORE_OF: f"{kind}, the {record['best']} wins"}
+    except (OSError, ValueError, KeyError):  # not searched, or its selection has changed since
+        return {}
+
+
+def mark_best(client: Any, name: str) -> str:
+    """Give a model's alias `best` to the version with the best selection score; returns it.
+
+    Args:
+        client: an MlflowClient.
+        name: a registered model, which has a version.
+    """
+    versions = sorted(
+        client.search_model_versions(f"name = '{name}'"), key=lambda one: -int(one.version)
+    )
+    kinds = [one.tags[SCORE_OF] for one in versions if SCORE_OF in one.tags]
+    best = versions[0]
+    if kinds:  # of the newest one's kind; of equal ones, the newest
+        sign = 1 if kinds[0].endswith("highest wins") else -1
+        alike = [one for one in versions if one.tags.get(SCORE_OF) == kinds[0]]
+        best = max(alike, key=lambda one: sign * float(one.tags[SCORE]))
+    rule = f"the best {kinds[0]}, on validation data" if kinds else "the newest: none has a score"
+    client.set_registered_model_alias(name, BEST, best.version)
+    client.set_registered_model_tag(name, "best", f"{rule}; never by the test set")
+    return str(best.version)
 
 
 def log_final(
@@ -75,10 +122,11 @@ def log_final(
         name,
         source,
         run_id=run_id,
-        tags=version_tags(about),
+        tags=version_tags(about) | selection_tags(folder),
         description=f"Load it with MLFLOW_TRACKING_URI set to this MLflow:\n\n"
         f'```python\nmlflow.pyfunc.load_model("models:/{name}/latest")\n```',
     )
+    mark_best(client, name)
     address = f"models:/{name}/{version.version}"
     client.set_tag(run_id, TAG, address)
     return address

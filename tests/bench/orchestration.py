@@ -91,7 +91,7 @@ class Watch:
 def _role(title: str, is_driver: bool) -> str:
     if is_driver:
         return "driver"
-    if title.startswith("ray::ImplicitFunc"):
+    if title.startswith("ray::ImplicitFunc") or "fork_server" in title:
         return TRIAL
     return "Ray's idle workers" if title.startswith("ray::IDLE") else "Ray's servers"
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from orchestrator.store.storage import Storage, open_storage
@@ -20,12 +21,6 @@ from tests.e2e import driving
 
 # One CPU a search and a worker, so that every one has a node of its own. Not part of what a job is.
 ONE_A_NODE = ("search.resources.cpus=1", "final.resources.cpus_per_worker=1")
-
-
-def parent(pid: int) -> int:
-    """The process that started another."""
-    # What follows the name, which is in brackets and may hold anything: state, parent.
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 class Nodes:
@@ -40,8 +35,8 @@ class Nodes:
 
     def kill_the_one_with(self, pid: int) -> None:
         """As when a machine is taken back: its Ray and all that runs on it end at once."""
-        raylet = parent(pid)
-        node = next(n for n in self.nodes if n.all_processes["raylet"][0].process.pid == raylet)
+        above = {process.pid for process in psutil.Process(pid).parents()}
+        node = next(n for n in self.nodes if n.all_processes["raylet"][0].process.pid in above)
         self.nodes.remove(node)
         self.cluster.remove_node(node, allow_graceful=False)
 

@@ -94,6 +94,7 @@ def fused(
     of_x, of_weight = convolution_backward(of_y, y, x, layers, weights=True, base_BCHW=base)
     alone, none = convolution_backward(of_y, y, x, layers, weights=False, base_BCHW=base)
     assert none is None and of_weight is not None
+    assert of_x is not None and alone is not None
     assert torch.equal(alone.values_BCHW, of_x.values_BCHW)
     norm = layers.norm
     assert y.norm_4C is not None

@@ -142,7 +142,8 @@ def test_stems_are_fused_unless_somebody_watches_them_or_the_images_want_a_gradi
     torch.testing.assert_close(F.relu(meant(made)), expected)
     assert run_stem(network.stem, images.clone().requires_grad_()) is None
     called: list[torch.Tensor] = []
-    handle = network.stem.norm.register_forward_hook(lambda *_: called.append(images))
+    norm: Any = network.stem.norm
+    handle = norm.register_forward_hook(lambda *_: called.append(images))
     assert run_stem(network.stem, images) is None
     network.fused = True
     network(images, [[(e, 4) for e in range(14)] for _ in network.cells])

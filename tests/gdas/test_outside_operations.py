@@ -114,6 +114,7 @@ def test_an_own_operation_is_drawn_derived_scored_and_trained(
     assert "blur" in drawn and "own_ops" not in drawn, "without its module"
 
 
+@pytest.mark.slow
 def test_resume_with_an_own_operation_is_exact(small_digits: Images) -> None:
     config = search_config(operations=BLURRED, epochs=2)
     whole = run_search(config, small_digits)

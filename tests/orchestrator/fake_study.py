@@ -6,7 +6,7 @@ import dataclasses
 import json
 import time
 from pathlib import Path
-from typing import NotRequired
+from typing import Any, NotRequired
 
 from orchestrator.experiment.build import build_study
 from orchestrator.experiment.config import Experiment
@@ -26,11 +26,13 @@ class Finished(Trained):
     parameters: NotRequired[int]
 
 
-def fake_study(out: Path | str, *overrides: str, of: str = TINY) -> tuple[Experiment, Study, Store]:
+def fake_study(
+    out: Path | str, *overrides: str, of: str = TINY, cells: dict[str, Any] | None = None
+) -> tuple[Experiment, Study, Store]:
     """The tiny study, or that of another experiment: study.json and the job folders' settings,
     nothing done."""
     experiment = load_experiment(of, list(overrides))
-    study, store = build_study(experiment, identity, {}), Store(out)
+    study, store = build_study(experiment, identity, cells or {}), Store(out)
     settings = json.loads(json.dumps(dataclasses.asdict(experiment)))
     command = f"python -m orchestrator.reproduce_paper {of} --out {out}"
     store.write_study(study, settings, {"torch": "2.0"}, command)

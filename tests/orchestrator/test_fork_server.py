@@ -18,7 +18,7 @@ import pytest
 import orchestrator.work.fork_server as fork_server
 from orchestrator.run.ray_study import word_of_ray
 from orchestrator.run.scheduler import WITHOUT_A_WORD
-from orchestrator.work.fork_server import CallFailed, ForkServer, ProcessDied
+from orchestrator.work.fork_server import CallFailed, ForkServer, ProcessDied, how_it_ended
 from tests.orchestrator.fake_study import fake_study
 
 HERE = "tests.orchestrator.forked"
@@ -123,10 +123,10 @@ def test_a_killed_job_is_a_death_and_the_next_one_runs(server: ForkServer, tmp_p
     os.kill(pid, signal.SIGKILL)
     thread.join()
     assert str(raised[0]) == "its process was ended by SIGKILL"
-    trace = (
-        f"ray::run_trial() (pid=1, ip=10.0.0.1)\nTraceback (most recent call last):\n{raised[0]}"
-    )
-    assert word_of_ray(trace, tmp_path) == WITHOUT_A_WORD
+    rays = "ray::f() (pid=1, ip=10.0.0.1)\nTraceback (most recent call last):\nwork.ProcessDied: "
+    assert word_of_ray(f"{rays}{raised[0]}", tmp_path) == WITHOUT_A_WORD
+    crashed = word_of_ray(f"{rays}{how_it_ended(-signal.SIGSEGV)}", tmp_path)
+    assert crashed.startswith("its process was ended by SIGSEGV (on 10.0.0.1")
     server.call(f"{HERE}:leave", "0")
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,13 @@ from unittest.mock import MagicMock
 import pytest
 from rich.console import Console as Terminal
 
+from orchestrator.cost.left import Remaining
 from orchestrator.store.board import Board
 from orchestrator.terminal.console import Console
 from orchestrator.tracking.artifacts import Artifacts
 from orchestrator.tracking.tracker import Tracker
 from tests.orchestrator.fake_study import fake_study, finish, record
+from tests.orchestrator.written import plain_result
 
 LOOKS = ((io, "open"), (os, "stat"), (os, "listdir"), (os, "scandir"))
 RUNNING = 2
@@ -139,3 +143,46 @@ def test_what_changes_while_a_job_waits_again_is_shown_and_sent(
     assert tracker.sync()
     assert "search-frc-seed0  epoch 1/3" in capsys.readouterr().out
     assert len(tracker.client.get_metric_history(tracker.runs[job.id], "seconds")) == 1
+
+
+@pytest.mark.slow
+def test_a_thousand_jobs_take_no_more_looks_than_ten_and_little_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """5,000 records: what the console, the tracking and the time left keep of them."""
+    jobs = 1000
+    experiment, study, store = fake_study(tmp_path, f"search.seeds={list(range(jobs))}")
+    board = Board({job.id: "waiting" for job in study})
+    searches = [job for job in study if job.kind == "search"]
+    for job in searches:
+        for position in range(1, 6):
+            store.folder(job).append_record(record(position, of=5))
+    for job in searches[RUNNING:]:
+        store.folder(job).write_result(plain_result())
+    board.states |= dict.fromkeys([job.id for job in searches], "done")
+    board.states |= dict.fromkeys([job.id for job in searches[:RUNNING]], "running")
+    monkeypatch.setattr(Tracker, "_connect", lambda self: None)
+    monkeypatch.setattr(Tracker, "_start", lambda *_: "run")
+    monkeypatch.setattr(Artifacts, "_picture", lambda *_: None)
+    tracker = Tracker(study, store, experiment)
+    tracker.parent, tracker.mlflow.client, tracker.board = "parent", MagicMock(), board
+    console = Console(study, store, Terminal(file=io.StringIO()))
+    remaining = Remaining(study, store, board, lambda: {"CPU": 2.0, "GPU": 0.0})
+    console.start(board)
+    ticks: list[Callable[[], Any]] = [console.update, tracker.sync, remaining]
+    tracemalloc.start()
+    try:
+        for tick in ticks:
+            tick()
+        tracker.mlflow.client.reset_mock()  # it remembers every call
+        gc.collect()
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    os.utime(store.out / "jobs", (1e9, 1e9))
+    looks = Looks(tmp_path, monkeypatch)
+    remaining.due = 0.0
+    assert sum(looks.of(tick) for tick in ticks) <= 8 * RUNNING * len(ticks)
+    assert len(tracker.closed) == jobs - RUNNING
+    # A driver with 50 jobs takes 970 MiB; half of that for 950 more would be 520 KiB a job.
+    assert kept < 200 * jobs * 1024, f"{kept / jobs / 1024:.0f} KiB a job"

@@ -65,6 +65,16 @@ def test_what_has_run_corrects_what_has_not(study: tuple[Study, Store, Board]) -
     assert later.seconds == pytest.approx(5 + 30 * 70 / 50, abs=1.5), "70 s for estimated 50"
 
 
+def test_a_job_that_cannot_be_estimated_leaves_the_view_without_it(
+    study: tuple[Study, Store, Board], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Estimator, job: Job) -> Estimate:
+        raise KeyError("config")
+
+    monkeypatch.setattr(Estimator, "estimate", refuse)
+    assert remaining(*study)() is None
+
+
 def test_what_failed_takes_no_more_time(study: tuple[Study, Store, Board]) -> None:
     found, store, board = study
     first, second, final = jobs(found)

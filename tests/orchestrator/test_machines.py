@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
+from ray.tune.execution.tune_controller import TrialRunnerWrapper, TuneController
 
 from gdas.errors import InputError
 from orchestrator.experiment.config import TrainResources, TrialResources
 from orchestrator.experiment.study import Job
+from orchestrator.run.ray_study import KEPT_FOR_S, Queue
 from orchestrator.run.scheduler import missing
 from orchestrator.run.trial import bundles, trial_config
 from tests.orchestrator.fake_study import fake_study
@@ -54,6 +58,21 @@ def test_the_machines_change_no_id(tmp_path: Path) -> None:
     _, _, final = jobs(tmp_path / "any")
     _, _, kept = jobs(tmp_path / "kept", ON_DEMAND)
     assert kept.id == final.id and kept.alike != final.alike
+
+
+def test_a_kept_process_is_ended_once_nobody_has_needed_it_for_a_while() -> None:
+    searcher, controller = MagicMock(), MagicMock()
+    queue = Queue(searcher)
+    searcher.handed_or_ended = time.monotonic()
+    assert queue.choose_trial_to_run(controller) is None
+    end = controller._tune_controller._cleanup_cached_actors
+    assert not end.called
+    searcher.handed_or_ended -= KEPT_FOR_S + 1
+    assert queue.choose_trial_to_run(controller) is None
+    end.assert_called_once_with(force_all=True)
+    # What is used of Ray without being public: if it goes, processes are kept too long.
+    assert callable(TuneController._cleanup_cached_actors)
+    assert TrialRunnerWrapper("it", None)._tune_controller == "it"
 
 
 @pytest.mark.parametrize("name", ["CPU", "on demand", "", "memory"])

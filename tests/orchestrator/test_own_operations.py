@@ -15,11 +15,13 @@ from gdas.cnn.genotype import Genotype
 from gdas.cnn.train import build_network
 from gdas.errors import InputError
 from gdas.metrics import count_multiply_adds
+from gdas.outside import source_checksum
 from orchestrator.cell import main as cell
 from orchestrator.experiment.build import build_study, settings_of
 from orchestrator.experiment.config import Experiment
 from orchestrator.experiment.load import load_experiment
-from orchestrator.run.checks import check_experiment, fixed_cells
+from orchestrator.experiment.study import Study
+from orchestrator.run.checks import check_experiment, fixed_cells, unchecked_study
 from orchestrator.store.store import Store
 from orchestrator.tracking.final_model import load_final
 from orchestrator.work.body import open_job
@@ -77,6 +79,20 @@ def test_a_changed_file_is_another_job_and_the_eight_keep_their_ids(own_ops: Pat
     own_ops.write_text(CODE + "\n# another\n")
     assert not {job.id for job in build_study(experiment, identity, {})} & before
     assert not own_ops.with_suffix(".ran").exists(), "ids need the file's bytes alone"
+
+
+def test_folders_stay_needed_when_the_file_is_edited_or_gone(
+    own_ops: Path, tmp_path: Path, data_folder: Path
+) -> None:
+    """`jobs remove` must not take for old what a study still has."""
+    experiment = load_experiment(SMALL, [OPERATIONS])
+    code = {job.recipe["code"]["own_ops:conv"] for job in build_study(experiment, identity, {})
+            if "code" in job.recipe}  # fmt: skip
+    assert code == {source_checksum("own_ops:conv")}
+    started = unchecked_study(experiment, Study((), {}, {}, {}, {}), data_folder)
+    own_ops.unlink()
+    again = unchecked_study(experiment, started, data_folder)
+    assert [job.id for job in again] == [job.id for job in started]
 
 
 def test_a_machine_with_another_file_says_so(own_ops: Path, tmp_path: Path) -> None:

@@ -197,8 +197,9 @@ def test_a_machine_that_ray_has_not_missed_yet_uses_up_no_retry(
     assert isinstance(searcher.suggest("a"), dict)
     job = searcher.job_of_trial["a"]
     trial = types.SimpleNamespace(trial_id="a", get_error=lambda: text)
+    ray_study.Starts(searcher).on_trial_start(0, [], trial)
     failed.set()
-    ray_study.LastWords(searcher).on_trial_error(0, [], trial)
+    ray_study.Queue(searcher).on_trial_error(None, trial)
     searcher.on_trial_complete("a", error=True)
     assert scheduler.board.states[job.id] == "waiting"
     assert scheduler.used[job.id] == retries_used

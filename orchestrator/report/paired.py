@@ -1,0 +1,114 @@
+"""One search of NAS-Bench-201 against each other way to find a cell, seed by seed.
+
+Two ways with the same seed have the same images in D_T and D_V and the same initial weights, so
+what both have in common cancels out of their difference. All comparisons are corrected together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from orchestrator.report.markup import NOT_RUN
+from orchestrator.report.parts import Measured, Part, Table
+from orchestrator.report.statistics import (
+    LEVEL,
+    Summary,
+    holm,
+    paired_p,
+    summary,
+    uniform_p,
+)
+
+FEWEST = 3
+"""Pairs below this give no p under the level, whatever they are."""
+
+
+class Way(NamedTuple):
+    """A way to find a cell.
+
+    Attributes:
+        percentiles: of its cell among all cells, by seed.
+    """
+
+    name: str
+    percentiles: Mapping[int, float]
+
+
+class Contest(NamedTuple):
+    """A comparison.
+
+    Attributes:
+        gain: by how many percentiles the first way is better, over the seeds of both.
+        p: one-sided and exact.
+    """
+
+    name: str
+    gain: Summary
+    p: float
+
+
+def contests(first: Way, others: Sequence[Way], cells: Sequence[int]) -> list[Contest]:
+    """The first way against uniform draws from all cells, and against each other way.
+
+    Args:
+        cells: how many cells have each accuracy, worst accuracy first.
+    """
+    own = list(first.percentiles.values())
+    found = [
+        Contest(
+            "uniform draws from all cells",
+            summary([percentile - 50 for percentile in own]),
+            uniform_p(cells, own),
+        )
+    ]
+    for other in others:
+        seeds = [seed for seed in first.percentiles if seed in other.percentiles]
+        if len(seeds) >= FEWEST:
+            gains = [first.percentiles[seed] - other.percentiles[seed] for seed in seeds]
+            found.append(Contest(other.name, summary(gains), paired_p(gains)))
+    return found
+
+
+def contests_table(
+    column: str, first: Way, others: Sequence[Way], cells: Sequence[int]
+) -> list[Part]:
+    """The report's part on them; empty if the first way has too few seeds."""
+    if len(first.percentiles) < FEWEST:
+        return []
+    found = contests(first, others, cells)
+    corrected = holm([contest.p for contest in found])
+    rows: list[list[str | Measured]] = [
+        [
+            contest.name,
+            str(contest.gain.n),
+            Measured(_words(contest.gain), contest.gain, "percentiles"),
+            f"{contest.p:.4f}",
+            f"{p:.4f}",
+            "yes" if p < LEVEL else "not shown",
+        ]
+        for contest, p in zip(found, corrected, strict=True)
+    ]
+    missing = {other.name for other in others} - {contest.name for contest in found}
+    rows += [[name, NOT_RUN, "", "", "", ""] for name in sorted(missing)]
+    own = summary(list(first.percentiles.values()))
+    return [
+        f"\n### {first.name} against each other way\n",
+        f"Mean percentile of {first.name}: {own.text}. Gains in percentiles; ways with the same "
+        "seeds are compared seed by seed (exact test by flipping signs, one-sided), uniform draws "
+        "by the distribution of their mean. The corrected p (Holm) holds its level over all "
+        "comparisons of this table together.\n",
+        Table(
+            f"contests-{column}",
+            ["against", "seeds", "mean gain", "p", "corrected p", "better"],
+            rows,
+        ),
+        "\n",
+    ]
+
+
+def _words(gain: Summary) -> str:
+    """The mean gain with its interval."""
+    if gain.low is None or gain.high is None:
+        return f"{gain.mean:+.1f}"
+    return f"{gain.mean:+.1f} ({gain.low:+.1f} to {gain.high:+.1f})"
