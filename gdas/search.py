@@ -24,7 +24,7 @@ from gdas.checkpoint import Segment, State
 from gdas.config import AlphaUpdate, SamplerConfig, WeightUpdate
 from gdas.method import Gumbel, Learner, method_of
 from gdas.metrics import BatchLoss, EpochSums, require_finite
-from gdas.optimizer import sgd
+from gdas.optimizer import restore, saved, sgd
 from gdas.randomness import generator
 from gdas.sampler import Pick
 from gdas.schedule import cosine, temperature
@@ -138,7 +138,7 @@ class SearchSteps:
             "weights": self.space.weights.state_dict(),
             # Whether an operation was ever drawn, since weight decay moves it from then on.
             "has_gradient": [p.grad is not None for p in self.parameters],
-            "weight_optimizer": self.weight_optimizer.state_dict(),
+            "weight_optimizer": saved(self.weight_optimizer),
             "logits": {kind: a.detach() for kind, a in self.logits.items()},
             # Part of the next W step's gradient norm if clip_scope is "all".
             "logits_gradient": {kind: a.grad for kind, a in self.logits.items()},
@@ -153,7 +153,7 @@ class SearchSteps:
         for p, has_gradient in zip(self.parameters, state["has_gradient"], strict=True):
             p.grad = torch.zeros_like(p) if has_gradient else None
         # Optimisers keep the tensors that they are given, so they get copies.
-        self.weight_optimizer.load_state_dict(deepcopy(state["weight_optimizer"]))
+        restore(self.weight_optimizer, state["weight_optimizer"])
         for kind, a in self.logits.items():
             a.data.copy_(state["logits"][kind])
             a.grad = deepcopy(state["logits_gradient"][kind])

@@ -10,7 +10,6 @@ Shapes: B batch, C channels, H and W height and width.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from copy import deepcopy
 from functools import partial
 from typing import Literal
 
@@ -29,7 +28,7 @@ from gdas.data.source import Batch, ImageSource, Wanted
 from gdas.distributed import Workers, workers
 from gdas.errors import InputError
 from gdas.metrics import BatchLoss, EpochSums, correct_top_k, require_finite
-from gdas.optimizer import sgd
+from gdas.optimizer import restore, saved, sgd
 from gdas.randomness import generator, initial_weights
 from gdas.schedule import cosine, exponential, warm_up
 
@@ -146,15 +145,14 @@ class _Run:
     def state(self) -> State:
         return {
             "weights": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": saved(self.optimizer),
             "position": self.position,
             "history": self.history,
         }
 
     def load(self, state: State) -> None:
         self.network.load_state_dict(state["weights"])
-        # The optimiser keeps the tensors that it is given, so it gets copies.
-        self.optimizer.load_state_dict(deepcopy(state["optimizer"]))
+        restore(self.optimizer, state["optimizer"])
         self.position, self.history = state["position"], state["history"]
 
     def batches(self, epoch: int) -> list[Tensor]:

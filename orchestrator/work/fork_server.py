@@ -42,6 +42,8 @@ MOST_BYTES = 60_000
 """The most of a traceback that is passed on; the pipe for it holds as much without a reader."""
 OUTLIVE_A_FORK = ("jemalloc_bg_thd",)
 """Threads whose library starts them again in a child: that of pyarrow's allocator."""
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
+"""NumPy's OpenBLAS starts its threads when it is imported; jobs compute with PyTorch's."""
 DIE_WITH_PARENT = 1
 """Linux's number of prctl's PR_SET_PDEATHSIG."""
 
@@ -141,6 +143,7 @@ class ForkServer:
                 words = [json.dumps(sys.path), str(theirs.fileno())]
                 self.process = subprocess.Popen(
                     [sys.executable, "-c", SERVER, *words],
+                    env=ONE_THREAD | os.environ,
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
                     start_new_session=True,  # a terminal's Ctrl-C is for the driver alone

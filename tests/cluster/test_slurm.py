@@ -76,8 +76,12 @@ def test_it_starts_ray_on_every_node_and_the_command_on_the_first(
     slurm: dict[str, str], tmp_path: Path
 ) -> None:
     words = ["smoke", "--out", "/shared/with space"]
-    subprocess.run(["bash", SBATCH, *words], env=slurm, check=True, timeout=20)
-    log = (tmp_path / "log").read_text().splitlines()
+    log_file = tmp_path / "log"
+    # The study lasts until the other node has joined, as it does in a cluster.
+    joined = f'until grep -q "^ray start --address" {log_file}; do sleep 0.05; done'
+    env = slurm | {"STUDY_DOES": joined}
+    subprocess.run(["bash", SBATCH, *words], env=env, check=True, timeout=60)
+    log = log_file.read_text().splitlines()
     share = "--num-cpus=8 --num-gpus=1"
     head = "ray start --head --node-ip-address=10.0.0.7 --port=20042 --include-dashboard=false"
     worker = f"ray start --address=10.0.0.7:20042 --block {share}"

@@ -155,11 +155,29 @@ def finish(running: Running, timeout: float = 600) -> tuple[int, str]:
     return running.wait(timeout), running.output()
 
 
-def run(out: Path, data: Path, *words: str) -> tuple[int, str]:
+def running_trials(running: Running) -> int:
+    """How many of a driver's trials run now, by the names that Ray gives its processes."""
+    return sum("ImplicitFunc.train" in title(member) for member in family_of(running.pid))
+
+
+def at_once(out: Path) -> Path:
+    """Where the undisturbed study notes how many trials ran at one moment at the most."""
+    return out.with_name(f"{out.name}-at-once")
+
+
+def run(
+    out: Path, data: Path, *words: str, watch: Callable[[Running], None] | None = None
+) -> tuple[int, str]:
     """Its exit code and what it printed; however long it takes, as long as it goes on."""
     running = start(out, data, *words)
+
+    def ended() -> bool:
+        if watch is not None:
+            watch(running)
+        return running.ended()
+
     try:
-        wait_for(running.ended, "the command's end", timeout=STALLS_AFTER_S, out=out)
+        wait_for(ended, "the command's end", timeout=STALLS_AFTER_S, out=out)
     finally:
         running.end()
     return finish(running)

@@ -30,9 +30,7 @@ def test_four_searches_run_at_once_in_processes_of_their_own(undisturbed: Path) 
     assert len(searches) == 4
     assert len({records[0]["pid"] for records in searches}) == 4
     assert os.getpid() not in {records[0]["pid"] for records in searches}
-    last_start = max(records[0]["started"] for records in searches)
-    first_end = min(records[-1]["time"] for records in searches)
-    assert last_start < first_end, "at one moment all four were inside an epoch"
+    assert int(driving.at_once(undisturbed).read_text()) >= 4, "all ran at one moment"
 
 
 def test_the_winner_is_the_best_by_validation_and_is_what_was_trained(undisturbed: Path) -> None:

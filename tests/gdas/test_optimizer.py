@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from gdas.optimizer import sgd
+from gdas.optimizer import restore, saved, sgd
 
 
 def weights() -> list[nn.Parameter]:
@@ -51,6 +51,20 @@ def test_a_saved_state_goes_on_with_the_same_bits() -> None:
     first = sgd(stopped, lr=0.1, momentum=0.9, weight_decay=3e-4)
     walk(first, stopped)
     second = sgd(stopped, lr=0.5, momentum=0.9, weight_decay=3e-4)
-    second.load_state_dict(first.state_dict())
+    restore(second, saved(first))
     walk(second, stopped)
     assert all(torch.equal(a, b) for a, b in zip(straight, stopped, strict=True))
+
+
+def test_a_checkpoint_has_neither_weights_never_drawn_nor_how_it_is_computed() -> None:
+    own = weights()
+    optimizer = sgd(own, lr=0.1, momentum=0.9, weight_decay=0.0)
+    own[1].grad = torch.ones_like(own[1])
+    optimizer.step()
+    state = saved(optimizer)
+    assert list(state["state"]) == [1]
+    assert state["param_groups"][0]["fused"] is None
+    again = sgd(weights(), lr=0.1, momentum=0.9, weight_decay=0.0)
+    restore(again, state)
+    assert again.param_groups[0]["fused"] is True
+    assert len(again.state) == len(own)

@@ -48,7 +48,7 @@ def refused(capsys: Capture, code: int) -> str:
 
 COMMANDS = [
     *("reproduce_paper", "status", "compare", "cell", "jobs", "doctor", "send_runs"),
-    *("settings_page", "mlflow_server", "nodes", "log"),
+    *("settings_page", "mlflow_server", "nodes", "log", "export", "predict"),
 ]
 
 

@@ -34,9 +34,12 @@ def server() -> Iterator[ForkServer]:
 
 @pytest.fixture(scope="module")
 def with_torch() -> Iterator[ForkServer]:
-    """One that has imported PyTorch, as those of jobs have."""
+    """One that has imported PyTorch, as those of jobs have, on a machine with several cores."""
     server = ForkServer()
-    yield server
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+            patch.delenv(name, raising=False)
+        yield server
     server.close()
 
 
