@@ -26,9 +26,9 @@ HUGE_PAGES = {
 """The C library asks the kernel for pages of 2 MiB instead of 4 KiB, if that gives them on request,
 and keeps what is freed for the next step.
 
-A search step on a CPU walks through a gigabyte. With small pages it spends a fifth of its time on
-looking up addresses, and without keeping them another part on having pages cleared. The C library
-reads this when a process starts.
+A search step on a CPU walks through half a gigabyte. Large pages save the looking up of addresses,
+and keeping them that the kernel clears them anew (`python -m tests.bench fused` measures both). The
+C library reads this when a process starts.
 """
 
 QUIET = {

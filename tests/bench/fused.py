@@ -1,9 +1,10 @@
 """The fused kernels: the same steps with them, in PyTorch's operators alone, and plainly written.
 
-All contenders of a row are in one process and take their steps in turn (tests.bench.timing). "ours"
-is the library as it is by default, "unfused" the same with `kernels: plain`, "plain" the baseline
-of tests.bench.plain. Then the peak memory of a search step, each in a process of its own, and
-what four processes do on the cores that one leaves idle, and what large pages of memory save.
+Both contenders of a comparison are in one process and take their steps in turn
+(tests.bench.timing); a third one there would push what they keep in cache out of it. "ours" is the
+library as it is by default, "unfused" the same with `kernels: plain`, "plain" the baseline of
+tests.bench.plain. Then the peak memory of a search step, each in a process of its own, what four
+processes do on the cores that one leaves idle, and what large pages of memory save.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from tests.bench.steps import KINDS, SizeName
 from tests.bench.threads import by_turns, start
 from tests.bench.timing import Size, Step, compare, memory_of, words
 
-ALL = ("plain", "unfused", "ours")
+BOTH = ("plain", "unfused")
 
 
 @dataclass(frozen=True)
@@ -32,41 +33,43 @@ class Row:
     """A step that is measured.
 
     Attributes:
-        build: from a size and the number of steps to contenders.
+        build: from a size, the number of steps and a baseline's name to it and "ours".
         goals: the least ratio that is aimed at, over "unfused" and over "plain".
     """
 
     title: str
-    build: Callable[[Size, int], Mapping[str, Sequence[Step]]]
+    build: Callable[[Size, int, str], Mapping[str, Sequence[Step]]]
     sizes: Mapping[SizeName, Size]
     goals: Mapping[str, float]
+    baselines: tuple[str, ...] = BOTH
 
 
-def _search(size: Size, steps: int) -> Mapping[str, Sequence[Step]]:
-    return search_step.search_contenders(**size, steps=steps, of=ALL)
+def _search(size: Size, steps: int, baseline: str) -> Mapping[str, Sequence[Step]]:
+    return search_step.search_contenders(**size, steps=steps, of=(baseline, "ours"))
 
 
 ROWS = (
     Row("search step", _search, KINDS["search step"].sizes, {"unfused": 2.3, "plain": 7.0}),
     Row(
         "NAS-Bench-201 search step",
-        lambda size, steps: search_step.bench201_contenders(**size, steps=steps),
+        lambda size, steps, _: search_step.bench201_contenders(**size, steps=steps),
         {
             "tiny": {"channels": 4, "normals": 1, "batch": 2},
             "default": {"channels": 16, "normals": 5, "batch": 64},
             "paper": {"channels": 16, "normals": 5, "batch": 64},
         },
         {"unfused": 2.0},
+        ("unfused",),
     ),
     Row(
         "final training step, CIFAR",
-        lambda size, steps: search_step.train_contenders(ALL, **size),
+        lambda size, _, baseline: search_step.train_contenders((baseline, "ours"), **size),
         {**KINDS["training step"].sizes, "default": KINDS["training step"].sizes["paper"]},
         {"plain": 3.3},
     ),
     Row(
         "final training step, ImageNet",
-        lambda size, steps: search_step.imagenet_contenders(ALL, **size),
+        lambda size, _, baseline: search_step.imagenet_contenders((baseline, "ours"), **size),
         {**KINDS["ImageNet step"].sizes, "default": KINDS["ImageNet step"].sizes["paper"]},
         {"plain": 2.5},
     ),
@@ -84,16 +87,18 @@ def measure(size_name: SizeName, *, repeats: int) -> list[dict[str, Any]]:
 
 
 def _row(row: Row, size: Size, repeats: int) -> dict[str, Any]:
-    times = compare(row.build(size, repeats + 2), repeats=repeats, warm_up=1, baseline="unfused")
-    own = [sum(parts) for parts in times["ours"]["cpu_seconds_of_repeats"]]
     result: dict[str, Any] = {"title": f"{row.title}: {words(size)}", "repeats": repeats}
     result |= {"kernels": build.status(), "cpu_seconds": {}, "ratios": {}, "goals": row.goals}
-    for name in ALL:
-        if name in times:
-            of = [sum(parts) for parts in times[name]["cpu_seconds_of_repeats"]]
-            result["cpu_seconds"][name] = statistics.median(of)
-            if name != "ours":
-                result["ratios"][name] = sorted(a / b for a, b in zip(of, own, strict=True))
+    for name in row.baselines:
+        contenders = row.build(size, repeats + 2, name)
+        times = compare(contenders, repeats=repeats, warm_up=1, baseline=name)
+        own, of = (
+            [sum(parts) for parts in times[whose]["cpu_seconds_of_repeats"]]
+            for whose in ("ours", name)
+        )
+        result["cpu_seconds"][name] = {"ours": statistics.median(own), name: statistics.median(of)}
+        result["ratios"][name] = sorted(a / b for a, b in zip(of, own, strict=True))
+        del contenders
     return result
 
 
@@ -150,13 +155,16 @@ def lines(result: dict[str, Any]) -> list[str]:
         return [_of_processes(result, whose) for whose in ("unfused", "ours")]
     if "pages" in result:
         return [_of_pages(result, whose) for whose in ("unfused", "ours")]
-    own = result["cpu_seconds"]["ours"]
-    return [
-        f"{result['title']}: {own:.3f} CPU s, {name} {result['cpu_seconds'][name]:.3f}: "
+    return [_of_pair(result, name) for name in result["ratios"]]
+
+
+def _of_pair(result: dict[str, Any], name: str) -> str:
+    seconds, ratios = result["cpu_seconds"][name], result["ratios"][name]
+    return (
+        f"{result['title']}: {seconds['ours']:.3f} CPU s, {name} {seconds[name]:.3f}: "
         f"{statistics.median(ratios):.2f} times less ({ratios[0]:.2f} to {ratios[-1]:.2f}, "
         f"n={len(ratios)}{_goal(result['goals'].get(name))})."
-        for name, ratios in result["ratios"].items()
-    ]
+    )
 
 
 def _goal(goal: float | None) -> str:
