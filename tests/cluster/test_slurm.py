@@ -78,8 +78,8 @@ def test_it_starts_ray_on_every_node_and_the_command_on_the_first(
     words = ["smoke", "--out", "/shared/with space"]
     log_file = tmp_path / "log"
     # The study lasts until the other node has joined, as it does in a cluster.
-    joined = f'until grep -q "^ray start --address" {log_file}; do sleep 0.05; done'
-    env = slurm | {"STUDY_DOES": joined}
+    until_joined = f'until grep -q "^ray start --address" {log_file}; do sleep 0.05; done'
+    env = slurm | {"STUDY_DOES": until_joined}
     subprocess.run(["bash", SBATCH, *words], env=env, check=True, timeout=60)
     log = log_file.read_text().splitlines()
     share = "--num-cpus=8 --num-gpus=1"
