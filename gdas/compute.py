@@ -51,8 +51,7 @@ def spare_what_is_loaded() -> None:
 
     It would walk through PyTorch's half a million objects again and again while a network trains.
     """
-    gc.unfreeze()
-    gc.collect()
+    gc.collect()  # what a fork server has spared already stays spared, and is not walked through
     gc.freeze()
 
 

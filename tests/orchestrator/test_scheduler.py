@@ -66,6 +66,14 @@ def cluster(tmp_path: Path) -> Cluster:
     return Cluster(tmp_path)
 
 
+def with_one_retry(tmp_path: Path) -> tuple[Cluster, str, Job]:
+    """A started cluster that gives a job one retry; the first search's label and job."""
+    cluster, label = Cluster(tmp_path), "search-gdas-frc-seed0"
+    cluster.scheduler.retries = 1
+    cluster.start()
+    return cluster, label, cluster.job(label)
+
+
 def test_no_more_starts_than_fit(cluster: Cluster) -> None:
     assert cluster.start() == ["search-gdas-frc-seed0", "search-gdas-frc-seed1"]
     assert cluster.start() == []
@@ -136,11 +144,7 @@ def test_a_process_that_dies_without_a_word_is_a_failure(cluster: Cluster) -> No
 
 
 def test_a_lost_machine_uses_up_no_retry_and_the_jobs_own_errors_do(tmp_path: Path) -> None:
-    cluster = Cluster(tmp_path)
-    cluster.scheduler.retries = 1
-    cluster.start()
-    label = "search-gdas-frc-seed0"
-    job = cluster.job(label)
+    cluster, label, job = with_one_retry(tmp_path)
     for _ in range(5):
         cluster.scheduler.finished(job, node_lost=True)
         assert cluster.state(label) == "waiting"
@@ -159,11 +163,7 @@ def test_a_process_that_was_kept_and_died_before_the_job_came_is_not_the_jobs_fa
     tmp_path: Path,
 ) -> None:
     """Once: if new processes do not start either, it comes to an end."""
-    cluster = Cluster(tmp_path)
-    cluster.scheduler.retries = 1
-    cluster.start()
-    label = "search-gdas-frc-seed0"
-    job = cluster.job(label)
+    cluster, label, job = with_one_retry(tmp_path)
     cluster.scheduler.finished(job, began=False)
     assert "no retry of its own" in cluster.said[-1] and cluster.start() == [label]
     cluster.scheduler.finished(job, began=False)
@@ -175,11 +175,7 @@ def test_a_process_that_was_kept_and_died_before_the_job_came_is_not_the_jobs_fa
 def test_a_process_that_dies_at_the_same_place_is_given_up_and_one_that_went_on_is_not(
     tmp_path: Path,
 ) -> None:
-    cluster = Cluster(tmp_path)
-    cluster.scheduler.retries = 1
-    cluster.start()
-    label = "search-gdas-frc-seed0"
-    job = cluster.job(label)
+    cluster, label, job = with_one_retry(tmp_path)
     for position in range(1, 4):
         cluster.store.folder(job).append_record(plain_record(position))
         cluster.scheduler.finished(job)
