@@ -206,7 +206,7 @@ def test_gates_of_all_operations_are_as_exact_as_pytorchs(seed: int) -> None:
         F.cross_entropy(network.train()(x, picks, [gate] * len(picks)), torch.arange(6)).backward()
         assert gate.grad is not None
         found[name] = gate.grad
-    assert (found["own"] != 0).sum() >= len(EDGES) * (len(CELL_OPERATIONS) - 1) - 3
+    assert torch.equal(found["own"] != 0, found["plain"] != 0) and (found["own"] != 0).sum() > 15
     assert_as_close(found["own"], found["plain"], found["exact"], what="gates")
 
 
