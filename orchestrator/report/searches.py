@@ -18,7 +18,8 @@ from orchestrator.report.figures.probabilities import probability_figure
 from orchestrator.report.health import edge_figure, search_health
 from orchestrator.report.markup import NOT_RUN
 from orchestrator.report.parts import Cell, Measured, Part, Shown, Table, measured
-from orchestrator.report.statistics import Comparison, compare, paired_p, summary
+from orchestrator.report.spread import spread_parts
+from orchestrator.report.statistics import Comparison, better_of, compare, paired_p, summary
 from orchestrator.report.view import Results
 from orchestrator.store.results import FinalResult, GenotypeJson, ProxyResult, Record, SearchResult
 
@@ -248,7 +249,7 @@ def compared(name: str, other: str, results: Results) -> Comparison:
     ours, theirs = (results.scores(which) for which in (name, other))
     drawn = experiment.searches[other].cells == "random"
     names = ("search", "random cells") if drawn else (name, other)
-    return compare(ours, theirs, "higher" if SPACES[task].best == "highest" else "lower", names)
+    return compare(ours, theirs, better_of(SPACES[task].best), names)
 
 
 def _comparison(name: str, other: str, results: Results) -> list[Part]:
@@ -270,6 +271,7 @@ def _comparison(name: str, other: str, results: Results) -> list[Part]:
             rows,
         ),
         f"\n{found.sentence[0].upper()}{found.sentence[1:]}\n",
+        *spread_parts(name, other, found, better_of(best), metric, results),
     ]
     finals = {
         which: [

@@ -18,7 +18,7 @@ from orchestrator.experiment.config import Experiment
 from orchestrator.experiment.kinds import KINDS
 from orchestrator.experiment.spaces import SPACES
 from orchestrator.experiment.study import Job, Study, flat
-from orchestrator.report.statistics import Better, permutation_p
+from orchestrator.report.statistics import better_of, permutation_p
 from orchestrator.report.view import Results
 from orchestrator.store.results import Trained
 from orchestrator.store.store import Store
@@ -155,8 +155,8 @@ def figures(results: Results) -> dict[str, float]:
         space = SPACES[spec.recipe.task]
         ours, theirs = (results.scores(which) for which in (name, spec.against))
         if ours and theirs:
-            better: Better = "higher" if space.best == "highest" else "lower"
-            found[f"p/{name} against {spec.against}"] = permutation_p(ours, theirs, better)
+            p = permutation_p(ours, theirs, better_of(space.best))
+            found[f"p/{name} against {spec.against}"] = p
     return found
 
 

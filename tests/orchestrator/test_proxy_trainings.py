@@ -13,6 +13,7 @@ from orchestrator.experiment.load import load_experiment
 from orchestrator.experiment.study import Job, Study
 from orchestrator.report.parts import markdown_of
 from orchestrator.report.searches import comparisons
+from orchestrator.report.statistics import detectable
 from orchestrator.report.view import Results
 from orchestrator.store.results import Selection
 from orchestrator.store.store import Store
@@ -97,6 +98,7 @@ def finished(folder: Path) -> tuple[Results, Job]:
     experiment = experiment_of(folder, *TWICE)
     study, store = build_study(experiment, identity, {}), Store(folder / "out")
     store.write_study(study, {}, {})
+    (folder / "out" / "report").mkdir()
     for name, of_cells in SCORES.items():
         for cell, scores in zip(study.cells(name), of_cells, strict=True):
             for job, score in zip(cell, scores, strict=True):
@@ -138,3 +140,27 @@ def test_trainings_that_cannot_be_are_refused(
 ) -> None:
     with pytest.raises(InputError, match=fault):
         experiment_of(tmp_path, *TWICE, *overrides)
+
+
+def test_the_report_gives_the_spread_and_what_the_design_could_find(tmp_path: Path) -> None:
+    results, last = finished(tmp_path)
+    finish(results.store, last, metrics={"valid/top1": 45.0, "valid/loss": 1.0})
+    text = markdown_of(comparisons(results))
+    # Means 40.5, 42.5, 44.5 with variance 4: mean squares 8 between and 0.5 within.
+    assert "| drawn | 3 | 1.94 | 0.71 | 0.88 (" in text
+    # Means 50, 52, 45: mean squares 26 between and 250 / 3 within.
+    assert "| found | 3 | 0.00 | 9.13 | 0.00 (" in text
+    assert "one-sided p = 0.0500 by the permutation test" in text and "0.0500 by ranks" in text
+    finds = detectable(2.0, 3, 3)
+    assert f"finds a difference of {finds:.2f} points with 80 %" in text
+    assert f"{detectable(4.25**0.5, 3, 3):.2f} with 1 training a cell" in text
+    figure = results.folder / "trainings-found-against-drawn.png"
+    assert figure.stat().st_size > 5_000 and f"]({figure.name})" in text
+    assert "| recurrent | 0 | not run |" in text, "a comparison without results has no figure"
+
+
+def test_a_report_of_single_trainings_has_no_such_part(tmp_path: Path) -> None:
+    experiment = experiment_of(tmp_path)
+    study, store = build_study(experiment, identity, {}), Store(tmp_path / "out")
+    text = markdown_of(comparisons(Results(experiment, study, store)))
+    assert "found against drawn" in text and "Spread" not in text
