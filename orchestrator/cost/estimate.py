@@ -24,9 +24,12 @@ from orchestrator.cost.cards import measured_seconds
 from orchestrator.cost.work import cost_of, work_of
 from orchestrator.experiment.study import Job
 from orchestrator.store.job_folder import JobFolder
+from orchestrator.store.kernels import kernels_here
 from orchestrator.store.store import Store
 
 CPU_FLOPS = 8e9  # per thread
+FUSED_FASTER = 2.0
+"""How many times as fast fused kernels are; measured: 1.4 to 2.1 (tests/bench/RESULTS.md)."""
 PROCESS = 0.6e9
 """Bytes of memory that Python and PyTorch take, by rule of thumb."""
 
@@ -137,6 +140,8 @@ def estimated_seconds(job: Job) -> float:
         return 0.0
     cost, work = cost_of(job), work_of(job)
     speed = CPU_FLOPS * float(job.resources["threads"])
+    if kernels_here(job.recipe, job.resources) == "fused":
+        speed *= FUSED_FASTER
     if job.resources["device"] == "cuda":
         speed = cost.gpu_flops[0 if work.epochs else 1]
     return cost.flops(job, work) / (speed * job.workers)

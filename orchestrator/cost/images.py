@@ -32,7 +32,7 @@ from gdas.data.shard_index import photos_in
 from gdas.data.source import ImageSource
 from gdas.metrics import count_multiply_adds, count_parameters
 from gdas.sampler import Pick
-from gdas.search import SearchSpace, search
+from gdas.search import MEASURED_EVERY, SearchSpace, search
 from orchestrator.cost.work import FLOAT, FLOPS, PASSES, SLACK, TIMED_STEPS, Cost, Work, timed
 from orchestrator.experiment.decode import decode_search, decode_train
 from orchestrator.experiment.study import Job
@@ -108,28 +108,44 @@ def _random_images(data: AnyImageData, folder: Path, count: int) -> ImageSource:
 
 
 def _search_flops(searches: ImageSearches, job: Job, work: Work) -> float:
-    """One weight and one alpha pass per image; scoring cells takes little beside them."""
+    """One weight and one alpha pass per image; scoring cells takes little beside them.
+
+    While the logits are held, one step in MEASURED_EVERY has an alpha pass, forwards only. With
+    `alpha.gates=all` an alpha pass runs all operations forwards, and the drawn ones backwards.
+    """
     config: Any = decode_search(job.recipe["config"])
     side = image_side(job.recipe["config"]["data"])
     per_image = _sampled_multiply_adds(searches, dataclasses.replace(config, seed=0), side)
     if not work.epochs:
         return work.passes * per_image * FLOPS
+    operations, alpha = searches.size(config)[0], PASSES
     if config.sampler.relaxation != "hard" or not config.sampler.acceleration:
-        per_image *= searches.size(config)[0]
-    return float(work.epochs * work.examples * per_image * FLOPS * PASSES * 2)
+        per_image *= operations
+    elif config.alpha.gates == "all":
+        alpha += operations - 1
+    held = config.alpha.warmup_epochs if work.at_once == 1 else 0  # a measurement holds none
+    forwards = work.epochs * PASSES + (work.epochs - held) * alpha + held / MEASURED_EVERY
+    return float(work.examples * per_image * FLOPS * forwards)
 
 
 def _search_seconds(
     searches: ImageSearches, job: Job, work: Work, data: Path, device: torch.device
 ) -> float:
     config: Any = decode_search(job.recipe["config"])
-    batch = config.batch_size
-    few = TIMED_STEPS * batch
-    short = dataclasses.replace(config, epochs=2, train_images=few, valid_images=few)
-    space = searches.space(short, _random_images(config.data, data, 2 * few), device)
-    step = timed(search(short, space)) / TIMED_STEPS
+    batch, few = config.batch_size, TIMED_STEPS * config.batch_size
+    images = _random_images(config.data, data, 2 * few)
+    held = config.alpha.warmup_epochs if work.epochs else 0
+
+    def step_with(warmup_epochs: int) -> float:
+        alpha = dataclasses.replace(config.alpha, warmup_epochs=warmup_epochs)
+        few_epochs = {"epochs": warmup_epochs + 2, "alpha": alpha}
+        short = dataclasses.replace(config, train_images=few, valid_images=few, **few_epochs)
+        return timed(search(short, searches.space(short, images, device))) / TIMED_STEPS
+
+    step = step_with(0)
     forward = step / (2 * PASSES)  # one W and one alpha step
-    return float(-(-work.examples // batch) * work.epochs * step + work.passes / batch * forward)
+    steps = (work.epochs - held) * step + (held * step_with(2) if held else 0.0)
+    return float(-(-work.examples // batch) * steps + work.passes / batch * forward)
 
 
 def _search_bytes(searches: ImageSearches, job: Job, work: Work) -> float:

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from gdas.errors import InputError
-from orchestrator.cost import estimate
+from orchestrator.cost import estimate, images
 from orchestrator.cost.estimate import (
+    FUSED_FASTER,
     GUESSED,
     LAST_S,
     RECORDED,
@@ -20,6 +21,7 @@ from orchestrator.cost.estimate import (
 )
 from orchestrator.cost.plan import confirm, duration, makespan, totals
 from orchestrator.experiment.study import Job, Study
+from orchestrator.store.kernels import kernels_here
 from orchestrator.store.store import Store
 from tests.orchestrator.test_study import study
 from tests.orchestrator.written import NO_DATA, plain_record, plain_result
@@ -122,6 +124,35 @@ def test_a_search_that_runs_all_operations_is_guessed_to_take_as_many_times_as_l
         for words in ([], ["search.recipe.sampler.acceleration=false"])
     )
     assert slow == pytest.approx(8 * fast)
+
+
+def test_held_logits_and_fused_kernels_are_guessed_to_save_what_they_save() -> None:
+    """Three epochs: 18 forward passes; two of them held 12 + 2/10, by all operations 7 more."""
+
+    def guess(*words: str) -> float:
+        plain = "search.recipe.kernels=plain"
+        return estimate.estimated_seconds(of(study(plain, *words), "search-gdas-frc-seed0"))
+
+    held, all_gates = "search.recipe.alpha.warmup_epochs=2", "search.recipe.alpha.gates=all"
+    assert guess(held) == pytest.approx(guess() * (9 + 3 + 0.2) / 18)
+    assert guess(held, all_gates) == pytest.approx(guess() * (9 + 3 + 7 + 0.2) / 18)
+    fused = of(study(), "search-gdas-frc-seed0")
+    faster = FUSED_FASTER if kernels_here(fused.recipe, fused.resources) == "fused" else 1.0
+    assert estimate.estimated_seconds(fused) == pytest.approx(guess() / faster)
+
+
+def test_a_search_that_holds_its_logits_is_timed_with_them_held_and_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Two steps take 4 seconds, and 2 while the logits are held, which is for 59 of 60 epochs."""
+    monkeypatch.setattr(images, "search", lambda config, space: config)
+    monkeypatch.setattr(images, "timed", lambda config: 2.0 if config.alpha.warmup_epochs else 4.0)
+    words = [*QUICK, "search.recipe.epochs=60"]
+    whole, held = (
+        timed_seconds(study(*words, f"search.recipe.alpha.warmup_epochs={n}").jobs[0], tmp_path)
+        for n in (0, 59)
+    )
+    assert whole - held == pytest.approx(59 * 2 * (2.0 - 1.0)), "two batches of 32 in an epoch"
 
 
 def test_a_job_with_all_its_epochs_and_no_result_is_still_to_be_ended(tmp_path: Path) -> None:
