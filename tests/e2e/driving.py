@@ -303,13 +303,28 @@ def points(database: Path) -> Counter[Point]:
 
 
 def expected_points(out: Path) -> Counter[Point]:
-    """What the records say that MLflow must have."""
+    """What the records, and what was measured of machines, say that MLflow must have."""
     found: Counter[Point] = Counter()
     for path in folders(out).values():
+        job = path.name.rpartition("-")[2]
         for record in records(path):
-            values = record["metrics"] | {"seconds": record["seconds"]}
-            when, job = int(record["time"] * 1000), path.name.rpartition("-")[2]
-            found.update((job, key, record["position"], when, v) for key, v in values.items())
+            values, when = record["metrics"] | {"seconds": record["seconds"]}, record["time"]
+            found.update(
+                (job, k, record["position"], int(when * 1000), v) for k, v in values.items()
+            )
+        for step, sample in enumerate(samples(path)):
+            values, when = sample["metrics"], sample["time"]
+            found.update((job, f"system/{k}", step, int(when * 1000), v) for k, v in values.items())
+    return found
+
+
+def samples(folder: Path) -> list[dict[str, Any]]:
+    """What was measured of a job's machine; a line that a kill has torn is nothing."""
+    found = []
+    with suppress(FileNotFoundError):
+        for line in (folder / "system.jsonl").read_text().splitlines():
+            with suppress(ValueError):
+                found.append(json.loads(line))
     return found
 
 
