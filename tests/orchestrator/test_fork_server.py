@@ -43,7 +43,7 @@ def with_torch() -> Iterator[ForkServer]:
     server.close()
 
 
-def soon(condition: Callable[[], bool], seconds: float = 60) -> bool:
+def soon(condition: Callable[[], bool], seconds: float = 300) -> bool:
     end = time.monotonic() + seconds
     while not condition() and time.monotonic() < end:
         time.sleep(0.02)
