@@ -11,7 +11,7 @@ Shapes: B batch, C channels, H and W height and width, E edges, K operations, D 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from gdas.cnn.fused.convolution import pass_backward, pass_forward
 from gdas.cnn.fused.interface import Map, Term, new_map
 from gdas.cnn.fused.layers import Edge, reader_weights
 from gdas.cnn.fused.pairs import dense, flat, maps_of, of_norm, sums_as_norm, with_sums
+from gdas.sampler import Pick
 
 
 class _ReadParts(torch.autograd.Function):
@@ -84,11 +85,59 @@ class Node(NamedTuple):
         edges: what it is the sum of.
         gates: for every edge, its place in the flattened gate_EK.
         sites: for every edge, its row of keep_DB, or None for no drop path.
+        undrawn: edges whose gate is 0, which run for the sake of the gates' gradients alone.
+        undrawn_gates: for each of these, its place in the flattened gate_EK.
     """
 
     edges: tuple[Edge, ...]
     gates: tuple[int, ...] = ()
     sites: tuple[int | None, ...] = ()
+    undrawn: tuple[Edge, ...] = ()
+    undrawn_gates: tuple[int, ...] = ()
+
+    @property
+    def all_edges(self) -> tuple[Edge, ...]:
+        """All that run."""
+        return self.edges + self.undrawn
+
+
+def undrawn_of(picks: Sequence[Pick], gate_EK: Tensor | None) -> frozenset[Pick] | None:
+    """The picks whose gate is 0; None if a node is not the plain sum of the others."""
+    if len({e for e, _ in picks}) == len(picks):
+        return frozenset()
+    if gate_EK is None or not gate_EK.requires_grad:
+        return None
+    values = gate_EK.tolist()
+    gates = {(e, k): values[e][k] for e, k in picks}
+    if not set(gates.values()) <= {0.0, 1.0}:
+        return None
+    return frozenset(pick for pick, gate in gates.items() if gate == 0.0)
+
+
+def search_node(
+    edges: Mapping[Pick, Edge | None], undrawn: frozenset[Pick], operations: int
+) -> Node | None:
+    """A node of a search cell, or None if the kernels do not cover it.
+
+    Undrawn operations get no gradient of their weights here, not even 0, so they must want none.
+
+    Args:
+        edges: what it runs, in order; None: an operation that is not covered.
+        undrawn: those whose gate is 0.
+        operations: K.
+    """
+    drawn: dict[int, Edge] = {}
+    aside: dict[int, Edge] = {}
+    for (e, k), edge in edges.items():
+        if edge is None:
+            return None
+        if (e, k) not in undrawn:
+            drawn[e * operations + k] = edge
+        elif any(w.requires_grad for w in edge.parameters):
+            return None
+        else:
+            aside[e * operations + k] = edge
+    return Node(tuple(drawn.values()), tuple(drawn), (), tuple(aside.values()), tuple(aside))
 
 
 class CellPlan(NamedTuple):
@@ -106,7 +155,7 @@ class CellPlan(NamedTuple):
     @property
     def parameters(self) -> list[Tensor]:
         """The weights of all edges, in order."""
-        return [w for node in self.nodes for edge in node.edges for w in edge.parameters]
+        return [w for node in self.nodes for edge in node.all_edges for w in edge.parameters]
 
 
 @dataclass
@@ -153,6 +202,7 @@ class _Cell(torch.autograd.Function):
             terms = [
                 Term(trace.term(states), _keep(node, i, keep_DB)) for i, trace in enumerate(own)
             ]
+            own += [_run_edge(e, states[e.source], gradient=False) for e in node.undrawn]
             traces.append(own)
             states.append(Map(calls.sum_of_terms(terms) if terms else _zeros(states[0], plan)))
         ctx.plan, ctx.gate_shape = plan, None if gate_EK is None else gate_EK.shape
@@ -204,7 +254,7 @@ class _CellBackward:
         saved = iter(self.ctx.saved_tensors)
         self.keep_DB = next(saved)
         self.maps = maps_of(saved, 2 + len(plan.nodes))
-        traces = [[_trace(edge, saved) for edge in node.edges] for node in plan.nodes]
+        traces = [[_trace(edge, saved) for edge in node.all_edges] for node in plan.nodes]
         self.weights, self.gates = any(needs[7:]), needs[1]
         self.needed = [needs[3] or needs[4], needs[5] or needs[6]]
         for node in plan.nodes:
@@ -244,8 +294,9 @@ class _CellBackward:
             sums_T2C, products_T = calls.gradient_sums(gradient_BCHW, [terms[i] for i in wanted])
             sums = dict(zip(wanted, sums_T2C, strict=True))
             if self.gates:
-                self.of_gates |= zip(node.gates, products_T.tolist(), strict=True)
-        for i, trace in enumerate(traces):
+                places = node.gates + node.undrawn_gates
+                self.of_gates |= zip(places, products_T.tolist(), strict=True)
+        for i, trace in enumerate(traces[: len(node.edges)]):
             if self.weights or self.needed[trace.edge.source]:
                 self._edge(trace, Gradient(gradient_BCHW, sums.get(i), terms[i].keep_B))
 
@@ -349,7 +400,7 @@ def run_cell(
     """A cell's output, in parts.
 
     Args:
-        gate_EK: a hard draw's gate, whose value is 1 at every edge of the plan; or None.
+        gate_EK: a hard draw's gate, whose value is 1 at every drawn edge of the plan; or None.
         keep_DB: drop-path factors; None: no drop path.
     """
     outputs = _Cell.apply(plan, gate_EK, keep_DB, *s0, *s1, *plan.parameters)
