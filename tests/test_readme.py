@@ -275,7 +275,7 @@ def test_what_make_runs() -> None:
     def made(*target: str) -> str:
         command = ["make", "-n", "--no-print-directory", "VENV=there", *target]
         return subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+            command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=300
         ).stdout
 
     python = "there/bin/python -m"
