@@ -100,7 +100,7 @@ def test_triton_is_for_the_static_graph_only() -> None:
 
 def test_mlflow_is_imported_where_runs_and_models_are_logged_alone() -> None:
     users = {p.name for p in (ROOT / "orchestrator").rglob("*.py") if "mlflow" in third_party(p)}
-    assert users == {"connection.py", "tracker.py", "registry.py", "served_model.py"}
+    assert users == {"connection.py", "points.py", "registry.py", "served_model.py", "tracker.py"}
 
 
 def test_ray_is_imported_by_the_runner_alone() -> None:

@@ -27,7 +27,7 @@ from orchestrator.store.results import FinalResult, GenotypeJson, ProxyResult, R
 def track(name: str, results: Results) -> list[Part]:
     """The report's part on one search: its seeds, curves, edges, alarms and the selected cell."""
     spec, folder = results.experiment.searches[name], results.folder
-    parts: list[Part] = [f"## {_title(name, spec)}\n", f"{_size(spec)}\n"]
+    parts: list[Part] = [f"## {_title(name, spec)}\n", f"{size_of_search(spec)}\n"]
     parts += _seeds(name, spec, results)
     histories = {
         f"seed {job.recipe['config']['seed']}": results.records(job)
@@ -215,7 +215,8 @@ def _drawn_against_uniform(name: str, results: Results) -> list[str]:
     ]
 
 
-def _size(spec: SearchSpec) -> str:
+def size_of_search(spec: SearchSpec) -> str:
+    """What a search searches, and its size, in a sentence."""
     r = spec.recipe
     cell, size = load(SPACES[r.task].search_size)(r)
     if spec.cells == "random":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,20 +18,24 @@ from typing import Any, TypeVar, cast, overload
 from gdas.files import write_json, write_text
 from orchestrator.store.failure import FAILURE, clear_failure
 from orchestrator.store.place import MANIFEST, Place, open_place
-from orchestrator.store.results import JobSettings, Record, Result
+from orchestrator.store.results import JobSettings, Record, Result, Sample
 
 NO_SPACE = "No space left on device: make room, it goes on from its last checkpoint"
 R = TypeVar("R", bound=Result)
 DAMAGE = "damage.json"
+SAMPLES = "system.jsonl"
 SMALL = (
     *("settings.json", "provenance.json", "records.jsonl", "result.json", FAILURE),
     "distribution.json",  # lookups only
     DAMAGE,
+    SAMPLES,
 )
 """The files of a job folder outside its checkpoints; the driver keeps a copy of them."""
 LOG = "log.txt"
 """The job's own output; it is not among the small files, but read when somebody asks for it."""
 COMMITS = ("result.json", MANIFEST)
+NAME = re.compile(r"[a-z0-9_]{1,100}")
+"""How what is measured of a machine is called."""
 
 
 class Tail:
@@ -168,6 +173,31 @@ class JobFolder:
             file.write(json.dumps(record, allow_nan=False) + "\n")
         self.publish("records.jsonl")
 
+    def samples(self) -> list[Sample]:
+        """What was measured of the job's machine; lines that are torn or damaged are skipped."""
+        try:
+            lines = (self.path / SAMPLES).read_bytes().split(b"\n")
+        except OSError:
+            return []
+        return [sample for line in lines if (sample := _sample(line)) is not None]
+
+    def samples_size(self) -> int:
+        """Bytes of what was measured of the job's machine."""
+        try:
+            return (self.path / SAMPLES).stat().st_size
+        except OSError:
+            return 0
+
+    def append_sample(self, sample: Sample) -> None:
+        """Add what was measured of the job's machine; `publish_samples` shows it to all."""
+        with (self.path / SAMPLES).open("a") as file:
+            file.write(json.dumps(sample, allow_nan=False) + "\n")
+
+    def publish_samples(self) -> None:
+        """Make what was measured of the job's machine visible to all."""
+        if (self.path / SAMPLES).exists():
+            self.publish(SAMPLES)
+
     def log_end(self, most: int) -> str:
         """The last bytes of what the job printed, at most so many; empty if there is no log."""
         try:
@@ -217,16 +247,29 @@ class JobFolder:
 
 def _record(line: bytes) -> Record | None:
     """A line's record; None if it is torn or not a record."""
+    record = _with_metrics(line, ("position", "of", "time", "seconds"))
+    return cast(Record, record) if record and type(record["position"]) is int else None
+
+
+def _sample(line: bytes) -> Sample | None:
+    """A line's sample; None if it is torn or not a sample."""
+    sample = _with_metrics(line, ("time",))
+    if sample is None or not all(NAME.fullmatch(name) for name in sample["metrics"]):
+        return None
+    return cast(Sample, sample)
+
+
+def _with_metrics(line: bytes, keys: Sequence[str]) -> dict[str, Any] | None:
+    """A line that has finite numbers as metrics and at these keys; None if it is another."""
     try:
-        record: Any = json.loads(line, parse_constant=_refuse)
+        found: Any = json.loads(line, parse_constant=_refuse)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(record, dict) or not isinstance(record.get("metrics"), dict):
+    if not isinstance(found, dict) or not isinstance(found.get("metrics"), dict):
         return None
-    numbers = [record.get(key) for key in ("position", "of", "time", "seconds")]
-    numbers += record["metrics"].values()
-    whole = all(type(n) in (int, float) and abs(n) < float("inf") for n in numbers)  # type: ignore[arg-type]
-    return cast(Record, record) if whole and type(record["position"]) is int else None
+    numbers = [*(found.get(key) for key in keys), *found["metrics"].values()]
+    whole = all(type(n) in (int, float) and abs(n) < float("inf") for n in numbers)
+    return found if whole else None
 
 
 def _refuse(constant: str) -> None:

@@ -11,6 +11,7 @@
         failure.json                  Failure
         damage.json                   a list of lines, one for every damaged checkpoint
         log.txt                       what the job printed, its last MiB
+        system.jsonl                  a Sample of its machine a line
 
 Jobs write these files and everything else reads them. They are plain dictionaries on disk and in
 memory; the types are for mypy. The code that reads a file checks what it finds.
@@ -76,6 +77,13 @@ class Record(TypedDict):
     pid: int
     gpu: NotRequired[str]  # CUDA_VISIBLE_DEVICES, if set
     kernels: NotRequired[str]  # fused or plain: which ones it ran with, if its job has the setting
+
+
+class Sample(TypedDict):
+    """What a job's machine did since the sample before, under MLflow's names of system metrics."""
+
+    time: float
+    metrics: dict[str, float]
 
 
 class Result(TypedDict):

@@ -24,11 +24,13 @@ from orchestrator.experiment.study import Job, Study
 from orchestrator.report.view import Results
 from orchestrator.store.board import Board, Changes
 from orchestrator.store.failure import read_failure
+from orchestrator.store.job_folder import JobFolder
 from orchestrator.store.results import Record, Trained
 from orchestrator.store.store import Store
 from orchestrator.tracking.artifacts import Artifacts
 from orchestrator.tracking.connection import HOME, NOTE, PARENT, Connection
 from orchestrator.tracking.database import DATABASE, names, open_database
+from orchestrator.tracking.points import end_of, milliseconds, of_records, of_samples
 from orchestrator.tracking.reach import unheeded
 from orchestrator.tracking.words import (
     data_of,
@@ -73,6 +75,7 @@ class Tracker:
         self.parent = ""
         self.runs: dict[str, str] = {}  # job id -> run id
         self.sent: dict[str, list[float]] = {}  # job id -> the times of the records sent
+        self.measured: dict[str, tuple[int, int]] = {}  # job id -> bytes and samples sent
         self.named: Sequence[str] | None = None  # as load_final takes it
         self.closed: set[str] = set()  # jobs whose run has ended, as their folder says
         self.files: dict[str, Job] = {}  # jobs whose files are to be uploaded, by job id
@@ -124,7 +127,7 @@ class Tracker:
     def _began(self) -> int | None:
         """When the study's first record was begun, in milliseconds; None if there is none yet."""
         records = [self.store.records(job) for job in self.jobs]
-        return min((_milliseconds(found[0], "started") for found in records if found), default=None)
+        return min((milliseconds(found[0], "started") for found in records if found), default=None)
 
     def start(self, board: Board) -> None:
         """Upload new records every few seconds, in the background, until `finish`.
@@ -187,6 +190,7 @@ class Tracker:
         """Ask the server at the next call what it has, since it may have lost something."""
         self.runs = {job: run for job, run in self.runs.items() if job in self.closed}
         self.sent.clear()
+        self.measured.clear()
         self.changes.seen.clear()
         if getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST":
             self._start_over()
@@ -194,6 +198,7 @@ class Tracker:
     def _start_over(self) -> None:
         """Look for the parent and all runs again at the next call."""
         self.runs.clear()
+        self.measured.clear()
         self.closed.clear()
         self.files.clear()
         self.parent = ""
@@ -215,17 +220,19 @@ class Tracker:
         if done != times[: len(done)]:  # resumed from an earlier checkpoint
             self.mlflow.discard(self.runs.pop(job.id))
             self.runs[job.id] = self._start(job, records)
+            self.measured.pop(job.id, None)
             done = []
         run_id = self.runs[job.id]
-        self._log(run_id, records[len(done) :])
+        self._log(run_id, of_records(records[len(done) :]))
         self.sent[job.id] = times
+        self._log_machine(job, run_id, folder)
         if result is not None:
             if note := job_note(result):
                 self.client.set_tag(run_id, NOTE, note)
-            self.client.set_terminated(run_id, "FINISHED", _end(records))
+            self.client.set_terminated(run_id, "FINISHED", end_of(records))
         elif failed:
             self._say_failed(job, run_id)
-            self.client.set_terminated(run_id, "FAILED", _end(records))
+            self.client.set_terminated(run_id, "FAILED", end_of(records))
         else:
             return
         self.closed.add(job.id)
@@ -247,9 +254,9 @@ class Tracker:
 
         tags = tags_of(job, self.experiment) | {PARENT: self.parent}
         key, name = f"{self.key}/{job.id}", run_name(job)
-        began = _milliseconds(records[0], "started") if records else None
+        began = milliseconds(records[0], "started") if records else None
         run_id = self.mlflow.run(key, name, tags, began)
-        known = {(_milliseconds(record), record["position"]) for record in records}
+        known = {(milliseconds(record), record["position"]) for record in records}
         history = self.client.get_metric_history(run_id, "seconds")
         if not {(point.timestamp, point.step) for point in history} <= known:
             self.mlflow.discard(run_id)
@@ -260,16 +267,17 @@ class Tracker:
         self.client.log_inputs(run_id, datasets=_inputs(job))
         return run_id
 
-    def _log(self, run_id: str, records: list[Record]) -> None:
-        from mlflow.entities import Metric
-
-        metrics = []
-        for record in records:
-            values = record["metrics"] | {"seconds": record["seconds"]}
-            when = _milliseconds(record)
-            metrics += [Metric(k, v, when, record["position"]) for k, v in values.items()]
+    def _log(self, run_id: str, metrics: list[Any]) -> None:
         for start in range(0, len(metrics), BATCH):
             self.client.log_batch(run_id, metrics=metrics[start : start + BATCH])
+
+    def _log_machine(self, job: Job, run_id: str, folder: JobFolder) -> None:
+        """Upload what is new of what was measured of the job's machine."""
+        size, known = self.measured.get(job.id, (0, 0))
+        if (now := folder.samples_size()) != size:
+            samples = folder.samples()
+            self._log(run_id, of_samples(samples, known))
+            self.measured[job.id] = (now, len(samples))
 
     def finish(self, board: Board, patience_s: float) -> bool:
         """Upload the rest, close the runs, and log the report to the parent run.
@@ -319,7 +327,7 @@ class Tracker:
             return False
         for job in self.jobs:
             if job.id in self.runs and job.id not in self.closed:
-                end = _end(self.store.records(job))
+                end = end_of(self.store.records(job))
                 self.client.set_terminated(self.runs[job.id], "KILLED", end)
         self._tag_selected()
         self._conclude(board)
@@ -340,7 +348,7 @@ class Tracker:
             tables = report_tables((report / "report.md").read_text(encoding="utf-8"))
             listed = [{"path": file, "type": "table"} for file in tables]
             self.client.set_tag(self.parent, TABLES, json.dumps(listed))
-        last = [_end(self.store.records(job)) for job in self.jobs]
+        last = [end_of(self.store.records(job)) for job in self.jobs]
         end = max((when for when in last if when is not None), default=None)
         status = "KILLED" if board.open() else "FINISHED" if board.all_done() else "FAILED"
         self.client.set_terminated(self.parent, status, end)
@@ -388,13 +396,3 @@ def _inputs(job: Job) -> list[Any]:
         DatasetInput(Dataset(name, digest, "local", "{}"), [InputTag("mlflow.data.context", split)])
         for split, (name, digest) in data_of(job).items()
     ]
-
-
-def _milliseconds(record: Record, key: str = "time") -> int:
-    when: Any = record.get(key, record["time"])
-    return int(float(when) * 1000)
-
-
-def _end(records: list[Record]) -> int | None:
-    """When the last segment ended, in milliseconds; None (to MLflow: now) without records."""
-    return _milliseconds(records[-1]) if records else None

@@ -32,9 +32,10 @@ from orchestrator.store.failure import MEMORY_ADVICE, write_failure
 from orchestrator.store.job_folder import NO_SPACE, JobFolder
 from orchestrator.store.kernels import kernels_here, other_kernels
 from orchestrator.store.place import TakenOver
-from orchestrator.store.results import Cause, Details, JobSettings, Record
+from orchestrator.store.results import Cause, Details, JobSettings, Record, Result
 from orchestrator.store.store import selection_records
 from orchestrator.work.job_log import logged, say_segment
+from orchestrator.work.machine import measured
 
 Report = Callable[[Record], None]
 """A callback for every record, called once the record is on disk."""
@@ -103,6 +104,8 @@ def run_to_end(
         folder.commit_checkpoint(segment.position)
         folder.append_record(record)
         say_segment(folder, record)
+        with suppress(OSError):
+            folder.publish_samples()
         state = segment.state or {}
         on_record(record)
         started = time.time()
@@ -189,12 +192,14 @@ class OpenJob(NamedTuple):
         settings: its settings.json, as `Store.prepare` wrote it.
         device: where its tensors go.
         data: the folder of the data sets, on this node.
+        end_measuring: takes the last sample of the machine.
     """
 
     folder: JobFolder
     settings: JobSettings
     device: torch.device
     data: Path
+    end_measuring: Callable[[], None]
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -210,6 +215,11 @@ class OpenJob(NamedTuple):
         """The folder of the first job that it needs."""
         return self.folder.beside(self.settings["needs"][0])
 
+    def finish(self, result: Result) -> None:
+        """Write the result, which marks the job done; nothing of it may be written after that."""
+        self.end_measuring()
+        self.folder.write_result(result)
+
 
 @contextmanager
 def open_job(path: str) -> Iterator[OpenJob]:
@@ -222,10 +232,14 @@ def open_job(path: str) -> Iterator[OpenJob]:
     settings = folder.settings()
     resources = settings["resources"]
     here = f"process {os.getpid()} on {platform.node()}, {resources['device']}"
-    with logged(folder, here), failure_recorded(folder):
+    with (
+        logged(folder, here),
+        failure_recorded(folder),
+        measured(folder, resources["device"]) as end,
+    ):
         _check_code(settings["recipe"])
         device = open_device(resources["device"], threads=resources["threads"])
-        yield OpenJob(folder, settings, device, data_on_this_node(settings))
+        yield OpenJob(folder, settings, device, data_on_this_node(settings), end)
 
 
 def _check_code(recipe: dict[str, Any]) -> None:

@@ -133,7 +133,7 @@ def train_worker(path: str, on_record: Report = lambda record: None) -> None:
             "seconds": finished.seconds,
             **describe(finished),
         }
-        job.folder.write_result(result)
+        job.finish(result)
 
 
 class Described(TypedDict):

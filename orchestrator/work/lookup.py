@@ -123,7 +123,7 @@ def run_lookup(path: str, on_record: Report = lambda record: None) -> LookupResu
             "metrics": records[-1]["metrics"],
             "seconds": time.time() - started,
         }
-        job.folder.write_result(result)
+        job.finish(result)
         return result
 
 

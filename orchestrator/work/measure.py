@@ -29,6 +29,6 @@ def run_measure(path: str, on_record: Report = lambda record: None) -> MeasureRe
             "seconds": record["seconds"],
             "device": str(job.device),
         }
-        job.folder.write_result(result)
+        job.finish(result)
         on_record(record)
         return result

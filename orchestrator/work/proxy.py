@@ -51,7 +51,7 @@ def run_proxy(path: str, on_record: Report = lambda record: None) -> ProxyResult
             "genotype": genotype.to_json(),
             "parameters": count_parameters(network),
         }
-        job.folder.write_result(result)
+        job.finish(result)
         return result
 
 

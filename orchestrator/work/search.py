@@ -42,7 +42,7 @@ def run_search(path: str, on_record: Report = lambda record: None) -> SearchResu
         config = decode_search(job.recipe["config"])
         run_in_space = load(SPACES[config.task].search)
         result: SearchResult = run_in_space(job, config, on_record)
-        job.folder.write_result(result)
+        job.finish(result)
         return result
 
 

@@ -27,8 +27,10 @@ import psutil
 TINY = Path(__file__).with_name("tiny.yaml")
 COMMAND = [sys.executable, "-m", "orchestrator.reproduce_paper"]
 ENDS_WITHIN_S = 900.0
-STALLS_AFTER_S = 180.0
+STALLS_AFTER_S = 400.0
 """A study that has written nothing for so long does not go on."""
+NOT_NICE = {"RAY_worker_niceness": "0"}
+"""Ray's workers give way to all other processes, so that beside busy ones a study stands still."""
 
 Point = tuple[str, str, int, int, float]
 """Job, key, step, milliseconds, value."""
@@ -139,7 +141,7 @@ def launch(log: Path, arguments: list[str], environment: Mapping[str, str] = {})
             stdout=file,
             stderr=subprocess.STDOUT,
             process_group=0,
-            env={**os.environ, **environment},
+            env={**os.environ, **NOT_NICE, **environment},
         )
     return Running(started, log, before)
 
@@ -177,7 +179,7 @@ def run(
         return running.ended()
 
     try:
-        wait_for(ended, "the command's end", timeout=STALLS_AFTER_S, out=out)
+        wait_for(ended, "the command's end", timeout=STALLS_AFTER_S, out=out, pause_s=0.25)
     finally:
         running.end()
     return finish(running)
@@ -197,8 +199,9 @@ def wait_for(
     *,
     timeout: float = ENDS_WITHIN_S,
     out: Path | None = None,
+    pause_s: float = 0.02,
 ) -> None:
-    """Wait until `condition` holds.
+    """Wait until `condition` holds, which is asked again and again with a pause between.
 
     Args:
         out: an output folder. The time counts from the last change in it, so that a busy machine,
@@ -217,7 +220,7 @@ def wait_for(
             began, seen = time.monotonic(), now
         if time.monotonic() > began + timeout:
             raise TimeoutError(f"waited {timeout:g} s for {what}")
-        time.sleep(0.02)
+        time.sleep(pause_s)
 
 
 def progress(out: Path) -> list[int]:
@@ -303,13 +306,28 @@ def points(database: Path) -> Counter[Point]:
 
 
 def expected_points(out: Path) -> Counter[Point]:
-    """What the records say that MLflow must have."""
+    """What the records, and what was measured of machines, say that MLflow must have."""
     found: Counter[Point] = Counter()
     for path in folders(out).values():
+        job = path.name.rpartition("-")[2]
         for record in records(path):
-            values = record["metrics"] | {"seconds": record["seconds"]}
-            when, job = int(record["time"] * 1000), path.name.rpartition("-")[2]
-            found.update((job, key, record["position"], when, v) for key, v in values.items())
+            values, when = record["metrics"] | {"seconds": record["seconds"]}, record["time"]
+            found.update(
+                (job, k, record["position"], int(when * 1000), v) for k, v in values.items()
+            )
+        for step, sample in enumerate(samples(path)):
+            values, when = sample["metrics"], sample["time"]
+            found.update((job, f"system/{k}", step, int(when * 1000), v) for k, v in values.items())
+    return found
+
+
+def samples(folder: Path) -> list[dict[str, Any]]:
+    """What was measured of a job's machine; a line that a kill has torn is nothing."""
+    found = []
+    with suppress(FileNotFoundError):
+        for line in (folder / "system.jsonl").read_text().splitlines():
+            with suppress(ValueError):
+                found.append(json.loads(line))
     return found
 
 
@@ -332,10 +350,10 @@ def tear_the_last_line(path: Path, rng: random.Random) -> None:
     path.write_bytes(b"".join(whole) + last[: rng.randint(1, len(last) - 2)])
 
 
-def assert_it_goes_on_to_the_same_end(
-    out: Path, undisturbed: Path, data: Path, *words: str
+def assert_it_goes_on(
+    out: Path, data: Path, *words: str, watch: Callable[[Running], None] | None = None
 ) -> None:
-    """The same command ends with the undisturbed study's bits; what was done stays untouched.
+    """The same command ends the study; what was done stays untouched, and MLflow has all of it.
 
     Args:
         words: what else the command was started with; some select only a part of the study.
@@ -345,15 +363,19 @@ def assert_it_goes_on_to_the_same_end(
         for label, folder in folders(out).items()
         if (path := folder / "result.json").exists()
     }
-    code, output = run(out, data, *words)
+    code, output = run(out, data, *words, watch=watch)
     assert code == 0, output
-    found, whole = digests(out), digests(undisturbed)
-    assert found == (whole if not words else {label: whole[label] for label in found})
-    assert len(found) >= len([label for label in whole if label.startswith("search-")])
     for label, when in finished.items():
         assert (folders(out)[label] / "result.json").stat().st_mtime_ns == when
+    assert len(digests(out)) >= 4, "the searches at least"
     sent = points(out / "mlflow.db")
     assert sent == expected_points(out), "no doubled and no missing point"
     for path in folders(out).values():
         positions = [record["position"] for record in records(path)]
         assert positions == list(range(1, len(positions) + 1))
+
+
+def assert_it_goes_on_to_the_same_end(out: Path, undisturbed: Path, data: Path) -> None:
+    """The same command ends with the undisturbed study's bits; what was done stays untouched."""
+    assert_it_goes_on(out, data)
+    assert digests(out) == digests(undisturbed)

@@ -7,6 +7,7 @@ taken there.
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import signal
@@ -288,11 +289,22 @@ def _any_job(home: Path) -> Job:
 # The report
 
 
+def report_of(home: Path) -> str:
+    return (home / "runs/smoke/report/report.html").resolve().as_uri()
+
+
 @pytest.mark.parametrize("width", [400, 1400])
 def test_the_report_fits_a_window_of_any_width(home: Path, tmp_path: Path, width: int) -> None:
     with looking(tmp_path, (width, 900)) as driver:
-        driver.get((home / "runs/smoke/report/report.html").resolve().as_uri())
+        driver.get(report_of(home))
         assert driver.execute_script("return window.innerWidth") == width
+        first = driver.execute_script(
+            "return [...document.querySelectorAll('h1, .tile')].map(e => {"
+            " const b = e.getBoundingClientRect(); return [e.className, b.width, b.bottom] })"
+        )
+        assert [name for name, *_ in first[:3]] == ["", "tile", "tile"], "name, then figures"
+        assert all(across > 120 for _, across, _ in first), "figures have room"
+        assert first[2][2] < 900, "two figures are seen without scrolling"
         page = "document.documentElement"
         assert driver.execute_script(f"return {page}.scrollWidth") <= width, "no scrolling sideways"
         # What is wider scrolls within itself, and nothing else sticks out.
@@ -314,7 +326,7 @@ def test_the_report_fits_a_window_of_any_width(home: Path, tmp_path: Path, width
 
 def test_the_report_answers_to_the_pointer_and_the_slider(home: Path, tmp_path: Path) -> None:
     with looking(tmp_path) as driver:
-        driver.get((home / "runs/smoke/report/report.html").resolve().as_uri())
+        driver.get(report_of(home))
         take(driver, "report.png")
         shown = driver.execute_script(
             "const s = document.querySelector('svg.curves'), b = s.getBoundingClientRect();"
@@ -332,15 +344,75 @@ def test_the_report_answers_to_the_pointer_and_the_slider(home: Path, tmp_path: 
         assert (
             before.startswith("epoch 3") and after.startswith("epoch 1") and before[7:] != after[7:]
         )
-        copied = driver.execute_script(
-            "const b = document.querySelector('button.copy'); b.click(); return !b.hidden"
+        driver.execute_script(
+            "Object.defineProperty(navigator, 'clipboard',"
+            " {value: {writeText: async text => { window.copied = text }}});"
+            "const b = document.querySelector('button.copy'); if (!b.hidden) b.click()"
         )
-        assert copied
+        copied = wait_for(lambda: driver.execute_script("return window.copied"), "the copy")
+        records = (home / "runs" / "smoke" / "selections").glob("*.json")
+        found = [json.loads(path.read_text())["winner"]["genotype"] for path in records]
+        assert json.loads(str(copied)) in found
+        assert driver.execute_script("return document.querySelector('.copy').innerText") == "copied"
+
+
+def test_other_methods_rows_are_folded_below_ours(home: Path, tmp_path: Path) -> None:
+    with looking(tmp_path) as driver:
+        driver.get(report_of(home))
+        before, after, above = driver.execute_script(
+            "const f = [...document.querySelectorAll('details.folded')]"
+            " .find(d => d.textContent.includes('DARTS (2nd) + CutOut'));"
+            "const tall = () => f.getBoundingClientRect().height, first = tall();"
+            "f.querySelector('summary').click();"
+            "const ours = [...document.querySelectorAll('td')]"
+            " .find(td => td.innerText.startsWith('ours'));"
+            "return [first, tall(),"
+            " !f.contains(ours) && (ours.compareDocumentPosition(f) & 4) > 0]"
+        )
+        assert before < 60 < 300 < after, "one line, which opens to the paper's table"
+        assert above
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_report_is_read_by_day_and_by_night(home: Path, tmp_path: Path, scheme: str) -> None:
+    """Words and their ground differ as WCAG asks for, 4.5 to 1."""
+    with looking(tmp_path) as driver:
+        feature = [{"name": "prefers-color-scheme", "value": scheme}]
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": feature})
+        driver.get(report_of(home))
+        ground, faint = driver.execute_script(
+            """
+            const rgba = c => (c.match(/[0-9.]+/g) ?? [0, 0, 0, 0]).map(Number);
+            const light = c => c.slice(0, 3).map(v => v / 255)
+              .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+              .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+            const behind = e => {
+              for (; e; e = e.parentElement) {
+                const c = rgba(getComputedStyle(e).backgroundColor);
+                if (c.length < 4 || c[3] > 0.5) return light(c);
+              }
+              return 1;
+            };
+            const faint = [];
+          const words = 'h1, h2, .tile *, p, td, th, li, a, dt, dd, summary, figcaption, svg text';
+            for (const e of document.querySelectorAll(words)) {
+              if (!e.textContent.trim() || !e.getClientRects().length) continue;
+              const style = getComputedStyle(e);
+              const ink = light(rgba(e.matches('svg *') ? style.fill : style.color));
+              const back = behind(e);
+              const ratio = (Math.max(ink, back) + .05) / (Math.min(ink, back) + .05);
+              if (ratio < 4.5) faint.push(e.outerHTML.slice(0, 100) + ' ' + ratio.toFixed(2));
+            }
+            return [behind(document.body), faint];
+            """
+        )
+        assert ground < 0.1 if scheme == "dark" else ground > 0.9
+        assert faint == []
 
 
 def test_the_report_is_printed_whole(home: Path, tmp_path: Path) -> None:
     with looking(tmp_path) as driver:
-        driver.get((home / "runs/smoke/report/report.html").resolve().as_uri())
+        driver.get(report_of(home))
         driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
         paper = {"width": 720, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
         driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", paper)  # a page, in CSS pixels

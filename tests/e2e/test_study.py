@@ -1,15 +1,14 @@
-"""A whole study on Ray, undisturbed and killed: what it leaves behind, and that it resumes.
+"""A whole study on Ray, killed and run again: what it leaves behind, and that it resumes.
 
-One file, so that one process of the fast suite has the undisturbed study.
+Its jobs are compared with themselves without Ray, where nothing is killed. One file, so that one
+process of the fast suite has the study.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import random
 import sqlite3
-import time
 from pathlib import Path
 
 import pytest
@@ -21,32 +20,32 @@ from orchestrator.work.search import run_search
 from tests.e2e import driving
 
 
-def test_four_searches_run_at_once_in_processes_of_their_own(undisturbed: Path) -> None:
+def test_four_searches_run_at_once_in_processes_of_their_own(interrupted: Path) -> None:
     searches = [
         driving.records(path)
-        for label, path in driving.folders(undisturbed).items()
+        for label, path in driving.folders(interrupted).items()
         if label.startswith("search-")
     ]
     assert len(searches) == 4
     assert len({records[0]["pid"] for records in searches}) == 4
     assert os.getpid() not in {records[0]["pid"] for records in searches}
-    assert int(driving.at_once(undisturbed).read_text()) >= 4, "all ran at one moment"
+    assert int(driving.at_once(interrupted).read_text()) >= 4, "all ran at one moment"
 
 
-def test_the_winner_is_the_best_by_validation_and_is_what_was_trained(undisturbed: Path) -> None:
-    selection = json.loads((undisturbed / "selections" / "frc.json").read_text())
+def test_the_winner_is_the_best_by_validation_and_is_what_was_trained(interrupted: Path) -> None:
+    selection = json.loads((interrupted / "selections" / "frc.json").read_text())
     scores = [c["score"] for c in selection["candidates"]]
     assert len(scores) == 4
     assert selection["winner"]["score"] == max(scores)
-    final = driving.result(driving.folders(undisturbed)["train-frc-digits"])
+    final = driving.result(driving.folders(interrupted)["train-frc-digits"])
     assert final["genotype"] == selection["winner"]["genotype"]
     assert final["provenance"]["selection"] == selection["id"]
     assert final["workers"] == 2
 
 
-def test_the_report_has_our_number_beside_the_papers(undisturbed: Path) -> None:
-    report = (undisturbed / "report" / "report.md").read_text()
-    final = driving.result(driving.folders(undisturbed)["train-frc-digits"])
+def test_the_report_has_our_number_beside_the_papers(interrupted: Path) -> None:
+    report = (interrupted / "report" / "report.md").read_text()
+    final = driving.result(driving.folders(interrupted)["train-frc-digits"])
     lines = report.splitlines()
     at = next(i for i, line in enumerate(lines) if line.startswith("| **ours**: frc-digits"))
     assert lines[at + 1].startswith("| GDAS (FRC) + CutOut | 2.82 |"), "above the paper's row"
@@ -54,16 +53,18 @@ def test_the_report_has_our_number_beside_the_papers(undisturbed: Path) -> None:
     assert "on digits" in lines[at], "digits are not CIFAR-10"
     verdict = next(line for line in lines if line.startswith("| final frc-digits"))
     assert "| 2.82 | run too small to compare |" in verdict
-    html = (undisturbed / "report" / "report.html").read_text()
+    html = (interrupted / "report" / "report.html").read_text()
     assert html.count('src="data:image/png;base64,') == 2
     assert html.count("<svg class=curves") == 5
     assert 'src="http' not in html and ".png" not in html, "self-contained"
 
 
-def test_mlflow_has_every_record_once_under_one_parent(undisturbed: Path) -> None:
-    assert driving.points(undisturbed / "mlflow.db") == driving.expected_points(undisturbed)
-    with sqlite3.connect(undisturbed / "mlflow.db") as database:
-        statuses = database.execute("select status from runs").fetchall()
+def test_mlflow_has_every_record_once_under_one_parent(interrupted: Path) -> None:
+    assert driving.points(interrupted / "mlflow.db") == driving.expected_points(interrupted)
+    with sqlite3.connect(interrupted / "mlflow.db") as database:
+        # The run of a job whose newest checkpoint was damaged may have been replaced.
+        living = "select status from runs where lifecycle_stage = 'active'"
+        statuses = database.execute(living).fetchall()
         parents = database.execute(
             "select distinct value from tags where key = 'mlflow.parentRunId'"
         ).fetchall()
@@ -73,21 +74,29 @@ def test_mlflow_has_every_record_once_under_one_parent(undisturbed: Path) -> Non
     assert selected == (1,)
 
 
-def test_the_same_command_again_does_nothing_twice(undisturbed: Path, data_folder: Path) -> None:
-    before = {path: path.stat().st_mtime_ns for path in (undisturbed / "jobs").rglob("*")}
-    sessions = set((undisturbed / "ray").iterdir())
-    code, output = driving.run(undisturbed, data_folder)
+def test_the_same_command_again_does_nothing_twice(interrupted: Path, data_folder: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (interrupted / "jobs").rglob("*")}
+    sessions = set((interrupted / "ray").iterdir())
+    code, output = driving.run(interrupted, data_folder)
     assert code == 0, output
     assert output.count(": done") == 6, output
-    assert {path: path.stat().st_mtime_ns for path in (undisturbed / "jobs").rglob("*")} == before
-    assert set((undisturbed / "ray").iterdir()) == sessions, "Ray was not even started"
-    assert driving.points(undisturbed / "mlflow.db") == driving.expected_points(undisturbed)
+    assert {path: path.stat().st_mtime_ns for path in (interrupted / "jobs").rglob("*")} == before
+    assert set((interrupted / "ray").iterdir()) == sessions, "Ray was not even started"
+    assert driving.points(interrupted / "mlflow.db") == driving.expected_points(interrupted)
 
 
-def test_a_search_without_ray_ends_with_the_same_digest(undisturbed: Path, tmp_path: Path) -> None:
-    source = driving.folders(undisturbed)["search-frc-seed1"]
-    (tmp_path / "settings.json").write_text((source / "settings.json").read_text())
-    assert run_search(str(tmp_path))["digest"] == driving.result(source)["digest"]
+def test_searches_without_ray_end_with_the_same_digests(interrupted: Path, tmp_path: Path) -> None:
+    searches = {
+        label: source
+        for label, source in driving.folders(interrupted).items()
+        if label.startswith("search-")
+    }
+    assert len(searches) == 4
+    for label, source in searches.items():
+        (tmp_path / label).mkdir()
+        (tmp_path / label / "settings.json").write_text((source / "settings.json").read_text())
+        digest = run_search(str(tmp_path / label))["digest"]
+        assert digest == driving.result(source)["digest"], label
 
 
 def _worker(rank: int, folder: str, port: int) -> None:
@@ -98,40 +107,24 @@ def _worker(rank: int, folder: str, port: int) -> None:
 
 
 def test_a_final_of_two_workers_without_ray_ends_with_the_same_digest(
-    undisturbed: Path, tmp_path: Path, free_port: int
+    interrupted: Path, tmp_path: Path, free_port: int
 ) -> None:
-    source = driving.folders(undisturbed)["train-frc-digits"]
+    source = driving.folders(interrupted)["train-frc-digits"]
     for name in ("settings.json", "provenance.json"):
         (tmp_path / name).write_text((source / name).read_text())
     spawn(_worker, args=(str(tmp_path), free_port), nprocs=2)
     assert driving.result(tmp_path)["digest"] == driving.result(source)["digest"]
 
 
-def test_the_test_split_stays_closed_without_provenance(undisturbed: Path, tmp_path: Path) -> None:
-    source = driving.folders(undisturbed)["train-frc-digits"]
+def test_the_test_split_stays_closed_without_provenance(interrupted: Path, tmp_path: Path) -> None:
+    source = driving.folders(interrupted)["train-frc-digits"]
     (tmp_path / "settings.json").write_text((source / "settings.json").read_text())
     with pytest.raises(PermissionError, match="the test split stays closed"):
         train_worker(str(tmp_path))
 
 
-@pytest.mark.parametrize(
-    "words", [("--only", "select-frc"), pytest.param((), marks=pytest.mark.slow)]
-)
-def test_a_killed_study_with_damaged_files_ends_with_the_same_digests(
-    undisturbed: Path, data_folder: Path, tmp_path: Path, words: tuple[str, ...]
+@pytest.mark.slow
+def test_a_killed_study_with_damaged_files_ends_with_the_digests_of_one_left_alone(
+    interrupted: Path, undisturbed: Path
 ) -> None:
-    """SIGKILL, a damaged checkpoint and a torn record; the drill has all the others.
-
-    What is harmed are searches, so the quick one ends with their selection.
-    """
-    rng = random.Random(os.getpid())  # another moment each time; the digests must agree for all
-    process = driving.start(tmp_path, data_folder, *words)
-    driving.wait_for_search_records(tmp_path, rng.randint(2, 7), process)  # of 12
-    time.sleep(rng.uniform(0, 0.3))  # somewhere inside a segment
-    driving.kill(process)
-    assert not (tmp_path / "selections" / "frc.json").exists()
-    first, second = driving.two_with_records(tmp_path)
-    damaged = driving.newest_checkpoint(first) / rng.choice(["state.pt", "manifest.json"])
-    driving.flip_a_bit(damaged, rng)
-    driving.tear_the_last_line(second / "records.jsonl", rng)
-    driving.assert_it_goes_on_to_the_same_end(tmp_path, undisturbed, data_folder, *words)
+    assert driving.digests(interrupted) == driving.digests(undisturbed)

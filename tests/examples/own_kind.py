@@ -44,4 +44,4 @@ def run(path: str, on_record: Report = lambda record: None) -> None:
 
         end = run_to_end(job.folder, loop, on_record)
         result: Result = {"metrics": end.metrics, "seconds": end.seconds}
-        job.folder.write_result(result)
+        job.finish(result)

@@ -41,18 +41,35 @@ def losses(segments: Iterator[Segment]) -> list[float]:
 
 
 def searched(images: Images, **changes: Any) -> list[float]:
-    """Losses of both steps; the logits move so little that rounding changes no draw."""
-    config = search_config(epochs=2, alpha=AlphaUpdate(lr=1e-4), kernels="plain", **changes)
+    """Losses of both steps; the logits move so little that rounding changes no draw.
+
+    The reduction cell is the fixed one, so that all three kinds of piece are there.
+    """
+    alpha = AlphaUpdate(lr=1e-4)
+    config = search_config(alpha=alpha, kernels="plain", reduction="fixed", **changes)
     return losses(run_search(config, images))
 
 
 def test_a_search_compiles_its_operations(
     small_digits: Images, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With the fixed reduction cell, so that all three kinds of piece are there."""
-    plain = searched(small_digits, reduction="fixed")
+    """Two of them, one with weights and one without."""
+    few: dict[str, Any] = {"epochs": 1, "operations": ("max_pool_3x3", "sep_conv_3x3")}
+    plain = searched(small_digits, **few)
     assert graphs() == 0
-    compiled = searched(small_digits, reduction="fixed", compile=True)
+    compiled = searched(small_digits, **few, compile=True)
+    assert compiled == pytest.approx(plain, rel=1e-3)
+    assert 5 < graphs() < 50, "pieces of one kind and shape share a graph"
+    assert "recompile_limit" not in caplog.text
+
+
+@pytest.mark.slow
+def test_a_search_compiles_all_of_the_papers_operations(
+    small_digits: Images, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = searched(small_digits, epochs=2)
+    assert graphs() == 0
+    compiled = searched(small_digits, epochs=2, compile=True)
     assert compiled[:2] == pytest.approx(plain[:2], rel=1e-3)
     # PyTorch 2.9 rounds so that a few ReLUs part the second epochs.
     assert compiled == pytest.approx(plain, rel=2e-2)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.tracking.database import begin_empty, keep_empty
 from tests.cloud import aws
 
 __all__ = ["aws"]
@@ -13,11 +14,13 @@ __all__ = ["aws"]
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database that MLflow has made and nobody used: making one takes seconds."""
+    """A database that MLflow has made and nobody used: making one takes seconds, so it is kept."""
     from mlflow import MlflowClient
 
     path = tmp_path_factory.mktemp("template") / "mlflow.db"
+    begin_empty(path)
     MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
+    keep_empty(path)
     return path
 
 

@@ -116,7 +116,7 @@ def test_what_was_never_allowed_is_not_waited_for_as_long(
     began = time.monotonic()
     with pytest.raises(OSError, match="AccessDenied"):
         there.write("x", b"")
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15, "what is refused later has 300 s"
 
 
 def test_a_full_disk_here_is_not_the_stores_silence(capsys: Capture) -> None:
@@ -156,10 +156,22 @@ def test_one_listing_serves_all_jobs_and_all_who_ask_meanwhile(
     objects.requests.clear()
     objects.content["a/jobs/search-a-7/records.jsonl"] = b"{}\n"
     callers = [threading.Thread(target=store.refresh) for _ in range(8)]
-    with store.refreshing:
+    lock, waiting = store.refreshing, list[int]()
+    with lock:
+
+        class Counted:
+            def __enter__(self) -> None:
+                waiting.append(1)
+                lock.acquire()
+
+            def __exit__(self, *_: object) -> None:
+                lock.release()
+
+        monkeypatch.setattr(store, "refreshing", Counted())
         for caller in callers:
             caller.start()
-        time.sleep(0.1)
+        while len(waiting) < len(callers):
+            time.sleep(0.001)
     for caller in callers:
         caller.join()
     asked = [key for _, key in objects.requests]

@@ -143,7 +143,7 @@ def test_what_cannot_work_on_an_object_store_is_refused_before_it_is_asked(
     nowhere = "s3://nowhere/x?endpoint_override=127.0.0.1:9&scheme=http&region=x"
     assert reproduce_paper.main([*words, "--out", nowhere]) == 2
     assert "data.checksum=any is for --out and --data in folders" in capsys.readouterr().err
-    assert time.monotonic() - began < 15 and not (tmp_path / "data" / "arrow").exists()
+    assert time.monotonic() - began < 60 and not (tmp_path / "data" / "arrow").exists()
 
 
 def test_doctor_tries_the_addresses_and_says_what_is_there(out: str, capsys: Capture) -> None:

@@ -128,8 +128,8 @@ def test_of_drivers_that_all_looked_before_any_wrote_one_gets_the_lease(
         open_storage(out).write(LEASE, json.dumps(dead).encode())
     monkeypatch.setattr(orchestrator.run.lease, "DEAD_AFTER_S", 0.0)
     drivers = 6
-    all_looked = threading.Barrier(drivers, timeout=30)
-    all_done = threading.Barrier(drivers, timeout=30)
+    all_looked = threading.Barrier(drivers, timeout=120)
+    all_done = threading.Barrier(drivers, timeout=120)
     got: list[str] = []
 
     class Together(Slow):

@@ -231,7 +231,7 @@ def test_a_store_that_does_not_answer_is_named_at_once(out: str) -> None:
     began = time.monotonic()
     with pytest.raises(InputError, match=r"s3://nowhere/x.*does not answer"):
         Store("s3://nowhere/x?endpoint_override=127.0.0.1:9&scheme=http&region=x")
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 100
 
 
 def test_data_are_fetched_once_a_node(out: str, tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ from orchestrator.store.store import Store
 from orchestrator.run.lease import lease
 with lease(Store(Path(sys.argv[1]))):
     print("held", flush=True)
-    time.sleep(60)
+    time.sleep(600)
 """
 
 

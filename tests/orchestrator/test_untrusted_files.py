@@ -83,7 +83,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("case", HOSTILE)
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(120)
 def test_hostile_settings_are_refused_and_run_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:
