@@ -269,7 +269,7 @@ def test_a_search_that_diverges_says_where(small_digits: Images) -> None:
 def segment(small_digits: Images) -> Segment:
     """One whole epoch of the smallest search."""
     return next(
-        run_search(search_config(nodes=1, weights=WeightUpdate(undrawn="skip")), small_digits)
+        run_search(search_config("fixed", weights=WeightUpdate(undrawn="skip")), small_digits)
     )
 
 
