@@ -19,6 +19,7 @@ COMMANDS = {
     "status": ("status", "where every job of a study stands"),
     "log": ("log", "what a job printed, and the traceback of its error"),
     "compare": ("compare", "what differs between studies, in settings and in results"),
+    "evidence": ("evidence", "what studies show, claim by claim, as one page"),
     "doctor": ("doctor", "what would go wrong on this machine, each line with its fix"),
     "cell": ("cell", "show, draw, count or convert a cell"),
     "export": ("export", "a trained network as ONNX, .pt2 or .safetensors"),

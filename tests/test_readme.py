@@ -12,7 +12,7 @@ import pytest
 
 from gdas.cnn.genotype import PUBLISHED
 from gdas.rnn.genotype import PUBLISHED_RECURRENT
-from orchestrator import cell, compare, log, reproduce_paper, status
+from orchestrator import cell, compare, evidence, log, reproduce_paper, status
 from orchestrator.experiment.build import AnyConfig
 from orchestrator.experiment.load import load_experiment
 from orchestrator.paper.deviations import deviations
@@ -33,6 +33,7 @@ RUN_BY = {
     "python -m orchestrator.reproduce_paper": f"{PAGES}::smoke",
     "python -m orchestrator.status OUT": f"{HERE}::test_looking_at_a_study",
     "python -m orchestrator.compare OUT1 OUT2": f"{HERE}::test_looking_at_a_study",
+    "python -m orchestrator.evidence OUT1 OUT2": f"{HERE}::test_looking_at_a_study",
     "python -m orchestrator.doctor [EXPERIMENT]": (
         f"{COMMANDS}::test_doctor_of_the_smoke_experiment_is_content"
     ),
@@ -211,6 +212,11 @@ def test_looking_at_a_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "search: 0 of 8 done, 8 waiting" in capsys.readouterr().out
     assert compare.main(["runs/smoke", "runs/other"]) == 0
     assert "settings: equal" in capsys.readouterr().out
+    assert evidence.main(["runs/smoke", "runs/other"]) == 0
+    page = capsys.readouterr().out
+    assert (
+        page.count("\n## smoke\n") == 2 and "gdas-frc finds better cells than cells drawn" in page
+    )
     assert status.main(["runs/smoke", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["jobs"]) > 20
     assert compare.main(["runs/smoke", "runs/other", "--json"]) == 0

@@ -91,15 +91,9 @@ def _track(name: str, spec: SearchSpec, content: Content) -> tuple[list[Job], li
     for seed in spec.seeds:
         config = dataclasses.replace(spec.recipe, seed=seed)
         if spec.cells == "random":
-            assert spec.proxy is not None
-            drawn = {
-                "config": settings_of(spec.proxy),
-                "search": _however_computed(config),  # which gives D_T and D_V
-                "genotype": SPACES[spec.recipe.task].random(spec.recipe, seed).to_json(),
-                **read,
-            }
-            resources = dataclasses.asdict(spec.proxy_resources)
-            proxies.append(make_job("proxy", f"{name}-{seed}", drawn, resources))
+            genotype = SPACES[spec.recipe.task].random(spec.recipe, seed).to_json()
+            drawn = {"search": _however_computed(config), "genotype": genotype, **read}
+            proxies += _proxies(spec, f"{name}-{seed}", drawn)
             continue
         searches.append(
             make_job(
@@ -110,23 +104,29 @@ def _track(name: str, spec: SearchSpec, content: Content) -> tuple[list[Job], li
             )
         )
         if spec.select_by == "proxy":
-            assert spec.proxy is not None
-            proxies.append(
-                make_job(
-                    "proxy",
-                    f"{name}-seed{seed}",
-                    {
-                        "config": settings_of(spec.proxy),
-                        "search": _however_computed(config),
-                        **read,
-                    },
-                    dataclasses.asdict(spec.proxy_resources),
-                    searches[-1],
-                )
-            )
+            recipe = {"search": _however_computed(config), **read}
+            proxies += _proxies(spec, f"{name}-seed{seed}", recipe, searches[-1])
     scored = proxies or searches
-    recipe = {"track": name, "by": spec.select_by, "task": spec.recipe.task}
-    return searches, proxies, make_job("select", name, recipe, {}, *scored)
+    chosen = {"track": name, "by": spec.select_by, "task": spec.recipe.task}
+    return searches, proxies, make_job("select", name, chosen, {}, *scored)
+
+
+def _proxies(spec: SearchSpec, name: str, recipe: dict[str, Any], *needs: Job) -> list[Job]:
+    """The proxy trainings of one cell, which differ in their seed alone.
+
+    Args:
+        recipe: what they have in common: the data and, as `search`, the settings of the search, by
+            which D_T and D_V are known.
+        needs: the cell's search; none for a random cell.
+    """
+    assert spec.proxy is not None, "cells of this space are not trained"
+    resources = dataclasses.asdict(spec.proxy_resources)
+    jobs = []
+    for number in range(spec.proxy_trainings):
+        config = dataclasses.replace(spec.proxy, seed=spec.proxy.seed + number)
+        own = {"config": settings_of(config), **recipe}
+        jobs.append(make_job("proxy", training_name(name, number + 1), own, resources, *needs))
+    return jobs
 
 
 def _lookups(spec: SearchSpec, searches: list[Job], identity: DataIdentity) -> list[Job]:
@@ -184,6 +184,11 @@ def _final(
 def search_names(name: str, seeds: Sequence[int]) -> list[str]:
     """The names of a search's jobs, and of their lookups, one per seed."""
     return [f"{name}-seed{seed}" for seed in seeds]
+
+
+def training_name(name: str, number: int) -> str:
+    """The name of a cell's proxy training of this number, from 1; the first has the cell's own."""
+    return name if number == 1 else f"{name}-training{number}"
 
 
 def final_names(name: str, seeds: Sequence[int]) -> list[str]:

@@ -160,6 +160,8 @@ class SearchSpec:
     resources: TrialResources
     proxy_resources: TrialResources
     lookup: LookupSpec | None = None
+    # Each cell is trained so many times, with seeds from proxy.seed on; its score is their mean.
+    proxy_trainings: OneOrMore = 1
 
     def __post_init__(self) -> None:
         _check_seeds(self.seeds)
@@ -178,6 +180,11 @@ class SearchSpec:
         if self.cells == "random" and self.select_by != "proxy":
             raise InputError(
                 f"select_by={self.select_by}: random cells have no shared weights; use proxy"
+            )
+        if self.proxy_trainings > 1 and self.select_by != "proxy":
+            raise InputError(
+                f"proxy_trainings={self.proxy_trainings}: cells that are selected by "
+                f"{self.select_by} have no proxy trainings; leave it out, or set select_by=proxy"
             )
 
 
@@ -306,6 +313,12 @@ def _check_comparable(name: str, search: SearchSpec, other: str, against: Search
         kinds = [SPACES[spec.recipe.task].cells for spec in (search, against)]
         raise InputError(
             f"{where}: {kinds[1]} cannot stand against {kinds[0]}; name a search of those"
+        )
+    if search.proxy_trainings != against.proxy_trainings:
+        raise InputError(
+            f"{where}: its cells are trained {against.proxy_trainings} times each and not "
+            f"{search.proxy_trainings}, so their means are not alike; set "
+            f"searches.{other}.proxy_trainings={search.proxy_trainings}"
         )
     found = SPACES[search.recipe.task].what_can_be_found
     ours, theirs = found(search.recipe), found(against.recipe)

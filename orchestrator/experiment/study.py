@@ -46,6 +46,11 @@ class Job:
         return KINDS[self.kind]
 
     @property
+    def seed(self) -> int:
+        """Its own seed; for a proxy training, that of the search or random cell that it scores."""
+        return int(self.recipe.get("search", self.recipe["config"])["seed"])
+
+    @property
     def in_driver(self) -> bool:
         """Whether the driver itself runs it, between other jobs, without a job folder."""
         return self.of.runs_in == "driver"
@@ -150,13 +155,23 @@ class Study:
         return next((job for job in self.jobs if job.id == self.selections[name]), None)
 
     def scored(self, name: str) -> list[Job]:
-        """The jobs that a selection compares, one per seed: searches or proxy trainings."""
+        """The jobs that a selection compares: searches, or all proxy trainings of every cell."""
         select = self.selection(name)
         return [self.job(need) for need in select.needs] if select else []
 
+    def cells(self, name: str) -> list[list[Job]]:
+        """The jobs that a selection compares, by cell, in the order of the seeds.
+
+        A search scores its own cell; of proxy trainings a cell may have several.
+        """
+        cells: dict[int, list[Job]] = {}
+        for job in self.scored(name):
+            cells.setdefault(job.seed, []).append(job)
+        return list(cells.values())
+
     def searches(self, name: str) -> list[Job]:
         """A search's jobs, one per seed; none for random cells."""
-        searched = (self.search_of(job) for job in self.scored(name))
+        searched = (self.search_of(cell[0]) for cell in self.cells(name))
         return [job for job in searched if job is not None]
 
     def search_of(self, scored: Job) -> Job | None:

@@ -14,7 +14,7 @@ from orchestrator.report.parts import Measured, Part, Shown, brief, table
 from orchestrator.report.searches import cell_figure, compared
 from orchestrator.report.statistics import LEVEL, summary
 from orchestrator.report.tables import beside_the_papers, figure_of, in_the_paper
-from orchestrator.report.truth import Against, against_uniform
+from orchestrator.report.truth import Against, against_uniform, choice
 from orchestrator.report.view import Results
 from orchestrator.store.results import LookupResult
 
@@ -47,12 +47,12 @@ def first_screen(results: Results, tables: Iterable[str]) -> Part:
         for name, spec in results.experiment.searches.items()
         if spec.cells == "searched" and (record := results.selection(name)) is not None
     }
-    facts = _facts(results)
+    known = facts(results)
     links = _links(results, tables)
     rows = [[tile.what, tile.value, tile.beside] for tile in tiles]
     text = [
         f"# {title(results)}\n",
-        *(f"- {name}: {value}" for name, value in facts),
+        *(f"- {name}: {value}" for name, value in known),
         "",
         table(["", "figure", ""], rows),
         *(f"- {line}" for line in verdicts),
@@ -61,7 +61,7 @@ def first_screen(results: Results, tables: Iterable[str]) -> Part:
     page = [
         f"<header class=top><h1>{escape(title(results))}</h1>",
         "<dl class=facts>",
-        *(f"<div><dt>{escape(n)}</dt><dd>{escape(v)}</dd></div>" for n, v in facts),
+        *(f"<div><dt>{escape(n)}</dt><dd>{escape(v)}</dd></div>" for n, v in known),
         "</dl></header>",
         "<section class=tiles>",
         *(
@@ -88,17 +88,17 @@ def headline(results: Results) -> list[str]:
     ]
 
 
-def _facts(results: Results) -> list[tuple[str, str]]:
+def facts(results: Results) -> list[tuple[str, str]]:
     """When, how long, on which hardware, from which commit, and by which command."""
     study = results.store.study()
     records = [r for job in results.study.in_cluster for r in results.records(job)]
-    facts = []
+    found = []
     if records:
         first = min(record["started"] for record in records)
         last = max(record["time"] for record in records)
         work = sum(record["seconds"] for record in records)
         began, ended = _date(first), _date(last)
-        facts.append(("when", f"{began} to {ended} UTC; {duration(work)} of work in all jobs"))
+        found.append(("when", f"{began} to {ended} UTC; {duration(work)} of work in all jobs"))
     hosts = sorted({record["host"] for record in records})
     machine = study.get("machine", "")
     where = [machine] if machine else []
@@ -106,12 +106,12 @@ def _facts(results: Results) -> list[tuple[str, str]]:
         count = "1 machine" if len(hosts) == 1 else f"{len(hosts)} machines"
         where.append(f"{count}: {', '.join(hosts[:4])}")
     if where:
-        facts.append(("where", "; ".join(where)))
+        found.append(("where", "; ".join(where)))
     if study.get("commit"):
-        facts.append(("code", study["commit"]))
+        found.append(("code", study["commit"]))
     if study.get("command"):
-        facts.append(("command", study["command"]))
-    return facts
+        found.append(("command", study["command"]))
+    return found
 
 
 def _date(seconds: float) -> str:
@@ -140,13 +140,14 @@ def _short(found: Measured) -> tuple[str, str]:
 
 
 def _looked_up(results: Results) -> list[Tile]:
-    """The true accuracy of the cells that searches of NAS-Bench-201 derived."""
+    """The true accuracy of the cells that searches of NAS-Bench-201 chose."""
     tiles = []
     for name, spec in results.experiment.searches.items():
         done = results.done(results.study.lookups_of(name), LookupResult)
         if spec.lookup is None or not done:
             continue
-        text, _, inside = brief(summary([r["derived"]["accuracy"] for r in done])).partition(" (")
+        accuracies = [choice(spec, r)["accuracy"] for r in done]
+        text, _, inside = brief(summary(accuracies)).partition(" (")
         tiles.append(Tile(f"{text} %", f"true accuracy of {name}'s cells", inside.rstrip(")")))
     return tiles
 

@@ -82,7 +82,7 @@ def contests_table(
         [
             contest.name,
             str(contest.gain.n),
-            Measured(_words(contest.gain), contest.gain, "percentiles"),
+            Measured(gain_in_words(contest.gain), contest.gain, "percentiles"),
             f"{contest.p:.4f}",
             f"{p:.4f}",
             "yes" if p < LEVEL else "not shown",
@@ -107,8 +107,8 @@ def contests_table(
     ]
 
 
-def _words(gain: Summary) -> str:
-    """The mean gain with its interval."""
+def gain_in_words(gain: Summary) -> str:
+    """A mean gain with its interval."""
     if gain.low is None or gain.high is None:
         return f"{gain.mean:+.1f}"
     return f"{gain.mean:+.1f} ({gain.low:+.1f} to {gain.high:+.1f})"

@@ -18,7 +18,8 @@ from orchestrator.report.figures.probabilities import probability_figure
 from orchestrator.report.health import edge_figure, search_health
 from orchestrator.report.markup import NOT_RUN
 from orchestrator.report.parts import Cell, Measured, Part, Shown, Table, measured
-from orchestrator.report.statistics import Comparison, compare, paired_p, summary
+from orchestrator.report.spread import spread_parts
+from orchestrator.report.statistics import Comparison, better_of, compare, paired_p, summary
 from orchestrator.report.view import Results
 from orchestrator.store.results import FinalResult, GenotypeJson, ProxyResult, Record, SearchResult
 
@@ -26,7 +27,7 @@ from orchestrator.store.results import FinalResult, GenotypeJson, ProxyResult, R
 def track(name: str, results: Results) -> list[Part]:
     """The report's part on one search: its seeds, curves, edges, alarms and the selected cell."""
     spec, folder = results.experiment.searches[name], results.folder
-    parts: list[Part] = [f"## {_title(name, spec)}\n", f"{_size(spec)}\n"]
+    parts: list[Part] = [f"## {_title(name, spec)}\n", f"{size_of_search(spec)}\n"]
     parts += _seeds(name, spec, results)
     histories = {
         f"seed {job.recipe['config']['seed']}": results.records(job)
@@ -113,15 +114,15 @@ def _seeds(name: str, spec: SearchSpec, results: Results) -> list[Part]:
     metric, shared = space.metric, "shared_weights" in space.select_by
     rows: list[list[Cell]] = []
     unit = "%" if metric.endswith("top1") else ""
-    for job in results.study.scored(name):
-        seed = job.recipe.get("search", job.recipe["config"])["seed"]
+    for job, *_ in results.study.cells(name):
+        seed = job.seed
         score = measured([scores[seed]], unit) if seed in scores else NOT_RUN
         selected = "**selected**" if seed == winner else ""
         cell = _of_cell(job, results, shared=shared)
         rows.append([str(seed), score, *cell, selected])
     header = [
         "seed",
-        f"selection score: {metric} ({spec.select_by})",
+        f"selection score: {metric} ({_selected_by(spec)})",
         "with shared weights, top-1 on D_V; operations without parameters"
         + (f", {space.main_cell} cell" if space.main_cell != "cell" else "")
         if shared
@@ -143,6 +144,11 @@ def _seeds(name: str, spec: SearchSpec, results: Results) -> list[Part]:
             "uniform: the cell is then close to a random choice.\n"
         )
     return parts
+
+
+def _selected_by(spec: SearchSpec) -> str:
+    times = spec.proxy_trainings
+    return spec.select_by if times == 1 else f"{spec.select_by}, mean of {times} trainings"
 
 
 def _of_cell(job: Job, results: Results, *, shared: bool) -> list[str]:
@@ -209,7 +215,8 @@ def _drawn_against_uniform(name: str, results: Results) -> list[str]:
     ]
 
 
-def _size(spec: SearchSpec) -> str:
+def size_of_search(spec: SearchSpec) -> str:
+    """What a search searches, and its size, in a sentence."""
     r = spec.recipe
     cell, size = load(SPACES[r.task].search_size)(r)
     if spec.cells == "random":
@@ -240,10 +247,10 @@ def compared(name: str, other: str, results: Results) -> Comparison:
     """A search's cells compared with those of another one, or with random ones."""
     experiment = results.experiment
     task = experiment.searches[name].recipe.task
-    ours, theirs = (_scores(which, task, results) for which in (name, other))
+    ours, theirs = (results.scores(which) for which in (name, other))
     drawn = experiment.searches[other].cells == "random"
     names = ("search", "random cells") if drawn else (name, other)
-    return compare(ours, theirs, "higher" if SPACES[task].best == "highest" else "lower", names)
+    return compare(ours, theirs, better_of(SPACES[task].best), names)
 
 
 def _comparison(name: str, other: str, results: Results) -> list[Part]:
@@ -253,18 +260,19 @@ def _comparison(name: str, other: str, results: Results) -> list[Part]:
     found, unit = compared(name, other, results), "%" if metric.endswith("top1") else ""
     rows: list[list[Cell]] = []
     for which, side in ((name, found.searched), (other, found.random)):
-        values = ", ".join(f"{value:.2f}" for value in _scores(which, task, results)) or NOT_RUN
+        values = ", ".join(f"{value:.2f}" for value in results.scores(which)) or NOT_RUN
         rows.append([which, values, Measured(side.text, side, unit) if side else NOT_RUN])
     parts: list[Part] = [
         f"\n### {name} against {other}\n",
         "Every cell trained anew under the same budget, on D_T, and scored on D_V "
-        f"({metric}, {best} is best):\n",
+        f"({metric}, {best} is best){_times(experiment.searches[name])}:\n",
         Table(
             f"{name}-against-{other}",
             ["cells", "each cell", "mean ± standard deviation"],
             rows,
         ),
         f"\n{found.sentence[0].upper()}{found.sentence[1:]}\n",
+        *spread_parts(name, other, found, better_of(best), metric, results),
     ]
     finals = {
         which: [
@@ -290,13 +298,10 @@ def _comparison(name: str, other: str, results: Results) -> list[Part]:
     return parts
 
 
-def _scores(name: str, task: str, results: Results) -> list[float]:
-    """The proxy scores of a search's (or random) cells that are done, in the order of seeds."""
-    metric = SPACES[task].metric
-    if results.experiment.searches[name].select_by != "proxy":
-        return []
-    scored = results.done(results.study.scored(name), ProxyResult)
-    return [result["metrics"][metric] for result in scored]
+def _times(spec: SearchSpec) -> str:
+    """How often each cell is trained, unless once."""
+    times = spec.proxy_trainings
+    return "" if times == 1 else f", {times} times with different seeds, whose mean is its score"
 
 
 def _test(result: FinalResult) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, combinations, product
@@ -77,6 +78,94 @@ def summary(values: Sequence[float]) -> Summary:
     return Summary(n, mean, sd, mean - half, mean + half)
 
 
+@dataclass(frozen=True)
+class Spread:
+    """How values vary between groups and within them, such as trainings of several cells.
+
+    Attributes:
+        groups: how many groups there are.
+        each: how many values each has.
+        between: standard deviation between the groups' true means; 0 if the estimate of its square
+            is negative.
+        within: standard deviation of the values of one group.
+        correlation: the intra-class correlation, between² / (between² + within²): the share of the
+            variance of single values that is between groups.
+        low, high: its 95 % interval.
+    """
+
+    groups: int
+    each: int
+    between: float
+    within: float
+    correlation: float
+    low: float
+    high: float
+
+    def of_means(self, each: int) -> float:
+        """The standard deviation between means of groups with so many values each."""
+        return math.sqrt(self.between**2 + self.within**2 / each)
+
+
+def spread(groups: Sequence[Sequence[float]]) -> Spread | None:
+    """Estimate the variance components of a one-way random effects model, by mean squares.
+
+    Source: Searle, Casella and McCulloch, Variance Components, 1992, chapter 3; the interval is
+    exact for normal values (Shrout and Fleiss, 1979, ICC(1, 1)).
+
+    Args:
+        groups: values by group, equally many in each.
+
+    Returns:
+        None with fewer than two groups, fewer than two values in each, or values all equal.
+    """
+    a, n = len(groups), len(groups[0]) if groups else 0
+    if any(len(group) != n for group in groups):
+        raise ValueError("a spread needs equally many values in every group")
+    if a < 2 or n < 2:
+        return None
+    means = [statistics.fmean(group) for group in groups]
+    between = n * statistics.variance(means)
+    squares = ((v - mean) ** 2 for group, mean in zip(groups, means, strict=True) for v in group)
+    within = math.fsum(squares) / (a * (n - 1))
+    if between == within == 0:
+        return None
+    variance = max(0.0, (between - within) / n)
+    low, high = (_correlation(between, within, n, f) for f in _f_interval(a - 1, a * (n - 1)))
+    share = variance / (variance + within)
+    return Spread(a, n, math.sqrt(variance), math.sqrt(within), share, low, high)
+
+
+def _f_interval(top: int, bottom: int) -> tuple[float, float]:
+    """By what the ratio of mean squares is divided at the two ends of its 95 % interval."""
+    from scipy.special import fdtri
+
+    return float(fdtri(top, bottom, 1 - LEVEL / 2)), float(fdtri(top, bottom, LEVEL / 2))
+
+
+def _correlation(between: float, within: float, n: int, f: float) -> float:
+    """The intra-class correlation for mean squares whose ratio is divided by f; 0 if negative."""
+    return max(0.0, (between - f * within) / (between + (n - 1) * f * within))
+
+
+def detectable(sd: float, n: int, m: int, power: float = 0.8) -> float:
+    """The difference of two means that a one-sided t test at LEVEL finds with this probability.
+
+    A permutation test of means has about the same power.
+
+    Args:
+        sd: the standard deviation of the values on each side.
+        n, m: how many values there are on each side.
+    """
+    from scipy.special import nctdtrinc, stdtrit
+
+    freedom = n + m - 2
+    if freedom < 1:
+        raise ValueError("a test of two means needs three values or more")
+    critical = float(stdtrit(freedom, 1 - LEVEL))
+    noncentrality = float(nctdtrinc(freedom, 1 - power, critical))
+    return noncentrality * sd * math.sqrt(1 / n + 1 / m)
+
+
 def permutation_p(a: Sequence[float], b: Sequence[float], better: Better) -> float:
     """One-sided p: how often chance alone makes the mean of `a` this much better than that of `b`.
 
@@ -96,6 +185,17 @@ def permutation_p(a: Sequence[float], b: Sequence[float], better: Better) -> flo
         splits = chain([range(n)], drawn)  # with the observed split among them, p is never 0
     # All splits have the same total, so sorting by one group's sum is sorting by difference.
     return _share_at_least(values, (math.fsum(values[i] for i in split) for split in splits), n)
+
+
+def rank_p(a: Sequence[float], b: Sequence[float], better: Better) -> float:
+    """One-sided p of the rank sum test (Wilcoxon, 1945), by the same splits as `permutation_p`.
+
+    Equal values share the mean of their ranks. One extreme value sways it no more than another.
+    """
+    values = upwards([*a, *b], better)
+    ordered = sorted(values)
+    ranks = [(bisect_left(ordered, v) + bisect_right(ordered, v) + 1) / 2 for v in values]
+    return permutation_p(ranks[: len(a)], ranks[len(a) :], "higher")
 
 
 def paired_p(gains: Sequence[float]) -> float:
@@ -151,6 +251,11 @@ def uniform_p(cells: Sequence[int], percentiles: Sequence[float]) -> float:
     of_sum = np.fft.irfft(np.fft.rfft(chance, size) ** n, size)
     found = sum(round(p / 100 * 2 * total) for p in percentiles)
     return float(min(1.0, max(0.0, of_sum[found : 2 * total * n + 1].sum())))
+
+
+def better_of(best: Literal["highest", "lowest"]) -> Better:
+    """Which direction is better if this value wins."""
+    return "higher" if best == "highest" else "lower"
 
 
 def upwards(values: Sequence[float], better: Better) -> list[float]:

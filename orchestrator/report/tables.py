@@ -89,9 +89,9 @@ def _tables(
     own: list[list[Cell]] = []
     for row in paper.tables()[number]["rows"]:
         name = paper.name_of(row)
-        printed = [_printed(row.get(column), number) for column in measures]
+        printed = [as_printed(row.get(column), number) for column in measures]
         theirs: list[Cell] = [
-            *(name, *printed, *(_printed(row.get(column)) for column in counted), "paper")
+            *(name, *printed, *(as_printed(row.get(column)) for column in counted), "paper")
         ]
         rows.append(theirs)
         beside = {
@@ -140,9 +140,9 @@ def _ours(
         other = f" on {spec.recipe.data.name}" if spec.recipe.data.name != measure.data else ""
         cells.append(_figure(measure, runs, other) if runs else NOT_RUN)
         if (theirs := row.get(column)) is not None:
-            found = _judged(spec, row, column, runs, results.experiment)
+            found = judged(spec, row, column, runs, results.experiment)
             why = reason or found.why
-            words = [f"final {name}", measure.title, _printed(theirs, number), found.word, why]
+            words = [f"final {name}", measure.title, as_printed(theirs, number), found.word, why]
             verdicts.append([*words, size_of(spec)])
     for column in paper.COUNTED[number]:
         cells.append(COUNTED[column](runs[0]) if runs else NOT_RUN)
@@ -150,7 +150,7 @@ def _ours(
     return [f"**ours**: {name} ({source})", *cells, "ours"]
 
 
-def _judged(
+def judged(
     spec: FinalSpec,
     row: paper.Row,
     column: str,
@@ -178,8 +178,8 @@ def beside_the_papers(spec: FinalSpec, runs: list[FinalResult], results: Results
         measure = paper.MEASURES[spec.row.table][column]
         tested = measure.metric in ("test/top1", "test/perplexity")
         if tested and row.get(column) is not None:
-            word = _judged(spec, row, column, runs, results.experiment).word
-            return f"paper {_printed(row[column], spec.row.table)}: {word}"
+            word = judged(spec, row, column, runs, results.experiment).word
+            return f"paper {as_printed(row[column], spec.row.table)}: {word}"
     return ""
 
 
@@ -228,7 +228,8 @@ def _not_the_papers(spec: FinalSpec, experiment: Experiment, row: paper.Row) -> 
     return found
 
 
-def _printed(value: object, number: int | None = None) -> str:
+def as_printed(value: object, number: int | None = None) -> str:
+    """A figure with the digits of a table of the paper."""
     if value is None:
         return "-"
     if number is not None and isinstance(value, int | float):

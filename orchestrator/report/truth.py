@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ from orchestrator.experiment.config import SearchSpec
 from orchestrator.experiment.study import Job
 from orchestrator.report.figures.truth import Row, distribution_figure, epochs_figure
 from orchestrator.report.markup import NOT_RUN, duration
-from orchestrator.report.paired import Way, contests_table
+from orchestrator.report.paired import FEWEST, Contest, Way, contests, contests_table
 from orchestrator.report.parts import Measured, Part, Table, measured
 from orchestrator.report.statistics import LEVEL, permutation_p, summary, uniform_p
 from orchestrator.report.view import Results
@@ -42,11 +42,13 @@ class Method:
         name: as the report prints it.
         standings: the standing of its cell, by seed.
         seconds: the cost of a seed; None if it is not known.
+        chosen: whether it is what a search chose, and not something to compare that with.
     """
 
     name: str
     standings: Mapping[int, Standing]
     seconds: float | None
+    chosen: bool = False
 
     def values(self, key: Figure) -> list[float]:
         """One number of the standings, for every seed."""
@@ -69,8 +71,24 @@ def against_uniform(results: Results) -> list[Against]:
         done = results.done(jobs, LookupResult)
         if spec.lookup is not None and done:
             cells = _distribution({name: jobs}, results)["cells"]
-            p = uniform_p(cells, [r["derived"]["percentile"] for r in done])
+            p = uniform_p(cells, [choice(spec, r)["percentile"] for r in done])
             found.append(Against(name, spec.lookup.accuracy, p))
+    return found
+
+
+def contests_of(results: Results) -> list[tuple[Accuracy, str, list[Contest]]]:
+    """For every column that is looked up: the first search's name, and what it is compared with."""
+    found = []
+    searches = results.experiment.searches
+    for column in dict.fromkeys(s.lookup.accuracy for s in searches.values() if s.lookup):
+        specs = {n: s for n, s in searches.items() if s.lookup and s.lookup.accuracy == column}
+        jobs = {name: results.study.lookups_of(name) for name in specs}
+        done = {name: results.done(of_name, LookupResult) for name, of_name in jobs.items()}
+        first = next(iter(specs))
+        if len(done[first]) >= FEWEST:
+            worst_first = _distribution(jobs, results)["cells"]
+            ours, *others = _ways(_methods(specs, done))
+            found.append((column, first, contests(ours, others, worst_first)))
     return found
 
 
@@ -111,7 +129,7 @@ def _column(column: Accuracy, specs: dict[str, SearchSpec], results: Results) ->
     parts += _settings(column, specs)
     parts.append(_table(f"truth-{column}", methods, worst_first))
     parts += [f"\n{sentence}\n" for sentence in _sentences(methods, found, worst_first)]
-    first, *others = (Way(m.name, _percentiles(m)) for m in methods)
+    first, *others = _ways(methods)
     parts += contests_table(column, first, others, worst_first)
     figure = f"truth-{column}.png"
     rows = [_row(method, worst_first) for method in methods]
@@ -122,7 +140,7 @@ def _column(column: Accuracy, specs: dict[str, SearchSpec], results: Results) ->
     percentiles = {
         name: [[epoch["percentile"] for epoch in r["epochs"]] for r in seeds]
         for name, seeds in found.items()
-        if seeds
+        if seeds and not _is_random(specs[name])
     }
     held = {name: spec.recipe.alpha.warmup_epochs for name, spec in specs.items()}
     epochs_figure(results.folder / figure, percentiles, held)
@@ -143,7 +161,10 @@ def _distribution(jobs: dict[str, list[Job]], results: Results) -> Distribution:
 
 
 def _methods(specs: dict[str, SearchSpec], found: dict[str, list[LookupResult]]) -> list[Method]:
-    """For every search its derived cells and its best by shared weights, then the uniform cells."""
+    """For every search the cells that it chose, and the best by its shared weights; uniform cells.
+
+    What a random search chooses are these best; it derives nothing.
+    """
     methods: list[Method] = []
     uniform: dict[int, Standing] = {}
     for name, spec in specs.items():
@@ -152,15 +173,17 @@ def _methods(specs: dict[str, SearchSpec], found: dict[str, list[LookupResult]])
             continue
         seconds = statistics.fmean(r["search_seconds"] for r in results)
         sampler = spec.recipe.sampler
-        how = sampler.method or RELAXATIONS[sampler.relaxation]
-        derived = {r["seed"]: r["derived"] for r in results}
-        methods.append(Method(f"{name}: derived cell ({how})", derived, seconds))
+        if not _is_random(spec):
+            how = sampler.method or RELAXATIONS[sampler.relaxation]
+            derived = {r["seed"]: r["derived"] for r in results}
+            methods.append(Method(f"{name}: derived cell ({how})", derived, seconds, chosen=True))
         k = results[0]["best_of"]["k"]
         methods.append(
             Method(
                 f"{name}: best of {k} uniform cells by its shared weights",
                 {r["seed"]: r["best_of"] for r in results},
                 seconds + statistics.fmean(r["best_of_seconds"] for r in results),
+                chosen=_is_random(spec),
             )
         )
         for result in results:  # a seed draws the same uniform cell in every search
@@ -168,8 +191,22 @@ def _methods(specs: dict[str, SearchSpec], found: dict[str, list[LookupResult]])
     return [*methods, Method("a uniformly drawn cell", uniform, 0.0)]
 
 
-def _percentiles(method: Method) -> dict[int, float]:
-    return {seed: float(standing["percentile"]) for seed, standing in method.standings.items()}
+def _is_random(spec: SearchSpec) -> bool:
+    return spec.recipe.sampler.method == "random"
+
+
+def choice(spec: SearchSpec, result: LookupResult) -> Standing:
+    """The standing of the cell that a search chose."""
+    return result["best_of"] if _is_random(spec) else result["derived"]
+
+
+def _ways(methods: Sequence[Method]) -> list[Way]:
+    """What the searches chose, without what that is compared with beside it."""
+    return [
+        Way(m.name, {seed: float(s["percentile"]) for seed, s in m.standings.items()})
+        for m in methods
+        if m.chosen
+    ]
 
 
 def _other_images(column: Accuracy, specs: dict[str, SearchSpec]) -> list[str]:
@@ -253,7 +290,7 @@ def _sentences(
     methods: list[Method], found: dict[str, list[LookupResult]], cells: list[int]
 ) -> list[str]:
     """Whether each search is better than uniform draws, and the first search than the others."""
-    by_name = {method.name.partition(":")[0]: method for method in reversed(methods)}
+    by_name = {method.name.partition(":")[0]: method for method in methods if method.chosen}
     sentences = []
     for name, results in found.items():
         if not results:

@@ -6,13 +6,22 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 from typing import TypeVar
 
 from orchestrator.experiment.config import Experiment
+from orchestrator.experiment.spaces import SPACES
 from orchestrator.experiment.study import Job, Study
 from orchestrator.store.board import Board
 from orchestrator.store.recorded import driver, recorded_board
-from orchestrator.store.results import FinalResult, Record, Result, SearchResult, Selection
+from orchestrator.store.results import (
+    FinalResult,
+    ProxyResult,
+    Record,
+    Result,
+    SearchResult,
+    Selection,
+)
 from orchestrator.store.store import Store
 
 R = TypeVar("R", bound=Result)
@@ -64,6 +73,25 @@ class Results:
     def searches(self, name: str) -> list[SearchResult]:
         """A search's results, one per seed that is done."""
         return self.done(self.study.searches(name), SearchResult)
+
+    def trainings(self, name: str) -> dict[int, list[float]]:
+        """The score of each proxy training of a search's (or random) cells, by the cell's seed.
+
+        A cell whose trainings are not all done is left out: a mean of fewer is noisier.
+        """
+        spec = self.experiment.searches[name]
+        if spec.select_by != "proxy":
+            return {}
+        metric, found = SPACES[spec.recipe.task].metric, dict[int, list[float]]()
+        for cell in self.study.cells(name):
+            done = self.done(cell, ProxyResult)
+            if len(done) == len(cell):
+                found[cell[0].seed] = [result["metrics"][metric] for result in done]
+        return found
+
+    def scores(self, name: str) -> list[float]:
+        """The mean over each cell's proxy trainings, of those cells that have all of them."""
+        return [fmean(scores) for scores in self.trainings(name).values()]
 
     def selection(self, name: str) -> Selection | None:
         """The selection record of a search; None if nothing is selected yet."""

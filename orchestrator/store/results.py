@@ -205,9 +205,10 @@ class Candidate(TypedDict):
 
     seed: int
     search: str | None  # the search's id; None for a random cell
-    score: float
+    score: float  # of several trainings their mean; so is the loss
     loss: float
     genotype: GenotypeJson
+    trainings: NotRequired[list[float]]  # the score of each, if there are several
 
 
 class Selection(TypedDict):

@@ -18,7 +18,7 @@ from orchestrator.experiment.config import Experiment
 from orchestrator.experiment.kinds import KINDS
 from orchestrator.experiment.spaces import SPACES
 from orchestrator.experiment.study import Job, Study, flat
-from orchestrator.report.statistics import Better, permutation_p
+from orchestrator.report.statistics import better_of, permutation_p
 from orchestrator.report.view import Results
 from orchestrator.store.results import Trained
 from orchestrator.store.store import Store
@@ -30,25 +30,35 @@ COLOURS = (
     *("#56B4E9", "#D55E00", "#8C6BB1", "#666666"),
 )
 """Colours for all eyes (Okabe and Ito); MLflow draws its own at random, which may be alike."""
-SEED = re.compile(r"(.+?)-(?:seed)?(\d+)")
+SEED = re.compile(r"(.+?)-(?:seed)?(\d+)(?:-training(\d+))?")
 MAIN = (("test/top1", "top-1", "%"), ("test/perplexity", "perplexity", ""))
 
 
 def variant_of(job: Job) -> str:
     """The search or final, as the experiment names it, that a job is one seed of."""
-    found = SEED.fullmatch(job.name)
-    return found[1] if found and int(found[2]) == _seed(job) else job.name
+    found = _parts(job)
+    return found[1] if found else job.name
 
 
 def run_name(job: Job) -> str:
     """The name of a job's run, such as "search gdas-frc seed 2"."""
     variant = variant_of(job)
-    return f"{job.kind} {variant}" + ("" if variant == job.name else f" seed {_seed(job)}")
+    seed = "" if variant == job.name else f" seed {job.seed}"
+    return f"{job.kind} {variant}{seed}" + (f" training {n}" if (n := _training(job)) else "")
 
 
-def _seed(job: Job) -> int:
-    """The job's own seed, or that of the search whose cell it scores."""
-    return int(job.recipe.get("search", job.recipe["config"])["seed"])
+def _training(job: Job) -> str:
+    """Which of its cell's proxy trainings a job is, from the second on."""
+    found = _parts(job)
+    return found[3] or "" if found else ""
+
+
+def _parts(job: Job) -> re.Match[str] | None:
+    """The variant, seed and training in a job's name; None if it is not named by its seed."""
+    found = SEED.fullmatch(job.name)
+    if found is None or int(found[2]) != job.seed:
+        return None
+    return None if found[3] and "search" not in job.recipe else found
 
 
 def tags_of(job: Job, experiment: Experiment) -> dict[str, str]:
@@ -60,10 +70,11 @@ def tags_of(job: Job, experiment: Experiment) -> dict[str, str]:
         "stage": job.of.title,
         "variant": variant_of(job),
         "dataset": str(config["data"]["name"]),
-        "seed": str(_seed(job)),
+        "seed": str(job.seed),
         "job": job.id,
-        "mlflow.runColor": COLOURS[_seed(job) % len(COLOURS)],
+        "mlflow.runColor": COLOURS[job.seed % len(COLOURS)],
     }
+    tags |= {"training": number} if (number := _training(job)) else {}
     return tags | ({"paper_row": f"Table {row.table}: {row.method}"} if row else {})
 
 
@@ -142,16 +153,10 @@ def figures(results: Results) -> dict[str, float]:
         if spec.against is None or name not in results.study.selections:
             continue
         space = SPACES[spec.recipe.task]
-        ours, theirs = (
-            [
-                run["metrics"][space.metric]
-                for run in results.done(results.study.scored(which), Trained)
-            ]
-            for which in (name, spec.against)
-        )
+        ours, theirs = (results.scores(which) for which in (name, spec.against))
         if ours and theirs:
-            better: Better = "higher" if space.best == "highest" else "lower"
-            found[f"p/{name} against {spec.against}"] = permutation_p(ours, theirs, better)
+            p = permutation_p(ours, theirs, better_of(space.best))
+            found[f"p/{name} against {spec.against}"] = p
     return found
 
 

@@ -6,6 +6,7 @@ Pure. It reads results of searches and proxy trainings, which never see the test
 from __future__ import annotations
 
 import time
+from statistics import fmean
 
 from gdas.files import write_json
 from orchestrator.experiment.spaces import SPACES
@@ -34,32 +35,36 @@ def select(study: Study, job: Job, store: Store) -> Selection:
     """Compare the seeds, write the record and return it.
 
     The highest top-1 on D_V wins (for recurrent cells the lowest validation perplexity); a tie
-        goes to the lower loss, then to the earlier seed.
+        goes to the lower loss, then to the earlier seed. The score of a cell that is trained
+        several times is the mean over its trainings.
     """
     space = SPACES[job.recipe["task"]]
     metric, best = space.metric, space.best
-    candidates: list[Candidate] = []
-    for need in job.needs:
-        scored = study.job(need)
-        search = study.search_of(scored)
-        genotype, score = _scored(job.recipe["by"], scored, store)
-        searched = scored.recipe.get("search", scored.recipe["config"])
-        candidates.append(
-            {
-                "seed": searched["seed"],
-                "search": search.id if search else None,
-                "score": score[metric],
-                "loss": score["valid/loss"],
-                "genotype": genotype,
-            }
-        )
+    by, candidates = job.recipe["by"], list[Candidate]()
+    cells = study.cells(job.name)
+    for trainings in cells:
+        search = study.search_of(trainings[0])
+        genotype, _ = _scored(by, trainings[0], store)
+        found = [_scored(by, training, store)[1] for training in trainings]
+        scores = [score[metric] for score in found]
+        candidate: Candidate = {
+            "seed": trainings[0].seed,
+            "search": search.id if search else None,
+            "score": fmean(scores),
+            "loss": fmean(score["valid/loss"] for score in found),
+            "genotype": genotype,
+        }
+        if len(scores) > 1:
+            candidate["trainings"] = scores
+        candidates.append(candidate)
+    times = max(map(len, cells))
     sign = -1 if best == "highest" else 1
     winner = min(candidates, key=lambda c: (sign * c["score"], c["loss"]))
     record: Selection = {
         "id": job.id,
         "track": job.name,
-        "by": job.recipe["by"],
-        "method": METHODS[job.recipe["by"]],
+        "by": by,
+        "method": METHODS[by] + (f", the mean of {times} trainings" if times > 1 else ""),
         "metric": metric,
         "best": best,
         "candidates": candidates,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from pathlib import Path
 
 from gdas.data.settings import AnyImageData, TableData, TextData
@@ -29,13 +31,20 @@ searches:
 """
 
 
-def report_of(folder: Path, scores: dict[str, float], data: DataIdentity = identity) -> str:
-    """The report where every seed's proxy has its track's score plus a tenth of its seed."""
-    (folder / "own.yaml").write_text(YAML)
+def report_of(
+    folder: Path, scores: dict[str, float], data: DataIdentity = identity, more: str = ""
+) -> str:
+    """The report where every seed's proxy has its track's score plus a tenth of its seed.
+
+    Finals and measurements, if `more` has some, are not run.
+    """
+    (folder / "own.yaml").write_text(YAML + more)
     experiment = load_experiment(str(folder / "own.yaml"), [])
     study = build_study(experiment, data, {})
     store = Store(folder / "out")
     for job in study:
+        if job.kind in ("train", "measure"):
+            continue
         if job.kind != "select":
             track, seed = job.name[:-1].removesuffix("-seed").removesuffix("-"), int(job.name[-1])
             score = scores[track] + seed / 10
@@ -46,7 +55,7 @@ def report_of(folder: Path, scores: dict[str, float], data: DataIdentity = ident
             store.folder(job).write_result(result)
         else:
             assert_is(select(study, job, store), Selection)
-    store.write_study(study, {}, {})
+    store.write_study(study, json.loads(json.dumps(dataclasses.asdict(experiment))), {})
     return write_report(Results(experiment, study, store)).with_suffix(".md").read_text()
 
 

@@ -44,7 +44,7 @@ from orchestrator.report.figures.truth import Row, distribution_figure, epochs_f
 from orchestrator.report.parts import markdown_of
 from orchestrator.report.report import write_report
 from orchestrator.report.statistics import uniform_p
-from orchestrator.report.truth import _other_images
+from orchestrator.report.truth import _methods, _other_images, choice
 from orchestrator.report.view import Results
 from orchestrator.reproduce_paper import main
 from orchestrator.run.checks import check_experiment, identity, prepare_data
@@ -318,6 +318,26 @@ def test_cells_are_scored_with_the_weights_that_the_search_left(ran: Ran, data: 
         config, images, checkpoint.state, [bench201_from_string(cell)], CPU
     )
     assert score.top1 == found
+
+
+def test_a_random_search_chooses_the_best_by_its_shared_weights(ran: Ran) -> None:
+    specs = dict(ran.experiment.searches)
+    found = {name: ran.lookups(name) for name in specs}
+    darts = specs["darts"]
+    sampler = dataclasses.replace(darts.recipe.sampler, method="random", relaxation="hard")
+    recipe = dataclasses.replace(darts.recipe, sampler=sampler)
+    specs["darts"] = dataclasses.replace(darts, recipe=recipe)
+    methods = _methods(specs, found)
+    chosen = [m for m in methods if m.chosen]
+    assert [m.name.partition(" (")[0] for m in chosen] == [
+        "gdas: derived cell",
+        "darts: best of 3 uniform cells by its shared weights",
+    ]
+    assert not [m.name for m in methods if m.name.startswith("darts: derived")]
+    best = {r["seed"]: r["best_of"] for r in found["darts"]}
+    assert chosen[1].standings == best
+    assert [choice(specs["darts"], r) for r in found["darts"]] == list(best.values())
+    assert choice(specs["gdas"], found["gdas"][0]) == found["gdas"][0]["derived"]
 
 
 def test_the_report_says_where_every_seed_landed(ran: Ran) -> None:

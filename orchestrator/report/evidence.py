@@ -1,0 +1,184 @@
+"""What studies show, claim by claim: one page made from their folders. Pure.
+
+A claim is a sentence that a study can bear out or not: a figure of the paper's tables, that
+searching is better than drawing, that one way to search is better than another. Beside each stand
+what was run, how often, the figure with its 95 % interval, and the verdict by the report's rules.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from gdas.cnn.config import SearchConfig
+from orchestrator.experiment.config import FinalSpec
+from orchestrator.experiment.spaces import SPACES
+from orchestrator.paper import tables as paper
+from orchestrator.report.claims import PRINTED
+from orchestrator.report.first_screen import facts
+from orchestrator.report.markup import NOT_RUN
+from orchestrator.report.paired import gain_in_words
+from orchestrator.report.parts import brief, table
+from orchestrator.report.searches import compared, size_of_search
+from orchestrator.report.statistics import LEVEL, holm, summary
+from orchestrator.report.tables import as_printed, judged, last, size_of
+from orchestrator.report.truth import contests_of
+from orchestrator.report.view import Results
+from orchestrator.store.results import MeasureResult
+
+HEADER = ["claim", "what we ran", "n", "ours", "p", "verdict"]
+INTRODUCTION = """# Evidence
+
+What was run so far, claim by claim, each study with its command. This page is made from the
+studies' own folders, and no number in it is typed by hand:
+
+```sh
+python -m orchestrator.evidence OUT1 OUT2 > experiments/EVIDENCE.md
+```
+
+A figure is a mean ± standard deviation with n and the 95 % interval of the mean. p: one-sided and
+exact (permutations, or signs for pairs of the same seed). Several comparisons of one study in
+NAS-Bench-201 are corrected together (Holm).
+"""
+
+
+class Claim(NamedTuple):
+    """A line of the page.
+
+    Attributes:
+        text: what is claimed.
+        ran: what was run for it.
+        n: how many runs, or on each side.
+        ours: the figure with its interval; or NOT_RUN.
+        p: of the test, if there is one.
+        verdict: a word or two.
+    """
+
+    text: str
+    ran: str
+    n: str
+    ours: str
+    p: str
+    verdict: str
+
+
+def evidence_page(studies: Sequence[Results]) -> str:
+    """The page, in Markdown: a section for every study, in the order given."""
+    parts = [INTRODUCTION]
+    for results in studies:
+        parts.append(f"\n## {results.experiment.name}\n")
+        if results.experiment.note:
+            parts.append(f"> {' '.join(results.experiment.note.split())}\n")
+        states = list(results.board.states.values())
+        known = dict(facts(results)) | {"jobs": f"{states.count('done')} of {len(states)} done"}
+        if "command" in known:
+            known["command"] = f"`{without_places(known['command'])}`"
+        parts += [f"- {name}: {value}" for name, value in known.items()]
+        found = claims_of(results)
+        parts.append("")
+        parts.append(table(HEADER, found) if found else "It bears on no claim.\n")
+    return "\n".join(parts)
+
+
+def without_places(command: str) -> str:
+    """A study's command as anybody may give it: without the folders of the machine that ran it."""
+    words = iter(shlex.split(command))
+    kept = []
+    for word in words:
+        if word in ("--data", "--out", "--address"):
+            place = next(words, "")
+            kept += ["--data", "DIR"] if word == "--data" and place else []
+        else:
+            kept.append(Path(word).name if word.endswith((".yaml", ".yml")) else word)
+    return shlex.join(kept)
+
+
+def claims_of(results: Results) -> list[Claim]:
+    """Everything that a study bears on: tables, searching against drawing, and the text."""
+    return [*_figures(results), *_searching(results), *_benchmark(results), *_speed(results)]
+
+
+def _figures(results: Results) -> Iterator[Claim]:
+    for name, spec in results.experiment.finals.items():
+        if spec.row is not None:
+            row = paper.find_row(spec.row.table, spec.row.method, spec.row.columns)
+            for column in spec.row.columns:
+                if row.get(column) is not None:
+                    yield _figure(name, spec, row, column, results)
+
+
+def _figure(name: str, spec: FinalSpec, row: paper.Row, column: str, results: Results) -> Claim:
+    assert spec.row is not None
+    measure, runs = paper.MEASURES[spec.row.table][column], results.finals(name)
+    theirs = f"{as_printed(row[column], spec.row.table)} {measure.unit}".strip()
+    return Claim(
+        f"Table {spec.row.table}, {spec.row.method}: {measure.title} {theirs}",
+        f"final {name}: {size_of(spec)}",
+        str(len(runs)),
+        brief(summary([last(measure, run) for run in runs])) if runs else NOT_RUN,
+        "",
+        judged(spec, row, column, runs, results.experiment).word,
+    )
+
+
+def _searching(results: Results) -> Iterator[Claim]:
+    for name, spec in results.experiment.searches.items():
+        if spec.against is None:
+            continue
+        other = results.experiment.searches[spec.against]
+        found = compared(name, spec.against, results)
+        against = "cells drawn at random" if other.cells == "random" else spec.against
+        better = found.p is not None and found.p < LEVEL
+        ours = NOT_RUN
+        if found.difference is not None:
+            ours = f"better by {found.difference:.2f}"
+            if found.low is not None:
+                ours += f" (95 % interval {found.low:.2f} to {found.high:.2f})"
+        yield Claim(
+            f"{name} finds better cells than {against}",
+            f"{size_of_search(spec)} Scored by {SPACES[spec.recipe.task].metric}, {spec.select_by}",
+            " and ".join(str(s.n) if s else "0" for s in (found.searched, found.random)),
+            ours,
+            "" if found.p is None else f"{found.p:.4f}",
+            "yes" if better else NOT_RUN if found.p is None else "not shown",
+        )
+
+
+def _benchmark(results: Results) -> Iterator[Claim]:
+    for column, first, found in contests_of(results):
+        spec = results.experiment.searches[first]
+        for contest, p in zip(found, holm([one.p for one in found]), strict=True):
+            yield Claim(
+                f"{first} finds better cells of NAS-Bench-201 than {contest.name}",
+                f"{size_of_search(spec)} Looked up in {column}",
+                str(contest.gain.n),
+                f"percentile better by {gain_in_words(contest.gain)}",
+                f"{p:.4f}, corrected",
+                "yes" if p < LEVEL else "not shown",
+            )
+
+
+def _speed(results: Results) -> Iterator[Claim]:
+    for name, spec in results.experiment.measures.items():
+        job = results.study.measure(name)
+        result = results.result(job, MeasureResult) if job else None
+        recipe = spec.recipe
+        assert isinstance(recipe, SearchConfig)
+        ours = NOT_RUN
+        if result is not None:
+            fast, slow = (result["iterations"][k] for k in ("accelerated", "all_operations"))
+            memory = "peak_mib" if "peak_mib" in fast else "saved_mib"
+            times = slow["seconds"] / fast["seconds"], slow[memory] / fast[memory]
+            ours = f"{times[0]:.1f} times the time, {times[1]:.1f} times the memory"
+        size = f"C={recipe.network.channels}, N={recipe.network.normals_per_block}"
+        where = result["device"] if result else ""
+        yield Claim(
+            f"Section 3.2: without the acceleration an iteration takes {PRINTED} times as much",
+            f"{size}, batch {recipe.batch_size} {where}".strip(),
+            "1" if result else "0",
+            ours,
+            "",
+            "measured" if result else NOT_RUN,
+        )

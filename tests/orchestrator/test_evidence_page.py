@@ -1,0 +1,79 @@
+"""The page of evidence, from job folders written by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.__main__ import COMMANDS
+from orchestrator.evidence import main
+from orchestrator.experiment.load import load_experiment
+from orchestrator.report.evidence import without_places
+from tests.orchestrator.test_report import SCORES, report_of
+
+FINALS = """
+finals:
+  ours:
+    cell: {searched: plain}
+    row: {table: 1, method: "GDAS (FRC)", columns: [err_c10]}
+measures:
+  acceleration: {}
+"""
+
+
+def page_of(folder: Path, capsys: pytest.CaptureFixture[str], more: str = "") -> str:
+    report_of(folder, SCORES, more=more)
+    assert main([str(folder / "out")]) == 0
+    return capsys.readouterr().out
+
+
+def line_of(page: str, claim: str) -> list[str]:
+    """The cells of a claim's line."""
+    (line,) = (line for line in page.splitlines() if line.startswith(f"| {claim}"))
+    return [cell.strip() for cell in line.strip("|").split(" | ")]
+
+
+def test_searching_against_drawing_and_against_another_way(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = page_of(tmp_path, capsys)
+    assert "- jobs: " in page and "It bears on no claim" not in page
+    claim, ran, n, ours, p, verdict = line_of(page, "plain finds better cells than cells drawn")
+    assert claim.endswith("drawn at random") and "batch" in ran and n == "4 and 4"
+    # Four values, each 5 above its like: the best of 70 ways to divide the eight.
+    assert ours.startswith("better by 5.00 (95 % interval ") and p == f"{1 / 70:.4f}"
+    assert verdict == "yes"
+    *_, ours, p, verdict = line_of(page, "slow finds better cells than plain")
+    assert ours.startswith("better by -10.00") and p == "1.0000" and verdict == "not shown"
+
+
+def test_what_was_not_run_is_a_line_that_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = page_of(tmp_path, capsys, FINALS)
+    *_, ran, n, ours, p, verdict = line_of(page, "Table 1, GDAS (FRC): ")
+    assert (n, ours, p, verdict) == ("0", "not run", "", "not run") and "final ours" in ran
+    *_, n, ours, _, verdict = line_of(page, "Section 3.2")
+    assert (n, ours, verdict) == ("0", "not run", "not run")
+
+
+def test_the_command_names_no_folder_of_the_machine() -> None:
+    command = "python -m orchestrator.reproduce_paper /home/me/own.yaml epochs=3 --data /d --out /o"
+    shown = without_places(command)
+    assert shown == "python -m orchestrator.reproduce_paper own.yaml epochs=3 --data DIR"
+
+
+def test_an_older_studys_folder_is_read_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its ids are no longer those that this version gives its jobs."""
+    page = page_of(tmp_path, capsys)
+    monkeypatch.setattr("gdas.ALGORITHM_VERSION", 10_000)
+    assert load_experiment(str(tmp_path / "own.yaml"), [])
+    assert main([str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().out == page
+
+
+def test_it_is_one_of_the_commands() -> None:
+    assert COMMANDS["evidence"][0] == "evidence"
