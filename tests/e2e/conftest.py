@@ -41,6 +41,7 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory, data_folder: Path) -> 
     damaged = driving.newest_checkpoint(first) / rng.choice(["state.pt", "manifest.json"])
     driving.flip_a_bit(damaged, rng)
     driving.tear_the_last_line(second / "records.jsonl", rng)
+    driving.harmed(out).write_text(f"{first.name}\n{second.name}\n")
     driving.assert_it_goes_on(out, data_folder, watch=count)
     driving.at_once(out).write_text(str(most))
     return out

@@ -163,8 +163,13 @@ def running_trials(running: Running) -> int:
 
 
 def at_once(out: Path) -> Path:
-    """Where the undisturbed study notes how many trials ran at one moment at the most."""
+    """Where the interrupted study notes how many trials ran at one moment at the most."""
     return out.with_name(f"{out.name}-at-once")
+
+
+def harmed(out: Path) -> Path:
+    """Where the interrupted study notes whose checkpoint and whose record were harmed."""
+    return out.with_name(f"{out.name}-harmed")
 
 
 def run(

@@ -1,6 +1,6 @@
 """One of several workers of a training on photos, as a process that test_photos.py starts.
 
-Usage: python -m tests.gdas.photo_worker RANK SIZE DATA_FOLDER OUT_FOLDER
+Usage: python -m tests.gdas.photo_worker RANK SIZE DATA_FOLDER OUT_FOLDER [interrupted]
 """
 
 from __future__ import annotations
@@ -24,24 +24,30 @@ def note(segment: Segment) -> Any:
     return segment.position, segment.metrics, digest(segment.state)
 
 
-def main(rank: int, size: int, data_folder: Path, out: Path) -> None:
+def run_interrupted(data_folder: Path, out: Path) -> list[Any]:
+    """A training stopped after half an epoch, and what went on from there."""
+    first = next(photo_training(data_folder))
+    if first.state is not None:
+        save(out / "checkpoints", first, [])
+    dist.barrier()
+    state = latest(out / "checkpoints").state
+    rest = photo_training(data_folder, checkpoint=state)
+    return [note(first), *(note(segment) for segment in rest)]
+
+
+def main(rank: int, size: int, data_folder: Path, out: Path, scenario: str = "") -> None:
+    found: dict[str, Any] = {}
     with joined(rank, size, out):
-        whole = [note(segment) for segment in photo_training(data_folder)]
-        first = next(photo_training(data_folder))  # half an epoch
-        interrupted = [note(first)]
-        if first.state is not None:
-            save(out / "checkpoints", first, [])
-        dist.barrier()
-        state = latest(out / "checkpoints").state
-        interrupted += [note(segment) for segment in photo_training(data_folder, checkpoint=state)]
+        if scenario == "interrupted":
+            found["whole"] = [note(segment) for segment in photo_training(data_folder)]
+            found["interrupted"] = run_interrupted(data_folder, out)
         with no_batch_norm():
             *_, last = photo_training(data_folder)
         if last.state is not None:
             torch.save(last.state, out / "without_norm.pt")
-        (out / f"worker{rank}.json").write_text(
-            json.dumps({"whole": whole, "interrupted": interrupted, "without norm": last.metrics})
-        )
+        found["without norm"] = last.metrics
+        (out / f"worker{rank}.json").write_text(json.dumps(found))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4]))
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4]), *sys.argv[5:])

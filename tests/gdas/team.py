@@ -19,16 +19,17 @@ from gdas.checkpoint import State
 ROOT = Path(__file__).parents[2]
 
 
-def run_team(module: str, data_folder: Path, out: Path) -> tuple[list[Any], State]:
+def run_team(module: str, data_folder: Path, out: Path, *words: str) -> tuple[list[Any], State]:
     """Run two workers to their end; what each found, and the first one's state without batch norm.
 
     Args:
         module: run as `python -m MODULE RANK SIZE DATA_FOLDER OUT_FOLDER`; writes `workerRANK.json`
             and, the first one, `without_norm.pt` to OUT_FOLDER.
+        words: what else it is started with.
     """
     started = [
         subprocess.Popen(
-            [sys.executable, "-m", module, str(rank), "2", str(data_folder), str(out)],
+            [sys.executable, "-m", module, str(rank), "2", str(data_folder), str(out), *words],
             cwd=ROOT,
             stderr=subprocess.PIPE,
             text=True,
@@ -37,7 +38,7 @@ def run_team(module: str, data_folder: Path, out: Path) -> tuple[list[Any], Stat
     ]
     try:
         for process in started:
-            _, errors = process.communicate(timeout=180)
+            _, errors = process.communicate(timeout=600)
             assert process.returncode == 0, errors
     finally:
         for process in started:
@@ -55,7 +56,7 @@ def joined(rank: int, size: int, out: Path) -> Iterator[None]:
         init_method=f"file://{out / 'meeting'}",
         rank=rank,
         world_size=size,
-        timeout=timedelta(seconds=60),
+        timeout=timedelta(seconds=600),
     )
     yield
     dist.barrier()

@@ -114,8 +114,8 @@ def test_the_operation_that_carries_the_label_is_derived_in_at_least_nineteen_of
 
 
 def test_where_no_operation_carries_the_label_the_right_one_is_derived_by_chance_only() -> None:
-    # One in 49 by chance: four or more of twenty have a probability of 8e-4.
-    assert sum(right(seed, 0) for seed in SEEDS) <= 3
+    # One in 49 by chance: three or more of ten have a probability of 9e-4.
+    assert sum(right(seed, 0) for seed in SEEDS[:10]) <= 2
 
 
 @pytest.mark.parametrize("order", ["weights_first", "alpha_first"])

@@ -646,18 +646,11 @@ def test_a_search_on_photos_resumes_exactly_and_is_scored(folder: Path, tmp_path
     assert 0 <= scores[0].top1 <= 100
 
 
-@pytest.fixture(scope="module")
-def team(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Any], Any]:
-    """What two workers found, each in a process of its own; and a state without batch norm."""
-    out = tmp_path_factory.mktemp("team")
-    return run_team("tests.gdas.photo_worker", folder, out)
-
-
 @pytest.mark.slow
 def test_two_workers_interrupted_within_an_epoch_end_as_two_uninterrupted_ones(
-    team: tuple[list[Any], Any],
+    folder: Path, tmp_path: Path
 ) -> None:
-    found, _ = team
+    found, _ = run_team("tests.gdas.photo_worker", folder, tmp_path, "interrupted")
     for worker in found:
         assert worker["interrupted"] == worker["whole"]
         assert [segment[0] for segment in worker["whole"]] == [1, 2, 3, 4]
@@ -665,9 +658,9 @@ def test_two_workers_interrupted_within_an_epoch_end_as_two_uninterrupted_ones(
 
 
 def test_without_batch_norm_two_workers_train_on_photos_what_one_does(
-    team: tuple[list[Any], Any], folder: Path
+    folder: Path, tmp_path: Path
 ) -> None:
-    found, state = team
+    found, state = run_team("tests.gdas.photo_worker", folder, tmp_path)
     with no_batch_norm():
         *_, alone = photo_training(folder)
     assert alone.state is not None

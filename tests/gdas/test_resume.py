@@ -59,29 +59,47 @@ SEARCHES = {
 }
 
 
+SPARE = ("alpha first", "undrawn decay")
+"""What others have in them too: with another clipping, and with more nodes."""
+
+
 @pytest.fixture(scope="module")
-def uninterrupted(small_digits: Images) -> dict[str, list[Seen]]:
-    """Every search's whole run."""
-    return {
-        name: [seen(segment) for segment in run_search(config, small_digits)]
-        for name, config in SEARCHES.items()
-    }
+def first_epochs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the whole runs save their first epochs."""
+    return tmp_path_factory.mktemp("first")
 
 
-@pytest.mark.parametrize("name", SEARCHES)
+@pytest.fixture(scope="module")
+def uninterrupted(small_digits: Images, first_epochs: Path) -> dict[str, list[Seen]]:
+    """Every search's whole run; it saves its first epoch."""
+    runs = {}
+    for name, config in SEARCHES.items():
+        segments = run_search(config, small_digits)
+        first = until(segments, 1, first_epochs / name)
+        runs[name] = first + [seen(segment) for segment in segments]
+    return runs
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in SPARE)) for name in SEARCHES],
+)
 def test_a_search_stopped_after_any_epoch_goes_on_as_if_it_had_not_been(
-    uninterrupted: dict[str, list[Seen]], small_digits: Images, tmp_path: Path, name: str
+    uninterrupted: dict[str, list[Seen]],
+    first_epochs: Path,
+    small_digits: Images,
+    name: str,
 ) -> None:
-    config, whole = SEARCHES[name], uninterrupted[name]
+    config, whole, folder = SEARCHES[name], uninterrupted[name], first_epochs / name
     assert [epoch[0] for epoch in whole] == [1, 2, 3]
     # Stopped after the first epoch, and what went on from there stopped after the second.
-    passed = until(run_search(config, small_digits), 1, tmp_path)
+    passed = whole[:1]
     for position in (1, 2):
-        checkpoint = latest(tmp_path)
+        checkpoint = latest(folder)
         assert checkpoint.position == position
-        passed += until(run_search(config, small_digits, checkpoint.state), position + 1, tmp_path)
+        passed += until(run_search(config, small_digits, checkpoint.state), position + 1, folder)
     assert passed == whole
-    end = latest(tmp_path).state
+    end = latest(folder).state
     assert end["history"] == [epoch[1] for epoch in whole]
     assert list(run_search(config, small_digits, end)) == []
 
@@ -148,9 +166,10 @@ def test_a_training_stopped_after_any_epoch_goes_on_as_if_it_had_not_been(
     digits: Images, tmp_path: Path, variant: str, name: str
 ) -> None:
     config = TRAININGS[variant]
-    whole = [seen(segment) for segment in run_training(config, name, digits)]
+    segments = run_training(config, name, digits)
+    passed = until(segments, 1, tmp_path)
+    whole = passed + [seen(segment) for segment in segments]
     assert [epoch[0] for epoch in whole] == [1, 2, 3]
-    passed = until(run_training(config, name, digits), 1, tmp_path)
     for position in (1, 2):
         state = latest(tmp_path).state
         passed += until(run_training(config, name, digits, state), position + 1, tmp_path)

@@ -579,12 +579,21 @@ def test_an_interrupted_search_ends_as_one_left_alone(
     def start(checkpoint: State | None) -> Iterator[Segment]:
         return search(config, space_of(config), checkpoint=checkpoint)
 
-    whole = [seen(segment) for segment in start(None)]
-    assert interrupted(start, 1, tmp_path / "1") == whole
-    assert interrupted(start, 2, tmp_path / "2") == whole
+    whole = []
+    for last in start(None):
+        whole.append(seen(last))
+        if last.position == 1:
+            save(tmp_path, last, [])
+    # Stopped after the first epoch, and what went on from there stopped after the second.
+    for stop in (1, 2):
+        passed = whole[:stop]
+        for segment in start(load(tmp_path / f"{stop:06d}").state):
+            passed.append(seen(segment))
+            if segment.position == 2:
+                save(tmp_path, segment, [])
+        assert passed == whole
     other = dataclasses.replace(config, seed=1)
-    *_, last = search(other, space_of(other))
-    assert seen(last)[3] != whole[-1][3]
+    assert seen(next(search(other, space_of(other))))[3] != whole[0][3]
     assert {"recurrent/entropy", "recurrent/mean_margin", "valid/perplexity"} <= set(last.metrics)
     assert len(last.details["genotype"]["recurrent"]) == 3
 
@@ -605,7 +614,10 @@ def toy_language(function: str, net: RecurrentSupernet, windows: int, seed: int)
 
 
 def test_a_search_finds_the_function_that_speaks_the_language() -> None:
-    """20 seeds, of which chance would get 5; the network knows the language's other weights."""
+    """The network knows the language's other weights.
+
+    Chance finds it in one of four: in nine or more of ten seeds with a probability of 3e-5.
+    """
     teacher = RecurrentSupernet(TOY_WORDS, hidden=8, steps=1)
     g = generator(1, "teacher")
     with torch.no_grad():
@@ -615,7 +627,7 @@ def test_a_search_finds_the_function_that_speaks_the_language() -> None:
     train = toy_language("sigmoid", teacher, 4, seed=100)
     valid = toy_language("sigmoid", teacher, 1, seed=7)
     found = []
-    for seed in range(20):
+    for seed in range(10):
         config = TextSearchConfig(
             seed=seed,
             epochs=10,
@@ -632,7 +644,7 @@ def test_a_search_finds_the_function_that_speaks_the_language() -> None:
         space.weights.load_state_dict(teacher.state_dict())
         *_, last = search(config, space)
         found.append(last.details["genotype"]["recurrent"][0][0])
-    assert found.count("sigmoid") >= 19, found
+    assert found.count("sigmoid") >= 9, found
 
 
 # Training
