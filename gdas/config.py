@@ -50,7 +50,7 @@ class AlphaUpdate:
     weight_decay: NotNegative = 1e-3
     images: Literal["passes", "replacement"] = "passes"  # replacement: the 2020 code
     # For how many epochs at the start the logits are kept fixed, while W learns and D_V is only
-    # measured (our own setting).
+    # measured, in one step of ten (our own setting).
     warmup_epochs: ZeroOrMore = 0
     # Which operations send a gradient to the logits in an alpha step. drawn: the drawn one
     # (section 3.2, Acceleration). all: the undrawn ones run too, times 0, so that Eq. 7 is used in

@@ -29,6 +29,9 @@ from gdas.randomness import generator
 from gdas.sampler import Pick
 from gdas.schedule import cosine, temperature
 
+MEASURED_EVERY = 10
+"""While the logits are held, nothing learns from D_V; one step in so many measures it."""
+
 
 class SearchSettings(Protocol):
     """The settings that Algorithm 1 reads, and no others.
@@ -106,6 +109,17 @@ class SearchSpace(Protocol):
     def derived(self, logits: dict[str, Tensor]) -> tuple[dict[str, float], dict[str, Any]]:
         """Metrics and details of the cell that is derived from the logits."""
         ...
+
+
+Turn = Literal["train", "valid"]
+"""The W step, on D_T; the alpha step, on D_V."""
+
+
+def turns_of(config: SearchSettings, epoch: int, step: int) -> tuple[Turn, ...]:
+    """What a step does, in order."""
+    if epoch < config.alpha.warmup_epochs and step % MEASURED_EVERY:
+        return ("train",)
+    return ("valid", "train") if config.order == "alpha_first" else ("train", "valid")
 
 
 class SearchSteps:
@@ -289,8 +303,7 @@ def search(
         sums = {"train": EpochSums(), "valid": EpochSums()}
         for step in range(space.steps(epoch)):
             run.weight_optimizer.param_groups[0]["lr"] = lr * space.lr_scale(epoch, step)
-            turns = ("valid", "train") if config.order == "alpha_first" else ("train", "valid")
-            for turn in turns:
+            for turn in turns_of(config, epoch, step):
                 take = run.weight_step if turn == "train" else run.alpha_step
                 try:
                     sums[turn].add(take(epoch, step, tau))

@@ -24,7 +24,7 @@ from gdas.cnn.fused.calls import Pool
 from gdas.cnn.fused.cell import run_cell
 from gdas.cnn.fused.interface import Map
 from gdas.cnn.fused.layers import Edge, convolution_of, covers_input, is_watched
-from gdas.cnn.fused.plan import CellPlan, Node
+from gdas.cnn.fused.plan import CellPlan, Node, search_node, undrawn_of
 from gdas.cnn.fused.stem import meant, run_stem
 from gdas.cnn.norm import BatchNorm
 from gdas.cnn.pooling import AveragePool
@@ -119,7 +119,7 @@ class Cell(nn.Module):
                 K.
         """
         if self.fused and self.training and operation_BE is None and covers_input(x_BCHW):
-            plan = self._plan(self.held if picks is None else picks)
+            plan = self._plan(self.held if picks is None else picks, gate_EK)
             if plan is not None:
                 return _run(plan, Map(x_BCHW), gate_EK)
         states = [x_BCHW]
@@ -149,26 +149,28 @@ class Cell(nn.Module):
     ) -> Tensor:
         """The same for the output of a fused stem, whose batch norm was left to this cell."""
         if operation_BE is None and not is_watched(self):
-            plan = self._plan(self.held if picks is None else picks)
+            plan = self._plan(self.held if picks is None else picks, gate_EK)
             if plan is not None:
                 return _run(plan, x, gate_EK)
         out: Tensor = self(meant(x), picks, gate_EK, operation_BE)
         return out
 
-    def _plan(self, picks: Sequence[Pick]) -> CellPlan | None:
+    def _plan(self, picks: Sequence[Pick], gate_EK: Tensor | None) -> CellPlan | None:
         """What the kernels run, or None if they do not cover it; its first two states are x."""
-        if len({e for e, _ in picks}) < len(picks):
-            return None  # not a hard draw: terms have factors
+        undrawn = undrawn_of(picks, gate_EK)
+        if undrawn is None:
+            return None
         nodes = []
-        for node in range(1, NODES):
-            drawn = [
-                (e, k) for e, k in picks if EDGES[e][0] == node and CELL_OPERATIONS[k] != "none"
-            ]
-            edges = [_edge(self.operation(e, k), _state(EDGES[e][1])) for e, k in drawn]
-            if not all(edges):
+        for n in range(1, NODES):
+            edges = {
+                (e, k): _edge(self.operation(e, k), _state(EDGES[e][1]))
+                for e, k in picks
+                if EDGES[e][0] == n and CELL_OPERATIONS[k] != "none"
+            }
+            node = search_node(edges, undrawn, len(CELL_OPERATIONS))
+            if node is None:
                 return None
-            gates = tuple(e * len(CELL_OPERATIONS) + k for e, k in drawn)
-            nodes.append(Node(tuple(edge for edge in edges if edge is not None), gates))
+            nodes.append(node)
         return CellPlan(tuple(nodes), 1, (NODES - 2,))
 
     def operation(self, edge: int, k: int) -> nn.Module:

@@ -5,6 +5,7 @@ Shapes: B batch, C channels, H and W height and width, E edges, K operations.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +22,7 @@ from gdas.config import AlphaUpdate, SamplerConfig
 from gdas.data.arrow import Images
 from gdas.errors import InputError
 from gdas.rnn.config import TextSearchConfig
-from gdas.search import SearchSteps
+from gdas.search import SearchSteps, turns_of
 from tests.gdas.tiny import CPU, latest, run_search, search_config, seen, until
 
 EDGES, K = 5, len(OPERATIONS)
@@ -194,6 +195,16 @@ def test_held_logits_stay_while_weights_learn_and_the_loss_is_measured(
     assert third.metrics["normal/entropy"] != second.metrics["normal/entropy"]
     assert moving.metrics["normal/entropy"] != first.metrics["normal/entropy"]
     assert second.metrics["train/loss"] != first.metrics["train/loss"]
+
+
+def test_one_step_of_ten_measures_the_loss_while_logits_are_held() -> None:
+    config = search_config(alpha=AlphaUpdate(warmup_epochs=1))
+    turns = [turns_of(config, 0, step) for step in range(21)]
+    assert [i for i, of_step in enumerate(turns) if "valid" in of_step] == [0, 10, 20]
+    assert all("train" in of_step for of_step in turns)
+    assert {turns_of(config, 1, step) for step in range(21)} == {("train", "valid")}
+    first = replace(config, order="alpha_first")
+    assert turns_of(first, 0, 0) == turns_of(first, 1, 3) == ("valid", "train")
 
 
 def test_a_search_stopped_while_logits_are_held_goes_on_as_if_it_had_not_been(

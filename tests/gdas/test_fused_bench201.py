@@ -185,12 +185,48 @@ def test_a_network_is_as_exact_as_pytorchs_and_no_gradient_is_missing(seed: int)
             assert_as_close(found[name], eager[name], true[name], what=name)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_gates_of_all_operations_are_as_exact_as_pytorchs(seed: int) -> None:
+    torch.manual_seed(seed)
+    plain = Network(10, channels=5, normals_per_block=1).to(memory_format=CL)
+    for p in plain.parameters():
+        p.requires_grad_(False)
+    own, exact = copy.deepcopy(plain), copy.deepcopy(plain).double()
+    use(own, "fused")
+    found = {}
+    for name, network in {"own": own, "plain": plain, "exact": exact}.items():
+        dtype = torch.float64 if name == "exact" else torch.float32
+        draw = torch.Generator().manual_seed(seed)
+        x = torch.randn(6, 3, 12, 10, generator=draw).to(dtype).contiguous(memory_format=CL)
+        gate = torch.zeros(len(EDGES), len(CELL_OPERATIONS), dtype=dtype)
+        gate[range(len(EDGES)), [k for _, k in drawn(seed)]] = 1.0
+        gate.requires_grad_()
+        every = [(e, k) for e in range(len(EDGES)) for k in range(len(CELL_OPERATIONS))]
+        picks = [every if kind == CELL_TYPE else [] for kind in network.cell_types]
+        F.cross_entropy(network.train()(x, picks, [gate] * len(picks)), torch.arange(6)).backward()
+        assert gate.grad is not None
+        found[name] = gate.grad
+    assert torch.equal(found["own"] != 0, found["plain"] != 0) and (found["own"] != 0).sum() > 15
+    assert_as_close(found["own"], found["plain"], found["exact"], what="gates")
+
+
 def test_what_the_kernels_cover() -> None:
     cell = Cell(4, [(e, k) for e in range(6) for k in range(5)], affine=False)
     picks = list(enumerate([4, 1, 2, 4, 0, 3]))
-    assert cell._plan(picks) is not None and cell._plan([]) is not None
-    assert cell._plan([*picks, (0, 1)]) is None, "two operations on an edge have factors"
-    assert cell.eval()._plan([(0, 3)]) is None, "batch norm does not collect statistics now"
+    assert cell._plan(picks, None) is not None and cell._plan([], None) is not None
+    assert cell._plan([*picks, (0, 1)], None) is None, "two operations on an edge have factors"
+    gate_EK = torch.zeros(len(EDGES), len(CELL_OPERATIONS))
+    gate_EK[range(len(EDGES)), [k for _, k in picks]] = 1.0
+    every = [(e, k) for e in range(len(EDGES)) for k in range(len(CELL_OPERATIONS))]
+    assert cell._plan(every, gate_EK) is None, "in a W step the undrawn weights get a gradient of 0"
+    assert cell._plan(every, gate_EK.requires_grad_()) is None, "the weights want a gradient"
+    for p in cell.parameters():
+        p.requires_grad_(False)
+    plan = cell._plan(every, gate_EK)
+    assert plan is not None and [len(node.undrawn) for node in plan.nodes] == [3, 6, 10]
+    half = gate_EK.detach() * 0.5
+    assert cell._plan(every, half.requires_grad_()) is None, "the terms have factors"
+    assert cell.eval()._plan([(0, 3)], None) is None, "batch norm does not collect statistics now"
 
 
 def test_everything_else_runs_in_plain_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:

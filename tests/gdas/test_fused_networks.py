@@ -14,12 +14,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gdas.architecture import Architecture, draw_architecture
+from gdas.cnn.cell import SearchCell
 from gdas.cnn.fused.build import library
 from gdas.cnn.genotype import PUBLISHED, Genotype
 from gdas.cnn.network import Network, draw_drop_path
 from gdas.cnn.norm import BatchNorm
 from gdas.cnn.supernet import Supernet
 from gdas.config import SamplerConfig
+from gdas.method import Gumbel
 
 pytestmark = pytest.mark.skipif(library() is None, reason="the kernels cannot be compiled here")
 
@@ -53,21 +55,33 @@ def build(**settings: Any) -> Supernet:
     return network.to(memory_format=torch.channels_last)
 
 
-def draw(network: Supernet, logits: dict[str, Tensor], seed: int, *, gates: bool) -> Architecture:
+def draw(
+    network: Supernet, logits: dict[str, Tensor], seed: int, *, gates: bool, every: bool = False
+) -> Architecture:
     noise = torch.Generator().manual_seed(seed)
     device = CPU if gates else None
-    return draw_architecture(logits, network.kinds, SamplerConfig(), 5.0, noise, gate_device=device)
+    method = Gumbel(all_run=every)
+    return draw_architecture(
+        logits, network.kinds, SamplerConfig(), 5.0, noise, gate_device=device, method=method
+    )
 
 
 def take_step(
-    network: Supernet, seed: int, *, weights: bool, gates: bool, size: int = 12, batch: int = 4
+    network: Supernet,
+    seed: int,
+    *,
+    weights: bool,
+    gates: bool,
+    every: bool = False,
+    size: int = 12,
+    batch: int = 4,
 ) -> Step:
     own = torch.Generator().manual_seed(seed)
     dtype = next(network.parameters()).dtype
     images = torch.randn(batch, 3, size, size, generator=own).to(dtype)
     labels = torch.randint(10, (batch,), generator=own)
     logits = network.initial_logits(torch.Generator().manual_seed(1))
-    architecture = draw(network, logits, seed, gates=gates)
+    architecture = draw(network, logits, seed, gates=gates, every=every)
     of_cells = architecture.gates
     if of_cells is not None:
         of_cells = [None if gate is None else gate.to(dtype) for gate in of_cells]
@@ -119,6 +133,30 @@ def test_both_steps_are_as_close_to_float64_as_plain_ones(name: str) -> None:
         assert max(pair[0] for pair in pairs) < 0.2, what
         own, plains = (statistics.median(x) for x in zip(*pairs, strict=True))
         assert own <= 3 * plains + 2e-5, what
+
+
+@pytest.mark.parametrize("reduction", [False, True], ids=["searched", "fixed"])
+def test_gates_of_all_operations_are_as_close_to_float64_as_plain_ones(
+    monkeypatch: pytest.MonkeyPatch, reduction: bool
+) -> None:
+    plain = build(fixed_reduction=reduction)
+    fused, true = copy.deepcopy(plain), copy.deepcopy(plain).double()
+    fused.fused = True
+    pairs = []
+    for seed in range(3):
+        steps = {}
+        for name, network in {"plain": plain, "true": true, "fused": fused}.items():
+            with monkeypatch.context() as patch:
+                if name == "fused":  # no cell runs in plain PyTorch
+                    patch.setattr(SearchCell, "forward", lambda *a, **k: pytest.fail("plain"))
+                steps[name] = take_step(network, seed, weights=False, gates=True, every=True)
+        own, other, exact = (steps[name].logits for name in ("fused", "plain", "true"))
+        for a_EK in own.values():
+            assert a_EK is not None and (a_EK != 0).sum() > 4 * len(a_EK), "gates of all operations"
+        pairs.append((distance(own, exact), distance(other, exact)))
+        assert distance(steps["fused"].statistics, steps["true"].statistics) < 1e-3
+    mine, theirs = (statistics.median(x) for x in zip(*pairs, strict=True))
+    assert mine <= 3 * theirs + 2e-5
 
 
 def missing(step: Step) -> list[str]:

@@ -48,7 +48,7 @@ def config_of(
     reduction: Literal["searched", "fixed"] = "searched", images: int = 6, **changes: Any
 ) -> SearchConfig:
     nodes = 4 if reduction == "fixed" else 2
-    config = search_config(reduction, nodes=nodes, epochs=1, batch_size=6)
+    config = search_config(reduction, nodes=nodes, epochs=1, batch_size=6, kernels="plain")
     return replace(config, train_images=images, valid_images=images, **changes)
 
 
@@ -129,7 +129,8 @@ def test_three_iterations_are_todays(
 @pytest.mark.slow
 def test_fixed_reduction_alpha_first_and_held_logits_are_todays(tiny_digits: Images) -> None:
     alpha = AlphaUpdate(lr=0.05, warmup_epochs=1)
-    compare(config_of("fixed", order="alpha_first", alpha=alpha, epochs=2), tiny_digits)
+    config = config_of("fixed", images=12, order="alpha_first", alpha=alpha, epochs=2)
+    compare(config, tiny_digits)
 
 
 @pytest.mark.slow

@@ -19,6 +19,8 @@ struct Map {
 
 Map map_of(const State& s) { return {s.map, s.norm, s.height, s.width, s.channels}; }
 
+int all_edges(const State& node) { return node.edges + node.undrawn; }
+
 Map map_of(const Layer& l, const Map& x) {
   return {l.y, l.norm.norm, (x.height + l.stride - 1) / l.stride,
           (x.width + l.stride - 1) / l.stride, l.channels};
@@ -70,13 +72,13 @@ int forward(const Cell& cell) {
   for (int n = 0; n < cell.nodes; n++) {
     const State& node = cell.states[2 + n];
     terms.clear();
-    for (int e = 0; e < node.edges; e++, edge++) {
+    for (int e = 0; e < all_edges(node); e++, edge++) {
       Map x = map_of(cell.states[edge->source]);
       for (int i = 0; i < edge->layers; i++, layer++) {
         if (const int failed = forward(cell, *layer, x)) return failed;
         x = map_of(*layer, x);
       }
-      terms.push_back({x.values, x.norm, edge->keep});
+      if (e < node.edges) terms.push_back({x.values, x.norm, edge->keep});
     }
     if (terms.empty()) {
       std::memset(node.map, 0, sizeof(float) * cell.batch * map_of(node).image());
@@ -199,9 +201,9 @@ struct Backward {
   int node(const State& node, Edge* edges, const Layer* layers) const {
     const Map out = map_of(node);
     std::vector<Term> terms;
-    std::vector<int> places(node.edges, -1);
+    std::vector<int> places(all_edges(node), -1);
     const Layer* layer = layers;
-    for (int e = 0; e < node.edges; e++) {
+    for (int e = 0; e < all_edges(node); e++) {
       Map x = map_of(cell.states[edges[e].source]);
       for (int i = 0; i < edges[e].layers; i++, layer++) x = map_of(*layer, x);
       if (!cell.gates && x.norm == nullptr) continue;  // needs no sums
@@ -216,9 +218,10 @@ struct Backward {
               gdas_gradient_sums(&shape, node.gradient, static_cast<int>(terms.size()),
                                  terms.data(), sums.data(), products.data()))
         return failed;
-    for (int e = 0; e < node.edges; layers += edges[e].layers, e++) {
+    for (int e = 0; e < all_edges(node); layers += edges[e].layers, e++) {
       const int place = places[e];
       if (place >= 0) edges[e].product = products[place];
+      if (e >= node.edges) continue;
       if (!cell.weights && !cell.states[edges[e].source].wanted) continue;
       edges[e].ran = 1;
       const double* own = place < 0 ? nullptr : sums.data() + place * size;
@@ -236,7 +239,7 @@ int backward(const Cell& cell) {
   for (int n = 0; n < cell.nodes; n++) {
     Edge* const first = edges.back();
     const Layer* layer = layers.back();
-    edges.push_back(first + cell.states[2 + n].edges);
+    edges.push_back(first + all_edges(cell.states[2 + n]));
     for (Edge* e = first; e < edges.back(); e++)
       for (int i = 0; i < e->layers; i++, layer++)
         widest = std::max<std::size_t>(widest, layer->channels);
@@ -245,7 +248,7 @@ int backward(const Cell& cell) {
   const Backward b(cell, widest);
   for (int n = cell.nodes - 1; n >= 0; n--) {
     const State& node = cell.states[2 + n];
-    if (node.gradient == nullptr || node.edges == 0) continue;
+    if (node.gradient == nullptr || all_edges(node) == 0) continue;
     if (const int failed = b.node(node, edges[n], layers[n])) return failed;
   }
   for (State* input = cell.states; input < cell.states + 2; input++)

@@ -204,7 +204,7 @@ def _of_gates(plan: CellPlan, cell: FlatCell, shape: torch.Size) -> Tensor | Non
     edges = iter(cell.edges)
     ran = False
     for node, state in zip(plan.nodes, cell.states[2:], strict=True):
-        for place in node.gates:
+        for place in node.gates + node.undrawn_gates:
             edge = next(edges)
             if state.gradient:
                 flat_EK[place], ran = edge.product, True
@@ -217,7 +217,7 @@ def run_cell(
     """A cell's output, in parts.
 
     Args:
-        gate_EK: a hard draw's gate, whose value is 1 at every edge of the plan; or None.
+        gate_EK: a hard draw's gate, whose value is 1 at every drawn edge of the plan; or None.
         keep_DB: drop-path factors; None: no drop path.
     """
     outputs = _Cell.apply(plan, gate_EK, keep_DB, *s0, *s1, *plan.parameters)

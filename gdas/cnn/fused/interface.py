@@ -116,7 +116,7 @@ class StateStruct(ctypes.Structure):
 
     _fields_ = [
         *((name, POINTER) for name in ("map", "norm")),
-        *((name, INT) for name in ("height", "width", "channels", "edges", "wanted")),
+        *((name, INT) for name in ("height", "width", "channels", "edges", "undrawn", "wanted")),
         *((name, POINTER) for name in ("gradient", "into", "sums")),
         ("summed", INT),
     ]

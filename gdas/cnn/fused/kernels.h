@@ -143,7 +143,8 @@ struct State {
   float* map;
   const float* norm;  // null: the map is meant as it is
   int height, width, channels;
-  int edges;  // of a node: how many, the next ones of the cell's
+  int edges;    // of a node: how many it is the sum of, the next ones of the cell's
+  int undrawn;  // how many run after them, and are no part of the sum
   // Backward:
   int wanted;             // whether a gradient is wanted
   const float* gradient;  // what is known of it before, null: nothing; after it, all of it

@@ -36,6 +36,11 @@ class Edge(NamedTuple):
     source: int
     layers: tuple[Layer, ...] = ()
 
+    @property
+    def parameters(self) -> list[Tensor]:
+        """Those of its layers, in order."""
+        return [w for layer in self.layers for w in parameters_of(layer)]
+
 
 def parameters_of(layer: Layer) -> list[Tensor]:
     """A layer's weights, then its norm's."""

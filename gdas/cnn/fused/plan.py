@@ -6,7 +6,7 @@ Shapes: B batch, C channels, H and W height and width, E edges, K operations, D 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -23,7 +23,8 @@ from gdas.cnn.fused.interface import (
     at,
     batch_norm_struct,
 )
-from gdas.cnn.fused.layers import Edge, Layer, parameters_of
+from gdas.cnn.fused.layers import Edge, Layer
+from gdas.sampler import Pick
 
 SEPARABLE, CONVOLUTION, AVERAGE_POOLING, MAX_POOLING, READER, REDUCING = range(6)
 """The kinds of a layer, in the order of kernels.h."""
@@ -40,11 +41,59 @@ class Node(NamedTuple):
         edges: what it is the sum of.
         gates: for every edge, its place in the flattened gate_EK.
         sites: for every edge, its row of keep_DB, or None for no drop path.
+        undrawn: edges whose gate is 0, which run for the sake of the gates' gradients alone.
+        undrawn_gates: for each of these, its place in the flattened gate_EK.
     """
 
     edges: tuple[Edge, ...]
     gates: tuple[int, ...] = ()
     sites: tuple[int | None, ...] = ()
+    undrawn: tuple[Edge, ...] = ()
+    undrawn_gates: tuple[int, ...] = ()
+
+    @property
+    def all_edges(self) -> tuple[Edge, ...]:
+        """All that run."""
+        return self.edges + self.undrawn
+
+
+def undrawn_of(picks: Sequence[Pick], gate_EK: Tensor | None) -> frozenset[Pick] | None:
+    """The picks whose gate is 0; None if a node is not the plain sum of the others."""
+    if len({e for e, _ in picks}) == len(picks):
+        return frozenset()
+    if gate_EK is None or not gate_EK.requires_grad:
+        return None
+    values = gate_EK.tolist()
+    gates = {(e, k): values[e][k] for e, k in picks}
+    if not set(gates.values()) <= {0.0, 1.0}:
+        return None
+    return frozenset(pick for pick, gate in gates.items() if gate == 0.0)
+
+
+def search_node(
+    edges: Mapping[Pick, Edge | None], undrawn: frozenset[Pick], operations: int
+) -> Node | None:
+    """A node of a search cell, or None if the kernels do not cover it.
+
+    Undrawn operations get no gradient of their weights here, not even 0, so they must want none.
+
+    Args:
+        edges: what it runs, in order; None: an operation that is not covered.
+        undrawn: those whose gate is 0.
+        operations: K.
+    """
+    drawn: dict[int, Edge] = {}
+    aside: dict[int, Edge] = {}
+    for (e, k), edge in edges.items():
+        if edge is None:
+            return None
+        if (e, k) not in undrawn:
+            drawn[e * operations + k] = edge
+        elif any(w.requires_grad for w in edge.parameters):
+            return None
+        else:
+            aside[e * operations + k] = edge
+    return Node(tuple(drawn.values()), tuple(drawn), (), tuple(aside.values()), tuple(aside))
 
 
 class CellPlan(NamedTuple):
@@ -62,7 +111,7 @@ class CellPlan(NamedTuple):
     @property
     def edges(self) -> list[Edge]:
         """The edges of all nodes, in order."""
-        return [edge for node in self.nodes for edge in node.edges]
+        return [edge for node in self.nodes for edge in node.all_edges]
 
     @property
     def layers(self) -> list[Layer]:
@@ -72,7 +121,7 @@ class CellPlan(NamedTuple):
     @property
     def parameters(self) -> list[Tensor]:
         """The weights of all layers, in order."""
-        return [w for layer in self.layers for w in parameters_of(layer)]
+        return [w for edge in self.edges for w in edge.parameters]
 
 
 class Size(NamedTuple):
@@ -119,13 +168,12 @@ class FlatCell:
         self.edges = (EdgeStruct * len(edges))()
         self.layers = (LayerStruct * len(layers))()
         self.weights = [_weights_of(layer) for layer in layers]
-        self._index = index
-        self._outputs: list[Size] = []
+        self._starts: list[tuple[int, int, int]] = []
         listed = iter(self.edges)
         for node in plan.nodes:
             size = self.sizes[0].after(self.sizes[0].channels, plan.stride)
-            for i, edge in enumerate(node.edges):
-                size = self._list(edge)
+            for i, edge in enumerate(node.all_edges):
+                size = self._list(edge, index=index and i < len(node.edges))
                 struct = next(listed)
                 struct.source, struct.layers = edge.source, len(edge.layers)
                 site = node.sites[i] if node.sites else None
@@ -135,7 +183,8 @@ class FlatCell:
         for state, size in zip(self.states, self.sizes, strict=True):
             state.channels, state.height, state.width = size
         for i, node in enumerate(plan.nodes):
-            self.states[2 + i].edges = len(node.edges)
+            state = self.states[2 + i]
+            state.edges, state.undrawn = len(node.edges), len(node.undrawn)
         self.struct = CellStruct(
             batch=self.batch,
             threads=torch.get_num_threads(),
@@ -145,42 +194,35 @@ class FlatCell:
             layers=ctypes.addressof(self.layers),
         )
 
-    def _list(self, edge: Edge) -> Size:
+    def _list(self, edge: Edge, *, index: bool) -> Size:
         """List the layers of the next edge; returns the size of its output."""
         size = self.sizes[edge.source]
         for i, layer in enumerate(edge.layers):
             if i:
                 self.between = max(self.between, size.floats)
-            place = len(self._outputs)
+            place = len(self._starts)
             struct = _struct_of(layer, self.weights[place], size.channels)
             size = size.after(struct.channels, struct.stride)
             if layer.norm is not None:
                 struct.norm = batch_norm_struct(layer.norm, (self.batch, *size), None)
             self.layers[place] = struct
-            self._outputs.append(size)
+            values = _whole_lines(4 * size.channels)
+            end = values + _whole_lines(self.batch * size.floats)
+            indices = self.batch * size.floats if index and struct.kind == MAX_POOLING else 0
+            self._starts.append((values, end, end + -(-indices // FLOAT)))
         return size
 
     def new_memory(self) -> list[Tensor]:
         """For every layer, room for its norm, its map and its index, in this order."""
-        return [
-            torch.empty(self._starts(struct, size)[-1])
-            for struct, size in zip(self.layers, self._outputs, strict=True)
-        ]
-
-    def _starts(self, struct: LayerStruct, size: Size) -> tuple[int, int, int]:
-        """Where, in floats, a layer's map and its index begin and its memory ends."""
-        values = -(-4 * size.channels // CACHE_LINE) * CACHE_LINE
-        index = values + -(-self.batch * size.floats // CACHE_LINE) * CACHE_LINE
-        places = self.batch * size.floats if self._index and struct.kind == MAX_POOLING else 0
-        return values, index, index + -(-places // FLOAT)
+        return [torch.empty(end) for _, _, end in self._starts]
 
     def place(self, states: Sequence[Map], memory: Sequence[Tensor]) -> None:
         """Say where the states and the layers' memory are."""
         for state, x in zip(self.states, states, strict=True):
             state.map, state.norm = x.values_BCHW.data_ptr(), at(x.norm_4C)
-        for struct, size, own in zip(self.layers, self._outputs, memory, strict=True):
+        listed = zip(self.layers, self._starts, memory, strict=True)
+        for struct, (values, index, end), own in listed:
             start = own.data_ptr()
-            values, index, end = self._starts(struct, size)
             struct.y = start + FLOAT * values
             struct.index = start + FLOAT * index if index < end else None
             if struct.norm.epsilon:
@@ -189,6 +231,10 @@ class FlatCell:
     def new_map(self, state: int) -> Tensor:
         """An uninitialised map of a state's size."""
         return torch.empty((self.batch, *self.sizes[state]), memory_format=torch.channels_last)
+
+
+def _whole_lines(floats: int) -> int:
+    return -(-floats // CACHE_LINE) * CACHE_LINE
 
 
 def _weights_of(layer: Layer) -> tuple[Tensor, ...]:

@@ -22,7 +22,7 @@ from gdas.cnn.fused.calls import Reader
 from gdas.cnn.fused.cell import read_parts, run_cell
 from gdas.cnn.fused.interface import Map
 from gdas.cnn.fused.layers import Edge, edge_of, pooling_edge, reader_of, reducing_edge
-from gdas.cnn.fused.plan import CellPlan, Node
+from gdas.cnn.fused.plan import CellPlan, Node, search_node, undrawn_of
 from gdas.cnn.fused.stem import meant, run_stem
 from gdas.cnn.genotype import EDGES_PER_NODE
 from gdas.cnn.layout import CifarStem, ImageNetStem
@@ -78,23 +78,20 @@ class Source:
 
 def search_plan(cell: SearchCell, picks: Sequence[Pick], gate_EK: Tensor | None) -> CellPlan | None:
     """What a search cell runs, or None if the kernels do not cover it."""
-    if len({e for e, _ in picks}) < len(picks):
-        return None  # not a hard draw: terms have factors
-    operations = 0 if gate_EK is None else gate_EK.shape[1]
+    undrawn = undrawn_of(picks, gate_EK)
+    if undrawn is None:
+        return None
     nodes = []
-    for node in range(cell.nodes):
-        edges: list[Edge] = []
-        gates = []
-        for e, k in picks:
-            of_node, source = cell.edge_list[e]
-            if of_node != node or k == cell.none:
-                continue
-            edge = edge_of(cell.edges[e][k], source)  # type: ignore[index]
-            if edge is None:
-                return None
-            edges.append(edge)
-            gates.append(e * operations + k)
-        nodes.append(Node(tuple(edges), tuple(gates)))
+    for n in range(cell.nodes):
+        edges = {
+            (e, k): edge_of(cell.edges[e][k], cell.edge_list[e][1])  # type: ignore[index]
+            for e, k in picks
+            if cell.edge_list[e][0] == n and k != cell.none
+        }
+        node = search_node(edges, undrawn, len(cell.edges[0]))  # type: ignore[arg-type]
+        if node is None:
+            return None
+        nodes.append(node)
     return CellPlan(tuple(nodes), 2 if cell.reduction else 1, tuple(range(cell.nodes)))
 
 

@@ -16,6 +16,7 @@ from gdas.errors import InputError
 from gdas.metrics import require_finite
 from gdas.presets import AnySearchConfig
 from gdas.schedule import cosine, temperature
+from gdas.search import turns_of
 
 WIDEST = 64
 """Most initial channels: the last cells have four times as many, and a tile holds them all."""
@@ -138,7 +139,7 @@ def run_epochs(config: SearchConfig, space: ImageSpace, steps: object) -> Iterat
         held = epoch < config.alpha.warmup_epochs
         steps.begin_epoch(drawn, lr, tau)
         for step in range(space.steps(epoch)):
-            steps.take(step, held=held)
+            steps.take(step, turns_of(config, epoch, step), held=held)
         if epoch + 1 < config.epochs:  # while the device works
             drawn = steps.draw_epoch(epoch + 1)
         metrics = {"lr": lr, "tau": tau} | steps.end_epoch()

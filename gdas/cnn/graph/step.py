@@ -9,7 +9,7 @@ Shapes: B batch, H and W height and width, N searched cells, E edges, K operatio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -24,13 +24,13 @@ from gdas.cnn.graph.cell import TILE, WARPS, GraphCell, apply_cell, graph_cell
 from gdas.cnn.graph.fixed import fixed_cell
 from gdas.cnn.graph.flat import UNIT, flatten_weights
 from gdas.cnn.graph.logits import adam, corrections, device_logits, draw, relaxed_gradient
-from gdas.cnn.graph.tables import TURNS, Table, Turn, draw_table
+from gdas.cnn.graph.tables import TURNS, Table, draw_table
 from gdas.cnn.norm import BatchNorm
 from gdas.cnn.space import ImageSpace
 from gdas.data.arrow import Images
 from gdas.data.settings import ImageData
 from gdas.metrics import EpochSums
-from gdas.search import SearchSteps
+from gdas.search import SearchSteps, Turn
 
 WARM_UP = 2
 """Runs before a graph is captured, in which kernels are compiled and libraries make their plans."""
@@ -99,7 +99,7 @@ class GraphSteps:
         self.corrections_S2 = torch.ones(space.steps(0), 2, device=self.device)
         self.alpha_steps = 0
         self.tables: dict[Turn, Table] = {}
-        self.graphs: dict[tuple[Turn, int, bool], torch.cuda.CUDAGraph] = {}
+        self.graphs: dict[tuple[Turn, int, bool, bool], torch.cuda.CUDAGraph] = {}
         self.pool: object = None
         images = space.halves.images
         assert isinstance(images, Images)
@@ -132,17 +132,20 @@ class GraphSteps:
         self.tau.fill_(tau)
         for counter in (self.step, self.loss_2, self.hits_2):
             counter.zero_()
+        self.samples = dict.fromkeys(TURNS, 0)
 
-    def take(self, step: int, *, held: bool = False) -> None:
-        """Both steps of an iteration; nothing waits for the device.
+    def take(self, step: int, turns: Sequence[Turn] = TURNS, *, held: bool = False) -> None:
+        """The steps of an iteration; nothing waits for the device.
 
         Args:
             step: its number in the epoch; the device counts by itself.
+            turns: what it does, in order (gdas.search.turns_of).
             held: the logits are only measured (alpha.warmup_epochs).
         """
-        turns = TURNS[::-1] if self.config.order == "alpha_first" else TURNS
         for turn in turns:
-            self._replay(turn, self.tables[turn].sizes[step], held and turn == "valid")
+            size = self.tables[turn].sizes[step]
+            self.samples[turn] += size
+            self._replay(turn, size, held and turn == "valid", turn == turns[-1])
         self.alpha_steps += not held
 
     def end_epoch(self) -> dict[str, float]:
@@ -152,7 +155,7 @@ class GraphSteps:
         for i, turn in enumerate(TURNS):
             sums = EpochSums()
             sums.loss, sums.correct = losses[i], hits[i]
-            sums.samples = sum(self.tables[turn].sizes)
+            sums.samples = self.samples[turn]
             metrics |= sums.metrics(turn)
         return metrics
 
@@ -260,8 +263,8 @@ class GraphSteps:
 
     # The graphs.
 
-    def _replay(self, turn: Turn, size: int, held: bool) -> None:
-        key = (turn, size, held)
+    def _replay(self, turn: Turn, size: int, held: bool, last: bool) -> None:
+        key = (turn, size, held, last)
         run = self._function(*key)
         if self.device.type != "cuda":
             run()
@@ -270,16 +273,15 @@ class GraphSteps:
             self.graphs[key] = self._capture(run)
         self.graphs[key].replay()
 
-    def _function(self, turn: Turn, size: int, held: bool) -> Callable[[], None]:
-        """A step, with the count of the iteration if it is the second of it."""
-        first = "valid" if self.config.order == "alpha_first" else "train"
+    def _function(self, turn: Turn, size: int, held: bool, last: bool) -> Callable[[], None]:
+        """A step, with the count of the iteration if it is the last of it."""
 
         def run() -> None:
             if turn == "train":
                 self.weight_step(size)
             else:
                 self.alpha_step(size, held=held)
-            if turn != first:
+            if last:
                 self.step.add_(1)
 
         return run

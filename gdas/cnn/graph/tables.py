@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -20,9 +19,8 @@ from gdas.cnn.halves import ImageHalves
 from gdas.data.augment import Moves
 from gdas.randomness import generator
 from gdas.sampler import gumbel_noise
+from gdas.search import Turn
 
-Turn = Literal["train", "valid"]
-"""The W step, on D_T; the alpha step, on D_V."""
 TURNS: tuple[Turn, ...] = ("train", "valid")
 STREAMS = {"train": "gumbel of weights", "valid": "gumbel of alpha"}
 
