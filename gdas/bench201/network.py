@@ -20,16 +20,11 @@ from torch import Tensor, nn
 
 from gdas.bench201.genotype import CELL_OPERATIONS, EDGES, NODES, Bench201Genotype
 from gdas.cnn.cell import on_rows, sum_of
-from gdas.cnn.fused.cell import CellPlan, Node, run_cell, search_node, undrawn_of
+from gdas.cnn.fused.calls import Pool
+from gdas.cnn.fused.cell import run_cell
 from gdas.cnn.fused.interface import Map
-from gdas.cnn.fused.layers import (
-    Edge,
-    convolution_of,
-    covers_input,
-    dense_edge,
-    is_watched,
-    pool_edge,
-)
+from gdas.cnn.fused.layers import Edge, convolution_of, covers_input, is_watched
+from gdas.cnn.fused.plan import CellPlan, Node, search_node, undrawn_of
 from gdas.cnn.fused.stem import meant, run_stem
 from gdas.cnn.norm import BatchNorm
 from gdas.cnn.pooling import AveragePool
@@ -199,9 +194,9 @@ def _edge(operation: nn.Module, source: int) -> Edge | None:
     if isinstance(operation, nn.Identity):
         return Edge(source)
     if isinstance(operation, AveragePool):
-        return pool_edge(operation, source)
+        return Edge(source, (Pool(True, None, operation.stride),))
     if isinstance(operation, nn.Sequential) and (own := convolution_of(list(operation))):
-        return dense_edge(source, own)
+        return Edge(source, (own,))
     return None
 
 
@@ -230,7 +225,7 @@ class ResidualBlock(nn.Module):
         if self.fused and self.training and covers_input(x_BCHW):
             halving, keeping = (convolution_of(list(own)) for own in self.convolutions)  # type: ignore[call-overload]
             if halving is not None and keeping is not None:
-                node = Node((dense_edge(0, halving, keeping), Edge(1)), (0, 0))
+                node = Node((Edge(0, (halving, keeping)), Edge(1)), (0, 0))
                 ways = Map(x_BCHW), Map(self.shortcut(x_BCHW))
                 (sum_BCHW,) = run_cell(
                     CellPlan((node,), 2, (0,)), *ways, gate_EK=None, keep_DB=None

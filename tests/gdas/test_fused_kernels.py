@@ -10,11 +10,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gdas.cnn.fused import calls
 from gdas.cnn.fused.build import library
-from gdas.cnn.fused.interface import Map, Term
+from gdas.cnn.fused.calls import Pool
+from gdas.cnn.fused.cell import run_cell
+from gdas.cnn.fused.interface import Map
+from gdas.cnn.fused.layers import Edge, edge_of
+from gdas.cnn.fused.plan import CellPlan, Node
 from gdas.cnn.norm import BatchNorm
 from gdas.cnn.operations import Style, _separable_pass
+from gdas.cnn.pooling import AveragePool
 
 pytestmark = pytest.mark.skipif(library() is None, reason="the kernels cannot be compiled here")
 
@@ -64,7 +68,10 @@ def running(norm: BatchNorm) -> list[Tensor]:
 
 
 def check_pass(case: Case, *, with_norm: bool = True, affine: bool = False) -> None:
-    """A pass that reads a map whose norm was left to it, backwards with drop path and a base."""
+    """A pass that reads a map whose norm was left to it, backwards with drop path.
+
+    A pooling reads the map before it, so that the pass adds to a gradient.
+    """
     draw = torch.Generator().manual_seed(0)
     style = Style(affine)
     layers = nn.Sequential(
@@ -80,8 +87,8 @@ def check_pass(case: Case, *, with_norm: bool = True, affine: bool = False) -> N
     for name, dtype in (("eager", torch.float32), ("float64", torch.float64)):
         own, before = copy.deepcopy(layers).to(dtype), copy.deepcopy(norms[0]).to(dtype)
         z = (before(x.to(dtype)) if with_norm else x.to(dtype)).detach().requires_grad_()
-        out = own(z)
-        (out * keep.to(dtype)[:, None, None, None]).backward(g.to(dtype))
+        out = own(z) * keep.to(dtype)[:, None, None, None] + AveragePool(case.stride)(z)
+        out.backward(g.to(dtype))
         assert z.grad is not None
         last = own[3]
         assert isinstance(last, BatchNorm)
@@ -106,36 +113,32 @@ def fused_pass(
     torch.set_num_threads(case.threads)
     norm = norms[-1]
     norm.reset_running_stats()
-    depthwise, pointwise = (p.detach() for p in list(layers.parameters())[:2])
-    own = calls.Pass(depthwise, pointwise, norm, case.stride, case.dilation)
-    before = None
+    leaf, before = x.clone().requires_grad_(), None
     if len(norms) == 2:
         mean, var = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)
         istd = (var + norms[0].eps).rsqrt()
         affine = norms[0].affine
         scale = istd * norms[0].weight.detach() if affine else istd
-        before = torch.stack([mean, istd, scale, norms[0].bias if affine else mean * 0]).detach()
-    y = calls.separable_forward(Map(x, before), own)
-    out = calls.sum_of_terms([Term(y)])
-    sums = calls.gradient_sums(g, [Term(y, keep)])[0][0]
-    base = torch.randn_like(x)
-    of_y = calls.Gradient(g, sums, keep)
-    found = calls.separable_backward(of_y, y, Map(x, before), own, base_BCHW=base, weights=True)
-    assert found.depthwise is not None and found.pointwise is not None
-    z = found.of_x.values_BCHW - base
-    own_results = [out, *running(norm), z, found.depthwise, found.pointwise]
-    if norm.affine:
-        assert y.norm_4C is not None
-        own_results += [sums[1] * y.norm_4C[1], sums[0]]
-    if before is not None:
-        assert found.of_x.sums_2C is not None
-        away = x - before[0][:, None, None]
-        for i, factor in enumerate((torch.ones_like(x), away)):
-            products = found.of_x.values_BCHW.double() * factor.double()
-            true, scale = products.sum((0, 2, 3)), products.abs().sum((0, 2, 3))
-            assert ((found.of_x.sums_2C[i] - true).abs() <= 1e-5 * scale + 1e-9).all()
+        before = torch.stack([mean, istd, scale, norms[0].bias if affine else mean * 0])
+        before = before.detach().requires_grad_()
+    edge = edge_of(layers, 0)
+    assert edge is not None
+    node = Node((Edge(0, (Pool(True, None, case.stride),)), edge), sites=(None, 0))
+    states = Map(leaf, before), Map(torch.zeros_like(x))
+    plan = CellPlan((node,), case.stride, (0,))
+    (out,) = run_cell(plan, *states, gate_EK=None, keep_DB=keep[None])
+    out.values_BCHW.backward(g)
     torch.set_num_threads(1)
-    return own_results
+    assert leaf.grad is not None
+    if before is not None:
+        assert before.grad is not None
+        away = x - before.detach()[0][:, None, None]
+        for i, factor in enumerate((torch.ones_like(x), away)):
+            products = leaf.grad.double() * factor.double()
+            true, scale = products.sum((0, 2, 3)), products.abs().sum((0, 2, 3))
+            assert ((before.grad[i] - true).abs() <= 1e-5 * scale + 1e-9).all()
+    of_weights = [p.grad for p in layers.parameters() if p.grad is not None]
+    return [out.values_BCHW.detach(), *running(norm), leaf.grad, *of_weights]
 
 
 PASSES = [

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from gdas.cnn.cell import _reducing_convolution
 from gdas.cnn.fused.build import library
-from gdas.cnn.fused.cell import CellPlan, Node, read_parts, run_cell
+from gdas.cnn.fused.cell import read_parts, run_cell
 from gdas.cnn.fused.interface import Map
 from gdas.cnn.fused.layers import Edge, edge_of, reader_of, reducing_edge
+from gdas.cnn.fused.plan import CellPlan, Node
 from gdas.cnn.norm import BatchNorm
 from gdas.cnn.operations import FactorizedReduce, Style, build_operation, conv_norm
 from tests.gdas.test_fused_kernels import assert_as_close, images

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import weakref
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import pytest
@@ -12,9 +13,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from gdas.cnn.fused import calls
+from gdas.cnn.fused import calls, cell
 from gdas.cnn.fused.build import library
 from gdas.cnn.fused.interface import Map
+from gdas.cnn.fused.plan import FlatCell
 from gdas.cnn.fused.stem import meant, run_stem
 from gdas.cnn.fused.walk import search_plan
 from gdas.cnn.genotype import OPERATIONS
@@ -27,16 +29,16 @@ pytestmark = pytest.mark.skipif(library() is None, reason="the kernels cannot be
 
 
 def count_calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the functions of `calls` that are used from now on."""
+    """Which of the readers and the cells are fused from now on."""
     used: list[str] = []
-    for name in ("read", "pooling_forward", "reducing_forward"):
-        real = getattr(calls, name)
+    for module, name in ((calls, "read"), (cell, "FlatCell")):
+        real = getattr(module, name)
 
         def wrapped(*args: Any, _name: str = name, _real: Any = real, **kwargs: Any) -> Any:
             used.append(_name)
             return _real(*args, **kwargs)
 
-        monkeypatch.setattr(calls, name, wrapped)
+        monkeypatch.setattr(module, name, wrapped)
     return used
 
 
@@ -50,27 +52,25 @@ def test_an_interrupted_search_ends_with_the_bits_of_one_left_alone(
     state = copy.deepcopy(next(segments).state)
     expected = seen(next(segments))
     assert seen(next(run_search(config, small_digits, state))) == expected
-    assert {"read", "pooling_forward"} <= set(used)
+    assert {"read", "FlatCell"} == set(used)
 
 
-def test_a_step_leaves_no_map_behind() -> None:
+def test_a_step_leaves_no_map_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything that a step saves goes with its scores, without the garbage collector."""
     network = build()
     network.fused = True
     kept: list[weakref.ref[torch.Tensor]] = []
-    real = calls.sum_of_terms
+    real = FlatCell.place
 
-    def watched(terms: Any) -> torch.Tensor:
-        out = real(terms)
-        kept.append(weakref.ref(out))
-        return out
+    def watched(own: FlatCell, states: Sequence[Map], memory: Sequence[torch.Tensor]) -> None:
+        kept.extend(weakref.ref(x) for x in (*memory, *(state.values_BCHW for state in states)))
+        real(own, states, memory)
 
+    monkeypatch.setattr(FlatCell, "place", watched)
     gc.disable()
     try:
-        calls.sum_of_terms = watched
         take_step(network, 0, weights=True, gates=True, size=8)
     finally:
-        calls.sum_of_terms = real
         gc.enable()
     assert kept
     assert not [ref for ref in kept if ref() is not None]
@@ -78,19 +78,19 @@ def test_a_step_leaves_no_map_behind() -> None:
 
 def test_what_no_kernel_covers_goes_plain() -> None:
     network = build()
-    cell: Any = network.cells[0]
-    picks = [(e, 4) for e in range(len(cell.edges))]
-    assert search_plan(cell, picks, None) is not None
-    assert search_plan(cell, [*picks, (0, 5)], None) is None, "not a hard draw"
-    watched = cell.edges[3][4].register_forward_hook(lambda *_: None)
-    assert search_plan(cell, picks, None) is None, "somebody waits for the layer to be called"
+    first: Any = network.cells[0]
+    picks = [(e, 4) for e in range(len(first.edges))]
+    assert search_plan(first, picks, None) is not None
+    assert search_plan(first, [*picks, (0, 5)], None) is None, "not a hard draw"
+    watched = first.edges[3][4].register_forward_hook(lambda *_: None)
+    assert search_plan(first, picks, None) is None, "somebody waits for the layer to be called"
     watched.remove()
-    cell.edges[3][4][3].eval()
-    assert search_plan(cell, picks, None) is None, "one norm does not train"
-    cell.edges[3][4][3].train()
-    cell.edges[3][4][2] = nn.Conv2d(8, 8, 1)
-    assert search_plan(cell, picks, None) is None, "a bias"
-    assert search_plan(cell, [(e, OPERATIONS.index("none")) for e, _ in picks], None) is not None
+    first.edges[3][4][3].eval()
+    assert search_plan(first, picks, None) is None, "one norm does not train"
+    first.edges[3][4][3].train()
+    first.edges[3][4][2] = nn.Conv2d(8, 8, 1)
+    assert search_plan(first, picks, None) is None, "a bias"
+    assert search_plan(first, [(e, OPERATIONS.index("none")) for e, _ in picks], None) is not None
 
 
 def test_biases_evaluation_and_double_run_plain(monkeypatch: pytest.MonkeyPatch) -> None:

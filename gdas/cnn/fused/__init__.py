@@ -15,13 +15,15 @@ as much as it can to a map while it has it:
 `kernels.h` is the interface: shapes and layouts. `vector.h` is the same source for AVX-512, AVX2,
 NEON and others, and any number of channels. `parallel.h`: threads over images, and sums that depend
 on neither their number nor their order. One source a concept: `separable`, `pooling`, `readers`
-(preprocessing, FactorizedReduce), `reducing` (the fixed reduction cell), `convolution`, `sums`.
+(preprocessing, FactorizedReduce), `reducing` (the fixed reduction cell), `convolution`, `sums`, and
+`cell`, which calls them for a whole cell.
 
 `interface` and `calls` are these as functions of tensors; `layers` says which modules they cover;
-`cell` makes a cell one autograd node, `stem` a convolution that reads images; `pairs` is how their
-maps go through autograd; `walk` runs a network, with plain cells between fused ones where something
-is not covered: a bias, a hook, a norm that does not train, a soft or a per-image draw. Evaluation
-is plain. `build` compiles, `choice` says whether.
+`plan` lists a cell in the flat structures that `cell.cpp` reads, `cell` makes it one autograd node,
+`stem` a convolution that reads images; `pairs` is how their maps go through autograd; `walk` runs a
+network, with plain cells between fused ones where something is not covered: a bias, a hook, a norm
+that does not train, a soft or a per-image draw. Evaluation is plain. `build` compiles, `choice`
+says whether.
 
 Results differ from plain PyTorch's by rounding; they are about twice as close to float64.
 """

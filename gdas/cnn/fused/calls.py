@@ -40,6 +40,11 @@ class Pass(NamedTuple):
     stride: int
     dilation: int
 
+    @property
+    def weights(self) -> tuple[Tensor, ...]:
+        """Both convolutions'."""
+        return self.depthwise, self.pointwise
+
 
 class Pool(NamedTuple):
     """3 x 3 pooling and batch norm, if there is one."""
@@ -47,6 +52,11 @@ class Pool(NamedTuple):
     average: bool
     norm: BatchNorm | None
     stride: int
+
+    @property
+    def weights(self) -> tuple[Tensor, ...]:
+        """None, but for its norm's."""
+        return ()
 
 
 class Reader(NamedTuple):
@@ -59,7 +69,17 @@ class Reader(NamedTuple):
     @property
     def channels(self) -> int:
         """How many come out."""
-        return len(self.weight) * (1 if self.odd is None else 2)
+        return len(self.weight) * self.stride
+
+    @property
+    def stride(self) -> int:
+        """2 if it halves the size."""
+        return 1 if self.odd is None else 2
+
+    @property
+    def weights(self) -> tuple[Tensor, ...]:
+        """Of one convolution, or of two."""
+        return (self.weight,) if self.odd is None else (self.weight, self.odd)
 
 
 class Reducing(NamedTuple):
@@ -68,6 +88,11 @@ class Reducing(NamedTuple):
     rows: Tensor
     columns: Tensor
     norm: BatchNorm
+
+    @property
+    def weights(self) -> tuple[Tensor, ...]:
+        """Both convolutions'."""
+        return self.rows, self.columns
 
 
 class Gradient(NamedTuple):
@@ -84,185 +109,12 @@ class Gradient(NamedTuple):
     keep_B: Tensor | None = None
 
 
-def separable_forward(x: Map, layers: Pass) -> Map:
-    """ReLU, depthwise and pointwise convolution, batch norm."""
-    y_BCHW = new_map(x.values_BCHW, x.values_BCHW.shape[1], layers.stride)
-    norm_4C, layer = batch_norm(layers.norm, y_BCHW)
-    check(
-        kernels().gdas_separable_forward(
-            shape_of(x.values_BCHW, layers.depthwise.shape[-1], layers.stride, layers.dilation),
-            x.values_BCHW.data_ptr(),
-            at(x.norm_4C),
-            layers.depthwise.data_ptr(),
-            layers.pointwise.data_ptr(),
-            y_BCHW.data_ptr(),
-            ctypes.byref(layer),
-        )
-    )
-    return Map(y_BCHW, norm_4C)
-
-
-class PassGradients(NamedTuple):
-    """What separable_backward computes; `of_x` without drop path."""
-
-    of_x: Gradient
-    depthwise: Tensor | None
-    pointwise: Tensor | None
-
-
-def separable_backward(
-    of_y: Gradient,
-    y: Map,
-    x: Map,
-    layers: Pass,
-    *,
-    weights: bool,
-    base_BCHW: Tensor | None = None,
-    into_BCHW: Tensor | None = None,
-) -> PassGradients:
-    """The gradients of a pass.
-
-    Args:
-        weights: whether those of the weights are wanted.
-        base_BCHW: what the input's gradient is added to.
-        into_BCHW: where the sum is written, possibly base; None: a new tensor.
-    """
-    into_BCHW, sums_2C = new_gradient(x, into_BCHW)
-    of_depthwise = torch.empty_like(layers.depthwise) if weights else None
-    of_pointwise = torch.empty_like(layers.pointwise) if weights else None
-    check(
-        kernels().gdas_separable_backward(
-            shape_of(x.values_BCHW, layers.depthwise.shape[-1], layers.stride, layers.dilation),
-            of_y.values_BCHW.data_ptr(),
-            at(of_y.keep_B),
-            y.values_BCHW.data_ptr(),
-            at(y.norm_4C),
-            at(of_y.sums_2C),
-            x.values_BCHW.data_ptr(),
-            at(x.norm_4C),
-            layers.depthwise.data_ptr(),
-            layers.pointwise.data_ptr(),
-            at(base_BCHW),
-            into_BCHW.data_ptr(),
-            at(sums_2C),
-            at(of_depthwise),
-            at(of_pointwise),
-        )
-    )
-    return PassGradients(Gradient(into_BCHW, sums_2C), of_depthwise, of_pointwise)
-
-
 def new_gradient(x: Map, into_BCHW: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """Where the gradient of a map is written, and its sums if the map's norm needs them."""
     written = torch.empty_like(x.values_BCHW) if into_BCHW is None else into_BCHW
     if x.norm_4C is None:
         return written, None
     return written, torch.empty(2, x.values_BCHW.shape[1], dtype=torch.float64)
-
-
-def pooling_forward(x: Map, layer: Pool, *, index: bool) -> tuple[Map, Tensor | None]:
-    """Pooling and batch norm; with `index` also which pixels were the largest, for the gradient."""
-    y_BCHW = new_map(x.values_BCHW, x.values_BCHW.shape[1], layer.stride)
-    places = torch.empty(y_BCHW.numel(), dtype=torch.uint8) if index and not layer.average else None
-    norm_4C, struct = (None, None) if layer.norm is None else batch_norm(layer.norm, y_BCHW)
-    check(
-        kernels().gdas_pooling_forward(
-            shape_of(x.values_BCHW, 3, layer.stride),
-            layer.average,
-            x.values_BCHW.data_ptr(),
-            at(x.norm_4C),
-            y_BCHW.data_ptr(),
-            at(places),
-            None if struct is None else ctypes.byref(struct),
-        )
-    )
-    return Map(y_BCHW, norm_4C), places
-
-
-def pooling_backward(
-    of_y: Gradient,
-    y: Map,
-    places: Tensor | None,
-    x: Map,
-    layer: Pool,
-    *,
-    base_BCHW: Tensor | None = None,
-    into_BCHW: Tensor | None = None,
-) -> Gradient:
-    """The input's gradient; base and into as in separable_backward."""
-    into_BCHW, sums_2C = new_gradient(x, into_BCHW)
-    check(
-        kernels().gdas_pooling_backward(
-            shape_of(x.values_BCHW, 3, layer.stride),
-            layer.average,
-            of_y.values_BCHW.data_ptr(),
-            at(of_y.keep_B),
-            y.values_BCHW.data_ptr(),
-            at(y.norm_4C),
-            at(of_y.sums_2C),
-            at(places),
-            x.values_BCHW.data_ptr(),
-            at(x.norm_4C),
-            at(base_BCHW),
-            into_BCHW.data_ptr(),
-            at(sums_2C),
-        )
-    )
-    return Gradient(into_BCHW, sums_2C)
-
-
-def reducing_forward(x: Map, layers: Reducing) -> Map:
-    """ReLU, both convolutions, batch norm."""
-    y_BCHW = new_map(x.values_BCHW, x.values_BCHW.shape[1], 2)
-    norm_4C, layer = batch_norm(layers.norm, y_BCHW)
-    rows, columns = layers.rows.detach().contiguous(), layers.columns.detach().contiguous()
-    check(
-        kernels().gdas_reducing_forward(
-            shape_of(x.values_BCHW),
-            x.values_BCHW.data_ptr(),
-            at(x.norm_4C),
-            rows.data_ptr(),
-            columns.data_ptr(),
-            y_BCHW.data_ptr(),
-            ctypes.byref(layer),
-        )
-    )
-    return Map(y_BCHW, norm_4C)
-
-
-def reducing_backward(
-    of_y: Gradient,
-    y: Map,
-    x: Map,
-    layers: Reducing,
-    *,
-    weights: bool,
-    base_BCHW: Tensor | None = None,
-    into_BCHW: Tensor | None = None,
-) -> tuple[Gradient, list[Tensor | None]]:
-    """The gradients of the input and of the two weights; arguments as in separable_backward."""
-    into_BCHW, sums_2C = new_gradient(x, into_BCHW)
-    both = [layers.rows.detach().contiguous(), layers.columns.detach().contiguous()]
-    found = [torch.empty_like(w) if weights else None for w in both]
-    check(
-        kernels().gdas_reducing_backward(
-            shape_of(x.values_BCHW),
-            of_y.values_BCHW.data_ptr(),
-            y.values_BCHW.data_ptr(),
-            at(y.norm_4C),
-            at(of_y.sums_2C),
-            x.values_BCHW.data_ptr(),
-            at(x.norm_4C),
-            both[0].data_ptr(),
-            both[1].data_ptr(),
-            at(base_BCHW),
-            into_BCHW.data_ptr(),
-            at(sums_2C),
-            at(found[0]),
-            at(found[1]),
-        )
-    )
-    return Gradient(into_BCHW, sums_2C), found
 
 
 def read(parts: Sequence[Map], readers: Sequence[Reader]) -> list[Map]:
@@ -272,7 +124,7 @@ def read(parts: Sequence[Map], readers: Sequence[Reader]) -> list[Map]:
     layers: list[BatchNormStruct] = []
     out = []
     for struct, reader in zip(structs, readers, strict=True):
-        y_BCHW = new_map(like_BCHW, reader.channels, 1 if reader.odd is None else 2)
+        y_BCHW = new_map(like_BCHW, reader.channels, reader.stride)
         norm_4C, layer = batch_norm(reader.norm, y_BCHW)
         layers.append(layer)
         struct.weight, struct.odd = reader.weight.data_ptr(), at(reader.odd)

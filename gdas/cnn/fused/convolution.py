@@ -11,13 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gdas.cnn.fused.calls import (
-    Gradient,
-    Pass,
-    new_gradient,
-    separable_backward,
-    separable_forward,
-)
+from gdas.cnn.fused.calls import Gradient, new_gradient
 from gdas.cnn.fused.interface import (
     ConvolutionStruct,
     Map,
@@ -38,6 +32,11 @@ class Convolution(NamedTuple):
     norm: BatchNorm
     stride: int
     relu: bool = True
+
+    @property
+    def weights(self) -> tuple[Tensor, ...]:
+        """The one."""
+        return (self.weight,)
 
     @property
     def kernel(self) -> int:
@@ -113,33 +112,3 @@ def convolution_backward(
         )
     )
     return None if into_BCHW is None else Gradient(into_BCHW, sums_2C), of_weight
-
-
-def pass_forward(x: Map, layers: Pass | Convolution) -> Map:
-    """A pass of an edge."""
-    if isinstance(layers, Convolution):
-        return convolution_forward(x, layers)
-    return separable_forward(x, layers)
-
-
-def pass_backward(
-    of_y: Gradient,
-    y: Map,
-    x: Map,
-    layers: Pass | Convolution,
-    *,
-    weights: bool,
-    base_BCHW: Tensor | None = None,
-    into_BCHW: Tensor | None = None,
-) -> tuple[Gradient, list[Tensor | None]]:
-    """The gradients of a pass: of its input, and of its weights in their order."""
-    if isinstance(layers, Convolution):
-        of_x, of_weight = convolution_backward(
-            of_y, y, x, layers, weights=weights, base_BCHW=base_BCHW, into_BCHW=into_BCHW
-        )
-        assert of_x is not None
-        return of_x, [of_weight]
-    found = separable_backward(
-        of_y, y, x, layers, weights=weights, base_BCHW=base_BCHW, into_BCHW=into_BCHW
-    )
-    return found.of_x, [found.depthwise, found.pointwise]

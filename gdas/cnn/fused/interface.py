@@ -87,19 +87,62 @@ class ReaderStruct(ctypes.Structure):
     ]
 
 
+class LayerStruct(ctypes.Structure):
+    """A layer of a cell's edge."""
+
+    _fields_ = [
+        *((name, INT) for name in ("kind", "kernel", "stride", "dilation", "channels")),
+        *((name, INT) for name in ("of_out", "of_in", "of_tap", "relu")),
+        *((name, POINTER) for name in ("weight", "second")),
+        ("norm", BatchNormStruct),
+        *((name, POINTER) for name in ("y", "index")),
+        *((name, POINTER) for name in ("of_weight", "of_second", "of_gamma", "of_beta")),
+    ]
+
+
+class EdgeStruct(ctypes.Structure):
+    """An edge of a cell."""
+
+    _fields_ = [
+        *((name, INT) for name in ("source", "layers")),
+        ("keep", POINTER),
+        ("ran", INT),
+        ("product", ctypes.c_double),
+    ]
+
+
+class StateStruct(ctypes.Structure):
+    """An input or a node of a cell."""
+
+    _fields_ = [
+        *((name, POINTER) for name in ("map", "norm")),
+        *((name, INT) for name in ("height", "width", "channels", "edges", "undrawn", "wanted")),
+        *((name, POINTER) for name in ("gradient", "into", "sums")),
+        ("summed", INT),
+    ]
+
+
+class CellStruct(ctypes.Structure):
+    """A cell."""
+
+    _fields_ = [
+        *((name, INT) for name in ("batch", "threads", "nodes")),
+        *((name, POINTER) for name in ("states", "edges", "layers")),
+        *((name, INT) for name in ("weights", "gates")),
+        ("between", POINTER * 2),
+        ("kept", POINTER),
+    ]
+
+
 SIGNATURES = {
-    "gdas_separable_forward": "Spppppp",
-    "gdas_separable_backward": "Spppppppppppppp",
     "gdas_convolution_forward": "Sppppp",
     "gdas_convolution_backward": "Spppppppppppp",
-    "gdas_pooling_forward": "Sippppp",
-    "gdas_pooling_backward": "Sippppppppppp",
-    "gdas_reducing_forward": "Spppppp",
-    "gdas_reducing_backward": "Sppppppppppppp",
     "gdas_readers_forward": "Sipip",
     "gdas_readers_backward": "Sipipppp",
     "gdas_sum": "Sipp",
     "gdas_gradient_sums": "Spippp",
+    "gdas_cell_forward": "p",
+    "gdas_cell_backward": "p",
 }
 """The arguments of each function: S a shape, i an int, p a pointer."""
 
@@ -146,20 +189,31 @@ def batch_norm(norm: BatchNorm, y_BCHW: Tensor) -> tuple[Tensor, BatchNormStruct
     Raises:
         ValueError: y has one value in a channel, as PyTorch's batch norm does.
     """
-    if y_BCHW.numel() <= y_BCHW.shape[1]:
-        size = list(y_BCHW.shape)
-        raise ValueError(f"batch norm needs more than 1 value per channel in training, got {size}")
     norm_4C = torch.empty(4, norm.num_features)
-    layer = BatchNormStruct(
+    return norm_4C, batch_norm_struct(norm, y_BCHW.shape, norm_4C.data_ptr())
+
+
+def batch_norm_struct(
+    norm: BatchNorm, shape: Sequence[int], norm_at: int | None
+) -> BatchNormStruct:
+    """The same for a map of this shape, whose norm_4C is written to an address, maybe a later one.
+
+    Raises:
+        ValueError: as batch_norm.
+    """
+    batch, channels, height, width = shape
+    if batch * height * width <= 1:
+        size = [batch, channels, height, width]
+        raise ValueError(f"batch norm needs more than 1 value per channel in training, got {size}")
+    return BatchNormStruct(
         at(norm.weight),
         at(norm.bias),
         at(norm.running_mean),
         at(norm.running_var),
         norm.count_batch(),
         norm.eps,
-        norm_4C.data_ptr(),
+        norm_at,
     )
-    return norm_4C, layer
 
 
 def terms_of(terms: Sequence[Term]) -> ctypes.Array[TermStruct]:

@@ -1,4 +1,4 @@
-// The kernels' interface: plain C, called through ctypes by calls.py, which has the same order.
+// The kernels' interface: plain C, called through ctypes; interface.py has the same structures.
 //
 // Shapes: B images, H and W height and width, C channels, k kernel, S stride, D dilation.
 //
@@ -114,5 +114,57 @@ int gdas_sum(const Shape*, int terms, const Term*, float* out);
 //   gradient and what the term means; null: not wanted.
 int gdas_gradient_sums(const Shape*, const float* gradient, int terms, const Term*, double* sums,
                        double* products);
+
+// cell.cpp: a whole cell by the calls above, one after the other: the layers of every edge, the sum
+// of every node. Python lists what there is (plan.py) and owns all memory.
+enum LayerKind { SEPARABLE, CONVOLUTION, AVERAGE_POOLING, MAX_POOLING, READER, REDUCING };
+
+struct Layer {
+  int kind, kernel, stride, dilation;
+  int channels;                     // of what it writes
+  int of_out, of_in, of_tap, relu;  // of a dense convolution
+  const float *weight, *second;     // depthwise and pointwise, rows and columns, even and odd
+  BatchNorm norm;                   // without batch norm norm.norm is null
+  float* y;
+  uint8_t* index;                                         // of a max pooling; null: not wanted
+  float *of_weight, *of_second, *of_gamma, *of_beta;      // backward; null: not wanted
+};
+
+struct Edge {
+  int source;  // the state that it reads
+  int layers;  // the next ones of the cell's; none: it passes its source on
+  const float* keep;
+  int ran;         // backward: whether gradients were computed
+  double product;  // backward: the gradient of a factor on the edge, if it is wanted
+};
+
+// The cell's two inputs and then its nodes.
+struct State {
+  float* map;
+  const float* norm;  // null: the map is meant as it is
+  int height, width, channels;
+  int edges;    // of a node: how many it is the sum of, the next ones of the cell's
+  int undrawn;  // how many run after them, and are no part of the sum
+  // Backward:
+  int wanted;             // whether a gradient is wanted
+  const float* gradient;  // what is known of it before, null: nothing; after it, all of it
+  float* into;            // where it may be written
+  double* sums;           // [2][C], to be written if there is a norm
+  int summed;             // whether they are up to date
+};
+
+struct Cell {
+  int batch, threads, nodes;
+  State* states;
+  Edge* edges;
+  const Layer* layers;
+  // Backward:
+  int weights, gates;  // whether their gradients are wanted
+  float* between[2];   // room for the gradient of any map between two layers
+  float* kept;         // room for a node's gradient after drop path
+};
+
+int gdas_cell_forward(const Cell*);
+int gdas_cell_backward(const Cell*);
 
 }  // extern "C"

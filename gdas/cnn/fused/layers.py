@@ -23,21 +23,28 @@ KERNELS = (3, 5)
 LAYERS_OF_A_PASS = 4
 
 
+Layer = Pass | Convolution | Pool | Reader | Reducing
+
+
 class Edge(NamedTuple):
-    """An operation of a cell: passes one after the other, a pool, a reader, or nothing (skip).
+    """An operation of a cell: layers one after the other, or none (skip).
 
     Attributes:
         source: the state that it reads.
-        reducing: what comes before the reader in a branch of the fixed reduction cell.
-        parameters: its weights, in the order of the layers, batch norms' last.
     """
 
     source: int
-    passes: tuple[Pass | Convolution, ...] = ()
-    pool: Pool | None = None
-    reader: Reader | None = None
-    reducing: Reducing | None = None
-    parameters: tuple[Tensor, ...] = ()
+    layers: tuple[Layer, ...] = ()
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """Those of its layers, in order."""
+        return [w for layer in self.layers for w in parameters_of(layer)]
+
+
+def parameters_of(layer: Layer) -> list[Tensor]:
+    """A layer's weights, then its norm's."""
+    return [*layer.weights, *norm_weights([layer.norm])]
 
 
 def covers_input(x_BCHW: Tensor) -> bool:
@@ -90,12 +97,6 @@ def reader_of(layer: nn.Module) -> Reader | None:
     return Reader(convolution.weight, None, norm)
 
 
-def reader_weights(reader: Reader) -> list[Tensor]:
-    """All parameters of a reader."""
-    weights = [reader.weight] if reader.odd is None else [reader.weight, reader.odd]
-    return weights + norm_weights([reader.norm])
-
-
 def edge_of(operation: nn.Module, source: int) -> Edge | None:
     """An operation of a cell, which reads the state `source`."""
     if is_watched(operation):
@@ -106,16 +107,10 @@ def edge_of(operation: nn.Module, source: int) -> Edge | None:
         return _pool_edge(operation, source)
     if isinstance(operation, FactorizedReduce):
         reader = reader_of(operation)
-        if reader is None:
-            return None
-        return Edge(source, reader=reader, parameters=tuple(reader_weights(reader)))
+        return None if reader is None else Edge(source, (reader,))
     if isinstance(operation, nn.Sequential):
         passes = separable_passes(list(operation))
-        if not passes:
-            return None
-        weights = [w for own in passes for w in (own.depthwise, own.pointwise)]
-        weights += norm_weights(own.norm for own in passes)
-        return Edge(source, passes=tuple(passes), parameters=tuple(weights))
+        return Edge(source, tuple(passes)) if passes else None
     return None
 
 
@@ -141,7 +136,7 @@ def _pool_edge(operation: PoolModule, source: int) -> Edge | None:
         own = Pool(False, norm, pool.stride)
     else:
         return None
-    return Edge(source, pool=own, parameters=tuple(norm_weights([norm])))
+    return Edge(source, (own,))
 
 
 def reducing_edge(branch: nn.Module, source: int) -> Edge | None:
@@ -156,13 +151,8 @@ def reducing_edge(branch: nn.Module, source: int) -> Edge | None:
         return None
     if rows.bias is not None or columns.bias is not None:
         return None
-    weights = [rows.weight, columns.weight, pointwise.weight, *norm_weights(norms)]
-    return Edge(
-        source,
-        reducing=Reducing(rows.weight, columns.weight, norms[0]),
-        reader=Reader(pointwise.weight, None, norms[1]),
-        parameters=tuple(weights),
-    )
+    grouped = Reducing(rows.weight, columns.weight, norms[0])
+    return Edge(source, (grouped, Reader(pointwise.weight, None, norms[1])))
 
 
 def pooling_edge(layers: nn.Module, source: int) -> Edge | None:
@@ -172,8 +162,7 @@ def pooling_edge(layers: nn.Module, source: int) -> Edge | None:
     pool, norm = layers[0], norm_of(layers[1])
     if not isinstance(pool, nn.MaxPool2d) or not isinstance(pool.stride, int) or norm is None:
         return None
-    own = Pool(False, norm, pool.stride)
-    return Edge(source, pool=own, parameters=tuple(norm_weights([norm])))
+    return Edge(source, (Pool(False, norm, pool.stride),))
 
 
 def separable_passes(layers: Sequence[nn.Module]) -> list[Pass]:
@@ -209,17 +198,6 @@ def convolution_of(layers: Sequence[nn.Module]) -> Convolution | None:
     if not usual or kernel not in (1, 3) or stride not in (1, 2) or not dense_weight(layer.weight):
         return None
     return Convolution(layer.weight, norm, stride, relu)
-
-
-def dense_edge(source: int, *passes: Convolution) -> Edge:
-    """An edge of dense convolutions one after the other."""
-    weights = [own.weight for own in passes] + norm_weights(own.norm for own in passes)
-    return Edge(source, passes=passes, parameters=tuple(weights))
-
-
-def pool_edge(pool: AveragePool, source: int) -> Edge:
-    """An edge of average pooling without a norm."""
-    return Edge(source, pool=Pool(True, None, pool.stride))
 
 
 def _separable_pass(layers: Sequence[nn.Module]) -> Pass | None:

@@ -19,16 +19,10 @@ from torch.nn import functional as F
 
 from gdas.cnn.cell import DerivedCell, FixedReductionCell, Preprocess, SearchCell
 from gdas.cnn.fused.calls import Reader
-from gdas.cnn.fused.cell import (
-    CellPlan,
-    Node,
-    read_parts,
-    run_cell,
-    search_node,
-    undrawn_of,
-)
+from gdas.cnn.fused.cell import read_parts, run_cell
 from gdas.cnn.fused.interface import Map
 from gdas.cnn.fused.layers import Edge, edge_of, pooling_edge, reader_of, reducing_edge
+from gdas.cnn.fused.plan import CellPlan, Node, search_node, undrawn_of
 from gdas.cnn.fused.stem import meant, run_stem
 from gdas.cnn.genotype import EDGES_PER_NODE
 from gdas.cnn.layout import CifarStem, ImageNetStem
