@@ -1,12 +1,11 @@
 """One of several workers of a training on photos, as a process that test_photos.py starts.
 
-Usage: python -m tests.gdas.photo_worker RANK SIZE DATA_FOLDER OUT_FOLDER [interrupted]
+`tests.gdas.team` forks both and calls `main`.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +46,3 @@ def main(rank: int, size: int, data_folder: Path, out: Path, scenario: str = "")
             torch.save(last.state, out / "without_norm.pt")
         found["without norm"] = last.metrics
         (out / f"worker{rank}.json").write_text(json.dumps(found))
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4]), *sys.argv[5:])

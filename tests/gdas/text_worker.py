@@ -1,12 +1,11 @@
 """One of several workers of a language model's training, as a process.
 
-Usage: python -m tests.gdas.text_worker RANK SIZE DATA_FOLDER OUT_FOLDER
+`tests.gdas.team` forks both and calls `main`.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -64,7 +63,3 @@ def main(rank: int, size: int, data_folder: Path, out: Path) -> None:
         interrupted = run_interrupted(out / "checkpoints")
         found = {"whole": whole, "interrupted": interrupted}
         (out / f"worker{rank}.json").write_text(json.dumps(found))
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4]))

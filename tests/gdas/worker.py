@@ -1,13 +1,12 @@
 """One of several workers of a training, as a process: what test_two_workers.py starts and reads.
 
-Usage: python -m tests.gdas.worker RANK SIZE DATA_FOLDER OUT_FOLDER
+`tests.gdas.team` forks both and calls `main`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -183,7 +182,3 @@ def main(rank: int, size: int, data_folder: Path, out: Path) -> None:
         if weights is not None:
             torch.save(weights, out / "without_norm.pt")
         (out / f"worker{rank}.json").write_text(json.dumps(found))
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4]))
