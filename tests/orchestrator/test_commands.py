@@ -47,7 +47,7 @@ def refused(capsys: Capture, code: int) -> str:
 
 
 COMMANDS = [
-    *("reproduce_paper", "status", "compare", "cell", "jobs", "doctor", "send_runs"),
+    *("reproduce_paper", "status", "compare", "cell", "jobs", "doctor", "evidence", "send_runs"),
     *("settings_page", "mlflow_server", "nodes", "log", "export", "predict"),
 ]
 
@@ -102,7 +102,7 @@ def test_all_commands_are_found_under_one_name(capsys: Capture, tmp_path: Path) 
     assert callable(getattr(importlib.import_module(module), function))
 
 
-@pytest.mark.parametrize("words", [["status"], ["compare", "x"], ["jobs", "list"]])
+@pytest.mark.parametrize("words", [["status"], ["compare", "x"], ["jobs", "list"], ["evidence"]])
 def test_a_folder_without_a_study_is_refused_and_not_made(
     words: list[str], capsys: Capture, tmp_path: Path
 ) -> None:

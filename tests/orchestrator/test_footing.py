@@ -90,13 +90,14 @@ def test_shares_of_a_gpu_that_ray_does_not_hand_out_are_refused() -> None:
 
 
 def test_a_closed_terminal_ends_a_study_as_sigterm_does_but_not_under_nohup() -> None:
-    signals = Signals()
-    with pytest.raises(KeyboardInterrupt), interruptible(signals):
-        os.kill(os.getpid(), signal.SIGHUP)
-        signal.pause()
-    assert signals.terminated
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may be under nohup themselves
     try:
+        signals = Signals()
+        with pytest.raises(KeyboardInterrupt), interruptible(signals):
+            os.kill(os.getpid(), signal.SIGHUP)
+            signal.pause()
+        assert signals.terminated
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         with interruptible(Signals()):
             os.kill(os.getpid(), signal.SIGHUP)
             assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
