@@ -44,7 +44,7 @@ def runtime(name: str) -> str:
 
 def run_tests(tmp_path: Path, *tests: str, **environment: str) -> None:
     own = {"GDAS_CACHE": str(tmp_path), "OMP_NUM_THREADS": "1", "CXX": "g++"}
-    line = [sys.executable, "-m", "pytest", "-q", "-x", "-m", "not slow", "-p", "no:cacheprovider"]
+    line = [sys.executable, "-m", "pytest", "-x", "-m", "not slow", "-p", "no:cacheprovider"]
     done = subprocess.run(
         [*line, *tests],
         cwd=ROOT,
