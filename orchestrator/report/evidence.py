@@ -19,10 +19,10 @@ from orchestrator.paper import tables as paper
 from orchestrator.report.claims import PRINTED
 from orchestrator.report.first_screen import facts
 from orchestrator.report.markup import NOT_RUN
-from orchestrator.report.paired import gain_in_words
+from orchestrator.report.paired import corrected, gain_in_words
 from orchestrator.report.parts import brief, table
 from orchestrator.report.searches import compared, size_of_search
-from orchestrator.report.statistics import LEVEL, holm, summary
+from orchestrator.report.statistics import LEVEL, summary
 from orchestrator.report.tables import as_printed, judged, last, size_of
 from orchestrator.report.truth import contests_of
 from orchestrator.report.view import Results
@@ -40,7 +40,7 @@ python -m orchestrator.evidence OUT1 OUT2 > experiments/EVIDENCE.md
 
 A figure is a mean ± standard deviation with n and the 95 % interval of the mean. p: one-sided and
 exact (permutations, or signs for pairs of the same seed). Several comparisons of one study in
-NAS-Bench-201 are corrected together (Holm).
+NAS-Bench-201 are corrected together (Holm), those that are not run yet among them.
 """
 
 
@@ -141,23 +141,31 @@ def _searching(results: Results) -> Iterator[Claim]:
             f"{size_of_search(spec)} Scored by {SPACES[spec.recipe.task].metric}, {spec.select_by}",
             " and ".join(str(s.n) if s else "0" for s in (found.searched, found.random)),
             ours,
-            "" if found.p is None else f"{found.p:.4f}",
+            "" if found.p is None else _p(found.p),
             "yes" if better else NOT_RUN if found.p is None else "not shown",
         )
 
 
 def _benchmark(results: Results) -> Iterator[Claim]:
-    for column, first, found in contests_of(results):
+    for column, first, found, missing in contests_of(results):
         spec = results.experiment.searches[first]
-        for contest, p in zip(found, holm([one.p for one in found]), strict=True):
+        claim = f"{first} finds better cells of NAS-Bench-201 than"
+        ran = f"{size_of_search(spec)} Looked up in {column}"
+        ps = corrected(found, len(found) + len(missing))
+        for contest, p in zip(found, ps, strict=True):
             yield Claim(
-                f"{first} finds better cells of NAS-Bench-201 than {contest.name}",
-                f"{size_of_search(spec)} Looked up in {column}",
+                f"{claim} {contest.name}",
+                ran,
                 str(contest.gain.n),
                 f"percentile better by {gain_in_words(contest.gain)}",
-                f"{p:.4f}, corrected",
+                f"{_p(p)}, corrected",
                 "yes" if p < LEVEL else "not shown",
             )
+        yield from (Claim(f"{claim} {name}", ran, "0", NOT_RUN, "", NOT_RUN) for name in missing)
+
+
+def _p(p: float) -> str:
+    return f"{p:.4f}" if p >= 0.0001 else "< 0.0001"
 
 
 def _speed(results: Results) -> Iterator[Claim]:

@@ -70,14 +70,23 @@ def contests(first: Way, others: Sequence[Way], cells: Sequence[int]) -> list[Co
     return found
 
 
+def corrected(found: Sequence[Contest], planned: int) -> list[float]:
+    """Their p corrected for all comparisons that are planned, those not run yet among them."""
+    ps = [contest.p for contest in found]
+    return holm([*ps, *[1.0] * (planned - len(ps))])[: len(ps)]
+
+
 def contests_table(
-    column: str, first: Way, others: Sequence[Way], cells: Sequence[int]
+    column: str, first: Way, others: Sequence[Way], cells: Sequence[int], planned: int = 0
 ) -> list[Part]:
-    """The report's part on them; empty if the first way has too few seeds."""
+    """The report's part on them; empty if the first way has too few seeds.
+
+    Args:
+        planned: how many comparisons there are to be, if some are not run yet.
+    """
     if len(first.percentiles) < FEWEST:
         return []
     found = contests(first, others, cells)
-    corrected = holm([contest.p for contest in found])
     rows: list[list[str | Measured]] = [
         [
             contest.name,
@@ -87,7 +96,7 @@ def contests_table(
             f"{p:.4f}",
             "yes" if p < LEVEL else "not shown",
         ]
-        for contest, p in zip(found, corrected, strict=True)
+        for contest, p in zip(found, corrected(found, planned), strict=True)
     ]
     missing = {other.name for other in others} - {contest.name for contest in found}
     rows += [[name, NOT_RUN, "", "", "", ""] for name in sorted(missing)]
@@ -97,7 +106,7 @@ def contests_table(
         f"Mean percentile of {first.name}: {own.text}. Gains in percentiles; ways with the same "
         "seeds are compared seed by seed (exact test by flipping signs, one-sided), uniform draws "
         "by the distribution of their mean. The corrected p (Holm) holds its level over all "
-        "comparisons of this table together.\n",
+        "comparisons of this table together, those that are not run yet among them.\n",
         Table(
             f"contests-{column}",
             ["against", "seeds", "mean gain", "p", "corrected p", "better"],

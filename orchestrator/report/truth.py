@@ -76,9 +76,24 @@ def against_uniform(results: Results) -> list[Against]:
     return found
 
 
-def contests_of(results: Results) -> list[tuple[Accuracy, str, list[Contest]]]:
-    """For every column that is looked up: the first search's name, and what it is compared with."""
-    found = []
+class Contests(NamedTuple):
+    """The first search of those looked up in a column, compared with uniform draws and the others.
+
+    Attributes:
+        first: its name.
+        found: the comparisons that were run.
+        missing: the other searches that too few seeds have ended of.
+    """
+
+    column: Accuracy
+    first: str
+    found: list[Contest]
+    missing: list[str]
+
+
+def contests_of(results: Results) -> list[Contests]:
+    """The comparisons of every column that is looked up."""
+    every = []
     searches = results.experiment.searches
     for column in dict.fromkeys(s.lookup.accuracy for s in searches.values() if s.lookup):
         specs = {n: s for n, s in searches.items() if s.lookup and s.lookup.accuracy == column}
@@ -88,8 +103,10 @@ def contests_of(results: Results) -> list[tuple[Accuracy, str, list[Contest]]]:
         if len(done[first]) >= FEWEST:
             worst_first = _distribution(jobs, results)["cells"]
             ours, *others = _ways(_methods(specs, done))
-            found.append((column, first, contests(ours, others, worst_first)))
-    return found
+            found = contests(ours, others, worst_first)
+            missing = [name for name in specs if len(done[name]) < FEWEST]
+            every.append(Contests(column, first, found, missing))
+    return every
 
 
 def truth(results: Results) -> list[Part]:
@@ -130,7 +147,7 @@ def _column(column: Accuracy, specs: dict[str, SearchSpec], results: Results) ->
     parts.append(_table(f"truth-{column}", methods, worst_first))
     parts += [f"\n{sentence}\n" for sentence in _sentences(methods, found, worst_first)]
     first, *others = _ways(methods)
-    parts += contests_table(column, first, others, worst_first)
+    parts += contests_table(column, first, others, worst_first, len(specs))
     figure = f"truth-{column}.png"
     rows = [_row(method, worst_first) for method in methods]
     distribution_figure(results.folder / figure, every, rows, column)

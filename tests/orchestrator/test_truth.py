@@ -41,10 +41,11 @@ from orchestrator.experiment.config import Experiment
 from orchestrator.experiment.load import load_experiment
 from orchestrator.experiment.study import Study
 from orchestrator.report.figures.truth import Row, distribution_figure, epochs_figure
+from orchestrator.report.paired import Way, contests, corrected
 from orchestrator.report.parts import markdown_of
 from orchestrator.report.report import write_report
 from orchestrator.report.statistics import uniform_p
-from orchestrator.report.truth import _methods, _other_images, choice
+from orchestrator.report.truth import _methods, _other_images, choice, contests_of
 from orchestrator.report.view import Results
 from orchestrator.reproduce_paper import main
 from orchestrator.run.checks import check_experiment, identity, prepare_data
@@ -338,6 +339,15 @@ def test_a_random_search_chooses_the_best_by_its_shared_weights(ran: Ran) -> Non
     assert chosen[1].standings == best
     assert [choice(specs["darts"], r) for r in found["darts"]] == list(best.values())
     assert choice(specs["gdas"], found["gdas"][0]) == found["gdas"][0]["derived"]
+
+
+def test_comparisons_that_are_not_run_yet_are_corrected_for(ran: Ran) -> None:
+    percentiles = dict.fromkeys(range(4), 99.0)
+    found = contests(Way("ours", percentiles), [], [50, 50])
+    assert corrected(found, 5) == pytest.approx([min(1.0, 5 * found[0].p)])
+    assert corrected(found, 1) == corrected(found, 0) == [found[0].p]
+    # Two seeds are too few for any comparison.
+    assert contests_of(Results(ran.experiment, ran.study, ran.store)) == []
 
 
 def test_the_report_says_where_every_seed_landed(ran: Ran) -> None:
