@@ -57,6 +57,10 @@ class AlphaUpdate:
     # full; W steps still run only the drawn ones.
     gates: Literal["drawn", "all"] = "drawn"
 
+    def holds(self, epoch: int) -> bool:
+        """Whether the logits are kept fixed in this epoch, counted from 0."""
+        return epoch < self.warmup_epochs
+
 
 @settings
 class SamplerConfig:

@@ -117,7 +117,7 @@ Turn = Literal["train", "valid"]
 
 def turns_of(config: SearchSettings, epoch: int, step: int) -> tuple[Turn, ...]:
     """What a step does, in order."""
-    if epoch < config.alpha.warmup_epochs and step % MEASURED_EVERY:
+    if config.alpha.holds(epoch) and step % MEASURED_EVERY:
         return ("train",)
     return ("valid", "train") if config.order == "alpha_first" else ("train", "valid")
 
@@ -220,7 +220,7 @@ class SearchSteps:
 
     def alpha_step(self, epoch: int, step: int, tau: float) -> BatchLoss:
         """Update the logits on a batch of D_V; only measure it while the logits are kept fixed."""
-        held = epoch < self.config.alpha.warmup_epochs
+        held = self.config.alpha.holds(epoch)
         method = self.method
         if self.config.alpha.gates == "all" and not held:
             method = Gumbel(all_run=True)

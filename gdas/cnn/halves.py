@@ -130,8 +130,8 @@ class ImageHalves:
         In bfloat16 the logits' gradients would point elsewhere: their cosine with those of float32
         was 0.70 to 0.86 in eight alpha steps of the paper's network (16 channels, N=2, batch 32).
         """
-        held = epoch < self.config.alpha.warmup_epochs  # few steps read D_V then
-        ahead = step + 1 < self.steps and not held
+        # While the logits are held, few steps read D_V.
+        ahead = step + 1 < self.steps and not self.config.alpha.holds(epoch)
         then = partial(self._for_alpha, epoch, step + 1) if ahead else None
         wanted = self._for_alpha(epoch, step)
         batch = self.valid_images.take(wanted, then)

@@ -16,13 +16,13 @@ from gdas.cnn.config import SearchConfig
 from orchestrator.experiment.config import FinalSpec
 from orchestrator.experiment.spaces import SPACES
 from orchestrator.paper import tables as paper
-from orchestrator.report.claims import PRINTED
+from orchestrator.report.claims import PRINTED, gain
 from orchestrator.report.first_screen import facts
 from orchestrator.report.markup import NOT_RUN
 from orchestrator.report.paired import corrected, gain_in_words
 from orchestrator.report.parts import brief, table
 from orchestrator.report.searches import compared, size_of_search
-from orchestrator.report.statistics import LEVEL, summary
+from orchestrator.report.statistics import LEVEL, p_in_words, summary
 from orchestrator.report.tables import as_printed, judged, last, size_of
 from orchestrator.report.truth import contests_of
 from orchestrator.report.view import Results
@@ -141,7 +141,7 @@ def _searching(results: Results) -> Iterator[Claim]:
             f"{size_of_search(spec)} Scored by {SPACES[spec.recipe.task].metric}, {spec.select_by}",
             " and ".join(str(s.n) if s else "0" for s in (found.searched, found.random)),
             ours,
-            "" if found.p is None else _p(found.p),
+            "" if found.p is None else p_in_words(found.p),
             "yes" if better else NOT_RUN if found.p is None else "not shown",
         )
 
@@ -158,14 +158,10 @@ def _benchmark(results: Results) -> Iterator[Claim]:
                 ran,
                 str(contest.gain.n),
                 f"percentile better by {gain_in_words(contest.gain)}",
-                f"{_p(p)}, corrected",
+                f"{p_in_words(p)}, corrected",
                 "yes" if p < LEVEL else "not shown",
             )
         yield from (Claim(f"{claim} {name}", ran, "0", NOT_RUN, "", NOT_RUN) for name in missing)
-
-
-def _p(p: float) -> str:
-    return f"{p:.4f}" if p >= 0.0001 else "< 0.0001"
 
 
 def _speed(results: Results) -> Iterator[Claim]:
@@ -176,10 +172,8 @@ def _speed(results: Results) -> Iterator[Claim]:
         assert isinstance(recipe, SearchConfig)
         ours = NOT_RUN
         if result is not None:
-            fast, slow = (result["iterations"][k] for k in ("accelerated", "all_operations"))
-            memory = "peak_mib" if "peak_mib" in fast else "saved_mib"
-            times = slow["seconds"] / fast["seconds"], slow[memory] / fast[memory]
-            ours = f"{times[0]:.1f} times the time, {times[1]:.1f} times the memory"
+            time, memory = gain(result)
+            ours = f"{time:.1f} times the time, {memory:.1f} times the memory"
         size = f"C={recipe.network.channels}, N={recipe.network.normals_per_block}"
         where = result["device"] if result else ""
         yield Claim(

@@ -253,6 +253,11 @@ def uniform_p(cells: Sequence[int], percentiles: Sequence[float]) -> float:
     return float(min(1.0, max(0.0, of_sum[found : 2 * total * n + 1].sum())))
 
 
+def p_in_words(p: float) -> str:
+    """A p-value with four digits, or what it is below."""
+    return f"{p:.4f}" if p >= 0.0001 else "< 0.0001"
+
+
 def better_of(best: Literal["highest", "lowest"]) -> Better:
     """Which direction is better if this value wins."""
     return "higher" if best == "highest" else "lower"

@@ -9,23 +9,29 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from gdas.bench201.functions import FUNCTIONS
-from gdas.bench201.genotype import IMAGES_OF, Accuracy, all_bench201_cells, reaches_output
-from gdas.bench201.network import picks_of
+from gdas.bench201.genotype import IMAGES_OF, Accuracy
 from gdas.config import differences
 from orchestrator.experiment.config import SearchSpec
 from orchestrator.experiment.study import Job
 from orchestrator.report.figures.truth import Row, distribution_figure, epochs_figure
 from orchestrator.report.markup import NOT_RUN, duration
+from orchestrator.report.no_path import no_path
 from orchestrator.report.paired import FEWEST, Contest, Way, contests, contests_table
 from orchestrator.report.parts import Measured, Part, Table, measured
-from orchestrator.report.statistics import LEVEL, permutation_p, summary, uniform_p
+from orchestrator.report.statistics import (
+    LEVEL,
+    p_in_words,
+    permutation_p,
+    summary,
+    uniform_p,
+)
 from orchestrator.report.view import Results
-from orchestrator.store.results import Distribution, Figure, LookupResult, Record, Standing
+from orchestrator.store.results import Distribution, Figure, LookupResult, Standing
 
 RELAXATIONS = {
     "hard": "hard draws, as GDAS",
@@ -94,11 +100,8 @@ class Contests(NamedTuple):
 def contests_of(results: Results) -> list[Contests]:
     """The comparisons of every column that is looked up."""
     every = []
-    searches = results.experiment.searches
-    for column in dict.fromkeys(s.lookup.accuracy for s in searches.values() if s.lookup):
-        specs = {n: s for n, s in searches.items() if s.lookup and s.lookup.accuracy == column}
-        jobs = {name: results.study.lookups_of(name) for name in specs}
-        done = {name: results.done(of_name, LookupResult) for name, of_name in jobs.items()}
+    for column, specs in _columns(results).items():
+        jobs, done = _lookups(specs, results)
         first = next(iter(specs))
         if len(done[first]) >= FEWEST:
             worst_first = _distribution(jobs, results)["cells"]
@@ -111,20 +114,36 @@ def contests_of(results: Results) -> list[Contests]:
 
 def truth(results: Results) -> list[Part]:
     """The report's part on all searches that are looked up; empty if there is none."""
-    specs = {name: s for name, s in results.experiment.searches.items() if s.lookup is not None}
-    if not specs:
+    columns = _columns(results)
+    if not columns:
         return []
     parts: list[Part] = ["## Do the searches find good cells? The truth of NAS-Bench-201\n"]
-    for column in dict.fromkeys(s.lookup.accuracy for s in specs.values() if s.lookup):
-        of_column = {n: s for n, s in specs.items() if s.lookup and s.lookup.accuracy == column}
-        parts += _column(column, of_column, results)
-    parts += _no_path(specs, results)
+    for column, specs in columns.items():
+        parts += _column(column, specs, results)
+    looked_up = [name for name, s in results.experiment.searches.items() if s.lookup is not None]
+    parts += no_path(looked_up, results)
     return parts
 
 
+def _columns(results: Results) -> dict[Accuracy, dict[str, SearchSpec]]:
+    """The searches that are looked up in each column, by name."""
+    found: dict[Accuracy, dict[str, SearchSpec]] = {}
+    for name, spec in results.experiment.searches.items():
+        if spec.lookup is not None:
+            found.setdefault(spec.lookup.accuracy, {})[name] = spec
+    return found
+
+
+def _lookups(
+    names: Iterable[str], results: Results
+) -> tuple[dict[str, list[Job]], dict[str, list[LookupResult]]]:
+    """The searches' lookups by name, and the results of those that are done."""
+    jobs = {name: results.study.lookups_of(name) for name in names}
+    return jobs, {name: results.done(of_name, LookupResult) for name, of_name in jobs.items()}
+
+
 def _column(column: Accuracy, specs: dict[str, SearchSpec], results: Results) -> list[Part]:
-    jobs = {name: results.study.lookups_of(name) for name in specs}
-    found = {name: results.done(of_name, LookupResult) for name, of_name in jobs.items()}
+    jobs, found = _lookups(specs, results)
     parts: list[Part] = [f"\n### True accuracy: {column}\n"]
     if not any(found.values()):
         return [*parts, f"{NOT_RUN}: no lookup has ended.\n"]
@@ -266,7 +285,8 @@ def _row(method: Method, cells: list[int]) -> Row:
 
 def _p(p: float) -> str:
     """A p-value as text."""
-    return f"p = {p:.4f}" if p >= 0.0001 else "p < 0.0001"
+    words = p_in_words(p)
+    return f"p {words}" if words.startswith("<") else f"p = {words}"
 
 
 def _table(name: str, methods: list[Method], cells: list[int]) -> Table:
@@ -284,7 +304,7 @@ def _table(name: str, methods: list[Method], cells: list[int]) -> Table:
                 f"{statistics.fmean(method.values('function_percentile')):.1f}",
                 f"{statistics.median(method.values('rank')):,.0f}",
                 f"{statistics.fmean(method.values('regret')):.2f}",
-                _p(uniform_p(cells, percentile)).removeprefix("p = ").removeprefix("p "),
+                p_in_words(uniform_p(cells, percentile)),
                 duration(method.seconds) if method.seconds else "-",
             ]
         )
@@ -364,30 +384,3 @@ def _correlations(
             rows,
         ),
     ]
-
-
-def _no_path(specs: dict[str, SearchSpec], results: Results) -> list[Part]:
-    """How many draws had no path from input to output."""
-    rows = []
-    for name in specs:
-        records = [r for job in results.study.searches(name) for r in results.records(job)]
-        counts = [_share(records, half) for half in ("train", "valid")]
-        if records:
-            rows.append([name, *counts])
-    if not rows:
-        return []
-    cells = [reaches_output([k for _, k in picks_of(cell)]) for cell in all_bench201_cells()]
-    none = 100 * cells.count(False) / len(cells)
-    return [
-        "\n### Draws in which no path reaches the output\n",
-        "With `none` on the wrong edges the output does not depend on the image, and the step "
-        f"learns nothing of it. Of all cells {none:.1f} % are so; a network whose cells draw apart "
-        "is cut where any of them is.\n",
-        Table("no-path", ["search", "W steps", "alpha steps"], rows),
-    ]
-
-
-def _share(records: list[Record], half: str) -> str:
-    draws = sum(int(r["metrics"].get(f"{half}/draws", 0)) for r in records)
-    lost = sum(int(r["metrics"].get(f"{half}/no_path", 0)) for r in records)
-    return f"{lost:,} of {draws:,} ({100 * lost / draws:.1f} %)" if draws else "nothing is drawn"

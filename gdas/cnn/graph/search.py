@@ -136,7 +136,7 @@ def run_epochs(config: SearchConfig, space: ImageSpace, steps: object) -> Iterat
             epoch, config.epochs, s.tau_start, s.tau_end, reaches_end=s.tau_reaches_end
         )
         lr = cosine(epoch, config.epochs, w.lr, w.lr_min)
-        held = epoch < config.alpha.warmup_epochs
+        held = config.alpha.holds(epoch)
         steps.begin_epoch(drawn, lr, tau)
         for step in range(space.steps(epoch)):
             steps.take(step, turns_of(config, epoch, step), held=held)
