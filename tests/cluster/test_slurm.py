@@ -43,20 +43,23 @@ def slurm(tmp_path: Path) -> dict[str, str]:
     stub(
         venv,
         "ray",
-        f'echo "ray $*" >> {log}\n[ "$1" = start ] || exit 0\n'
-        f'trap "echo ended $* >> {log}; exit 0" TERM\nwhile true; do sleep 0.05; done',
+        # What is in the log can be ended: the trap stands before the line is written.
+        f'trap "echo ended $* >> {log}; exit 0" TERM\necho "ray $*" >> {log}\n'
+        '[ "$1" = start ] || exit 0\nwhile true; do sleep 0.05; done',
     )
     stub(
         venv,
         "python",
         f'echo "python $*" >> {log}\ncase "$*" in\n'
         '*run.join*--\\ *) while [ "$1" != -- ]; do shift; done; shift; exec "$@";;\n'
+        '*--machines*) eval "$JOIN_DOES";;\n'
         '*reproduce_paper*) eval "$STUDY_DOES";;\nesac',
     )
     return os.environ | {
         "PATH": f"{bin_}{os.pathsep}{os.environ['PATH']}",
         "VENV": str(tmp_path / "venv"),
         "RAY_TMPDIR": str(tmp_path / "ray"),
+        "JOIN_DOES": "true",
         "STUDY_DOES": "true",
         "SLURM_JOB_ID": "42",
         "SLURM_JOB_NODELIST": "n[1-2]",
@@ -64,6 +67,21 @@ def slurm(tmp_path: Path) -> dict[str, str]:
         "SLURM_CPUS_PER_TASK": "8",
         "SLURM_GPUS_ON_NODE": "a100:1",
     }
+
+
+def until_told(process: subprocess.Popen[bytes], log: Path) -> int:
+    """Slurm's signal as soon as the job is under way; the job's exit code."""
+    end = time.monotonic() + 120
+    while not log.exists() or "under way" not in log.read_text():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    process.send_signal(signal.SIGUSR1)
+    return process.wait(timeout=120)
+
+
+def until_joined(log: Path) -> str:
+    """Shell that waits until both Rays run and can be ended."""
+    return f'until [ "$(grep -c "^ray start" {log})" = 2 ]; do sleep 0.05; done'
 
 
 def test_shellcheck_has_nothing_to_say() -> None:
@@ -77,9 +95,8 @@ def test_it_starts_ray_on_every_node_and_the_command_on_the_first(
 ) -> None:
     words = ["smoke", "--out", "/shared/with space"]
     log_file = tmp_path / "log"
-    # The study lasts until the other node has joined, as it does in a cluster.
-    until_joined = f'until grep -q "^ray start --address" {log_file}; do sleep 0.05; done'
-    env = slurm | {"STUDY_DOES": until_joined}
+    # The study lasts until both nodes have joined, as it does in a cluster.
+    env = slurm | {"STUDY_DOES": until_joined(log_file)}
     subprocess.run(["bash", SBATCH, *words], env=env, check=True, timeout=300)
     log = log_file.read_text().splitlines()
     share = "--num-cpus=8 --num-gpus=1"
@@ -113,15 +130,27 @@ def test_a_node_without_an_outside_address_is_refused(
 def test_when_time_is_nearly_up_it_goes_back_into_the_queue(
     slurm: dict[str, str], tmp_path: Path
 ) -> None:
-    slurm = slurm | {"STUDY_DOES": f'trap "echo told >> {tmp_path}/log; exit 143" TERM; '
-                                   'for i in $(seq 1200); do sleep 0.1; done'}  # fmt: skip
-    process = subprocess.Popen(["bash", SBATCH], env=slurm)
-    end, log = time.monotonic() + 120, tmp_path / "log"
-    while not log.exists() or "reproduce_paper" not in log.read_text():
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    process.send_signal(signal.SIGUSR1)
-    assert process.wait(timeout=120) == 0
+    log = tmp_path / "log"
+    study = [
+        f'trap "echo told >> {log}; exit 143" TERM',
+        until_joined(log),
+        f"echo under way >> {log}",
+        "for i in $(seq 1200); do sleep 0.1; done",
+    ]
+    process = subprocess.Popen(["bash", SBATCH], env=slurm | {"STUDY_DOES": "; ".join(study)})
+    assert until_told(process, log) == 0
     said = log.read_text()
     assert "told" in said and "scontrol requeue 42" in said
     assert said.count("ended ") == 2, "the Rays too"
+
+
+def test_time_that_ends_before_all_nodes_have_joined_goes_back_too(
+    slurm: dict[str, str], tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    join = f"{until_joined(log)}; echo under way >> {log}; sleep 1"
+    process = subprocess.Popen(["bash", SBATCH], env=slurm | {"JOIN_DOES": join})
+    assert until_told(process, log) == 0
+    said = log.read_text()
+    assert "scontrol requeue 42" in said and "reproduce_paper" not in said
+    assert said.count("ended ") == 2
