@@ -9,15 +9,16 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-import torch.distributed as dist
-from torch.multiprocessing.spawn import spawn
 
 from orchestrator.work.final import train_worker
 from orchestrator.work.search import run_search
 from tests.e2e import driving
+from tests.readme import ROOT
 
 
 def test_four_searches_run_at_once_in_processes_of_their_own(interrupted: Path) -> None:
@@ -98,21 +99,19 @@ def test_the_harmed_searches_end_with_the_same_digests_as_without_ray(
         assert digest == driving.result(source)["digest"], name
 
 
-def _worker(rank: int, folder: str, port: int) -> None:
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    dist.init_process_group("gloo", rank=rank, world_size=2)
-    train_worker(folder)
-    dist.destroy_process_group()
-
-
 def test_a_final_of_two_workers_without_ray_ends_with_the_same_digest(
-    interrupted: Path, tmp_path: Path, free_port: int
+    interrupted: Path, tmp_path: Path
 ) -> None:
-    source = driving.folders(interrupted)["train-frc-digits"]
+    source, alone = driving.folders(interrupted)["train-frc-digits"], tmp_path / "alone"
+    alone.mkdir()
     for name in ("settings.json", "provenance.json"):
-        (tmp_path / name).write_text((source / name).read_text())
-    spawn(_worker, args=(str(tmp_path), free_port), nprocs=2)
-    assert driving.result(tmp_path)["digest"] == driving.result(source)["digest"]
+        (alone / name).write_text((source / name).read_text())
+    command = [sys.executable, "-m", "tests.gdas.team", "tests.e2e.final_worker"]
+    done = subprocess.run(
+        [*command, str(alone), str(tmp_path)], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert driving.result(alone)["digest"] == driving.result(source)["digest"]
 
 
 def test_the_test_split_stays_closed_without_provenance(interrupted: Path, tmp_path: Path) -> None:
