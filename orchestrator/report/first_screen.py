@@ -12,7 +12,7 @@ from orchestrator.experiment.spaces import SPACES
 from orchestrator.report.markup import NOT_RUN, duration, image
 from orchestrator.report.parts import Measured, Part, Shown, brief, table
 from orchestrator.report.searches import cell_figure, compared
-from orchestrator.report.statistics import LEVEL, summary
+from orchestrator.report.statistics import LEVEL, p_is, summary
 from orchestrator.report.tables import beside_the_papers, figure_of, in_the_paper
 from orchestrator.report.truth import Against, against_uniform, choice
 from orchestrator.report.view import Results
@@ -171,7 +171,7 @@ def _verdicts(results: Results) -> list[str]:
             lines.append(f"Search {name} against random cells: {NOT_RUN}.")
             continue
         better = "better" if found.difference > 0 and found.p < LEVEL else "not better"
-        lines.append(f"Search {name} against random cells: {better}, p = {found.p:.3f}.")
+        lines.append(f"Search {name} against random cells: {better}, {p_is(found.p)}.")
     lines += [_uniform(found) for found in against_uniform(results)]
     return lines
 
@@ -180,7 +180,7 @@ def _uniform(found: Against) -> str:
     better = "better" if found.p < LEVEL else "not better"
     return (
         f"Search {found.name} against uniform draws, by true accuracy ({found.column}): {better}, "
-        f"p = {found.p:.4f}."
+        f"{p_is(found.p)}."
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from orchestrator.report.markup import NOT_RUN
-from orchestrator.report.parts import Measured, Part, Table
+from orchestrator.report.parts import Cell, Measured, Part, PValue, Table
 from orchestrator.report.statistics import (
     LEVEL,
     Summary,
@@ -87,13 +87,13 @@ def contests_table(
     if len(first.percentiles) < FEWEST:
         return []
     found = contests(first, others, cells)
-    rows: list[list[str | Measured]] = [
+    rows: list[list[Cell]] = [
         [
             contest.name,
             str(contest.gain.n),
             Measured(gain_in_words(contest.gain), contest.gain, "percentiles"),
-            f"{contest.p:.4f}",
-            f"{p:.4f}",
+            PValue(contest.p),
+            PValue(p),
             "yes" if p < LEVEL else "not shown",
         ]
         for contest, p in zip(found, corrected(found, planned), strict=True)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from orchestrator.report.statistics import Summary, summary
+from orchestrator.report.statistics import Summary, p_in_words, summary
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,17 @@ def brief(found: Summary) -> str:
     return f"{found.mean:.2f} ± {found.sd:.2f} ({inside})"
 
 
-Cell = str | Measured
+@dataclass(frozen=True)
+class PValue:
+    """A cell of a table that holds a p-value; in CSV files it is the number."""
+
+    p: float
+
+    def __str__(self) -> str:
+        return p_in_words(self.p)
+
+
+Cell = str | Measured | PValue
 
 
 @dataclass(frozen=True)

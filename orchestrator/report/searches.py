@@ -19,7 +19,7 @@ from orchestrator.report.health import edge_figure, search_health
 from orchestrator.report.markup import NOT_RUN
 from orchestrator.report.parts import Cell, Measured, Part, Shown, Table, measured
 from orchestrator.report.spread import spread_parts
-from orchestrator.report.statistics import Comparison, better_of, compare, paired_p, summary
+from orchestrator.report.statistics import Comparison, better_of, compare, p_is, paired_p, summary
 from orchestrator.report.view import Results
 from orchestrator.store.results import FinalResult, GenotypeJson, ProxyResult, Record, SearchResult
 
@@ -211,7 +211,7 @@ def _drawn_against_uniform(name: str, results: Results) -> list[str]:
     return [
         f"\nCells drawn from the final logits against cells drawn uniformly with the same noise, "
         f"top-1 on D_V by the same shared weights (recalibrated), in percentage points: "
-        f"{s.text}, one-sided sign-flip p = {p:.3f}. The logits' cells are {meaning}.\n"
+        f"{s.text}, one-sided sign-flip {p_is(p)}. The logits' cells are {meaning}.\n"
     ]
 
 

@@ -11,7 +11,16 @@ from statistics import fmean
 from orchestrator.report.figures.trainings import trainings_figure
 from orchestrator.report.markup import NOT_RUN
 from orchestrator.report.parts import Cell, Part, Table
-from orchestrator.report.statistics import Better, Comparison, Spread, detectable, rank_p, spread
+from orchestrator.report.statistics import (
+    Better,
+    Comparison,
+    Spread,
+    detectable,
+    p_in_words,
+    p_is,
+    rank_p,
+    spread,
+)
 from orchestrator.report.view import Results
 
 POWER = 0.8
@@ -83,9 +92,9 @@ def _tests(means: Sequence[Sequence[float]], found: Comparison, better: Better) 
         interval = f" (95 % Welch interval {found.low:+.2f} to {found.high:+.2f})"
     return [
         f"\nDifference of the cells' means, positive if the search is better: "
-        f"{found.difference:+.2f}{interval}; one-sided p = {found.p:.4f} by the permutation test "
+        f"{found.difference:+.2f}{interval}; one-sided {p_is(found.p)} by the permutation test "
         "of means, which the sentence above is by, and "
-        f"{rank_p(ours, theirs, better):.4f} by ranks.\n"
+        f"{p_in_words(rank_p(ours, theirs, better))} by ranks.\n"
     ]
 
 

@@ -258,6 +258,12 @@ def p_in_words(p: float) -> str:
     return f"{p:.4f}" if p >= 0.0001 else "< 0.0001"
 
 
+def p_is(p: float) -> str:
+    """A p-value inside a sentence: that p equals it, or what it is below."""
+    words = p_in_words(p)
+    return f"p {words}" if words.startswith("<") else f"p = {words}"
+
+
 def better_of(best: Literal["highest", "lowest"]) -> Better:
     """Which direction is better if this value wins."""
     return "higher" if best == "highest" else "lower"
@@ -355,13 +361,13 @@ def _sentence(
         f"{smallest:.3f})"
     )
     if difference <= 0:
-        also = f"; {few}" if smallest >= LEVEL else f", p = {p:.3f}"
+        also = f"; {few}" if smallest >= LEVEL else f", {p_is(p)}"
         return f"{one} is not better than {other} here: {means}{also}."
     if smallest >= LEVEL:
-        return f"{few}; {means}, better by {difference:.2f}, p = {p:.3f}."
+        return f"{few}; {means}, better by {difference:.2f}, {p_is(p)}."
     if p >= LEVEL:
         return (
             f"{one} is not better than {other} here: {means}, better by {difference:.2f}, "
-            f"no more than chance alone gives (p = {p:.3f})."
+            f"no more than chance alone gives ({p_is(p)})."
         )
-    return f"{one} is better than {other} here: {means}, better by {difference:.2f}, p = {p:.3f}."
+    return f"{one} is better than {other} here: {means}, better by {difference:.2f}, {p_is(p)}."

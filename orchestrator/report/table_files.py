@@ -1,7 +1,7 @@
 """Every table of the report as a CSV file and as LaTeX, in OUT/report/tables/.
 
 In a CSV file, a column of measured numbers is seven columns: the text, then mean, sd, n, low and
-high (the 95 % interval) as numbers, and the unit.
+high (the 95 % interval) as numbers, and the unit. A p-value is the number, however small.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from gdas.files import write_text
-from orchestrator.report.parts import Cell, Measured, Part, Table, plain
+from orchestrator.report.parts import Cell, Measured, Part, PValue, Table, plain
 
 NUMBERS = ("mean", "sd", "n", "low", "high", "unit")
 FOLDER = "tables"
@@ -57,10 +57,14 @@ def csv_of(table: Table) -> str:
     for row in table.rows:
         line: list[str] = []
         for cell, numbers in zip(row, numeric, strict=True):
-            line.append(plain(str(cell)))
+            line.append(_text(cell))
             line += _numbers(cell) if numbers else []
         write(line)
     return out.getvalue()
+
+
+def _text(cell: Cell) -> str:
+    return repr(cell.p) if isinstance(cell, PValue) else plain(str(cell))
 
 
 def _numbers(cell: Cell) -> list[str]:
@@ -69,7 +73,7 @@ def _numbers(cell: Cell) -> list[str]:
         values = (cell.of.mean, cell.of.sd, cell.of.n, cell.of.low, cell.of.high)
         return [*("" if value is None else repr(value) for value in values), cell.unit]
     try:
-        return [repr(float(plain(cell))), "", "", "", "", ""]
+        return [repr(float(_text(cell))), "", "", "", "", ""]
     except ValueError:
         return [""] * len(NUMBERS)
 

@@ -23,10 +23,10 @@ from orchestrator.report.figures.truth import Row, distribution_figure, epochs_f
 from orchestrator.report.markup import NOT_RUN, duration
 from orchestrator.report.no_path import no_path
 from orchestrator.report.paired import FEWEST, Contest, Way, contests, contests_table
-from orchestrator.report.parts import Measured, Part, Table, measured
+from orchestrator.report.parts import Cell, Measured, Part, PValue, Table, measured
 from orchestrator.report.statistics import (
     LEVEL,
-    p_in_words,
+    p_is,
     permutation_p,
     summary,
     uniform_p,
@@ -281,18 +281,12 @@ def _value(recipe: object, key: str) -> object:
 
 def _row(method: Method, cells: list[int]) -> Row:
     percentiles = method.values("percentile")
-    end = f"{statistics.fmean(percentiles):.0f}, {_p(uniform_p(cells, percentiles))}"
+    end = f"{statistics.fmean(percentiles):.0f}, {p_is(uniform_p(cells, percentiles))}"
     return Row(method.name, method.values("accuracy"), end)
 
 
-def _p(p: float) -> str:
-    """A p-value as text."""
-    words = p_in_words(p)
-    return f"p {words}" if words.startswith("<") else f"p = {words}"
-
-
 def _table(name: str, methods: list[Method], cells: list[int]) -> Table:
-    rows: list[list[str | Measured]] = []
+    rows: list[list[Cell]] = []
     for method in methods:
         accuracy, percentile = summary(method.values("accuracy")), method.values("percentile")
         spread = "" if accuracy.sd is None else f" ± {accuracy.sd:.2f}"
@@ -306,7 +300,7 @@ def _table(name: str, methods: list[Method], cells: list[int]) -> Table:
                 f"{statistics.fmean(method.values('function_percentile')):.1f}",
                 f"{statistics.median(method.values('rank')):,.0f}",
                 f"{statistics.fmean(method.values('regret')):.2f}",
-                p_in_words(uniform_p(cells, percentile)),
+                PValue(uniform_p(cells, percentile)),
                 duration(method.seconds) if method.seconds else "-",
             ]
         )
@@ -340,7 +334,7 @@ def _sentences(
         better = p < LEVEL
         sentences.append(
             f"**{name} is {'better' if better else 'not better'} than uniform draws here**: mean "
-            f"percentile {mean:.1f} against 50 over {len(percentiles)} seeds, {_p(p)}."
+            f"percentile {mean:.1f} against 50 over {len(percentiles)} seeds, {p_is(p)}."
         )
     first, *others = found
     for other in others:
@@ -350,7 +344,7 @@ def _sentences(
             sentences.append(
                 f"{first} against {other}: mean percentile {statistics.fmean(ours):.1f} against "
                 f"{statistics.fmean(theirs):.1f}; that chance alone makes {first} this much "
-                f"better: p = {p:.3f} (exact permutation test)."
+                f"better: {p_is(p)} (exact permutation test)."
             )
     return sentences
 
@@ -358,7 +352,7 @@ def _sentences(
 def _correlations(
     column: Accuracy, specs: dict[str, SearchSpec], found: dict[str, list[LookupResult]]
 ) -> list[Part]:
-    rows: list[list[str | Measured]] = []
+    rows: list[list[Cell]] = []
     for name, results in found.items():
         lookup = specs[name].lookup
         assert lookup is not None

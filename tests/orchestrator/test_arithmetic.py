@@ -50,6 +50,7 @@ def test_no_word_of_kernels_where_no_job_asks_for_them() -> None:
 
 
 def test_bfloat16_is_noted_where_it_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_library(monkeypatch, object(), "")  # none is compiled for a processor of the test's
     slow = study("search.recipe.precision=bfloat16", "search.recipe.kernels=plain")
     monkeypatch.setattr(build, "processor", lambda: "x86_64\nflags : fma avx512f avx512_bf16")
     (note,) = [line for line in lines(slow) if "bfloat16" in line]

@@ -30,7 +30,7 @@ search:
     train_images: 32
     valid_images: 32
     recalibration_batches: 1
-    network: {channels: 4, normals_per_block: 1, reduction: fixed}
+    network: {channels: 4, normals_per_block: 1, nodes: 1}
 searches: {frc: {}}
 finals:
   frc: {cell: {searched: frc}, recipe: {channels: 4, normals_per_block: 1, epochs: 1}}

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import re
+from pathlib import Path
+
 import pytest
 
 from orchestrator.report.paired import Way, contests, contests_table
 from orchestrator.report.parts import Table
-from orchestrator.report.statistics import holm
+from orchestrator.report.statistics import compare, holm, p_is
+from orchestrator.report.table_files import csv_of
 
 CELLS = [1] * 100  # a hundred cells, all of them different
 
@@ -45,3 +51,26 @@ def test_the_table_says_better_only_if_the_corrected_p_says_so() -> None:
     assert rows["worse"][2:] == ["0.0312", "0.0625", "not shown"]
     assert rows["none"][0] == "not run"
     assert contests_table("a column", Way("ours", {0: 90.0}), [worse], CELLS) == []
+
+
+def test_a_p_below_a_ten_thousandth_is_never_shown_as_zero() -> None:
+    first = Way("ours", dict.fromkeys(range(16), 99.0))
+    other = Way("theirs", dict.fromkeys(range(16), 50.0))
+    shown = contests_table("a column", first, [other], CELLS)
+    table = next(part for part in shown if isinstance(part, Table))
+    assert [str(cell) for cell in table.rows[0][3:]] == ["< 0.0001", "< 0.0001", "yes"]
+    assert [str(cell) for cell in table.rows[1][3:]] == ["< 0.0001", "< 0.0001", "yes"]
+    exact = contests(first, [other], CELLS)[1].p
+    assert exact == 1 / 2**16
+    files = list(csv.DictReader(io.StringIO(csv_of(table))))
+    assert float(files[1]["p"]) == exact and float(files[1]["corrected p"]) == exact
+    found = compare([90.0 + i for i in range(10)], [10.0 + i for i in range(10)], "higher")
+    assert found.sentence.endswith("better by 80.00, p < 0.0001.")
+    assert p_is(0.01234) == "p = 0.0123" and p_is(0.0001) == "p = 0.0001"
+
+
+def test_reports_format_a_p_in_one_place() -> None:
+    sources = sorted((Path(__file__).parents[2] / "orchestrator" / "report").rglob("*.py"))
+    by_hand = re.compile(r"\bp = \{|\{(\w+\.)*p:|_p\([^{}]*\):\.")
+    found = [p.name for p in sources for line in p.read_text().splitlines() if by_hand.search(line)]
+    assert found == ["statistics.py"] * 2, "in p_in_words and p_is"
