@@ -25,8 +25,11 @@ from tests.readme import ROOT
 
 OLDEST = ("torch", "torchvision")
 TESTS = (
-    *("tests/gdas/test_compile.py", "tests/gdas/test_cnn.py", "tests/gdas/test_rearrange.py"),
-    *("tests/gdas/test_space.py", "tests/gdas/test_resume.py", "tests/gdas/test_rnn.py"),
+    *("tests/gdas/test_compile.py", "tests/gdas/test_cnn_steps.py", "tests/gdas/test_cnn_cells.py"),
+    *("tests/gdas/test_cnn_networks.py", "tests/gdas/test_rearrange.py"),
+    *("tests/gdas/test_space.py", "tests/gdas/test_resume.py", "tests/gdas/test_checkpoint.py"),
+    *("tests/gdas/test_recurrent_cells.py", "tests/gdas/test_recurrent_search.py"),
+    "tests/gdas/test_recurrent_training.py",
     *("tests/gdas/test_algorithm_version.py", "tests/gdas/test_pooling.py"),
     "tests/gdas/test_replica.py",
 )

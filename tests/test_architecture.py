@@ -7,6 +7,7 @@ import dataclasses
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -32,9 +33,15 @@ GDAS_MAY_IMPORT = {
 }
 
 
+@cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    """All nodes of a file's tree."""
+    return tuple(ast.walk(ast.parse(path.read_text())))
+
+
 def imports(path: Path) -> Iterator[str]:
     """Every imported module's full name, at the top of a file and inside its functions."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -151,32 +158,35 @@ def test_imports_go_down_the_list_of_folders(path: Path) -> None:
             assert other == mine or LEVEL[other] > LEVEL[mine], f"{mine} imports {name}"
 
 
-def brought_along(module: str) -> set[str]:
-    """The libraries that importing a module brings along, in a process of its own."""
-    code = f"import sys, {module}; print(*{{name.partition('.')[0] for name in sys.modules}})"
+def brought_along(*modules: str) -> dict[str, set[str]]:
+    """The libraries that are there after each import of these modules, in one new process."""
+    after = "print(*{{name.partition('.')[0] for name in sys.modules}})"
+    code = ["import sys", *(f"import {module}; {after.format()}" for module in modules)]
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", "\n".join(code)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    return set(done.stdout.split())
+    lines = map(str.split, done.stdout.splitlines())
+    return {module: set(line) for module, line in zip(modules, lines, strict=True)}
 
 
-@pytest.mark.parametrize(
-    "module", ["run.scheduler", "report.report", "cost.plan", "terminal.console"]
-)
-def test_looking_at_a_study_brings_along_neither_ray_nor_mlflow(module: str) -> None:
-    assert not brought_along(f"orchestrator.{module}") & {"ray", "mlflow"}
+def test_looking_at_a_study_brings_along_neither_ray_nor_mlflow() -> None:
+    """Nor does the store, and what asks it, bring PyTorch; these come first."""
+    asking = ("experiment.load", "store.recorded", "run.scheduler", "terminal.console")
+    looking = ("report.report", "cost.plan")
+    found = brought_along(*(f"orchestrator.{name}" for name in (*asking, *looking)))
+    assert [name for name, there in found.items() if there & {"ray", "mlflow"}] == []
+    assert [name for name in asking if "torch" in found[f"orchestrator.{name}"]] == []
+    assert "torch" in found["orchestrator.report.report"], "what is there is seen"
 
 
 def test_a_command_with_nothing_to_do_imports_nothing_that_draws_or_runs() -> None:
     slow = {"ray", "mlflow", "matplotlib", "pandas", "scipy", "sklearn", "torchvision"}
-    assert not brought_along("orchestrator.driver.reproduce") & slow
-
-
-@pytest.mark.parametrize(
-    "module", ["experiment.load", "store.recorded", "run.scheduler", "terminal.console"]
-)
-def test_the_store_and_what_asks_it_work_without_pytorch(module: str) -> None:
-    assert "torch" not in brought_along(f"orchestrator.{module}")
+    command = "orchestrator.driver.reproduce"
+    assert not brought_along(command)[command] & slow
 
 
 SETTINGS = {
@@ -214,16 +224,15 @@ def test_kinds_of_job_and_search_spaces_are_entries_and_not_questions() -> None:
     for path in MODULES:
         if path.name in ("kinds.py", "spaces.py"):
             continue
-        tree = ast.parse(path.read_text())
         asserted = {
             id(inner)
-            for node in ast.walk(tree)
+            for node in nodes(path)
             if isinstance(node, ast.Assert)
             for inner in ast.walk(node)
         }
         found += [
             f"{path.relative_to(ROOT)}: {ast.unparse(node)}"
-            for node in ast.walk(tree)
+            for node in nodes(path)
             if asks(node) and id(node) not in asserted
         ]
     assert len(found) <= MOST_QUESTIONS, "\n".join(found)
@@ -248,12 +257,17 @@ STILL_LONG = {
 """To be shortened, not to be added to."""
 
 
+def too_long(path: Path) -> bool:
+    """Whether a file has more lines than are read at once."""
+    return path.read_text().count("\n") > LONGEST_FILE
+
+
 def longer(path: Path) -> Iterator[str]:
     """A file that is too long, and its functions that are."""
-    text, name = path.read_text(), str(path.relative_to(ROOT))
-    if text.count("\n") > LONGEST_FILE:
+    name = str(path.relative_to(ROOT))
+    if too_long(path):
         yield name
-    for node in ast.walk(ast.parse(text)):
+    for node in nodes(path):
         if isinstance(node, ast.FunctionDef):
             assert node.end_lineno is not None
             if node.end_lineno - node.lineno >= LONGEST_FUNCTION:
@@ -263,3 +277,9 @@ def longer(path: Path) -> Iterator[str]:
 def test_files_and_functions_are_of_a_size_that_is_read_at_once() -> None:
     paths = [*MODULES, *(ROOT / "gdas").rglob("*.py")]
     assert {found for path in paths for found in longer(path)} <= STILL_LONG
+
+
+def test_files_of_tests_are_of_the_same_size() -> None:
+    paths = [p for folder in ("tests", "cluster") for p in sorted((ROOT / folder).rglob("*.py"))]
+    assert len(paths) > 200
+    assert [str(path.relative_to(ROOT)) for path in paths if too_long(path)] == []

@@ -26,6 +26,7 @@ from tests.readme import PAGES as PAGE_TEXTS
 PYTHON = [block for block in blocks("python") if '"net.' not in block]  # others need that file
 HERE, PAGES = "tests/test_readme.py", "tests/e2e/test_pages.py"
 COMMANDS = "tests/orchestrator/test_commands.py"
+DOCTOR = "tests/orchestrator/test_doctor.py"
 EXPORT = "tests/orchestrator/test_export.py"
 
 # Which test runs each command. What is not run as it stands says why in a comment.
@@ -35,11 +36,11 @@ RUN_BY = {
     "python -m orchestrator.compare OUT1 OUT2": f"{HERE}::test_looking_at_a_study",
     "python -m orchestrator.evidence OUT1 OUT2": f"{HERE}::test_looking_at_a_study",
     "python -m orchestrator.doctor [EXPERIMENT]": (
-        f"{COMMANDS}::test_doctor_of_the_smoke_experiment_is_content"
+        f"{DOCTOR}::test_doctor_of_the_smoke_experiment_is_content"
     ),
     # Not with a GPU: what each check finds is tested with the smoke experiment.
     "python -m orchestrator.doctor headline": (
-        f"{COMMANDS}::test_doctor_of_the_smoke_experiment_is_content"
+        f"{DOCTOR}::test_doctor_of_the_smoke_experiment_is_content"
     ),
     "python -m orchestrator.log OUT JOB": f"{HERE}::test_looking_at_a_study",
     "python -m orchestrator.log OUT JOB --traceback": f"{HERE}::test_looking_at_a_study",

@@ -18,7 +18,7 @@ from typing import Any
 from gdas.errors import InputError
 from gdas.files import write_json
 from orchestrator.terminal.command import command_parser, run_command, say_next
-from tests.drill import faults, services
+from tests.drill import faults, leases, services
 from tests.drill.faults import Fault
 from tests.drill.scene import Scene, Struck, differences, lost, recovery
 
@@ -43,8 +43,8 @@ KINDS: dict[str, Fault] = {
     "during-selection": faults.during_selection,
     "during-report": faults.during_report,
     "disk-full": faults.disk_full,
-    "second-command": faults.second_command,
-    "stale-lease": faults.stale_lease,
+    "second-command": leases.second_command,
+    "stale-lease": leases.stale_lease,
     "mlflow-dead-at-start": services.dead_at_start,
     "mlflow-dies": services.dies,
     "mlflow-comes-back": services.comes_back,

@@ -6,13 +6,11 @@ files that come after that place are taken away.
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -183,7 +181,7 @@ def raylet_killed(scene: Scene) -> Struck:
         struck.wrong.append("the process was not found")
         kill_driver(scene, running, "")
         return struck
-    _must_end(running, struck, 1)
+    must_end(running, struck, 1)
     if "lost its hold of this machine" not in running.output():
         struck.wrong.append("the output does not say that Ray is gone")
     return struck
@@ -199,13 +197,13 @@ def _killed_within(
         kill_driver(scene, running, "")
         return struck
     driving.end([victim])
-    _must_end(running, struck, 0)
+    must_end(running, struck, 0)
     if f"{label}: failed" not in running.output():
         struck.wrong.append("the output does not say that the job failed")
     return struck
 
 
-def _must_end(running: Running, struck: Struck, expected: int) -> None:
+def must_end(running: Running, struck: Struck, expected: int) -> None:
     code = running.wait()
     if code != expected:
         tail = " / ".join(running.output().splitlines()[-3:])
@@ -231,7 +229,7 @@ def _stopped(scene: Scene, running: Running, number: signal.Signals, expected: i
         os.killpg(running.pid, number)
     else:
         os.kill(running.pid, number)
-    _must_end(running, struck, expected)
+    must_end(running, struck, expected)
     took = time.monotonic() - began
     struck.remarks.append(f"ended after {took:.1f} s")
     if took > INTERRUPT_S:
@@ -379,48 +377,11 @@ def disk_full(scene: Scene) -> Struck:
                 file.write(bytes(1 << 12))
         except OSError:
             pass
-    _must_end(running, struck, 1)
+    must_end(running, struck, 1)
     output = running.output()
     if "No space left" not in output:
         struck.wrong.append("the output does not say that the disk is full")
     if "Traceback" in output:
         struck.wrong.append("the output has a traceback")
     ballast.unlink()
-    return struck
-
-
-def second_command(scene: Scene) -> Struck:
-    """A second command on the same folder."""
-    running = scene.start()
-    label = scene.draw_moment(running, scene.labels("search"))
-    struck = strike(scene, f"inside a segment of {label} ({scene.standing()})", [])
-    second = scene.start()
-    _must_end(second, struck, 2)
-    if str(running.pid) not in second.output():
-        struck.wrong.append("the refusal does not name the first command's process")
-    _must_end(running, struck, 0)
-    return struck
-
-
-def stale_lease(scene: Scene) -> Struck:
-    """The driver is killed; its lease stands there, of another host whose heart beats no more."""
-    running = scene.start()
-    label = scene.draw_moment(running, scene.labels())
-    struck = kill_driver(scene, running, f"inside a segment of {label}, lease left behind")
-    holder = {"host": "elsewhere", "pid": running.pid, "kernel": "of another machine"}
-    ended = threading.Event()
-
-    def beat() -> None:
-        while not ended.wait(1.0):
-            now = holder | {"heartbeat": time.time() - 600}  # its clock is behind
-            (scene.out / "lease.json").write_text(json.dumps(now))
-
-    (scene.out / "lease.json").write_text(json.dumps(holder | {"heartbeat": time.time()}))
-    heart = threading.Thread(target=beat, daemon=True)
-    heart.start()
-    _must_end(refused := scene.start(), struck, 2)
-    ended.set()
-    heart.join()
-    if "elsewhere" not in refused.output():
-        struck.wrong.append("the refusal does not name the host")
     return struck

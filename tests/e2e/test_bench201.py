@@ -17,7 +17,12 @@ from orchestrator.store.results import SearchResult
 from orchestrator.work.search import run_search
 from tests.e2e import driving
 from tests.narrow import present
-from tests.orchestrator.test_truth import YAML, run_without_ray, without_times, write_table
+from tests.orchestrator.bench201_study import (
+    YAML,
+    run_without_ray,
+    without_times,
+    write_table,
+)
 
 LABELS = [
     f"{kind}-{name}-seed{seed}"

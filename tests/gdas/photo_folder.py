@@ -87,3 +87,8 @@ def photo_training(
         device=CPU,
         checkpoint=checkpoint,
     )
+
+
+def contents(target: Path) -> dict[str, bytes]:
+    files = [path for path in sorted(target.rglob("*")) if path.is_file()]
+    return {str(path.relative_to(target)): path.read_bytes() for path in files}

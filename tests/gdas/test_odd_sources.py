@@ -12,7 +12,7 @@ from gdas.data.decode import decode
 from gdas.data.layouts import find_photos
 from gdas.data.shards import main
 from gdas.errors import InputError
-from tests.gdas.test_layouts import CLASSES, folders, labels_csv, parquet, put, tar_of
+from tests.gdas.layouts import CLASSES, folders, labels_csv, parquet, put, tar_of
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Settings small enough to search and train in about a second, and how to run them in pieces."""
+"""Settings small enough to search and train in about a second, how to run them, small networks."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import Generator, nn
 
 from gdas.checkpoint import Checkpoint, Segment, State, digest, newest, save
+from gdas.cnn.cell import FixedReductionCell
 from gdas.cnn.config import Derivation, SearchConfig, SupernetConfig, TrainConfig
+from gdas.cnn.genotype import Genotype
+from gdas.cnn.network import Network
+from gdas.cnn.operations import Style
 from gdas.cnn.space import ImageSpace
 from gdas.config import AlphaUpdate, SamplerConfig, WeightUpdate
 from gdas.data.arrow import Images
@@ -92,3 +97,30 @@ def latest(folder: Path) -> Checkpoint:
     assert checkpoint is not None
     assert damaged == []
     return checkpoint
+
+
+SEARCH_STYLE = Style(affine=False)
+
+
+def seeded(seed: int) -> Generator:
+    return Generator().manual_seed(seed)
+
+
+def stir(module: nn.Module, seed: int) -> None:
+    """Give batch norms statistics that a forgotten or swapped one would betray."""
+    draw = seeded(seed)
+    for m in module.modules():
+        if isinstance(m, nn.BatchNorm2d):
+            assert m.running_mean is not None and m.running_var is not None
+            m.running_mean.normal_(0, 0.3, generator=draw)
+            m.running_var.uniform_(0.5, 2.0, generator=draw)
+
+
+def fixed_cell(wiring: Any, *, affine: bool = True) -> FixedReductionCell:
+    torch.manual_seed(0)
+    return FixedReductionCell(6, 5, 8, Style(affine), last_reduced=False, wiring=wiring)
+
+
+def tiny_network(genotype: Genotype, **changes: Any) -> Network:
+    torch.manual_seed(0)
+    return Network(genotype, 10, channels=4, normals_per_block=1, **changes)

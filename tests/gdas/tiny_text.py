@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from gdas.checkpoint import Segment, State
+from gdas.checkpoint import Segment, State, digest, load, save
 from gdas.data.text import Tokens
 from gdas.randomness import generator
 from gdas.rnn.config import Dropouts, TextTrainConfig
-from gdas.rnn.genotype import random_recurrent_genotype
+from gdas.rnn.genotype import PUBLISHED_RECURRENT, random_recurrent_genotype
 from gdas.rnn.train import train_text
 from tests.gdas.tiny import CPU
 
@@ -44,3 +45,23 @@ def training(
     tests = random_text(60, 4) if test else None
     train, valid = random_text(400, 2), random_text(80, 3)
     return train_text(config, CELL, train, valid, tests, device=CPU, checkpoint=checkpoint)
+
+
+GDAS = PUBLISHED_RECURRENT["RNN_GDAS"]
+NO_DROPOUT = Dropouts(output=0.0, hidden=0.0, input=0.0, embedded=0.0, word=0.0)
+
+
+def seen(segment: Segment) -> tuple[object, ...]:
+    return segment.position, segment.metrics, segment.details, digest(segment.state)
+
+
+def interrupted(start: Any, stop: int, folder: Path) -> list[tuple[object, ...]]:
+    """Run to the end of epoch `stop`, through a checkpoint, and on from there in a fresh run."""
+    passed = []
+    for segment in start(None):
+        passed.append(seen(segment))
+        save(folder, segment, [])
+        if segment.position == stop:
+            break
+    state = load(folder / f"{stop:06d}").state
+    return passed + [seen(segment) for segment in start(state)]

@@ -1,4 +1,4 @@
-"""status, compare, cell, jobs and doctor: what they print, their exit codes, one-line errors."""
+"""status, compare, jobs and log: what they print, and what they refuse."""
 
 from __future__ import annotations
 
@@ -16,35 +16,16 @@ import pytest
 
 import orchestrator.run.checks
 import orchestrator.store.recorded
-from gdas.cnn.genotype import PUBLISHED
-from gdas.genotype import load
 from orchestrator import __main__ as together
-from orchestrator import cell, compare, doctor, jobs, log, status
-from orchestrator.cost.estimate import estimated_bytes
-from orchestrator.driver import doctor as examining
-from orchestrator.experiment.build import build_study
-from orchestrator.experiment.load import load_experiment
+from orchestrator import compare, jobs, log, status
 from orchestrator.run.scheduler import Scheduler
 from orchestrator.store.failure import clear_failure, write_failure
+from tests.orchestrator.command_output import Capture, refused
 from tests.orchestrator.fake_study import fake_study, finish, record, select
 from tests.orchestrator.test_study import identity
-from tests.orchestrator.written import CELL, NO_DATA
+from tests.orchestrator.written import NO_DATA
 
-Capture = pytest.CaptureFixture[str]
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
-def refused(capsys: Capture, code: int) -> str:
-    """The one line on standard error of a command that refused its input."""
-    assert code == 2
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1 and lines[0].startswith("error: "), lines
-    return lines[0]
-
+pytestmark = pytest.mark.usefixtures("elsewhere")
 
 COMMANDS = [
     *("reproduce_paper", "status", "compare", "cell", "jobs", "doctor", "evidence", "send_runs"),
@@ -342,173 +323,3 @@ def test_nothing_is_removed_under_a_running_study_or_from_unknown_settings(
     store.write_study(study, {"name": "of another version", "unknown": 1}, {})
     assert "cannot tell which" in refused(capsys, jobs.main(["remove", "out", "--yes"]))
     assert len(list((tmp_path / "out" / "jobs").iterdir())) == 10
-
-
-# cell
-
-
-def test_cells_are_found_by_name_by_file_and_in_a_study(capsys: Capture, tmp_path: Path) -> None:
-    Path("mine.json").write_text(json.dumps(PUBLISHED["GDAS_V1"].to_json()))
-    _, study, store = fake_study(tmp_path / "out")
-    assert "nothing is selected yet" in refused(capsys, cell.main(["show", "out:frc"]))
-    select(store, study)
-    assert cell.find_cell("GDAS_V1") == cell.find_cell("mine.json") == PUBLISHED["GDAS_V1"]
-    assert cell.find_cell("out:frc").to_json() == CELL
-    assert "the study's are frc" in refused(capsys, cell.main(["show", "out:typo"]))
-    assert "did you mean GDAS_V1?" in refused(capsys, cell.main(["count", "gdas_v1"]))
-    assert "published are" in refused(capsys, cell.main(["draw", "nothing.json"]))
-
-
-def test_a_cell_is_shown_node_by_node_and_as_a_file(capsys: Capture) -> None:
-    assert cell.main(["show", "GDAS_F1"]) == 0
-    out = capsys.readouterr().out
-    assert "node 1  =  skip_connect of c_{k-2}  +  sep_conv_3x3 of node 0" in out
-    assert "reduction cell: fixed" in out
-    assert cell.main(["show", "GDAS_F1", "--json"]) == 0
-    Path("again.json").write_text(capsys.readouterr().out)
-    assert load("again.json") == PUBLISHED["GDAS_F1"]
-    assert cell.main(["show", "RNN_GDAS"]) == 0
-    assert "state 4 = relu of state 1" in capsys.readouterr().out
-
-
-def test_counts_are_the_papers(capsys: Capture) -> None:
-    def counted(*words: str) -> list[str]:
-        assert cell.main(["count", *words]) == 0
-        return [line.split()[-1] for line in capsys.readouterr().out.splitlines()[2:-1]]
-
-    assert counted("GDAS_F1") == ["2,543,014", "402,781,834"]
-    small = counted("GDAS_F1", "--channels", "8", "--normals-per-block", "1", "--image-size", "16")
-    assert int(small[0].replace(",", "")) < 100_000
-    assert counted("RNN_GDAS", "--hidden", "32", "--vocabulary", "100") == ["23,780"]
-    refused(capsys, cell.main(["count", "GDAS_F1", "--channels", "10"]))
-    refused(capsys, cell.main(["count", "GDAS_F1", "--image-size", "0"]))
-
-
-def test_cells_are_drawn_to_svg_and_png(capsys: Capture) -> None:
-    assert cell.main(["draw", "GDAS_V1"]) == 0
-    assert Path("GDAS_V1.svg").read_text().count('<g id="normal-') == 12
-    assert cell.main(["draw", "fixed-reduction", "--to", "frc.png"]) == 0
-    assert Path("frc.png").read_bytes().startswith(b"\x89PNG")
-    capsys.readouterr()
-    own = "|nor_conv_3x3~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|"
-    assert cell.main(["draw", own, "--to", "own.svg"]) == 0
-    # Its network is not counted here.
-    assert f"next: python -m orchestrator.cell show '{own}'" in capsys.readouterr().out
-    assert "must end with" in refused(capsys, cell.main(["draw", "GDAS_V1", "--to", "x.gif"]))
-    assert "cannot write" in refused(capsys, cell.main(["draw", "GDAS_V1", "--to", "no/x.svg"]))
-
-
-DARTS_TEXT = (
-    "Genotype(normal=[('sep_conv_3x3', 0), ('skip_connect', 1)], normal_concat=range(2, 3), "
-    "reduce=[('max_pool_3x3', 0), ('max_pool_3x3', 1)], reduce_concat=range(2, 3))"
-)
-
-
-def test_a_genotypes_text_is_a_cell_on_the_command_line(capsys: Capture) -> None:
-    long = DARTS_TEXT.replace("'skip_connect'", " " * 300 + "'skip_connect'")
-    for text in (DARTS_TEXT, long, json.dumps(PUBLISHED["GDAS_V1"].to_json())):
-        assert cell.main(["show", text]) == 0
-        assert "node 0  =  s" in capsys.readouterr().out
-    assert cell.main(["count", DARTS_TEXT, "--channels", "4"]) == 0
-    assert cell.main(["draw", DARTS_TEXT]) == 0 and Path("unnamed.svg").is_file()
-    Path("two.py").write_text(f"A = {DARTS_TEXT}\nB = {DARTS_TEXT.replace('skip_connect', 'none')}")
-    assert cell.main(["draw", "two.py:B"]) == 0 and Path("B.svg").is_file()
-    capsys.readouterr()
-    assert "2 different genotypes" in refused(capsys, cell.main(["show", "two.py"]))
-    for word in (
-        "x" * 300,
-        "x" * 300 + ":y",
-        "(" * 400,
-        " ",
-        "a\0b",
-        "|" * 300,
-        "out:" + "y" * 300,
-    ):
-        assert "\n" not in refused(capsys, cell.main(["show", word])).strip()
-
-
-def test_a_cell_is_converted_from_and_to_the_text_of_darts(capsys: Capture) -> None:
-    Path("log.txt").write_text(f"03/01 10:00:00 AM genotype = {DARTS_TEXT}\n")
-    assert cell.main(["convert", "log.txt", "--to", "cell.json"]) == 0
-    capsys.readouterr()
-    assert cell.main(["convert", "cell.json"]) == 0
-    assert capsys.readouterr().out == DARTS_TEXT + "\n"
-    assert cell.main(["convert", "GDAS_F1", "--to", "f1.txt"]) == 0
-    assert load("f1.txt").to_json() | {"name": "GDAS_F1"} == PUBLISHED["GDAS_F1"].to_json()
-    capsys.readouterr()
-    assert cell.main(["convert", "GDAS_V1", "--as", "gdas"]) == 0
-    assert json.loads(capsys.readouterr().out) == PUBLISHED["GDAS_V1"].to_json()
-    assert "must end with" in refused(capsys, cell.main(["convert", "GDAS_V1", "--to", "x.svg"]))
-    assert "cannot write" in refused(capsys, cell.main(["convert", "GDAS_V1", "--to", "no/x.txt"]))
-
-
-def test_sizes_that_no_network_has_are_refused(capsys: Capture) -> None:
-    count = ["count", "GDAS_V1"]
-    odd = [*count, "--stem", "imagenet", "--channels", "51"]
-    assert "--channels 51: the ImageNet stem needs an even number" in refused(
-        capsys, cell.main(odd)
-    )
-    for key in ("channels", "image-size", "normals-per-block", "classes"):
-        assert f"--{key}" in refused(capsys, cell.main([*count, f"--{key}", str(10**18)]))
-
-
-# doctor
-
-
-def test_doctor_of_the_smoke_experiment_is_content(capsys: Capture, tmp_path: Path) -> None:
-    assert doctor.main([]) == 0
-    out = capsys.readouterr().out
-    for line in ("digits: built in", "search-gdas-frc-seed0 and 3 alike", "torch ", "GiB free"):
-        assert line in out
-    assert out.splitlines()[-1] == "next: python -m orchestrator.reproduce_paper smoke"
-    assert list(tmp_path.iterdir()) == [], "nothing is left behind"
-
-
-def test_doctor_names_the_fix_of_what_is_bad(
-    capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "data" / "cifar-10-batches-py"
-    folder.mkdir(parents=True)
-    for name in [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]:
-        (folder / name).write_bytes(b"not it")
-    (tmp_path / "file").write_text("")
-    words = ["laptop", "--data", "data", "--out", "file/out", "search.resources.cpus=4000"]
-    assert doctor.main([*words, "mlflow.tracking_uri=http://127.0.0.1:9"]) == 1
-    bad = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  BAD")]
-    assert all(" -> " in line for line in bad)
-    text = "\n".join(bad)
-    for word in (
-        "data_batch_1: is not the published file",
-        "127.0.0.1:9: [Errno 111] Connection refused",
-        "file/out: cannot write",
-    ):
-        assert word in text
-    assert "more cores than here: lower searches.*.resources" in text
-
-
-def test_doctor_looks_where_the_command_would(
-    capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    assert doctor.main(["--data", "none", "--out", "s3://bucket/runs"]) == 1
-    out = capsys.readouterr().out
-    assert "BAD   --data none: no such folder -> mkdir none" in out
-    assert "BAD   --out s3://bucket/runs: cannot be written to" in out
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_doctor_finds_a_package_that_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(examining, "version", lambda name: "1.0" if name == "torch" else "99")
-    found = {one.what.split()[0]: one for one in examining.versions()}
-    assert found["torch"].level == "BAD" and found["torch"].fix.startswith("pip install 'torch")
-
-
-def test_the_memory_estimate_grows_with_the_batch_and_with_all_operations() -> None:
-    def estimate(*overrides: str) -> dict[str, float]:
-        study = build_study(load_experiment("smoke", list(overrides)), identity, {})
-        return {job.label: estimated_bytes(job) for job in study}
-
-    plain, larger = estimate(), estimate("search.recipe.batch_size=256")
-    assert larger["search-gdas-frc-seed0"] > 1.1 * plain["search-gdas-frc-seed0"]
-    assert plain["measure-acceleration"] > 1.1 * plain["search-gdas-frc-seed0"]
-    assert plain["train-gdas-rnn-prose"] > 0 and plain["select-gdas-frc"] == 0

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 import shutil
 import sys
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,24 +17,16 @@ from matplotlib.patches import Rectangle
 
 from gdas.bench201.config import Bench201SearchConfig
 from gdas.bench201.genotype import (
-    ACCURACIES,
-    CLASSES,
-    Accuracy,
-    all_bench201_cells,
     bench201_from_json,
     bench201_from_string,
 )
 from gdas.bench201.table import read_table
 from gdas.checkpoint import digest, newest
 from gdas.data.images import open_images
-from gdas.errors import InputError
 from orchestrator.compare import results
 from orchestrator.cost.estimate import PROCESS, estimated_bytes, estimated_seconds
 from orchestrator.cost.plan import standing
-from orchestrator.experiment.build import build_study
-from orchestrator.experiment.config import Experiment
 from orchestrator.experiment.load import load_experiment
-from orchestrator.experiment.study import Study
 from orchestrator.report.figures.truth import Row, distribution_figure, epochs_figure
 from orchestrator.report.paired import Way, contests, corrected
 from orchestrator.report.parts import markdown_of
@@ -47,9 +34,6 @@ from orchestrator.report.report import write_report
 from orchestrator.report.statistics import uniform_p
 from orchestrator.report.truth import _methods, _other_images, choice, contests_of
 from orchestrator.report.view import Results
-from orchestrator.reproduce_paper import main
-from orchestrator.run.checks import check_experiment, identity, prepare_data
-from orchestrator.run.scheduler import Scheduler
 from orchestrator.store.data import data_sets, publish
 from orchestrator.store.failure import read_failure
 from orchestrator.store.job_folder import JobFolder
@@ -63,31 +47,19 @@ from orchestrator.store.results import (
 from orchestrator.store.storage import open_storage
 from orchestrator.store.store import Store
 from orchestrator.work.lookup import run_lookup, uniform_cells
-from orchestrator.work.search import run_search
 from tests.cloud import Server
 from tests.narrow import narrow, present
+from tests.orchestrator.bench201_study import (
+    COLUMN,
+    YAML,
+    Ran,
+    opened_files,
+    run_without_ray,
+    without_times,
+    write_table,
+)
 from tests.orchestrator.contract import assert_is, assert_job_is
 from tests.orchestrator.written import NO_DATA
-
-YAML = Path(__file__).parent.parent / "e2e" / "bench201.yaml"
-COLUMN: Accuracy = "cifar10_test_200"
-
-
-def write_table(folder: Path, *, without: int = 0) -> Path:
-    """A table in which 3 x 3 convolutions make a cell good, and its number decides among equals."""
-    path = folder / "nasbench201" / "nasbench201.csv"
-    path.parent.mkdir(exist_ok=True)
-    with path.open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["index", "architecture", *ACCURACIES])
-        for cell in list(all_bench201_cells())[without:]:
-            convolutions = cell.operations.count("nor_conv_3x3")
-            accuracy = 10 + 13 * convolutions + round(cell.number / 15_625, 2)
-            values = [accuracy] * len(ACCURACIES)
-            if cell.number == 0:  # it can only guess
-                values = [100 / CLASSES[column] for column in ACCURACIES]
-            rows.writerow([cell.number, str(cell), *values])
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -97,80 +69,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def study_of(experiment: Experiment, data: Path) -> Study:
-    check_experiment(experiment, {}, data)
-    return build_study(experiment, partial(identity, data), {})
-
-
-@dataclasses.dataclass
-class Ran:
-    """A study that has run, without Ray."""
-
-    experiment: Experiment
-    study: Study
-    store: Store
-    opened: dict[str, list[str]]
-
-    def searches(self, track: str) -> list[SearchResult]:
-        """The results of a search, one a seed."""
-        folders = [self.store.folder(job) for job in self.study.searches(track)]
-        return [present(folder.result(SearchResult)) for folder in folders]
-
-    def lookups(self, track: str) -> list[LookupResult]:
-        """Those of its lookups."""
-        folders = [self.store.folder(job) for job in self.study.lookups_of(track)]
-        return [present(folder.result(LookupResult)) for folder in folders]
-
-
-OPENED: list[str] | None = None
-
-
-def _opened(event: str, arguments: tuple[Any, ...]) -> None:
-    if OPENED is not None and event == "open":
-        OPENED.append(str(arguments[0]))
-
-
-sys.addaudithook(_opened)  # it cannot be removed, so it looks at OPENED
-
-
-@contextmanager
-def opened_files() -> Iterator[list[str]]:
-    global OPENED
-    found: list[str] = []
-    OPENED = found
-    try:
-        yield found
-    finally:
-        OPENED = None
-
-
-def run_without_ray(experiment: Experiment, out: Path, data: Path) -> Ran:
-    """Every job of the study in this process, one after the other."""
-    study, store = study_of(experiment, data), Store(out)
-    prepare_data(study, store, data)
-    scheduler = Scheduler(study, store, {"CPU": 1.0}, lambda line: None)
-    opened: dict[str, list[str]] = {"search": [], "lookup": []}
-    while (job := scheduler.next_job()) is not None:
-        folder = store.prepare(job, {"data": str(data)})
-        with opened_files() as found:
-            {"search": run_search, "lookup": run_lookup}[job.kind](str(folder.path))
-        opened[job.kind] += found
-        scheduler.finished(job)
-    assert scheduler.board.all_done(), scheduler.board.notes
-    return Ran(experiment, study, store, opened)
-
-
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Ran:
     return run_without_ray(load_experiment(str(YAML), []), tmp_path_factory.mktemp("out"), data)
-
-
-TIMES = {"seconds", "best_of_seconds", "search_seconds"}
-
-
-def without_times(result: Mapping[str, object]) -> dict[str, object]:
-    """What a lookup's result must be however often it was begun."""
-    return {key: value for key, value in result.items() if key not in TIMES}
 
 
 def test_lookups_are_compared_as_every_job_is(ran: Ran) -> None:
@@ -444,72 +345,6 @@ def test_lookups_that_have_not_run_read_so(ran: Ran, tmp_path: Path) -> None:
     assert "not run: no lookup has ended" in (path.parent / "report.md").read_text()
 
 
-def test_the_table_and_the_lookups_settings_change_lookups_alone(
-    data: Path, tmp_path: Path
-) -> None:
-    def ids(folder: Path, *overrides: str) -> dict[str, str]:
-        study = study_of(load_experiment(str(YAML), list(overrides)), folder)
-        return {job.label: job.id for job in study}
-
-    before = ids(data)
-    (tmp_path / "nasbench201").mkdir()
-    (tmp_path / "nasbench201" / "nasbench201.csv").write_text("another")
-    for after in (ids(tmp_path), ids(data, "bench201_search.lookup.best_of=2")):
-        changed = {label for label in before if before[label] != after[label]}
-        assert changed == {label for label in before if label.startswith("lookup-")}
-    after = ids(data, "searches.gdas.recipe.epochs=2")
-    assert {label for label in before if before[label] != after[label]} == {
-        *(f"{kind}-gdas-seed{i}" for kind in ("search", "lookup") for i in (0, 1)),
-        "select-gdas",
-    }
-
-
-def refused(capsys: pytest.CaptureFixture[str], data: Path, *words: str) -> str:
-    """The one line of a refusal, before Ray is started or anything is written."""
-    assert main([str(YAML), *words, "--data", str(data), "--out", str(data / "out")]) == 2
-    output = capsys.readouterr()
-    assert output.err.count("\n") == 1 and output.err.startswith("error: ")
-    assert not list((data / "out").glob("jobs/*"))
-    return output.err
-
-
-def test_a_missing_or_damaged_table_is_refused_in_one_line(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    assert "nasbench201.csv: cannot read the table" in refused(capsys, tmp_path)
-    write_table(tmp_path, without=1)
-    assert "15624 of the 15625 cells" in refused(capsys, tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("bench201_search.lookup.best_of=7", r"best_of=7: must be from 1 to cells=6"),
-        ("bench201_search.lookup.cells=1", "cells=1: must be 2 or more"),
-        ("bench201_search.lookup.images=65", r"lookup.images=65: larger than D_V \(64\)"),
-        ("bench201_search.lookup.column=cifar10", "lookup.column='cifar10'"),
-        ("searches.gdas.select_by=proxy", "NAS-Bench-201 cells are selected by shared_weights"),
-        ("searches.gdas.proxy={epochs: 1}", "proxy: NAS-Bench-201 cells are not trained"),
-        ("searches.gdas.preset=paper", "preset paper has no search for NAS-Bench-201 cells; use"),
-        ("searches.gdas.recipe.task=bench202", "task=bench202: unknown; did you mean bench201"),
-        ("searches.gdas.recipe.network={}", "network: unknown key"),
-        ("searches.frc={lookup: {}}", "only cells of NAS-Bench-201"),
-        ("finals.x={cell: {searched: gdas}}", "searches for cells of the other kind"),
-    ],
-)
-def test_bad_settings_are_refused(data: Path, override: str, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        study_of(load_experiment(str(YAML), [override]), data)
-
-
-def test_the_search_starts_from_the_benchmarks_settings() -> None:
-    search = load_experiment(str(YAML), []).searches["gdas"]
-    assert search.preset == "authors_2020"
-    assert search.proxy is None and search.select_by == "shared_weights"
-    assert search.recipe.weights == Bench201SearchConfig().weights
-    assert search.recipe.data.name == "digits"
-
-
 def test_p_against_uniform_draws_is_that_of_all_draws() -> None:
     cells = [2, 1, 3]  # two of the worst cells, one better, three best
     percentiles = [100 * 2 / 12, 100 * 5 / 12, 100 * 9 / 12]
@@ -523,35 +358,6 @@ def test_p_against_uniform_draws_is_that_of_all_draws() -> None:
         uniform_p(cells, [])
 
 
-def test_all_the_tables_columns_can_be_looked_up(data: Path) -> None:
-    for column in ACCURACIES:
-        experiment = load_experiment(str(YAML), [f"bench201_search.lookup.column={column}"])
-        assert json.dumps(dataclasses.asdict(experiment))
-        assert len(list(study_of(experiment, data))) == 10
-
-
-CIFAR100 = "bench201_search.recipe.data={name: cifar100}"
-
-
-@pytest.mark.parametrize(
-    ("overrides", "column"),
-    [
-        (["bench201_search.recipe.data={name: cifar10}"], "cifar10_test_200"),
-        ([CIFAR100], "cifar100_test_200"),
-        ([CIFAR100, "bench201_search.lookup={}"], "cifar100_test_200"),
-        ([CIFAR100, "bench201_search.lookup.column=cifar10_valid_12"], "cifar10_valid_12"),
-        ([], "cifar10_test_200"),
-    ],
-)
-def test_a_search_is_looked_up_in_the_column_of_its_own_images(
-    overrides: list[str], column: str, data: Path
-) -> None:
-    experiment = load_experiment(str(YAML), [*overrides, "bench201_search.lookup.images=32"])
-    jobs = build_study(experiment, partial(identity, data), {})
-    found = {job.recipe["lookup"]["column"] for job in jobs if job.kind == "lookup"}
-    assert found == {column}
-
-
 def test_the_report_says_which_images_are_looked_up_if_they_are_others(
     ran: Ran, tmp_path: Path
 ) -> None:
@@ -561,49 +367,3 @@ def test_the_report_says_which_images_are_looked_up_if_they_are_others(
     usual = load_experiment(str(YAML), ["bench201_search.recipe.data={name: cifar10}"])
     assert _other_images("cifar10_test_200", usual.searches) == []
     assert len(_other_images("cifar100_test_200", usual.searches)) == 2
-
-
-def swapped(values: list[str]) -> list[str]:
-    """CIFAR-100's accuracies under CIFAR-10's title, and the other way round."""
-    return [*values[:2], values[3], values[2], *values[4:]]
-
-
-def errors(values: list[str]) -> list[str]:
-    return [*values[:2], *(str(100 - float(value)) for value in values[2:])]
-
-
-def one_fraction(values: list[str]) -> list[str]:
-    return [*values[:2], "0.9" if values[0] == "777" else values[2], *values[3:]]
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (swapped, r"cifar10_test_200: \|none~0\|\S+ has 1, and guessing gives 10; must be"),
-        (errors, r"cifar10_test_200: \|none~0\|\S+ can only guess and has 90, not 10; .*errors"),
-        (one_fraction, r"cifar10_test_200: \S+ has 0\.9, and guessing .* multiply fractions"),
-    ],
-)
-def test_a_table_whose_numbers_cannot_be_what_its_titles_say_is_refused_before_anything_starts(
-    change: Callable[[list[str]], list[str]], said: str, data: Path, tmp_path: Path
-) -> None:
-    head, *lines = write_table(tmp_path).read_text().splitlines()
-    rows = [head, *(",".join(change(line.split(","))) for line in lines)]
-    (tmp_path / "nasbench201" / "nasbench201.csv").write_text("\n".join(rows))
-    study = study_of(load_experiment(str(YAML), []), tmp_path)
-    with pytest.raises(InputError, match=said):
-        prepare_data(study, Store(tmp_path / "out"), tmp_path)
-
-
-def test_a_table_in_fractions_is_refused(tmp_path: Path) -> None:
-    path = write_table(tmp_path)
-    lines = path.read_text().splitlines()
-    place = lines[0].split(",").index("cifar100_test_200")
-    with path.open("w") as file:
-        file.write(lines[0] + "\n")
-        for line in lines[1:]:
-            values = line.split(",")
-            values[place] = str(float(values[place]) / 100)
-            file.write(",".join(values) + "\n")
-    with pytest.raises(InputError, match=r"cifar100_test_200: no value is above 1 .* by 100"):
-        read_table(path)
