@@ -74,6 +74,7 @@ void pool_image(const Pool p, bool average, const float* image, float* y, uint8_
       for (int i = 0; i < p.out_width; i++) {
         const float* from = image + r * p.stride * p.row + static_cast<std::size_t>(i) * p.stride * p.wide + c;
         const std::size_t at = (static_cast<std::size_t>(r) * p.out_width + i) * p.channels + c;
+        prefetch(y + at + p.out_image);
         if (average)
           mean(p, from, y + at, weights[p.covered(i, p.width)], lanes);
         else if (index)
@@ -163,10 +164,8 @@ void write_image(const Pool p, const Backward& b, int n, Value value) {
       for (int i = 0; i < p.width; i++) {
         const std::size_t own = at + static_cast<std::size_t>(i) * p.channels;
         Vector g = value(y, i, c);
-        if (b.base) {
-          prefetch(b.base + own + p.in_image);
-          g += lanes.load(b.base + own);
-        }
+        prefetch((b.base ? b.base : b.gradient_x) + own + p.in_image);
+        if (b.base) g += lanes.load(b.base + own);
         lanes.store(b.gradient_x + own, g);
         if (b.x_sums) {
           prefetch(b.x + own + p.in_image);
