@@ -56,6 +56,11 @@ class AlphaUpdate:
     # (section 3.2, Acceleration). all: the undrawn ones run too, times 0, so that Eq. 7 is used in
     # full; W steps still run only the drawn ones.
     gates: Literal["drawn", "all"] = "drawn"
+    # How much more a better network counts in an alpha step (our own setting): the drawn network's
+    # gradient is multiplied by exp(-risk_seeking (loss - mean)), with the mean loss on D_V of the
+    # epoch before, and by 1 in the first epoch. 0 minimises the mean loss of the drawn networks
+    # (Eq. 8); above it, the loss of the better ones: -log E exp(-risk_seeking loss).
+    risk_seeking: NotNegative = 0.0
 
     def holds(self, epoch: int) -> bool:
         """Whether the logits are kept fixed in this epoch, counted from 0."""
@@ -142,6 +147,13 @@ def check_alpha(alpha: AlphaUpdate, sampler: SamplerConfig, epochs: int) -> None
         alpha.gates == "drawn" or (sampler.relaxation == "hard" and sampler.scope != "data_sample"),
         "alpha.gates=all: needs sampler.relaxation=hard and a sampler.scope other than "
         "data_sample, such as cell_type; or set alpha.gates=drawn",
+    )
+    one_network = sampler.relaxation == "hard" and sampler.scope != "data_sample"
+    require(
+        not alpha.risk_seeking or (one_network and sampler.method is None),
+        f"alpha.risk_seeking={alpha.risk_seeking:g}: compares the networks that GDAS draws, one a "
+        "step; use it with sampler.relaxation=hard, a sampler.scope other than data_sample and no "
+        "sampler.method, or set it to 0",
     )
 
 

@@ -218,6 +218,13 @@ class SearchSteps:
         if zeros:
             torch._foreach_zero_(zeros)
 
+    def _importance(self, loss: Tensor) -> Tensor | None:
+        """What the alpha gradient of a drawn network is multiplied by; None for 1."""
+        if not self.config.alpha.risk_seeking or not self.history:
+            return None
+        gain = self.history[-1]["valid/loss"] - loss.detach()
+        return torch.exp(self.config.alpha.risk_seeking * gain)
+
     def alpha_step(self, epoch: int, step: int, tau: float) -> BatchLoss:
         """Update the logits on a batch of D_V; only measure it while the logits are kept fixed."""
         held = self.config.alpha.holds(epoch)
@@ -255,7 +262,7 @@ class SearchSteps:
             # and meaningless gradients.
             cut_off = architecture.drawn is not None and batch.no_path > 0
             if batch.loss.requires_grad and not cut_off:
-                batch.loss.backward()
+                batch.loss.backward(self._importance(batch.loss))
         finally:
             for p in self.parameters:
                 p.requires_grad_(True)

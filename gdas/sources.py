@@ -135,6 +135,7 @@ SOURCES: dict[type, tuple[Source, ...]] = {
         Source("alpha.images", SILENT, f"{SEARCH19}: shuffled passes"),
         Source("alpha.warmup_epochs", PRESET, f"paper Algorithm 1: A moves at once; {CODES}"),
         Source("alpha.gates", PRESET, "paper section 3.2, Acceleration; all codes"),
+        Source("alpha.risk_seeking", PRESET, f"paper Eq. 8: every draw counts alike; {CODES}"),
         Source("sampler.tau_start", PRESET, S42),
         Source("sampler.tau_end", PRESET, f"{S42}; the authors later advised 0.1"),
         Source("sampler.tau_reaches_end", PRESET, f"{S42}: linear to the end value"),
@@ -218,6 +219,7 @@ SOURCES: dict[type, tuple[Source, ...]] = {
         Source("alpha.weight_decay", UNRECORDED, RNN19),
         Source("alpha.warmup_epochs", PRESET, f"paper Algorithm 1: A moves at once; {RNN19}"),
         Source("alpha.gates", PRESET, "paper section 3.2, Acceleration"),
+        Source("alpha.risk_seeking", PRESET, f"paper Eq. 8: every draw counts alike; {RNN19}"),
         Source("sampler.tau_start", SILENT, f"{RNN19}: its notes"),
         Source("sampler.tau_end", SILENT, f"{RNN19}: its notes"),
         Source(

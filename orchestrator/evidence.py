@@ -1,7 +1,7 @@
 """The page of evidence: `python -m orchestrator.evidence OUT1 OUT2`. From records alone, no Ray.
 
 It prints Markdown: every claim that these studies bear on, with what was run, how often, the
-figure, and the verdict.
+figure, and the verdict; then the figures of the paper that none of them bears on.
 """
 
 from __future__ import annotations
@@ -37,12 +37,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _evidence(options: argparse.Namespace) -> int:
-    from orchestrator.report.evidence import evidence_page  # it takes seconds to import
+    from orchestrator.experiment.load import load_experiment  # these take seconds to import
+    from orchestrator.report.evidence import evidence_page
     from orchestrator.report.view import Results
 
     opened = [open_recorded(out) for out in options.outs]
     studies = [Results(recorded_experiment(store), study, store) for store, study in opened]
-    print(evidence_page(studies), end="")
+    print(evidence_page(studies, load_experiment("paper", [])), end="")
     return 0
 
 

@@ -212,8 +212,8 @@ def settings_of(config: AnyConfig) -> dict[str, Any]:
     """A job's settings as they are hashed into its id.
 
     For text data, settings that have the defaults of the known texts are left out, and so are eager
-    `execution`, the usual `operations` and an empty `sampler.method`. So jobs keep the ids that
-    they had before these settings existed.
+    `execution`, the usual `operations`, an empty `sampler.method` and `alpha.risk_seeking` of 0. So
+    jobs keep the ids that they had before these settings existed.
     """
     settings = dataclasses.asdict(config)
     if settings.get("execution") == "eager":
@@ -222,6 +222,8 @@ def settings_of(config: AnyConfig) -> dict[str, Any]:
         del settings["operations"]
     if settings.get("sampler", {}).get("method", "") is None:
         del settings["sampler"]["method"]
+    if settings.get("alpha", {}).get("risk_seeking") == 0:
+        del settings["alpha"]["risk_seeking"]
     if isinstance(config.data, TextData):
         usual = dataclasses.asdict(TextData())
         settings["data"] = {

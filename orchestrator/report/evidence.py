@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gdas.cnn.config import SearchConfig
-from orchestrator.experiment.config import FinalSpec
+from orchestrator.experiment.config import Experiment, FinalSpec
 from orchestrator.experiment.spaces import SPACES
 from orchestrator.paper import tables as paper
 from orchestrator.report.claims import PRINTED, gain
@@ -64,8 +64,12 @@ class Claim(NamedTuple):
     verdict: str
 
 
-def evidence_page(studies: Sequence[Results]) -> str:
-    """The page, in Markdown: a section for every study, in the order given."""
+def evidence_page(studies: Sequence[Results], whole: Experiment) -> str:
+    """The page, in Markdown: a section for every study, in the order given, and what none has.
+
+    Args:
+        whole: an experiment with all figures of the paper's tables, at its size.
+    """
     parts = [INTRODUCTION]
     for results in studies:
         parts.append(f"\n## {results.experiment.name}\n")
@@ -79,6 +83,10 @@ def evidence_page(studies: Sequence[Results]) -> str:
         found = claims_of(results)
         parts.append("")
         parts.append(table(HEADER, found) if found else "It bears on no claim.\n")
+    if rest := list(_uncovered(studies, whole)):
+        parts.append("\n## What no study above bears on\n")
+        parts.append(f"`python -m orchestrator.reproduce_paper {whole.name} --data DIR --yes`\n")
+        parts.append(table(HEADER, rest))
     return "\n".join(parts)
 
 
@@ -101,20 +109,44 @@ def claims_of(results: Results) -> list[Claim]:
 
 
 def _figures(results: Results) -> Iterator[Claim]:
-    for name, spec in results.experiment.finals.items():
+    for name, spec, row, column in _printed(results.experiment):
+        yield _figure(name, spec, row, column, results)
+
+
+def _printed(experiment: Experiment) -> Iterator[tuple[str, FinalSpec, paper.Row, str]]:
+    """The figures of the paper's tables that finals stand beside, with the final and the row."""
+    for name, spec in experiment.finals.items():
         if spec.row is not None:
             row = paper.find_row(spec.row.table, spec.row.method, spec.row.columns)
             for column in spec.row.columns:
                 if row.get(column) is not None:
-                    yield _figure(name, spec, row, column, results)
+                    yield name, spec, row, column
+
+
+def _claimed(spec: FinalSpec, row: paper.Row, column: str) -> str:
+    """A figure of the paper's, as a claim."""
+    assert spec.row is not None
+    measure = paper.MEASURES[spec.row.table][column]
+    theirs = f"{as_printed(row[column], spec.row.table)} {measure.unit}".strip()
+    return f"Table {spec.row.table}, {spec.row.method}: {measure.title} {theirs}"
+
+
+def _uncovered(studies: Sequence[Results], whole: Experiment) -> Iterator[Claim]:
+    covered = {
+        _claimed(spec, row, column)
+        for results in studies
+        for _, spec, row, column in _printed(results.experiment)
+    }
+    for name, spec, row, column in _printed(whole):
+        if (claim := _claimed(spec, row, column)) not in covered:
+            yield Claim(claim, f"final {name}: {size_of(spec)}", "0", NOT_RUN, "", NOT_RUN)
 
 
 def _figure(name: str, spec: FinalSpec, row: paper.Row, column: str, results: Results) -> Claim:
     assert spec.row is not None
     measure, runs = paper.MEASURES[spec.row.table][column], results.finals(name)
-    theirs = f"{as_printed(row[column], spec.row.table)} {measure.unit}".strip()
     return Claim(
-        f"Table {spec.row.table}, {spec.row.method}: {measure.title} {theirs}",
+        _claimed(spec, row, column),
         f"final {name}: {size_of(spec)}",
         str(len(runs)),
         brief(summary([last(measure, run) for run in runs])) if runs else NOT_RUN,

@@ -18,6 +18,7 @@ from gdas.bench201.genotype import IMAGES_OF, Accuracy
 from gdas.config import differences
 from orchestrator.experiment.config import SearchSpec
 from orchestrator.experiment.study import Job
+from orchestrator.report.benchmark_paper import benchmark_paper
 from orchestrator.report.figures.truth import Row, distribution_figure, epochs_figure
 from orchestrator.report.markup import NOT_RUN, duration
 from orchestrator.report.no_path import no_path
@@ -164,6 +165,7 @@ def _column(column: Accuracy, specs: dict[str, SearchSpec], results: Results) ->
     parts += _other_images(column, specs)
     parts += _settings(column, specs)
     parts.append(_table(f"truth-{column}", methods, worst_first))
+    parts += benchmark_paper(column, every)
     parts += [f"\n{sentence}\n" for sentence in _sentences(methods, found, worst_first)]
     first, *others = _ways(methods)
     parts += contests_table(column, first, others, worst_first, len(specs))

@@ -18,14 +18,13 @@ from pydantic import TypeAdapter, ValidationError
 from gdas.errors import InputError
 from orchestrator.experiment.build import final_names, search_names
 from orchestrator.experiment.config import Experiment
-from orchestrator.experiment.kinds import KINDS
 from orchestrator.experiment.study import Job, Study
 from orchestrator.store.board import Board
 from orchestrator.store.failure import FAILURE, read_failure
 from orchestrator.store.holder import DEAD_AFTER_S, NO_LIFE_AFTER_S, changes, holder_of, lives
 from orchestrator.store.results import JobEntry
 from orchestrator.store.storage import is_address
-from orchestrator.store.store import Store
+from orchestrator.store.store import Store, job_of
 
 WATCHED_S = 12.0
 """The heartbeats of a living driver are closer than this, in seconds."""
@@ -55,13 +54,15 @@ def open_recorded(out: str) -> tuple[Store, Study]:
 def recorded_study(store: Store) -> Study:
     """The study that the folder was last started with; jobs that never began have no recipe.
 
+    After `--only` these are the jobs of that part, and those that were done before.
+
     Raises:
         InputError: study.json is damaged.
     """
     found = store.study()
     settings = found.get("settings", {})
     try:
-        jobs = tuple(_job(store, entry) for entry in found["jobs"])
+        jobs = tuple(_job(store, entry) for entry in [*found.get("before", []), *found["jobs"]])
         study = Study(jobs, {}, {}, {}, {})
         finals = _by_seed(study.of_kind("train"), settings.get("finals", {}), final_names)
         lookups = _by_seed(study.of_kind("lookup"), settings.get("searches", {}), search_names)
@@ -96,13 +97,10 @@ def _by_seed(
 
 
 def _job(store: Store, entry: JobEntry) -> Job:
-    kind, _, name = entry["label"].partition("-")
-    if kind not in KINDS:
-        raise ValueError(kind)
-    job = Job(kind, name, entry["id"], tuple(entry["needs"]), {}, {})
+    job = job_of(entry)
     try:
         settings = store.folder(job).settings()
-        return Job(job.kind, name, job.id, job.needs, settings["recipe"], settings["resources"])
+        return Job(job.kind, job.name, job.id, job.needs, settings["recipe"], settings["resources"])
     except (OSError, ValueError, KeyError):
         return job
 

@@ -263,4 +263,6 @@ class StudyFile(TypedDict, total=False):
     command: str
     machine: str  # the driver's, in words
     commit: str  # of the code that drove it; "+ changes" if files differed from it
+    algorithm: int  # gdas.ALGORITHM_VERSION
+    before: list[JobEntry]  # done by earlier commands with these settings, not part of this one
     jobs: list[JobEntry]

@@ -20,8 +20,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gdas
 from gdas.errors import InputError, one_line
 from gdas.files import write_json
+from orchestrator.experiment.kinds import KINDS
 from orchestrator.experiment.study import Job, Study
 from orchestrator.store.holder import LEASE
 from orchestrator.store.home import home_of, key_of, present_command
@@ -31,6 +33,7 @@ from orchestrator.store.patience import what
 from orchestrator.store.place import open_place
 from orchestrator.store.results import (
     Environment,
+    JobEntry,
     JobSettings,
     Record,
     Selection,
@@ -184,7 +187,12 @@ class Store:
     def write_study(
         self, study: Study, settings: dict[str, Any], versions: dict[str, str], command: str = ""
     ) -> None:
-        """Write the resolved settings, every job's id and needs, the versions and the command."""
+        """Write the resolved settings, every job's id and needs, the versions and the command.
+
+        Jobs that earlier commands with the same settings have done stay known, so that `--only`
+        another part hides nothing.
+        """
+        before = self._done_before(study, settings)
         written: StudyFile = {
             "format": FORMAT,
             "key": self.key(),
@@ -194,10 +202,25 @@ class Store:
             "command": command,
             "machine": machine(),
             "commit": commit(),
+            "algorithm": gdas.ALGORITHM_VERSION,
+            "before": before,
             "jobs": [{"label": job.label, "id": job.id, "needs": list(job.needs)} for job in study],
         }
         write_json(self.out / "study.json", written)
         self.publish("study.json")
+
+    def _done_before(self, study: Study, settings: dict[str, Any]) -> list[JobEntry]:
+        """The done jobs that study.json lists and this study does not; none of other settings."""
+        found = self.study()
+        same = found.get("settings") == json.loads(json.dumps(settings))
+        if not same or found.get("algorithm") != gdas.ALGORITHM_VERSION:
+            return []
+        asked = {job.label for job in study}
+        try:
+            listed = [*found.get("before", []), *found.get("jobs", [])]
+            return [e for e in listed if e["label"] not in asked and self.done(job_of(e))]
+        except (AttributeError, KeyError, TypeError, ValueError):
+            return []  # damaged; it is written anew
 
     def key(self) -> str:
         """The study's key; if this folder is a copy, one of its own."""
@@ -336,6 +359,18 @@ class Store:
         if job.in_driver:
             return self.selection(job) is not None
         return self.folder(job).result() is not None
+
+
+def job_of(entry: JobEntry) -> Job:
+    """A job as study.json lists it, without its recipe.
+
+    Raises:
+        ValueError: there is no such kind of job; KeyError: the entry is not whole.
+    """
+    kind, _, name = entry["label"].partition("-")
+    if kind not in KINDS:
+        raise ValueError(kind)
+    return Job(kind, name, entry["id"], tuple(entry["needs"]), {}, {})
 
 
 def _kept(name: str, whole: bool) -> bool:

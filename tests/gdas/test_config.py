@@ -55,6 +55,19 @@ OUT_OF_RANGE: list[tuple[Any, dict[str, Any], str]] = [
         {"alpha": AlphaUpdate(gates="all"), "sampler": SamplerConfig(scope="data_sample")},
         "alpha.gates=all",
     ),
+    (AlphaUpdate, {"risk_seeking": -1.0}, "risk_seeking=-1.0"),
+    *(
+        (
+            SearchConfig,
+            {"alpha": AlphaUpdate(risk_seeking=2.0), "sampler": sampler},
+            "alpha.risk_seeking=2: compares the networks",
+        )
+        for sampler in (
+            SamplerConfig(relaxation="soft"),
+            SamplerConfig(scope="data_sample"),
+            SamplerConfig(method="evolution", scope="cell_type"),
+        )
+    ),
     (SamplerConfig, {"tau_start": 0.0}, "tau_start=0.0"),
     (SamplerConfig, {"tau_end": 0.0}, "tau_end=0.0"),
     (SearchConfig, {"epochs": 0}, "epochs=0"),
@@ -147,6 +160,7 @@ SEARCH_TABLE: dict[str, tuple[Any, Any, Any]] = {
     "alpha.images": ("passes", "passes", "replacement"),
     "alpha.warmup_epochs": (0, 0, 0),
     "alpha.gates": ("drawn", "drawn", "drawn"),
+    "alpha.risk_seeking": (0.0, 0.0, 0.0),
     "split_seed": (None, None, 0),
     "train_images": (None, None, None),
     "valid_images": (None, None, None),

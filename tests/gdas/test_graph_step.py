@@ -185,6 +185,7 @@ def test_what_is_not_covered_is_named() -> None:
         (SearchConfig(sampler=SamplerConfig(acceleration=False)), "acceleration"),
         (SearchConfig(sampler=SamplerConfig(scope="data_sample")), "data_sample"),
         (SearchConfig(alpha=AlphaUpdate(gates="all")), "gates"),
+        (SearchConfig(alpha=AlphaUpdate(risk_seeking=4.0)), "risk_seeking"),
         (SearchConfig(weights=WeightUpdate(clip_scope="all")), "clip_scope"),
         (SearchConfig(network=SupernetConfig(pooling_norm=False)), "pooling_norm"),
         (SearchConfig(network=SupernetConfig(bias_without_affine=True)), "bias"),

@@ -30,7 +30,8 @@ def page_of(folder: Path, capsys: pytest.CaptureFixture[str], more: str = "") ->
 
 def line_of(page: str, claim: str) -> list[str]:
     """The cells of a claim's line."""
-    (line,) = (line for line in page.splitlines() if line.startswith(f"| {claim}"))
+    study, _, _ = page.partition("## What no study above bears on")
+    (line,) = (line for line in study.splitlines() if line.startswith(f"| {claim}"))
     return [cell.strip() for cell in line.strip("|").split(" | ")]
 
 
@@ -56,6 +57,16 @@ def test_what_was_not_run_is_a_line_that_says_so(
     assert (n, ours, p, verdict) == ("0", "not run", "", "not run") and "final ours" in ran
     *_, n, ours, _, verdict = line_of(page, "Section 3.2")
     assert (n, ours, verdict) == ("0", "not run", "not run")
+
+
+def test_the_papers_other_figures_are_listed_as_not_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, _, rest = page_of(tmp_path, capsys, FINALS).partition("## What no study above bears on")
+    lines = [line for line in rest.splitlines() if line.startswith("| Table ")]
+    assert len(lines) == 20 and all(line.endswith("| not run |") for line in lines)
+    frc = [line for line in lines if line.startswith("| Table 1, GDAS (FRC): ")]
+    assert frc and not any("CIFAR-10 " in line for line in frc), "a study bears on that one"
 
 
 def test_the_command_names_no_folder_of_the_machine() -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+import gdas
 import orchestrator.run.lease
 from gdas.errors import InputError
 from orchestrator.experiment.build import build_study
@@ -23,7 +24,9 @@ from orchestrator.run.lease import lease
 from orchestrator.store.failure import read_failure, write_failure
 from orchestrator.store.holder import this_process
 from orchestrator.store.job_folder import JobFolder
+from orchestrator.store.recorded import recorded_study
 from orchestrator.store.store import Store
+from tests.orchestrator.fake_study import fake_study, finish
 from tests.orchestrator.test_study import identity
 from tests.orchestrator.written import NO_DATA, plain_record, plain_result, trained_result
 
@@ -79,6 +82,45 @@ def test_the_study_keeps_its_key(tmp_path: Path) -> None:
     key = store.study()["key"]
     store.write_study(study, {}, {})
     assert store.study()["key"] == key
+
+
+def test_what_earlier_parts_have_done_stays_known_and_nothing_of_other_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, study, store = fake_study(tmp_path)
+    settings = store.study()["settings"]
+    first, second = study.only([study.jobs[0].label]), study.only([study.jobs[1].label])
+
+    def known() -> list[str]:
+        return [job.label for job in recorded_study(Store(tmp_path))]
+
+    store.write_study(first, settings, {})
+    store.write_study(second, settings, {})
+    assert known() == [study.jobs[1].label], "the first is not done"
+    store.write_study(first, settings, {})
+    finish(store, study.jobs[0])
+    store.write_study(second, settings, {})
+    assert known() == [study.jobs[0].label, study.jobs[1].label]
+    store.write_study(second, settings, {})
+    assert known() == [study.jobs[0].label, study.jobs[1].label]
+    store.write_study(study, settings, {})
+    assert known() == [job.label for job in study], "each once"
+    store.write_study(second, settings, {})
+    monkeypatch.setattr(gdas, "ALGORITHM_VERSION", gdas.ALGORITHM_VERSION + 1)
+    store.write_study(second, settings, {})
+    assert known() == [study.jobs[1].label]
+    monkeypatch.undo()
+    store.write_study(first, settings, {})
+    store.write_study(second, settings | {"note": "another question"}, {})
+    assert known() == [study.jobs[1].label]
+
+
+def test_a_damaged_list_of_jobs_is_written_anew(tmp_path: Path) -> None:
+    _, study, store = fake_study(tmp_path)
+    found = json.loads((tmp_path / "study.json").read_text())
+    (tmp_path / "study.json").write_text(json.dumps(found | {"before": [{"label": 3}]}))
+    store.write_study(study, found["settings"], {})
+    assert [job.label for job in recorded_study(Store(tmp_path))] == [job.label for job in study]
 
 
 HOLDER = """

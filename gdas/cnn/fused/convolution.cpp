@@ -44,6 +44,10 @@ struct Sizes {
   float* middle_in(float* image) const { return image + pad * (row_in + wide_in); }
   float* middle_out(float* image) const { return image + pad * (row_out + wide_out); }
 
+  void clear_image(float* image) const {
+    clear_border(image, height + 2 * pad, row_in, wide_in, pad);
+  }
+
   // What one image means, after the ReLU, in the middle of zeros.
   void read(const float* x, const Reading& reading, float* image) const {
     if (relu)
@@ -184,7 +188,7 @@ int forward(const Sizes& z, const float* x, const float* x_norm, const Weight& w
       failed = 1;
       return;
     }
-    std::fill(image, image + z.image_size(), 0.f);
+    z.clear_image(image);
     const Moments moments = statistics.of(i);
     const Range range = chunk(z.batch, i);
     for (int n = range.from; n < range.to; n++) {
@@ -310,8 +314,8 @@ int backward(Backward b, const Weight& weight, double* x_sums, float* of_weight)
     }
     float* const row = gradient + z.gradient_size();
     float* const image = row + (z.width + z.stride) * z.wide_in;
-    std::fill(gradient, gradient + z.gradient_size(), 0.f);
-    std::fill(image, image + image_size, 0.f);
+    clear_border(gradient, z.out_height + 2 * z.pad, z.row_out, z.wide_out, z.pad);
+    if (of_weight) z.clear_image(image);
     const int from = static_cast<int>(z.batch * static_cast<long>(i) / chunks);
     const int to = static_cast<int>(z.batch * (static_cast<long>(i) + 1) / chunks);
     for (int n = from; n < to; n++) {

@@ -62,7 +62,7 @@ class Reading {
 class Undo {
  public:
   Undo(const float* norm, const double* sums, int channels, double count)
-      : wide_(padded(channels)), values_(4 * wide_) {
+      : given_(norm != nullptr), wide_(padded(channels)), values_(4 * wide_) {
     if (!values_) return;
     for (int c = 0; c < channels; c++) {
       const double istd = norm ? norm[channels + c] : 1.0;
@@ -75,12 +75,14 @@ class Undo {
     }
   }
   explicit operator bool() const { return static_cast<bool>(values_); }
+  bool given() const { return given_; }
   float* mean(int c) const { return values_.get() + c; }
   float* per_gradient(int c) const { return values_.get() + wide_ + c; }
   float* per_value(int c) const { return values_.get() + 2 * wide_ + c; }
   float* constant(int c) const { return values_.get() + 3 * wide_ + c; }
 
  private:
+  bool given_;
   std::size_t wide_;
   Shared<float> values_;
 };

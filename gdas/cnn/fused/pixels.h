@@ -7,6 +7,19 @@
 
 namespace gdas {
 
+// Zeros around the middle of a padded image of `rows` rows, `row` and `pixel` floats apart; `pad` of
+// both are on each side.
+inline void clear_border(float* image, int rows, std::size_t row, std::size_t pixel, int pad) {
+  if (pad == 0) return;
+  const std::size_t side = pad * pixel;
+  std::fill(image, image + pad * row, 0.f);
+  for (int r = pad; r < rows - pad; r++) {
+    std::fill(image + r * row, image + r * row + side, 0.f);
+    std::fill(image + (r + 1) * row - side, image + (r + 1) * row, 0.f);
+  }
+  std::fill(image + (rows - pad) * row, image + rows * row, 0.f);
+}
+
 // Copy an image into the middle of a padded one, `row` and `pixel` floats apart: what the map means,
 // after a ReLU if RELU. What lies `ahead` floats behind is fetched meanwhile.
 template <bool RELU>
@@ -36,7 +49,7 @@ inline void read_image(const float* x, const Reading& reading, int height, int w
 }
 
 // The gradient of stored values, from that of what they mean, for `count` neighbouring pixels. What
-// lies `ahead` floats behind both is fetched meanwhile.
+// lies `ahead` floats behind both is fetched meanwhile. Without a norm y is not read.
 inline void undo_norm(const float* gradient, float keep, const float* y, const Undo& undo, int count,
                       int channels, float* to, std::size_t ahead = 0) {
   const std::size_t pixel = padded(channels);
@@ -45,6 +58,13 @@ inline void undo_norm(const float* gradient, float keep, const float* y, const U
                  per_value = load(undo.per_value(c)), constant = load(undo.constant(c));
     const float *g = gradient + c, *v = y + c;
     float* at = to + c;
+    if (!undo.given()) {
+      for (int i = 0; i < count; i++, g += channels, at += pixel) {
+        prefetch(g + ahead);
+        store(at, per_gradient * lanes.load(g) + Vector{});
+      }
+      return;
+    }
     for (int i = 0; i < count; i++, g += channels, v += channels, at += pixel) {
       prefetch(g + ahead);
       prefetch(v + ahead);

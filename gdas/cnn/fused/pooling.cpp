@@ -14,6 +14,7 @@ constexpr int TAPS = 9;
 struct Pool {
   int batch, height, width, channels, stride, out_height, out_width, wide, threads;
   std::size_t row, in_image, out_image;  // floats; row: of a padded image
+  float shares[4][4] = {};               // 1 / (rows * columns)
 
   explicit Pool(const Shape& s)
       : batch(s.batch), height(s.height), width(s.width), channels(s.channels), stride(s.stride),
@@ -21,18 +22,24 @@ struct Pool {
         out_width((s.width + s.stride - 1) / s.stride), wide(padded(s.channels)),
         threads(s.threads), row(static_cast<std::size_t>(width + 2) * wide),
         in_image(static_cast<std::size_t>(height) * width * channels),
-        out_image(static_cast<std::size_t>(out_height) * out_width * channels) {}
+        out_image(static_cast<std::size_t>(out_height) * out_width * channels) {
+    for (int rows = 1; rows < 4; rows++)
+      for (int columns = 1; columns < 4; columns++)
+        shares[rows][columns] = 1.f / static_cast<float>(rows * columns);
+  }
 
   std::size_t image_size() const { return (height + 2) * row; }
   std::size_t tap(int t) const { return t / 3 * row + t % 3 * static_cast<std::size_t>(wide); }
   float* middle(float* image) const { return image + row + wide; }
 
-  // 1 / the number of pixels that output (y, x) is the mean of
-  float weight(int y, int x) const {
-    const int rows = std::min(y * stride + 2, height) - std::max(y * stride - 1, 0);
-    const int columns = std::min(x * stride + 2, width) - std::max(x * stride - 1, 0);
-    return 1.f / static_cast<float>(rows * columns);
+  // How many of the pixels that output i reads, along a side of `size`, there are.
+  int covered(int i, int size) const {
+    return std::min(i * stride + 2, size) - std::max(i * stride - 1, 0);
   }
+  // 1 / the number of pixels that the outputs of row y, by their number of columns, are the mean of
+  const float* weights(int y) const { return shares[covered(y, height)]; }
+  // A gradient of the mean that keeps the size is gathered by the pixels that it goes to.
+  bool gathers(bool average) const { return average && stride == 1; }
 };
 
 // The largest of nine pixels and its place; of equal ones the first, not-a-number before all.
@@ -59,19 +66,23 @@ INLINE void mean(const Pool& p, const float* from, float* to, float weight, Lane
   lanes.store(to, sum * weight);
 }
 
-void pool_image(const Pool& p, bool average, const float* image, float* y, uint8_t* index) {
+// (A copy of the sizes need not be read again after every store.)
+void pool_image(const Pool p, bool average, const float* image, float* y, uint8_t* index) {
   for_vectors(p.channels, [&](int c, auto lanes) {
-    for (int r = 0; r < p.out_height; r++)
+    for (int r = 0; r < p.out_height; r++) {
+      const float* const weights = p.weights(r);
       for (int i = 0; i < p.out_width; i++) {
         const float* from = image + r * p.stride * p.row + static_cast<std::size_t>(i) * p.stride * p.wide + c;
         const std::size_t at = (static_cast<std::size_t>(r) * p.out_width + i) * p.channels + c;
+        prefetch(y + at + p.out_image);
         if (average)
-          mean(p, from, y + at, p.weight(r, i), lanes);
+          mean(p, from, y + at, weights[p.covered(i, p.width)], lanes);
         else if (index)
           largest<true>(p, from, y + at, index + at, lanes);
         else
           largest<false>(p, from, y + at, nullptr, lanes);
       }
+    }
   });
 }
 
@@ -108,15 +119,16 @@ int forward(const Pool& p, bool average, const float* x, const float* x_norm, fl
 }
 
 // Give every output's gradient, [out_height][out_width][wide], to the pixels that it comes from.
-void spread(const Pool& p, bool average, const float* gradient, const uint8_t* index, float* image) {
+void spread(const Pool p, bool average, const float* gradient, const uint8_t* index, float* image) {
   for_vectors(p.channels, [&](int c, auto lanes) {
-    for (int r = 0; r < p.out_height; r++)
+    for (int r = 0; r < p.out_height; r++) {
+      const float* const weights = p.weights(r);
       for (int i = 0; i < p.out_width; i++) {
         const std::size_t pixel = static_cast<std::size_t>(r) * p.out_width + i;
         float* to = image + r * p.stride * p.row + static_cast<std::size_t>(i) * p.stride * p.wide + c;
         Vector g = load(gradient + pixel * p.wide + c);
         if (average) {
-          g *= p.weight(r, i);
+          g *= weights[p.covered(i, p.width)];
 #pragma GCC unroll 9
           for (int t = 0; t < TAPS; t++) store(to + p.tap(t), load(to + p.tap(t)) + g);
         } else {
@@ -127,6 +139,7 @@ void spread(const Pool& p, bool average, const float* gradient, const uint8_t* i
             store(to + p.tap(t), load(to + p.tap(t)) + (place == t ? g : Vector{}));
         }
       }
+    }
   });
 }
 
@@ -140,25 +153,19 @@ struct Backward {
   double* x_sums;  // [2][padded(C)] of a chunk, or null
 };
 
-void backward_image(const Pool& p, bool average, const Backward& b, float* image, float* gradient,
-                    int n) {
-  std::fill(image, image + p.image_size(), 0.f);
-  undo_norm(b.gradient_y + n * p.out_image, b.keep ? b.keep[n] : 1.f, b.y + n * p.out_image, b.undo,
-            p.out_height * p.out_width, p.channels, gradient, p.out_image);
-  spread(p, average, gradient, b.index ? b.index + n * p.out_image : nullptr, image);
+// Write the input's gradient: value(row, column, channel) and what it is added to.
+template <class Value>
+void write_image(const Pool p, const Backward& b, int n, Value value) {
   for_vectors(p.channels, [&](int c, auto lanes) {
     const Vector middle = load(b.reading.mean(c));
     Vector sum{}, product{};
     for (int y = 0; y < p.height; y++) {
       const std::size_t at = n * p.in_image + static_cast<std::size_t>(y) * p.width * p.channels + c;
-      const float* from = p.middle(image) + y * p.row + c;
       for (int i = 0; i < p.width; i++) {
         const std::size_t own = at + static_cast<std::size_t>(i) * p.channels;
-        Vector g = load(from + static_cast<std::size_t>(i) * p.wide);
-        if (b.base) {
-          prefetch(b.base + own + p.in_image);
-          g += lanes.load(b.base + own);
-        }
+        Vector g = value(y, i, c);
+        prefetch((b.base ? b.base : b.gradient_x) + own + p.in_image);
+        if (b.base) g += lanes.load(b.base + own);
         lanes.store(b.gradient_x + own, g);
         if (b.x_sums) {
           prefetch(b.x + own + p.in_image);
@@ -171,6 +178,42 @@ void backward_image(const Pool& p, bool average, const Backward& b, float* image
   });
 }
 
+// The gradient of outputs as stored, from that of what they mean, for `count` neighbouring pixels.
+void undo(const Pool& p, const Backward& b, int n, std::size_t pixel, int count, float* to) {
+  const std::size_t at = n * p.out_image + pixel * p.channels;
+  undo_norm(b.gradient_y + at, b.keep ? b.keep[n] : 1.f, b.y + at, b.undo, count, p.channels, to,
+            p.out_image);
+}
+
+void backward_image(const Pool& p, bool average, const Backward& b, float* image, float* gradient,
+                    int n) {
+  std::fill(image, image + p.image_size(), 0.f);
+  undo(p, b, n, 0, p.out_height * p.out_width, gradient);
+  spread(p, average, gradient, b.index ? b.index + n * p.out_image : nullptr, image);
+  const float* const middle = p.middle(image);
+  const std::size_t row = p.row, wide = p.wide;
+  write_image(p, b, n, [&](int y, int x, int c) { return load(middle + y * row + x * wide + c); });
+}
+
+// The same for a mean that keeps the size. The border of `image` is zeros.
+// shares: [4][width + 2], the weights of a row's outputs from -1 on, by the number of their rows.
+void gather_image(const Pool& p, const Backward& b, float* image, const float* shares, int n) {
+  for (int r = 0; r < p.height; r++)
+    undo(p, b, n, static_cast<std::size_t>(r) * p.width, p.width, p.middle(image) + r * p.row);
+  const std::size_t row = p.row, wide = p.wide;
+  write_image(p, b, n, [&](int y, int x, int c) {
+    const float* const from = image + y * row + x * wide + c;
+    Vector sum{};
+#pragma GCC unroll 3
+    for (int i = 0; i < 3; i++) {
+      const float* const share = shares + p.covered(y - 1 + i, p.height) * (p.width + 2) + x;
+#pragma GCC unroll 3
+      for (int j = 0; j < 3; j++) sum += load(from + i * row + j * wide) * all(share[j]);
+    }
+    return sum;
+  });
+}
+
 int backward(const Pool& p, bool average, const Backward& b, double* x_sums) {
   const int chunks = chunks_of(p.batch);
   const std::size_t out_size = static_cast<std::size_t>(p.out_height) * p.out_width * p.wide;
@@ -178,16 +221,28 @@ int backward(const Pool& p, bool average, const Backward& b, double* x_sums) {
   if (!sums) return 1;
   std::atomic<int> failed{0};
   parallel(p.threads, chunks, [&](int i) {
-    float* const image = scratch(p.image_size() + out_size);
+    const bool gathers = p.gathers(average);
+    const std::size_t second_size = gathers ? 4 * (static_cast<std::size_t>(p.width) + 2) : out_size;
+    float* const image = scratch(p.image_size() + second_size);
     if (image == nullptr) {
       failed = 1;
       return;
+    }
+    float* const second = image + p.image_size();
+    if (gathers) {
+      std::fill(image, second, 0.f);
+      for (int rows = 0; rows < 4; rows++)
+        for (int x = 0; x < p.width + 2; x++)
+          second[rows * (p.width + 2) + x] = p.shares[rows][p.covered(x - 1, p.width)];
     }
     Backward own = b;
     if (x_sums) own.x_sums = sums.of(i);
     const Range range = chunk(p.batch, i);
     for (int n = range.from; n < range.to; n++)
-      backward_image(p, average, own, image, image + p.image_size(), n);
+      if (gathers)
+        gather_image(p, own, image, second, n);
+      else
+        backward_image(p, average, own, image, second, n);
   });
   if (failed) return 1;
   if (x_sums) sums.write(x_sums);

@@ -63,6 +63,7 @@ INLINE void add_term(const Term& term, const Reading& reading, bool first, int i
   float* to = out + pixel * channels + c;
   for (int i = 0; i < count; i++, from += channels, to += channels) {
     prefetch(from + ahead);
+    if (first) prefetch(to + ahead);
     const Vector v = (lanes.load(from) - mean) * scale + shift;
     lanes.store(to, first ? v : v + lanes.load(to));
   }

@@ -53,6 +53,7 @@ def covered(
         "sampler.acceleration=false: all operations run": not s.acceleration,
         "sampler.scope=data_sample: every image draws": s.scope == "data_sample",
         f"alpha.gates={a.gates}: only drawn": a.gates != "drawn",
+        f"alpha.risk_seeking={a.risk_seeking:g}: only 0": a.risk_seeking > 0,
         "weights.clip_scope=all: only weights": config.weights.clip_scope == "all",
         "network.pooling_norm=false": not n.pooling_norm,
         "network.bias_without_affine=true": n.bias_without_affine,
