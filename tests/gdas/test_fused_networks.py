@@ -89,7 +89,7 @@ def take_step(
     network: Supernet,
     seed: int,
     *,
-    fused: bool = False,
+    fused: bool,
     weights: bool,
     gates: bool,
     every: bool = False,

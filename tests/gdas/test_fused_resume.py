@@ -58,7 +58,6 @@ def test_an_interrupted_search_ends_with_the_bits_of_one_left_alone(
 def test_a_step_leaves_no_map_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything that a step saves goes with its scores, without the garbage collector."""
     network = build()
-    network.fused = True
     kept: list[weakref.ref[torch.Tensor]] = []
     real = FlatCell.place
 
@@ -69,7 +68,7 @@ def test_a_step_leaves_no_map_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FlatCell, "place", watched)
     gc.disable()
     try:
-        take_step(network, 0, weights=True, gates=True, size=8)
+        take_step(network, 0, fused=True, weights=True, gates=True, size=8)
     finally:
         gc.enable()
     assert kept
@@ -97,11 +96,9 @@ def test_biases_evaluation_and_double_run_plain(monkeypatch: pytest.MonkeyPatch)
     used = count_calls(monkeypatch)
     with_bias = build(bias_without_affine=True)
     assert isinstance(with_bias, Supernet)
-    with_bias.fused = True
-    take_step(with_bias, 0, weights=True, gates=False, size=8)
+    take_step(with_bias, 0, fused=True, weights=True, gates=False, size=8)
     double = build().double()
-    double.fused = True
-    take_step(double, 0, weights=True, gates=False, size=8)
+    take_step(double, 0, fused=True, weights=True, gates=False, size=8)
     network = build()
     network.fused = True
     network.eval()
@@ -113,10 +110,9 @@ def test_biases_evaluation_and_double_run_plain(monkeypatch: pytest.MonkeyPatch)
 
 def test_one_value_in_a_channel_is_refused_as_plain_norms_do() -> None:
     network = build()
-    network.fused = True
     before = [b.clone() for b in network.cells[-1].buffers()]
     with pytest.raises(ValueError, match="more than 1 value per channel"):
-        take_step(network, 0, weights=True, gates=False, size=4, batch=1)
+        take_step(network, 0, fused=True, weights=True, gates=False, size=4, batch=1)
     for old, new in zip(before, network.cells[-1].buffers(), strict=True):
         assert torch.equal(old, new)
 
