@@ -279,15 +279,11 @@ def _outputs(net: nn.Module, side: int, *args: Sequence[object]) -> float:
         nonlocal total
         total += out.numel()
 
-    hooks = [
-        layer.register_forward_hook(count)
-        for layer in net.modules()
-        if not list(layer.children()) and not isinstance(layer, nn.Identity)
-    ]
+    for layer in net.modules():
+        if not list(layer.children()) and not isinstance(layer, nn.Identity):
+            layer.register_forward_hook(count)
     with torch.no_grad():
         net(_empty_images(2, side), *args)
-    for hook in hooks:  # the next pass would count for this one too, which costs time
-        hook.remove()
     return total / 2
 
 
