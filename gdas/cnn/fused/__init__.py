@@ -15,8 +15,9 @@ as much as it can to a map while it has it:
 `kernels.h` is the interface: shapes and layouts. `vector.h` is the same source for AVX-512, AVX2,
 NEON and others, and any number of channels. `parallel.h`: threads over images, and sums that depend
 on neither their number nor their order. One source a concept: `separable`, `pooling`, `readers`
-(preprocessing, FactorizedReduce), `reducing` (the fixed reduction cell), `convolution`, `sums`, and
-`cell`, which calls them for a whole cell.
+(preprocessing, FactorizedReduce), `reducing` (the fixed reduction cell), `convolution`
+(tap by tap, `taps.h`, or in tiles, `winograd.h`), `sums`, and `cell`, which calls them for a whole
+cell.
 
 `interface` and `calls` are these as functions of tensors; `layers` says which modules they cover;
 `plan` lists a cell in the flat structures that `cell.cpp` reads, `cell` makes it one autograd node,

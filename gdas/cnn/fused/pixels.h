@@ -7,17 +7,17 @@
 
 namespace gdas {
 
-// Zeros around the middle of a padded image of `rows` rows, `row` and `pixel` floats apart; `pad` of
-// both are on each side.
-inline void clear_border(float* image, int rows, std::size_t row, std::size_t pixel, int pad) {
-  if (pad == 0) return;
-  const std::size_t side = pad * pixel;
+// Zeros around the `rows` rows in the middle of a padded image, whose rows and pixels are `row` and
+// `pixel` floats apart: `pad` above and on the left, `below` and `right` on the other sides.
+inline void clear_border(float* image, int rows, std::size_t row, std::size_t pixel, int pad,
+                         int below, int right) {
   std::fill(image, image + pad * row, 0.f);
-  for (int r = pad; r < rows - pad; r++) {
-    std::fill(image + r * row, image + r * row + side, 0.f);
-    std::fill(image + (r + 1) * row - side, image + (r + 1) * row, 0.f);
+  image += pad * row;
+  for (int r = 0; r < rows; r++, image += row) {
+    std::fill(image, image + pad * pixel, 0.f);
+    std::fill(image + row - right * pixel, image + row, 0.f);
   }
-  std::fill(image + (rows - pad) * row, image + rows * row, 0.f);
+  std::fill(image, image + below * row, 0.f);
 }
 
 // Copy an image into the middle of a padded one, `row` and `pixel` floats apart: what the map means,
