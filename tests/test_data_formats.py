@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import re
-import tarfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -21,6 +19,7 @@ from gdas.data.settings import PhotoData
 from gdas.data.shards import main as convert
 from gdas.data.source import Split
 from orchestrator import reproduce_paper
+from tests.gdas.layouts import tar_of
 from tests.gdas.photo_folder import encode, scene
 from tests.gdas.tiny import CPU, train_config
 from tests.test_formats import section
@@ -36,16 +35,6 @@ def photo(number: int) -> bytes:
     return encode(scene(number))
 
 
-def tar(files: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as out:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            out.addfile(member, io.BytesIO(content))
-    return buffer.getvalue()
-
-
 def content_of(name: str) -> bytes | pa.Table:
     """What a file that the page names holds."""
     file = Path(name).name
@@ -57,11 +46,13 @@ def content_of(name: str) -> bytes | pa.Table:
         case "val_annotations.txt":
             return ANNOTATIONS.encode()
         case "ILSVRC2012_img_train.tar":
-            return tar({"cat.tar": tar({"1.jpg": photo(1)}), "dog.tar": tar({"2.jpg": photo(2)})})
+            return tar_of(
+                {"cat.tar": tar_of({"1.jpg": photo(1)}), "dog.tar": tar_of({"2.jpg": photo(2)})}
+            )
         case "ILSVRC2012_img_val.tar":
-            return tar({"3.jpg": photo(3), "4.jpg": photo(4)})
+            return tar_of({"3.jpg": photo(3), "4.jpg": photo(4)})
         case "train-0000.tar" | "val-0000.tar":
-            return tar({"1.jpg": photo(1), "1.cls": b"0", "2.jpg": photo(2), "2.cls": b"1"})
+            return tar_of({"1.jpg": photo(1), "1.cls": b"0", "2.jpg": photo(2), "2.cls": b"1"})
     if file.endswith((".parquet", ".arrow")):
         photos = [{"bytes": photo(i), "path": "../x.jpg"} for i in (1, 2)]
         return pa.table({"image": photos, "label": [0, 1]})

@@ -11,9 +11,7 @@ from pathlib import Path
 import pytest
 
 from gdas.bench201.config import Bench201SearchConfig
-from gdas.bench201.genotype import (
-    ACCURACIES,
-)
+from gdas.bench201.genotype import ACCURACIES
 from gdas.bench201.table import read_table
 from gdas.errors import InputError
 from orchestrator.experiment.build import build_study
