@@ -67,14 +67,20 @@ def _log(options: argparse.Namespace) -> int:
 
 
 def job_named(label: str, study: Study) -> Job:
-    """The job of that label, name or id.
+    """The job of that label, name or id, or the only one whose label begins so.
 
     Raises:
-        InputError: there is none; names the closest.
+        InputError: there is none, or several begin so; names the closest.
     """
     for job in study.in_cluster:
         if label in (job.label, job.name, job.id):
             return job
+    alike = [job for job in study.in_cluster if label and job.label.startswith(label)]
+    if len(alike) == 1:
+        return alike[0]
+    if alike:
+        names = ", ".join(job.label for job in alike)
+        raise InputError(f"{label}: {len(alike)} jobs begin so; name one of {names}")
     close = suggestion(label, [job.label for job in study.in_cluster])
     raise InputError(f"{label}: no such job{close}")
 

@@ -25,10 +25,15 @@ from orchestrator.terminal.command import (
 
 MORE = """experiments (experiments/*.yaml; what each needs and takes: experiments/README.md):
   smoke        every kind of job, digits and prose, minutes on 2 cores
-  laptop       the real CIFAR-10, PTB and WikiText-2, small: about an hour on 2 cores
-  headline     the abstract's claim at the paper's size: GPUs, days
-  paper        every GDAS row of Tables 1 to 5: GPUs, weeks
-  published  random  ablations  nasbench201  drill
+  laptop       the real CIFAR-10, PTB and WikiText-2, small: half an hour on 2 cores
+  headline     the abstract's claim at the paper's size: 1 GPU or more, days
+  paper        every GDAS row of Tables 1 to 5: 1 GPU or more (ImageNet 4), months of one
+  published    the authors' cells, trained without a search: GPUs, weeks of one
+  random       four searched cells against four random ones: GPUs, days
+  ablations    one setting of the search changed at a time: GPUs, weeks of one
+  nasbench201  seven ways to search NAS-Bench-201: 5 hours on 2 cores
+  carry_over   does what helped there help in the search of laptop: an hour on 2 cores
+  power        searched against random cells, enough to tell: some four hours on 2 cores
 
 examples:
   python -m orchestrator.reproduce_paper                       the smoke experiment

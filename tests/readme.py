@@ -24,7 +24,7 @@ def commands() -> list[str]:
     """Every command of these pages, in a block or in a line of text, once, without its comment."""
     found = []
     for block in blocks("sh"):
-        lines = re.sub(r"\n[ \t]+", " ", block).splitlines()  # the next line belongs to it
+        lines = re.sub(r"\s*\\\n[ \t]*", " ", block).splitlines()  # as the shell continues them
         found += [re.sub(r"\s+#.*", "", line).strip() for line in lines if line.strip()]
     text = FENCE.sub("", EVERYTHING)
     spans = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", text)]

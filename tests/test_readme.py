@@ -135,7 +135,7 @@ RUN_BY = {
 PLANS = [command for command in commands() if "reproduce_paper " in command]
 PLANS = [command for command in PLANS if command not in RUN_BY and "[EXPERIMENT]" not in command]
 CELLS = [command for command in commands() if "orchestrator.cell " in command]
-SYNOPSIS = next(command for command in commands() if "[EXPERIMENT] [key=value" in command)
+SYNOPSIS = next(" ".join(text.split()) for text in blocks("text") if "[EXPERIMENT]" in text)
 
 
 @pytest.fixture(autouse=True)

@@ -144,7 +144,7 @@ def _only(study: Study, options: argparse.Namespace) -> Study:
     try:
         return study.only(options.only.split(","))
     except KeyError as missing:
-        close = suggestion(missing.args[0], [job.label for job in study])
+        close = suggestion(missing.args[0], study.beginnings())
         raise InputError(f"--only {missing.args[0]}: no such job{close}") from None
 
 

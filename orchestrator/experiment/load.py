@@ -126,7 +126,7 @@ def resolve(raw: Raw, *, base: Path) -> Experiment:
         raw: the decoded file.
         base: the folder that paths of genotype files are relative to.
     """
-    check_keys(raw, [f.name for f in dataclasses.fields(Experiment)] + list(SHARED), "")
+    _check_top(raw)
     shared = {key: _mapping(raw.get(key), key) for key in SHARED}
     for key, spec in shared.items():
         kind = {"search": SearchSpec, "final": FinalSpec}.get(key.rpartition("_")[2])
@@ -153,6 +153,29 @@ def resolve(raw: Raw, *, base: Path) -> Experiment:
             "finals: {one: {cell: {published: GDAS_V1}}}"
         )
     return decode(Experiment, out, "")
+
+
+def _check_top(raw: Raw) -> None:
+    """Refuse unknown keys of an experiment; of a setting without its place, name the places."""
+    known = [f.name for f in dataclasses.fields(Experiment)] + list(SHARED)
+    places: dict[str, Any] = {
+        "search": SearchSpec,
+        "final": FinalSpec,
+        "search.recipe": SPACES["image"].config,
+        "final.recipe": type(image_train_preset("paper", "cifar10")),
+        "text_search.recipe": SPACES["text"].config,
+        "text_final.recipe": type(text_train_preset("paper", "ptb")),
+    }
+    for key in raw:
+        has = [
+            place
+            for place, kind in places.items()
+            if key in [field.name for field in dataclasses.fields(kind)]
+        ]
+        if key not in known and has:
+            names = " or ".join(f"{place}.{key}" for place in has)
+            raise InputError(f"{key}: unknown key; did you mean {names}?")
+    check_keys(raw, known, "")
 
 
 def _task(recipe: object, where: str) -> str:

@@ -180,6 +180,12 @@ class Study:
             return self.job(scored.needs[0])
         return None if "genotype" in scored.recipe else scored
 
+    def beginnings(self) -> list[str]:
+        """All labels and all their beginnings that end before a hyphen, each once."""
+        parts = [job.label.split("-") for job in self.jobs]
+        found = ["-".join(words[: n + 1]) for words in parts for n in range(len(words))]
+        return list(dict.fromkeys(found))
+
     def only(self, labels: list[str]) -> Study:
         """The study of the selected jobs and all that they depend on.
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from gdas.cnn.config import SearchConfig
 from orchestrator.experiment.spaces import SPACES
 from orchestrator.paper import tables as paper
-from orchestrator.report.markup import NOT_RUN, duration
-from orchestrator.report.parts import Part, Table
+from orchestrator.report.markup import NOT_RUN, duration, lasted
+from orchestrator.report.parts import Cell, Part, Table, measured
 from orchestrator.report.statistics import summary
 from orchestrator.report.view import Results
 from orchestrator.store.results import MeasureResult
@@ -23,14 +23,14 @@ def claims(results: Results) -> list[Part]:
 def _acceleration(results: Results) -> list[Part]:
     if not results.experiment.measures:
         return []
-    rows = []
+    rows: list[list[Cell]] = []
     for name, spec in results.experiment.measures.items():
         job = results.study.measure(name)
         result = results.result(job, MeasureResult) if job else None
         n = spec.recipe.network
         size = f"C={n.channels}, N={n.normals_per_block}, batch {spec.recipe.batch_size}"
         if result is None:
-            rows.append([name, size, *[NOT_RUN] * 4, PRINTED])
+            rows.append([name, size, *[NOT_RUN] * 6, PRINTED])
             continue
         fast = result["iterations"]["accelerated"]
         slow = result["iterations"]["all_operations"]
@@ -40,8 +40,14 @@ def _acceleration(results: Results) -> list[Part]:
             [
                 name,
                 f"{size}, {result['device']}",
-                f"{fast['seconds']:.3f} s, {fast[memory]:,.0f} MiB",
-                f"{slow['seconds']:.3f} s, {slow[memory]:,.0f} MiB",
+                *(
+                    cell
+                    for way in (fast, slow)
+                    for cell in (
+                        measured([way["seconds"]], "s", f"{way['seconds']:.3f} s"),
+                        measured([way[memory]], "MiB", f"{way[memory]:,.0f} MiB"),
+                    )
+                ),
                 f"{times:.1f}",
                 f"{times_memory:.1f}",
                 PRINTED,
@@ -51,7 +57,9 @@ def _acceleration(results: Results) -> list[Part]:
         "measurement",
         "size",
         "one iteration, accelerated",
-        "all operations run",
+        "its memory",
+        "one that runs all operations",
+        "that one's memory",
         "times the time",
         "times the memory",
         "paper: time and memory",
@@ -79,7 +87,7 @@ def _memory_of(result: MeasureResult) -> str:
 
 def _epochs(results: Results) -> list[Part]:
     """Searches without the acceleration beside those they are compared with."""
-    rows = []
+    rows: list[list[Cell]] = []
     for name, spec in results.experiment.searches.items():
         recipe = spec.recipe
         if not isinstance(recipe, SearchConfig) or recipe.sampler.acceleration:
@@ -97,7 +105,7 @@ def _epochs(results: Results) -> list[Part]:
                     "yes" if own.sampler.acceleration else "no",
                     str(own.epochs),
                     summary(scores).text if scores else NOT_RUN,
-                    duration(sum(seconds) / len(seconds)) if seconds else NOT_RUN,
+                    lasted(seconds) if seconds else NOT_RUN,
                 ]
             )
     if not rows:

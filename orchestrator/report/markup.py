@@ -11,7 +11,7 @@ from pathlib import Path
 
 from markdown_it import MarkdownIt
 
-from orchestrator.report.parts import Part, Shown, Table, table
+from orchestrator.report.parts import Measured, Part, Shown, Table, measured, table
 
 NOT_RUN = "not run"
 
@@ -24,6 +24,11 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes = seconds / 60
     return f"{minutes:.1f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+
+
+def lasted(seconds: Sequence[float]) -> Measured:
+    """A cell of the mean of some durations; in CSV files the seconds are numbers."""
+    return measured(seconds, "s", duration(sum(seconds) / len(seconds)))
 
 
 def html_page(title: str, parts: Sequence[Part], folder: Path) -> str:

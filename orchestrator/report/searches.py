@@ -120,16 +120,18 @@ def _seeds(name: str, spec: SearchSpec, results: Results) -> list[Part]:
         selected = "**selected**" if seed == winner else ""
         cell = _of_cell(job, results, shared=shared)
         rows.append([str(seed), score, *cell, selected])
+    of = f", {space.main_cell} cell" if space.main_cell != "cell" else ""
     header = [
         "seed",
         f"selection score: {metric} ({_selected_by(spec)})",
-        "with shared weights, top-1 on D_V; operations without parameters"
-        + (f", {space.main_cell} cell" if space.main_cell != "cell" else "")
-        if shared
-        else "epoch of the cell (lowest validation loss)",
+        *(
+            ["with shared weights, top-1 on D_V", f"operations without parameters{of}"]
+            if shared
+            else ["epoch of the cell (lowest validation loss)"]
+        ),
         "entropy / log K",
         "mean margin",
-        "",
+        "outcome",
     ]
     parts: list[Part] = [Table(f"seeds-{name}", header, rows)]
     if record is not None and len(scores) > 1:
@@ -151,8 +153,10 @@ def _selected_by(spec: SearchSpec) -> str:
     return spec.select_by if times == 1 else f"{spec.select_by}, mean of {times} trainings"
 
 
-def _of_cell(job: Job, results: Results, *, shared: bool) -> list[str]:
-    """The score or epoch, entropy and margin of one seed's cell; a random cell has none of them.
+def _of_cell(job: Job, results: Results, *, shared: bool) -> list[Cell]:
+    """One seed's cell: score and free operations, or epoch; then entropy and margin.
+
+    A random cell has free operations and nothing else.
 
     Args:
         shared: whether cells of this space can be scored with shared weights.
@@ -160,21 +164,23 @@ def _of_cell(job: Job, results: Results, *, shared: bool) -> list[str]:
     search = results.study.search_of(job)
     if search is None:
         drawn = results.result(job, ProxyResult)
-        also = NOT_RUN if drawn is None else _free(drawn["genotype"]) if shared else ""
-        return [also, "", ""]
+        free = NOT_RUN if drawn is None else _free(drawn["genotype"]) if shared else ""
+        return [*([""] if shared else []), free, "", ""]
     cell = results.result(search, SearchResult)
     if cell is None:
-        return [NOT_RUN, "", ""]
+        return [*([NOT_RUN] if shared else []), NOT_RUN, "", ""]
+    also: list[Cell]
     if shared:
-        also = f"{cell['shared_weights']['valid/top1']:.2f} %, {_free(cell['genotype'])}"
+        top1 = cell["shared_weights"]["valid/top1"]
+        also = [measured([top1], "%", f"{top1:.2f} %"), _free(cell["genotype"])]
     else:
-        also = str(cell["epoch"])
+        also = [str(cell["epoch"])]
     margins = [m for kind in cell["margins"].values() for m in kind]
     entropy = statistics.mean(cell["entropy"].values())
-    return [also, f"{entropy:.4f}", f"{statistics.mean(margins):.4f}"]
+    return [*also, f"{entropy:.4f}", f"{statistics.mean(margins):.4f}"]
 
 
-def _free(genotype: GenotypeJson) -> str:
+def _free(genotype: GenotypeJson) -> Measured:
     """How many operations of the normal cell, or of the only cell, have no parameters."""
     cell = any_from_json(genotype)
     if isinstance(cell, Bench201Genotype):
@@ -182,7 +188,8 @@ def _free(genotype: GenotypeJson) -> str:
     else:
         assert isinstance(cell, Genotype)
         edges = cell.normal
-    return f"{parameter_free(edges)} of {len(edges)}"
+    free = parameter_free(edges)
+    return measured([free], f"of {len(edges)}", f"{free} of {len(edges)}")
 
 
 def _alarms(spec: SearchSpec, histories: dict[str, list[Record]]) -> list[str]:

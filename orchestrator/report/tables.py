@@ -14,7 +14,7 @@ from orchestrator.experiment.spaces import SPACES
 from orchestrator.paper import tables as paper
 from orchestrator.paper.config import papers_final, papers_search, size_differences
 from orchestrator.report.figures.curves import History, curves
-from orchestrator.report.markup import NOT_RUN, duration
+from orchestrator.report.markup import NOT_RUN, lasted
 from orchestrator.report.parts import Cell, Measured, Part, Table, brief, measured
 from orchestrator.report.statistics import summary
 from orchestrator.report.verdict import (
@@ -303,7 +303,7 @@ def final_trainings(results: Results) -> list[Part]:
     if not finals:
         return []
     parts: list[Part] = ["## Final trainings\n"]
-    rows = []
+    rows: list[list[Cell]] = []
     for name, spec in finals.items():
         runs = results.finals(name)
         if not runs:
@@ -314,10 +314,10 @@ def final_trainings(results: Results) -> list[Part]:
                 [
                     name,
                     _provenance(result["provenance"]),
-                    outcome(result),
+                    figure_of([result]) or NOT_RUN,
                     f"{adds / 1e6:,.1f}" if adds else "-",
                     str(result["workers"]),
-                    duration(result["seconds"]),
+                    lasted([result["seconds"]]),
                 ]
             )
     header = ["final", "cell", "on the test set", "M multiply-adds", "workers", "time in epochs"]

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
-from orchestrator.report.markup import NOT_RUN, duration
-from orchestrator.report.parts import Part, Table
+from orchestrator.report.markup import NOT_RUN, lasted
+from orchestrator.report.parts import Cell, Part, Table
 from orchestrator.report.view import Results
 
 
 def times(results: Results) -> list[Part]:
     """The report's table of each job's time in segments."""
-    rows = []
+    rows: list[list[Cell]] = []
     for job in results.study.in_cluster:
         records = results.records(job)
         spent = sum(record["seconds"] for record in records)
@@ -22,7 +22,7 @@ def times(results: Results) -> list[Part]:
             [
                 f"{job.of.title} {job.name}",
                 str(len(records)),
-                duration(spent) if records else NOT_RUN,
+                lasted([spent]) if records else NOT_RUN,
                 ", ".join(sorted(hosts)),
                 _kernels(ran),
             ]

@@ -20,7 +20,7 @@ from orchestrator.experiment.config import SearchSpec
 from orchestrator.experiment.study import Job
 from orchestrator.report.benchmark_paper import benchmark_paper
 from orchestrator.report.figures.truth import Row, distribution_figure, epochs_figure
-from orchestrator.report.markup import NOT_RUN, duration
+from orchestrator.report.markup import NOT_RUN, lasted
 from orchestrator.report.no_path import no_path
 from orchestrator.report.paired import FEWEST, Contest, Way, contests, contests_table
 from orchestrator.report.parts import Cell, Measured, Part, PValue, Table, measured
@@ -301,7 +301,7 @@ def _table(name: str, methods: list[Method], cells: list[int]) -> Table:
                 f"{statistics.median(method.values('rank')):,.0f}",
                 f"{statistics.fmean(method.values('regret')):.2f}",
                 PValue(uniform_p(cells, percentile)),
-                duration(method.seconds) if method.seconds else "-",
+                lasted([method.seconds]) if method.seconds else "-",
             ]
         )
     header = [

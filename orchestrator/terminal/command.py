@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import errno
+import re
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from gdas.errors import InputError
+from gdas.errors import InputError, suggestion
 from orchestrator.experiment.credentials import refuse_credentials
 from orchestrator.store.job_folder import NO_SPACE
 
@@ -135,8 +136,10 @@ def run_command(
     Raises:
         SystemExit: 2 if the parser refuses the options; 0 after `--help`.
     """
-    options = parser.parse_intermixed_args(arguments)
+    options, extra = parser.parse_known_intermixed_args(arguments)
     try:
+        if extra:
+            raise InputError(_unknown(extra[0], parser))
         _settle_places(options)
         return body(options)
     except InputError as problem:
@@ -160,6 +163,15 @@ def run_command(
             raise
         error(f"{where}{NO_SPACE}; nothing that was written is harmed, run the same command again")
         return 1
+
+
+def _unknown(word: str, parser: argparse.ArgumentParser) -> str:
+    """What is said of a word on the command line that means nothing to the parser."""
+    named = word.partition("=")[0]
+    if named.startswith("-"):
+        options = dict.fromkeys(re.findall(r"--[a-z-]+", parser.format_help()))
+        return f"{named}: no such option{suggestion(named, list(options))}"
+    return f"{word}: one word too many; {parser.prog} --help shows what belongs where"
 
 
 def _settle_places(options: argparse.Namespace) -> None:

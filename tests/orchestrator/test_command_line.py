@@ -12,7 +12,7 @@ import gdas.data.cifar
 from gdas.errors import InputError
 from orchestrator.cost import estimate, plan
 from orchestrator.experiment.build import build_study
-from orchestrator.experiment.load import load_experiment
+from orchestrator.experiment.load import EXPERIMENTS, load_experiment
 from orchestrator.reproduce_paper import main
 from orchestrator.run.checks import fixed_cells
 from tests.orchestrator.fake_study import TINY, fake_study
@@ -63,6 +63,17 @@ def test_bad_words(capsys: pytest.CaptureFixture[str]) -> None:
     assert "one experiment at a time" in refused(capsys, "smoke", "laptop")
     assert "did you mean epochs" in refused(capsys, "search.recipe.epoch=1")
     assert "no such job" in refused(capsys, "--only", "train-x")
+    assert refused(capsys, "--only", "serch-gdas-frc").endswith("did you mean search-gdas-frc?")
+
+
+def test_help_names_every_experiment(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    named = capsys.readouterr().out.partition("experiments (")[2].partition("examples:")[0]
+    shipped = {path.stem for path in EXPERIMENTS.glob("*.yaml")}
+    assert {line.split()[0] for line in named.splitlines()[1:] if line} == {
+        name for name in shipped if not name.startswith("drill")  # those are of a checkout
+    }
 
 
 def test_a_missing_data_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

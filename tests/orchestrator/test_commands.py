@@ -101,6 +101,10 @@ def test_a_job_that_is_not_there_is_answered_with_the_closest(
     _, study, _ = fake_study(tmp_path / "out")
     said = refused(capsys, log.main(["out", "serch-frc-seed1"]))
     assert "did you mean search-frc-seed" in said
+    assert "jobs begin so; name one of search-frc-seed0, search-frc-seed1" in refused(
+        capsys, log.main(["out", "search-frc"])
+    )
+    assert log.job_named("train-frc-d", study).label == "train-frc-digits", "the only one"
     assert "has printed nothing yet" in refused(capsys, log.main(["out", study.jobs[0].label]))
     assert "no error is recorded" in refused(
         capsys, log.main(["out", study.jobs[0].label, "--traceback"])

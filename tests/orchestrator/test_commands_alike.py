@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from gdas.errors import InputError
-from orchestrator.terminal.command import command_parser, run_command
+from orchestrator.terminal.command import add_out, command_parser, run_command
 from tests.readme import ROOT
 
 COMMANDS = sorted(
@@ -73,6 +73,25 @@ def test_the_ways_to_end_are_the_same(
     found = command_parser("orchestrator.none", "Nothing.", "", done="done")
     assert run_command(found, body, []) == code
     assert capsys.readouterr().err.startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--ouy", "x"], "error: --ouy: no such option; did you mean --out?\n"),
+        (["--oux=x"], "error: --oux: no such option; did you mean --out?\n"),
+        (["a", "b"], "error: b: one word too many; python -m orchestrator.none --help shows what "),
+    ],
+)
+def test_a_word_that_means_nothing_is_refused_in_one_line(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = command_parser("orchestrator.none", "Nothing.", "", done="done")
+    add_out(found)
+    found.add_argument("one", nargs="?")
+    assert run_command(found, lambda _: 0, words) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith(said) and shown.count("\n") == 1
 
 
 def test_only_the_helper_makes_parsers_and_every_command_ends_through_it() -> None:

@@ -248,6 +248,8 @@ BAD = [
     (["text_search.recipe.hiden=3"], r"gdas-rnn\.recipe\.hiden: unknown key; did you mean hidden"),
     (["search.recipe.epoch=3"], r"recipe\.epoch: unknown key; did you mean epochs\?"),
     (["serach.recipe.epochs=3"], r"serach: unknown key; did you mean search"),
+    (["seeds=[1]"], r"^seeds: unknown key; did you mean search\.seeds or final\.seeds\?"),
+    (["epochs=4"], r"did you mean search\.recipe\.epochs or final\.recipe\.epochs or text_search"),
     (["search.recipe.epochs=three"], r"searches\.gdas-frc\.recipe\.epochs='three'"),
     (["search.recipe.epochs=2.5"], r"recipe\.epochs=2\.5"),
     (["search.recipe.epochs=0"], r"recipe: epochs=0: must be 1 or more"),

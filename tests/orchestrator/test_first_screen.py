@@ -178,6 +178,19 @@ def test_every_table_of_the_page_is_a_file(tmp_path: Path) -> None:
     }
     assert path.read_text().count("<table>") == len(files) / 2
     assert path.read_text().count("<details class=folded>") == 1, "the paper's whole Table 1"
+    for file in (path.parent / "tables").glob("*.csv"):
+        _has_units_apart(list(csv.reader(file.read_text().splitlines())), file.name)
+
+
+UNIT = re.compile(r"-?[\d.,]+ (s|min|h|%|MiB|% error|of \d+)( [\[(].*)?")
+"""A number with its unit in one cell, as people read it."""
+
+
+def _has_units_apart(lines: list[list[str]], name: str) -> None:
+    header, *rows = lines
+    for i, column in enumerate(header):
+        if any(UNIT.fullmatch(row[i]) for row in rows):
+            assert f"{column}: mean" in header and f"{column}: unit" in header, (name, column)
 
 
 def test_a_table_as_csv_and_latex() -> None:
