@@ -159,7 +159,7 @@ class Scheduler:
         if again:
             board.states[job.id] = "waiting"
             then = "tried again from its newest checkpoint"
-            then += "" if counts else ", which is no retry of its own"
+            then += "" if counts else ", and uses up no retry"
         else:
             self.failed(job, why)
             then = "given up, for it would fail again" if cause in FINAL else "given up"

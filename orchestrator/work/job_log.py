@@ -14,6 +14,7 @@ from io import TextIOBase
 from typing import TextIO
 
 from gdas.distributed import workers
+from orchestrator.store.failure import read_failure
 from orchestrator.store.job_folder import LOG, JobFolder
 from orchestrator.store.results import Record
 
@@ -79,12 +80,15 @@ def logged(folder: JobFolder, where: str) -> Iterator[None]:
     Only the first of several workers writes.
 
     Args:
-        where: the process and device, for the first line.
+        where: the process and device, for the first line, which also says how the process before
+            died if it could not say so itself.
     """
     if workers().rank > 0:
         yield
         return
-    say(folder, f"starts: {where}")
+    failure = read_failure(folder.place)  # of a process that died, which could not write it here
+    before = f" (before: {failure.error})" if failure and not failure.traceback else ""
+    say(folder, f"starts: {where}{before}")
     try:
         with (
             redirect_stdout(Both(sys.stdout, folder)),

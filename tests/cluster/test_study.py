@@ -132,7 +132,7 @@ def test_a_study_that_loses_nodes_and_its_store_ends_with_the_undisturbed_ones_d
     finally:
         process.end()
     assert code == 0, output
-    assert output.count("no retry of its own") >= 2, output
+    assert output.count("uses up no retry") >= 2, output
     assert digests(storage) == driving.digests(undisturbed)
     for label, of_job in records(storage).items():
         positions = [record["position"] for record in of_job]

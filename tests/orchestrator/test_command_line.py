@@ -72,7 +72,9 @@ def test_help_names_every_experiment(capsys: pytest.CaptureFixture[str]) -> None
     named = capsys.readouterr().out.partition("experiments (")[2].partition("examples:")[0]
     shipped = {path.stem for path in EXPERIMENTS.glob("*.yaml")}
     assert {line.split()[0] for line in named.splitlines()[1:] if line} == {
-        name for name in shipped if not name.startswith("drill")  # those are of a checkout
+        name
+        for name in shipped
+        if not name.startswith("drill")  # those are of a checkout
     }
 
 

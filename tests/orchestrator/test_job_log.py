@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.store.failure import note_failure
 from orchestrator.store.job_folder import LOG, JobFolder
 from orchestrator.work import job_log
 from tests.orchestrator.written import plain_record
@@ -28,6 +29,20 @@ def test_what_a_job_prints_goes_to_its_log_and_on(
     assert places == sorted(places)
     shown = capsys.readouterr()
     assert shown.out == "a word\n" and shown.err == "a warning\n"
+
+
+def test_a_start_says_what_ended_the_one_before(tmp_path: Path) -> None:
+    folder = JobFolder.open(tmp_path)
+    with job_log.logged(folder, "process 7 on here, cpu"):
+        pass
+    note_failure(folder.place, "its process died without a word", "process", 1, again=True)
+    with job_log.logged(folder, "process 8 on here, cpu"):
+        pass
+    starts = [line for line in folder.log_end(1 << 20).splitlines() if "starts" in line]
+    assert starts[0].endswith("starts: process 7 on here, cpu")
+    assert starts[1].endswith(
+        "starts: process 8 on here, cpu (before: its process died without a word)"
+    )
 
 
 def test_only_the_last_part_of_a_long_log_is_kept(

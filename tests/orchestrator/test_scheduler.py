@@ -149,7 +149,7 @@ def test_a_lost_machine_uses_up_no_retry_and_the_jobs_own_errors_do(tmp_path: Pa
         cluster.scheduler.finished(job, node_lost=True)
         assert cluster.state(label) == "waiting"
         assert cluster.start() == [label]
-    assert all("no retry of its own" in line for line in cluster.said)
+    assert all("uses up no retry" in line for line in cluster.said)
     cluster.fail(label)
     assert "tried again from its newest checkpoint" in cluster.said[-1]
     assert cluster.state(label) == "waiting" and cluster.start() == [label]
@@ -165,9 +165,9 @@ def test_a_process_that_was_kept_and_died_before_the_job_came_is_not_the_jobs_fa
     """Once: if new processes do not start either, it comes to an end."""
     cluster, label, job = with_one_retry(tmp_path)
     cluster.scheduler.finished(job, began=False)
-    assert "no retry of its own" in cluster.said[-1] and cluster.start() == [label]
+    assert "uses up no retry" in cluster.said[-1] and cluster.start() == [label]
     cluster.scheduler.finished(job, began=False)
-    assert "no retry of its own" not in cluster.said[-1] and cluster.start() == [label]
+    assert "uses up no retry" not in cluster.said[-1] and cluster.start() == [label]
     cluster.scheduler.finished(job, began=False)
     assert cluster.state(label) == "failed"
 
