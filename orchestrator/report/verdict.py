@@ -21,10 +21,10 @@ VERDICT_RULE = (
     "Student interval of the mean, its ends rounded to the digits that the paper prints. "
     "Reproduced: the whole interval is as good as the paper's figure or better. Missed: the whole "
     "interval is worse. Within noise: the paper's figure lies inside, so the two cannot be told "
-    "apart, whichever mean is better. Before that: not run, where there is no result; run too "
-    "small to compare, where the search or the training has not the paper's settings, in size or "
-    "otherwise, however good the figure is; n too small, with fewer than three runs, which give "
-    "no interval."
+    "apart, whichever mean is better. Three verdicts go before these: not run, if there is no "
+    "result; run too small to compare, if the search or the training has not the paper's "
+    "settings, in size or otherwise, however good the figure is; n too small, with fewer than "
+    "three runs, which give no interval."
 )
 
 DIGITS = {1: 2, 2: 1, 3: 1, 4: 1, 5: 2}
