@@ -15,7 +15,13 @@ from typing import Any
 
 from orchestrator.experiment.study import Job, Study
 from orchestrator.store.board import Board
-from orchestrator.store.recorded import driver, open_recorded, recorded_board, started_at
+from orchestrator.store.recorded import (
+    damaged_results,
+    driver,
+    open_recorded,
+    recorded_board,
+    started_at,
+)
 from orchestrator.store.storage import is_address
 from orchestrator.store.store import Store
 from orchestrator.terminal.command import add_study, command_parser, run_command, say_next
@@ -70,6 +76,8 @@ def _status(options: argparse.Namespace) -> int:
     print("\n".join(overview(study, board, progress_of)))
     if failed := failure_lines(study, store, board):
         print("\n" + "\n".join(failed))
+    if damaged := damaged_results(study, store):
+        print("\n" + "\n".join(damaged))
     if (heard := _last_heard(study, store)) is not None:
         print(f"\nlast record {heard}")
     if store.moved():

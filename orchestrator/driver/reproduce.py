@@ -32,7 +32,7 @@ from orchestrator.run.process import Signals, interruptible, meanwhile, repeated
 from orchestrator.run.scheduler import ClusterLost, Scheduler
 from orchestrator.store.data import data_sets, fetched, publish, refuse_unchecked
 from orchestrator.store.mending import mend
-from orchestrator.store.recorded import recorded_study
+from orchestrator.store.recorded import damaged_results, recorded_study
 from orchestrator.store.results import Environment
 from orchestrator.store.storage import cache_folder, is_address, open_storage
 from orchestrator.store.store import Store
@@ -99,6 +99,8 @@ def _report(experiment: Experiment, out: str, options: argparse.Namespace) -> in
     recorded = recorded_study(store)
     study = _only(recorded_data_study(experiment, recorded, Path(options.data or "data")), options)
     _report_of(experiment, study, store)
+    for line in damaged_results(study, store):
+        print(line)
     print(f"report: {store.address_of('report/report.html')}")
     say_next(f"python -m orchestrator.status {shlex.quote(store.address)}")
     return 0

@@ -195,3 +195,13 @@ def started_at(store: Store, job: Job) -> float:
         return (store.folder(job).path / "settings.json").stat().st_mtime
     except OSError:
         return 0.0
+
+
+def damaged_results(study: Study, store: Store) -> list[str]:
+    """A line for each job that counts as not done since its result is damaged; reads only."""
+    return [
+        f"{job.label}: damaged result.json, so it counts as not done; the study's command goes on "
+        "from its last checkpoint"
+        for job in study.in_cluster
+        if store.folder(job).result() is None and (store.folder(job).path / "result.json").exists()
+    ]

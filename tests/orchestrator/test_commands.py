@@ -92,6 +92,16 @@ def test_a_folder_without_a_study_is_refused_and_not_made(
     assert not (tmp_path / "nowhere").exists()
 
 
+def test_a_damaged_result_is_named_by_status(capsys: Capture, tmp_path: Path) -> None:
+    _, study, store = fake_study(tmp_path / "out")
+    job = next(job for job in study if job.label == "search-frc-seed0")
+    finish(store, job)
+    assert status.main(["out"]) == 0 and "damaged result" not in capsys.readouterr().out
+    (store.folder(job).path / "result.json").write_text('{"digest": "a')
+    assert status.main(["out"]) == 0
+    assert "search-frc-seed0: damaged result.json, so it counts as" in capsys.readouterr().out
+
+
 # log
 
 
