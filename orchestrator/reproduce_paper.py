@@ -31,9 +31,9 @@ MORE = """experiments (experiments/*.yaml; what each needs and takes: experiment
   published    the authors' cells, trained without a search: GPUs, weeks of one
   random       four searched cells against four random ones: GPUs, days
   ablations    one setting of the search changed at a time: GPUs, weeks of one
-  nasbench201  seven ways to search NAS-Bench-201: 5 hours on 2 cores
+  nasbench201  seven ways to search NAS-Bench-201: 4 hours on 2 cores
   carry_over   does what helped there help in the search of laptop: an hour on 2 cores
-  power        searched against random cells, enough to tell: some four hours on 2 cores
+  power        searched against random cells, enough to tell: some two hours on 2 cores
 
 examples:
   python -m orchestrator.reproduce_paper                       the smoke experiment
