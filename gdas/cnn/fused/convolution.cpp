@@ -193,7 +193,7 @@ struct Backward {
       write_by_taps(n, gradient, memory, sums);
   }
 
-  // row: scratch memory for a row of it.
+  // row: scratch memory for a row of it. The same row of the next image is fetched meanwhile.
   void write_by_taps(int n, const float* gradient, float* row, double* sums) const {
     for (int r = 0; r < z.height; r++) {
       const float* const g = z.middle_out(gradient) + r / z.stride * z.row_out;
@@ -204,8 +204,12 @@ struct Backward {
       const std::size_t at = n * z.in_image + static_cast<std::size_t>(r) * z.width * z.in;
       for_vectors(z.in, [&](int c, auto lanes) {
         Written<decltype(lanes)> written(*this, lanes, c);
-        for (int i = 0; i < z.width; i++)
-          written.write(at + static_cast<std::size_t>(i) * z.in + c, load(row + i * z.wide_in + c));
+        for (int i = 0; i < z.width; i++) {
+          const std::size_t own = at + static_cast<std::size_t>(i) * z.in + c;
+          prefetch((base ? base : gradient_x) + own + z.in_image);
+          prefetch(x + own + z.in_image);
+          written.write(own, load(row + i * z.wide_in + c));
+        }
         written.add(sums);
       });
     }

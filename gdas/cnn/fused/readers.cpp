@@ -239,15 +239,14 @@ struct Backward {
       for_vectors(p.channels, [&](int c, auto lanes) {
         const Vector mean = load(readings[k]->mean(c));
         const float *x = block + k * p.channels + c, *g = gradient + k * p.channels + c;
-        const std::size_t at = pixel * p.channels + c;
+        const std::size_t at = pixel * p.channels + c,
+                          ahead = static_cast<std::size_t>(count_of) * p.channels;
         Vector sum{}, product{};
         for (int i = 0; i < count_of; i++, x += p.step, g += p.step) {
           const std::size_t own = at + static_cast<std::size_t>(i) * p.channels;
+          prefetch((bases[k] ? bases[k] : gradients[k]) + own + ahead);
           Vector v = where_positive(load(x), load(g));
-          if (bases[k]) {
-            prefetch(bases[k] + own + static_cast<std::size_t>(count_of) * p.channels);
-            v += lanes.load(bases[k] + own);
-          }
+          if (bases[k]) v += lanes.load(bases[k] + own);
           lanes.store(gradients[k] + own, v);
           if (sums) {
             sum += v;

@@ -38,13 +38,6 @@ inline void transpose_taps(const float* weight, int channels, int taps, float* t
     for (int t = 0; t < taps; t++) to[t * wide + c] = weight[c * taps + t];
 }
 
-// Fetch a block's share of the next image into the second cache.
-inline void prefetch_share(const float* next, std::size_t floats, int first_row, const Sizes& z) {
-  const std::size_t from = floats * first_row / z.out_height;
-  const std::size_t to = floats * std::min(first_row + z.rows, z.out_height) / z.out_height;
-  for (std::size_t i = from; i < to; i += 16) __builtin_prefetch(next + i, 0, 2);
-}
-
 template <int K, int S, int D>
 struct Pass {
   static constexpr int P = D * (K / 2);         // padding of the input
@@ -81,15 +74,14 @@ struct Pass {
         return;
       }
       float* const block = image + image_size;
-      std::fill(image, image + image_size, 0.f);
+      clear_border(image, z.height, in.row, in.pixel, P, P, P);
       const Moments moments = statistics.of(i);
       const Range range = chunk(z.batch, i);
       for (int n = range.from; n < range.to; n++) {
         read_image<true>(x + n * z.in_image, reading, z.height, z.width, C,
-                         image + P * in.row + P * in.pixel, in.row);
+                         image + P * in.row + P * in.pixel, in.row, z.in_image);
         for (int r = 0; r < z.out_height; r += z.rows) {
           const int rows = std::min(z.rows, z.out_height - r);
-          if (n + 1 < range.to) prefetch_share(x + (n + 1) * z.in_image, z.in_image, r, z);
           convolve(z, image, in, taps.get(), block, r, rows);
           if (n == range.from && r == 0)
             multiply(block, z.wide, matrix.get(), C, C, moments.pivot, z.wide, 1);
@@ -112,7 +104,6 @@ struct Pass {
     const float *taps, *matrix;
     double* x_sums;  // [2][padded(C)] of a chunk, or null
     float *of_taps, *of_matrix;  // of a chunk, or null
-    int end;                     // of the chunk
   };
 
   // Where one thread keeps an image while it works on it.
@@ -130,7 +121,7 @@ struct Pass {
           block_size(static_cast<std::size_t>(z.rows) * z.out_width * z.wide),
           row_size(static_cast<std::size_t>(z.width) * z.wide) {}
 
-    bool get(bool weights) {
+    bool get(const Sizes& z, bool weights) {
       float* at = scratch((weights ? image_size + block_size : 0) + gradient_size + block_size +
                           row_size);
       if (at == nullptr) return false;
@@ -139,8 +130,8 @@ struct Pass {
       rows = of_y + block_size;
       image = rows + row_size;
       depthwise = image + image_size;
-      std::fill(gradient, gradient + gradient_size, 0.f);
-      if (weights) std::fill(image, image + image_size, 0.f);
+      clear_border(gradient, z.out_height, of_gradient.row, of_gradient.pixel, Q, Q, Q);
+      if (weights) clear_border(image, z.height, in.row, in.pixel, P, P, P);
       return true;
     }
   };
@@ -150,18 +141,12 @@ struct Pass {
     float* const gradient = s.gradient + Q * s.of_gradient.row + Q * s.of_gradient.pixel;
     if (b.of_taps)
       read_image<true>(b.x + n * z.in_image, b.reading, z.height, z.width, C,
-                       s.image + P * s.in.row + P * s.in.pixel, s.in.row);
+                       s.image + P * s.in.row + P * s.in.pixel, s.in.row, z.in_image);
     const float keep = b.keep ? b.keep[n] : 1.f;
     for (int r = 0; r < z.out_height; r += z.rows) {
       const int rows = std::min(z.rows, z.out_height - r), pixels = rows * z.out_width;
       const std::size_t at = n * z.out_image + static_cast<std::size_t>(r) * z.out_width * C;
-      if (n + 1 < b.end) {
-        prefetch_share(b.x + (n + 1) * z.in_image, z.in_image, r, z);
-        prefetch_share(b.gradient_y + (n + 1) * z.out_image, z.out_image, r, z);
-        prefetch_share(b.y + (n + 1) * z.out_image, z.out_image, r, z);
-        if (b.base) prefetch_share(b.base + (n + 1) * z.in_image, z.in_image, r, z);
-      }
-      undo_norm(b.gradient_y + at, keep, b.y + at, b.undo, pixels, C, s.of_y);
+      undo_norm(b.gradient_y + at, keep, b.y + at, b.undo, pixels, C, s.of_y, z.out_image);
       for (int y = 0; y < rows; y++)
         multiply(s.of_y + static_cast<std::size_t>(y) * z.out_width * z.wide, z.wide, b.matrix, C,
                  z.wide, gradient + (r + y) * s.of_gradient.row, z.wide, z.out_width);
@@ -189,7 +174,8 @@ struct Pass {
     });
   }
 
-  // The gradient through the ReLU, added to base and written, and its sums.
+  // The gradient through the ReLU, added to base and written, and its sums. What belongs to the row
+  // of the next image is fetched meanwhile.
   template <class Lanes>
   static INLINE void write_row(const Sizes& z, const Backward& b, Lanes lanes, const float* from,
                                const float* x, const float* base, float* to, int c, Vector& sum,
@@ -197,6 +183,8 @@ struct Pass {
     const Vector mean = load(b.reading.mean(c)), scale = load(b.reading.scale(c)),
                  shift = load(b.reading.shift(c));
     for (int i = 0; i < z.width; i++, from += z.wide, x += z.channels, to += z.channels) {
+      prefetch((base ? base : to) + z.in_image);
+      if (!b.of_taps) prefetch(x + z.in_image);
       const Vector away = lanes.load(x) - mean;
       Vector g = where_positive(away * scale + shift, load(from));
       if (base) {
@@ -227,7 +215,7 @@ struct Pass {
     std::atomic<int> failed{0};
     parallel(z.threads, chunks, [&](int i) {
       Scratch s(z);
-      if (!s.get(weights)) {
+      if (!s.get(z, weights)) {
         failed = 1;
         return;
       }
@@ -238,7 +226,6 @@ struct Pass {
         own.of_matrix = own.of_taps + taps_size;
       }
       const Range range = chunk(z.batch, i);
-      own.end = range.to;
       for (int n = range.from; n < range.to; n++) backward_image(z, own, s, n);
     });
     if (failed) return 1;
@@ -301,7 +288,7 @@ extern "C" int gdas_separable_backward(const Shape* shape, const float* gradient
   return gdas::with_pass(*shape, [&](auto pass) {
     typename decltype(pass)::Backward b{gradient_y, keep,    y,       x,       base,    gradient_x,
                                         undo,       reading, nullptr, nullptr, nullptr, nullptr,
-                                        nullptr,    0};
+                                        nullptr};
     return pass.backward(z, b, depthwise, pointwise, x_sums, of_depthwise, of_pointwise);
   });
 }
