@@ -3,10 +3,11 @@
 That is from records of similar jobs, from a few timed steps, from what was measured on a card of
 the kind that `cards.yaml` names, or else from counts.
 
-The guess counts multiply-adds and is rough; it is for a warning before days are spent. Measured
-speeds on two CPU cores are 5 to 13 GFLOP/s per thread. On a GPU of 2018, the authors' 22.4 hours
-for a training correspond to 0.9 TFLOP/s, and the paper's 4 hours for a search to 0.27; the speed on
-text is a guess. A backward pass counts as two forward passes.
+The guess counts multiply-adds and is rough; it is for a warning before days are spent. Measured on
+a Xeon with AVX-512, per thread: on images 11 to 25 GFLOP/s without fused kernels, on text 20 to 40.
+On a GPU of 2018, the authors' 22.4 hours for a training correspond to 0.9 TFLOP/s, and the paper's
+4 hours for a search to 0.27; the speed on text is a guess. A backward pass counts as two forward
+passes.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ from orchestrator.store.job_folder import JobFolder
 from orchestrator.store.kernels import kernels_here
 from orchestrator.store.store import Store
 
-CPU_FLOPS = 8e9  # per thread
 FUSED_FASTER = 2.0
 """How many times as fast fused kernels are; measured: 1.4 to 2.1 (tests/bench/RESULTS.md)."""
 PROCESS = 0.6e9
@@ -139,7 +139,7 @@ def estimated_seconds(job: Job) -> float:
     if job.in_driver:
         return 0.0
     cost, work = cost_of(job), work_of(job)
-    speed = CPU_FLOPS * float(job.resources["threads"])
+    speed = cost.cpu_flops * float(job.resources["threads"])
     if kernels_here(job.recipe, job.resources) == "fused":
         speed *= FUSED_FASTER
     if job.resources["device"] == "cuda":

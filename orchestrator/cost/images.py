@@ -38,6 +38,7 @@ from orchestrator.experiment.decode import decode_search, decode_train
 from orchestrator.experiment.study import Job
 
 CLASSES = 10
+CPU_FLOPS = 12e9
 AnySupernet = Supernet | Bench201Network
 
 
@@ -61,6 +62,7 @@ class ImageSearches:
             examples=examples,
             operations=lambda job: self.size(decode_search(job.recipe["config"]))[0],
             flops=partial(_search_flops, self),
+            cpu_flops=CPU_FLOPS,
             gpu_flops=(0.25e12, 1e12),
             seconds=partial(_search_seconds, self),
             bytes=partial(_search_bytes, self),
@@ -297,6 +299,7 @@ TRAINING = Cost(
     examples=examples,
     operations=lambda job: len(OPERATIONS),
     flops=_training_flops,
+    cpu_flops=CPU_FLOPS,
     gpu_flops=(1e12, 1e12),
     seconds=_training_seconds,
     bytes=_training_bytes,

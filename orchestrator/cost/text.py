@@ -29,6 +29,7 @@ from orchestrator.experiment.study import Job
 
 STANDING_IN = PUBLISHED_RECURRENT["RNN_GDAS"]
 """Stands for any cell that is not known before its search."""
+CPU_FLOPS = 25e9
 GPU_FLOPS = (3e12, 3e12)
 
 
@@ -124,6 +125,7 @@ SEARCH = Cost(
     examples=examples,
     operations=lambda job: len(RECURRENT_OPERATIONS),
     flops=lambda job, work: _flops(job, work, 2),  # a W and an alpha step
+    cpu_flops=CPU_FLOPS,
     gpu_flops=GPU_FLOPS,
     seconds=_search_seconds,
     bytes=_bytes,
@@ -132,6 +134,7 @@ TRAINING = Cost(
     examples=examples,
     operations=lambda job: len(RECURRENT_OPERATIONS),
     flops=lambda job, work: _flops(job, work, 1),
+    cpu_flops=CPU_FLOPS,
     gpu_flops=GPU_FLOPS,
     seconds=_training_seconds,
     bytes=_bytes,

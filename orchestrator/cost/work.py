@@ -52,6 +52,7 @@ class Cost(NamedTuple):
         examples: how many examples of a split ("train", "valid" or "test") a job reads.
         operations: how many operations an edge of its cells has.
         flops: floating point operations of a job's work, guessed from multiply-adds.
+        cpu_flops: floating point operations per second of a thread.
         gpu_flops: floating point operations per second of a GPU of 2018: in steps, in forward
             passes.
         seconds: seconds of a job's work on this machine, from a few steps (data folder, device).
@@ -61,6 +62,7 @@ class Cost(NamedTuple):
     examples: Callable[[Job, str], int]
     operations: Callable[[Job], int]
     flops: Callable[[Job, Work], float]
+    cpu_flops: float
     gpu_flops: tuple[float, float]
     seconds: Callable[[Job, Work, Path, torch.device], float]
     bytes: Callable[[Job, Work], float]

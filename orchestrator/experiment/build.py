@@ -208,22 +208,29 @@ def _content(identity: DataIdentity, code: Code, config: AnyConfig, *splits: str
     return read | ({"code": {name: code(name) for name in own}} if own else {})
 
 
+# Settings that were added after jobs had ids, each with the values that change nothing: with one of
+# them a setting is left out of what is hashed, so that the jobs keep the ids that they had before.
+CHANGES_NOTHING: dict[tuple[str, ...], tuple[Any, ...]] = {
+    ("execution",): ("eager",),
+    ("operations",): ((), OPERATIONS),
+    ("sampler", "method"): (None,),
+    ("alpha", "risk_seeking"): (0,),
+}
+
+
 def settings_of(config: AnyConfig) -> dict[str, Any]:
     """A job's settings as they are hashed into its id.
 
-    For text data, settings that have the defaults of the known texts are left out, and so are eager
-    `execution`, the usual `operations`, an empty `sampler.method` and `alpha.risk_seeking` of 0. So
-    jobs keep the ids that they had before these settings existed.
+    Left out are those of `CHANGES_NOTHING` and, for the same reason, settings of text data that are
+    the known texts' own.
     """
     settings = dataclasses.asdict(config)
-    if settings.get("execution") == "eager":
-        del settings["execution"]
-    if settings.get("operations") in ((), OPERATIONS):
-        del settings["operations"]
-    if settings.get("sampler", {}).get("method", "") is None:
-        del settings["sampler"]["method"]
-    if settings.get("alpha", {}).get("risk_seeking") == 0:
-        del settings["alpha"]["risk_seeking"]
+    for (*sections, key), values in CHANGES_NOTHING.items():
+        section = settings
+        for name in sections:
+            section = section.get(name, {})
+        if key in section and section[key] in values:
+            del section[key]
     if isinstance(config.data, TextData):
         usual = dataclasses.asdict(TextData())
         settings["data"] = {

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from gdas.data.settings import TextData
+from gdas.data.text import text_counts
 from gdas.errors import InputError
 from orchestrator.cost import estimate, images
 from orchestrator.cost.estimate import (
@@ -20,10 +22,12 @@ from orchestrator.cost.estimate import (
     timed_seconds,
 )
 from orchestrator.cost.plan import confirm, duration, makespan, totals
+from orchestrator.experiment.build import build_study
+from orchestrator.experiment.load import load_experiment
 from orchestrator.experiment.study import Job, Study
 from orchestrator.store.kernels import kernels_here
 from orchestrator.store.store import Store
-from tests.orchestrator.test_study import study
+from tests.orchestrator.test_study import identity, study
 from tests.orchestrator.written import NO_DATA, plain_record, plain_result
 
 QUICK = ["search.recipe.train_images=64", "search.recipe.valid_images=64",
@@ -139,6 +143,18 @@ def test_held_logits_and_fused_kernels_are_guessed_to_save_what_they_save() -> N
     fused = of(study(), "search-gdas-frc-seed0")
     faster = FUSED_FASTER if kernels_here(fused.recipe, fused.resources) == "fused" else 1.0
     assert estimate.estimated_seconds(fused) == pytest.approx(guess() / faster)
+
+
+def test_a_training_on_text_is_guessed_at_25_gflop_s() -> None:
+    """Per token the first two products, eight edges and the words' scores, three times over."""
+    words = ["text_final.recipe.hidden=100", "text_final.recipe.epochs=4"]
+    smoke = build_study(load_experiment("smoke", words), identity, {})
+    job = of(smoke, "train-gdas-rnn-prose")
+    text = text_counts(TextData(name="prose"), job.recipe["data"])
+    tokens = job.recipe["config"]["train_tokens"] or text.counts["train"]
+    products = 4 * 100**2 + 8 * 2 * 100**2 + text.vocabulary * 100
+    expected = 4 * tokens * products * 2 * 3 / 25e9
+    assert estimate.estimated_seconds(job) == pytest.approx(expected)
 
 
 def test_a_search_that_holds_its_logits_is_timed_with_them_held_and_not(
