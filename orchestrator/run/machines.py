@@ -7,9 +7,10 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
+import psutil
 import ray
 from ray._private.services import canonicalize_bootstrap_address
 from ray._raylet import Config  # type: ignore[attr-defined]
@@ -41,6 +42,7 @@ def ray_cluster(address: str | None) -> Iterator[dict[str, float]]:
         for what, fix in faults():
             raise InputError(f"Ray cannot start on this machine: {what}; {fix}")
     for last in (address is not None, True):
+        before = set(psutil.Process().children(recursive=True))
         try:
             ray.init(
                 address=address or "local",
@@ -56,6 +58,7 @@ def ray_cluster(address: str | None) -> Iterator[dict[str, float]]:
             text = one_line(error, 300)
             if not last:  # Ray's limit of half a minute is too short on a busy machine
                 ray.shutdown()
+                _end_all_since(before)
                 print(f"Ray did not start ({text}); once more", file=sys.stderr, flush=True)
                 continue
             if address is None:
@@ -71,6 +74,19 @@ def ray_cluster(address: str | None) -> Iterator[dict[str, float]]:
         yield cluster_budget()
     finally:
         _leave_ray()
+
+
+def _end_all_since(before: set[psutil.Process]) -> None:
+    """End the processes that a start of Ray which failed has left.
+
+    `ray.shutdown` does not know them: a head and a dashboard would run beside those of the next
+    start for as long as this process does.
+    """
+    left = [p for p in psutil.Process().children(recursive=True) if p not in before]
+    for process in left:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(left, timeout=5)
 
 
 def _reached(address: str) -> str:

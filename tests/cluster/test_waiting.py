@@ -27,22 +27,24 @@ def test_a_job_whose_only_machine_left_waits_without_hanging_the_study(
         process = driving.start(
             tmp_path, data_folder, "--address", str(cluster.address), "retries=0", *WIDE
         )
-        driving.wait_for_search_records(tmp_path, 1)
-        cluster.remove_node(wide, allow_graceful=False)  # one search, and the final's only room
-        driving.wait_for(
-            lambda: (
-                "train-frc-digits: waits, needs 2 CPUs and the cluster has 1 now"
-                in process.output()
-            ),
-            "the final to wait",
-            process,
-            timeout=240,
-        )
-        results = list(tmp_path.glob("jobs/search-*/result.json"))
-        assert len(results) == 2 and not process.ended(), process.output()
-        cluster.add_node(num_cpus=2)
-        assert process.wait(timeout=240) == 0, process.output()
+        try:
+            driving.wait_for_search_records(tmp_path, 1)
+            cluster.remove_node(wide, allow_graceful=False)  # one search, the final's only room
+            driving.wait_for(
+                lambda: (
+                    "train-frc-digits: waits, needs 2 CPUs and the cluster has 1 now"
+                    in process.output()
+                ),
+                "the final to wait",
+                process,
+                timeout=240,
+            )
+            results = list(tmp_path.glob("jobs/search-*/result.json"))
+            assert len(results) == 2 and not process.ended(), process.output()
+            cluster.add_node(num_cpus=2)
+            assert process.wait(timeout=240) == 0, process.output()
+        finally:
+            process.end()
     finally:
-        process.end()
         cluster.shutdown()
     assert "\nall done" in process.output()

@@ -1,12 +1,11 @@
 """One of two workers with statistics of its own: what test_replica.py starts and reads.
 
-Usage: python -m tests.gdas.replica_worker RANK SIZE DATA_FOLDER OUT_FOLDER
+`tests.gdas.team` forks both and calls `main`.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 import warnings
 from pathlib import Path
 from unittest.mock import patch
@@ -48,14 +47,9 @@ def means(older: bool) -> dict[str, list[float]]:
     return found | {"synchronised": norm.running_mean.tolist()}
 
 
-def main(arguments: list[str]) -> None:
-    rank, size, out = int(arguments[0]), int(arguments[1]), Path(arguments[3])
+def main(rank: int, size: int, data_folder: Path, out: Path) -> None:
     with joined(rank, size, out):
         found = {"as installed": means(older=False), "older": means(older=True)}
     (out / f"worker{rank}.json").write_text(json.dumps(found))
     if rank == 0:
         torch.save({}, out / "without_norm.pt")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -14,16 +14,19 @@ import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
-from gdas.checkpoint import State
+from gdas.checkpoint import Segment, State, save
+from tests.gdas.tiny import latest
+
+T = TypeVar("T")
 
 ROOT = Path(__file__).parents[2]
 
@@ -57,6 +60,23 @@ def joined(rank: int, size: int, out: Path) -> Iterator[None]:
     yield
     dist.barrier()
     dist.destroy_process_group()
+
+
+def restarted(
+    step: Callable[[State | None], tuple[Segment, T]], epochs: int, folder: Path
+) -> list[T]:
+    """What `step` notes of every epoch, each a new start from what the first worker saved."""
+    noted: list[T] = []
+    state: State | None = None
+    while len(noted) < epochs:
+        segment, note = step(state)
+        noted.append(note)
+        if segment.state is not None:
+            save(folder, segment, [])
+        dist.barrier()
+        state = latest(folder).state
+        dist.barrier()
+    return noted
 
 
 def main(module: str, data_folder: str, out: str, *words: str) -> int:

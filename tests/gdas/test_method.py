@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
@@ -25,6 +24,7 @@ from gdas.method import (
 )
 from tests.gdas.tiny import run_search, search_config
 from tests.narrow import present
+from tests.own_module import importable
 
 BY_TYPE = SamplerConfig(scope="cell_type")
 CODE = """
@@ -65,11 +65,9 @@ class Asks(Good):
 
 
 @pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    (tmp_path / "own_method.py").write_text(CODE)
-    monkeypatch.syspath_prepend(tmp_path)
-    yield
-    sys.modules.pop("own_method", None)
+def own(tmp_path: Path) -> Iterator[None]:
+    with importable(tmp_path, "own_method", CODE):
+        yield
 
 
 def test_the_settings_of_the_sampler_name_a_method() -> None:

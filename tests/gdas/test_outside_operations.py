@@ -30,6 +30,7 @@ from gdas.errors import InputError
 from gdas.outside import is_outside, source_checksum
 from gdas.search import search
 from tests.gdas.tiny import CPU, run_search, search_config
+from tests.own_module import importable
 
 CODE = """
 import pathlib
@@ -77,12 +78,10 @@ BLURRED = ("none", "skip_connect", "sep_conv_3x3", "own_ops:blur")
 
 
 @pytest.fixture(autouse=True)
-def own_ops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def own_ops(tmp_path: Path) -> Iterator[Path]:
     """A module `own_ops`, and the file that it leaves if it is run."""
-    (tmp_path / "own_ops.py").write_text(CODE)
-    monkeypatch.syspath_prepend(tmp_path)
-    yield tmp_path / "own_ops.ran"
-    sys.modules.pop("own_ops", None)
+    with importable(tmp_path, "own_ops", CODE) as module:
+        yield module.with_suffix(".ran")
 
 
 def test_an_own_operation_is_drawn_derived_scored_and_trained(

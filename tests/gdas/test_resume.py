@@ -38,6 +38,9 @@ SEARCHES = {
     "clip all, alpha first": search_config(
         nodes=2, weights=WeightUpdate(clip_scope="all", clip=0.01), order="alpha_first"
     ),
+    "clip all, fixed reduction": search_config(
+        "fixed", weights=WeightUpdate(clip_scope="all", clip=0.01)
+    ),
     "undrawn decay": search_config(nodes=2),
     "undrawn skip": search_config(nodes=2, weights=WeightUpdate(undrawn="skip")),
     "alpha images drawn with replacement": search_config(
@@ -52,7 +55,7 @@ SEARCHES = {
 }
 
 
-SPARE = ("alpha first", "undrawn decay")
+SPARE = ("alpha first", "undrawn decay", "fixed reduction")
 """What others have in them too: with another clipping, and with more nodes."""
 
 

@@ -11,13 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
 import gdas.rnn.train
-from gdas.checkpoint import Segment, State, digest, save
+from gdas.checkpoint import Segment, State, digest
 from tests.gdas import tiny_text
-from tests.gdas.team import joined
-from tests.gdas.tiny import latest
+from tests.gdas.team import joined, restarted
 from tests.gdas.tiny_text import train_config
 
 EPOCHS, SWITCH = 5, 2
@@ -37,19 +35,9 @@ def note(segment: Segment) -> Any:
     return segment.position, segment.metrics, segment.details, state
 
 
-def run_interrupted(folder: Path) -> list[Any]:
-    """A new start after every epoch, each from what the first worker saved."""
-    passed: list[Any] = []
-    state: State | None = None
-    while len(passed) < EPOCHS:
-        segment = next(training(state))
-        passed.append(note(segment))
-        if segment.state is not None:
-            save(folder, segment, [])
-        dist.barrier()
-        state = latest(folder).state
-        dist.barrier()
-    return passed
+def epoch(state: State | None) -> tuple[Segment, Any]:
+    segment = next(training(state))
+    return segment, note(segment)
 
 
 def main(rank: int, size: int, data_folder: Path, out: Path) -> None:
@@ -60,6 +48,6 @@ def main(rank: int, size: int, data_folder: Path, out: Path) -> None:
             last = segment.state
         if last is not None:
             torch.save(last, out / "without_norm.pt")
-        interrupted = run_interrupted(out / "checkpoints")
+        interrupted = restarted(epoch, EPOCHS, out / "checkpoints")
         found = {"whole": whole, "interrupted": interrupted}
         (out / f"worker{rank}.json").write_text(json.dumps(found))

@@ -9,16 +9,16 @@ import dataclasses
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 import gdas.cnn.train
-from gdas.checkpoint import Segment, State, digest, save
+from gdas.checkpoint import Segment, State, digest
 from gdas.cnn.config import TrainConfig
 from gdas.cnn.fused import layers
 from gdas.cnn.genotype import PUBLISHED
@@ -27,8 +27,8 @@ from gdas.data.arrow import Images
 from gdas.data.augment import Moves, augment
 from gdas.data.images import open_images
 from gdas.data.settings import ImageData
-from tests.gdas.team import joined
-from tests.gdas.tiny import CPU, latest, train_config
+from tests.gdas.team import joined, restarted
+from tests.gdas.tiny import CPU, train_config
 
 TRAIN_ROWS, EVALUATION_ROWS = 50, 33
 
@@ -132,20 +132,10 @@ def run_whole(images: Images) -> dict[str, Any]:
     return {"epochs": epochs, "steps": watch.steps}
 
 
-def run_interrupted(images: Images, folder: Path) -> list[dict[str, Any]]:
-    """A new start after every epoch, each from what the first worker saved."""
-    epochs: list[dict[str, Any]] = []
-    state: State | None = None
-    while len(epochs) < CONFIG.epochs:
-        with watched() as watch:
-            segment = next(training(CONFIG, images, state))
-            epochs.append(note(segment, watch))
-        if segment.state is not None:
-            save(folder, segment, [])
-        dist.barrier()
-        state = latest(folder).state
-        dist.barrier()
-    return epochs
+def epoch(images: Images, state: State | None) -> tuple[Segment, dict[str, Any]]:
+    with watched() as watch:
+        segment = next(training(CONFIG, images, state))
+        return segment, note(segment, watch)
 
 
 def run_without_norm(images: Images) -> tuple[dict[str, Any], State | None]:
@@ -175,7 +165,7 @@ def main(rank: int, size: int, data_folder: Path, out: Path) -> None:
         without_norm, weights = run_without_norm(images)
         found = {
             "whole": run_whole(images),
-            "interrupted": run_interrupted(images, out / "checkpoints"),
+            "interrupted": restarted(partial(epoch, images), CONFIG.epochs, out / "checkpoints"),
             "without norm": without_norm,
             "diverging": run_diverging(images, rank),
         }

@@ -36,6 +36,14 @@ def empty_database(template: Path) -> Callable[[Path], str]:
     return copy
 
 
+@pytest.fixture(scope="module")
+def bench201_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder that has a table of NAS-Bench-201, to which a study adds its images."""
+    from tests.orchestrator.bench201_study import write_table  # brings PyTorch along
+
+    return write_table(tmp_path_factory.mktemp("data")).parent.parent
+
+
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Work in an empty folder."""

@@ -22,27 +22,20 @@ from orchestrator.store.store import Store
 from tests.orchestrator.bench201_study import YAML, study_of, write_table
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    write_table(folder)
-    return folder
-
-
 def test_the_table_and_the_lookups_settings_change_lookups_alone(
-    data: Path, tmp_path: Path
+    bench201_data: Path, tmp_path: Path
 ) -> None:
     def ids(folder: Path, *overrides: str) -> dict[str, str]:
         study = study_of(load_experiment(str(YAML), list(overrides)), folder)
         return {job.label: job.id for job in study}
 
-    before = ids(data)
+    before = ids(bench201_data)
     (tmp_path / "nasbench201").mkdir()
     (tmp_path / "nasbench201" / "nasbench201.csv").write_text("another")
-    for after in (ids(tmp_path), ids(data, "bench201_search.lookup.best_of=2")):
+    for after in (ids(tmp_path), ids(bench201_data, "bench201_search.lookup.best_of=2")):
         changed = {label for label in before if before[label] != after[label]}
         assert changed == {label for label in before if label.startswith("lookup-")}
-    after = ids(data, "searches.gdas.recipe.epochs=2")
+    after = ids(bench201_data, "searches.gdas.recipe.epochs=2")
     assert {label for label in before if before[label] != after[label]} == {
         *(f"{kind}-gdas-seed{i}" for kind in ("search", "lookup") for i in (0, 1)),
         "select-gdas",
@@ -82,9 +75,9 @@ def test_a_missing_or_damaged_table_is_refused_in_one_line(
         ("finals.x={cell: {searched: gdas}}", "searches for cells of the other kind"),
     ],
 )
-def test_bad_settings_are_refused(data: Path, override: str, message: str) -> None:
+def test_bad_settings_are_refused(bench201_data: Path, override: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        study_of(load_experiment(str(YAML), [override]), data)
+        study_of(load_experiment(str(YAML), [override]), bench201_data)
 
 
 def test_the_search_starts_from_the_benchmarks_settings() -> None:
@@ -95,11 +88,11 @@ def test_the_search_starts_from_the_benchmarks_settings() -> None:
     assert search.recipe.data.name == "digits"
 
 
-def test_all_the_tables_columns_can_be_looked_up(data: Path) -> None:
+def test_all_the_tables_columns_can_be_looked_up(bench201_data: Path) -> None:
     for column in ACCURACIES:
         experiment = load_experiment(str(YAML), [f"bench201_search.lookup.column={column}"])
         assert json.dumps(dataclasses.asdict(experiment))
-        assert len(list(study_of(experiment, data))) == 10
+        assert len(list(study_of(experiment, bench201_data))) == 10
 
 
 CIFAR100 = "bench201_search.recipe.data={name: cifar100}"
@@ -116,10 +109,10 @@ CIFAR100 = "bench201_search.recipe.data={name: cifar100}"
     ],
 )
 def test_a_search_is_looked_up_in_the_column_of_its_own_images(
-    overrides: list[str], column: str, data: Path
+    overrides: list[str], column: str, bench201_data: Path
 ) -> None:
     experiment = load_experiment(str(YAML), [*overrides, "bench201_search.lookup.images=32"])
-    jobs = build_study(experiment, partial(identity, data), {})
+    jobs = build_study(experiment, partial(identity, bench201_data), {})
     found = {job.recipe["lookup"]["column"] for job in jobs if job.kind == "lookup"}
     assert found == {column}
 
@@ -146,7 +139,7 @@ def one_fraction(values: list[str]) -> list[str]:
     ],
 )
 def test_a_table_whose_numbers_cannot_be_what_its_titles_say_is_refused_before_anything_starts(
-    change: Callable[[list[str]], list[str]], said: str, data: Path, tmp_path: Path
+    change: Callable[[list[str]], list[str]], said: str, tmp_path: Path
 ) -> None:
     head, *lines = write_table(tmp_path).read_text().splitlines()
     rows = [head, *(",".join(change(line.split(","))) for line in lines)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from orchestrator.store.store import Store
 from orchestrator.tracking.final_model import load_final
 from orchestrator.work.body import open_job
 from tests.orchestrator.test_study import identity
+from tests.own_module import importable
 
 SMALL = str(Path(__file__).with_name("small.yaml"))
 OPERATIONS = "search.recipe.operations=[none, skip_connect, sep_conv_3x3, 'own_ops:conv']"
@@ -42,12 +42,10 @@ EDGES = (("own_ops:conv", 0), ("skip_connect", 1))
 
 
 @pytest.fixture(autouse=True)
-def own_ops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def own_ops(tmp_path: Path) -> Iterator[Path]:
     """The module, which is importable."""
-    (tmp_path / "own_ops.py").write_text(CODE)
-    monkeypatch.syspath_prepend(tmp_path)
-    yield tmp_path / "own_ops.py"
-    sys.modules.pop("own_ops", None)
+    with importable(tmp_path, "own_ops", CODE) as module:
+        yield module
 
 
 def with_file(tmp_path: Path, *more: str) -> Experiment:

@@ -31,12 +31,14 @@ Usage = namedtuple("Usage", "free")
 def test_a_ray_that_does_not_start_is_given_a_second_chance(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It gives itself half a minute; a cluster elsewhere is asked once."""
+    """It gives itself half a minute, and leaves processes; a cluster elsewhere is asked once."""
     asked: list[object] = []
+    running: list[subprocess.Popen[bytes]] = [subprocess.Popen(["sleep", "60"])]
 
     def fails_once(**words: object) -> None:
         asked.append(words["address"])
         if len(asked) == 1:
+            running.append(subprocess.Popen(["sleep", "60"]))
             raise Exception("The current node timed out during startup.")
 
     monkeypatch.setattr(ray, "init", fails_once)
@@ -44,6 +46,11 @@ def test_a_ray_that_does_not_start_is_given_a_second_chance(
     monkeypatch.setattr(machines, "cluster_budget", lambda: {"CPU": 2.0})
     with ray_cluster(None) as budget:
         assert budget == {"CPU": 2.0}
+        earlier, left = running
+        assert left.poll() is not None, "what the first start left has ended"
+        assert earlier.poll() is None, "and nothing else"
+        earlier.kill()
+        earlier.wait()
     assert asked == ["local", "local"]
     assert "timed out during startup.); once more" in capsys.readouterr().err
     asked.clear()

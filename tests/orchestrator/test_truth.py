@@ -56,22 +56,16 @@ from tests.orchestrator.bench201_study import (
     opened_files,
     run_without_ray,
     without_times,
-    write_table,
 )
 from tests.orchestrator.contract import assert_is, assert_job_is
 from tests.orchestrator.written import NO_DATA
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    write_table(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Ran:
-    return run_without_ray(load_experiment(str(YAML), []), tmp_path_factory.mktemp("out"), data)
+def ran(tmp_path_factory: pytest.TempPathFactory, bench201_data: Path) -> Ran:
+    return run_without_ray(
+        load_experiment(str(YAML), []), tmp_path_factory.mktemp("out"), bench201_data
+    )
 
 
 def test_lookups_are_compared_as_every_job_is(ran: Ran) -> None:
@@ -111,20 +105,20 @@ def test_a_search_cannot_open_the_table() -> None:
 
 
 def test_a_lookup_before_its_search_has_ended_is_refused(
-    ran: Ran, data: Path, tmp_path: Path
+    ran: Ran, bench201_data: Path, tmp_path: Path
 ) -> None:
     study, store = ran.study, Store(tmp_path)
     (lookup, *_), (search, *_) = study.lookups_of("gdas"), study.searches("gdas")
-    store.prepare(search, {"data": str(data)})
-    folder = store.prepare(lookup, {"data": str(data)})
+    store.prepare(search, {"data": str(bench201_data)})
+    folder = store.prepare(lookup, {"data": str(bench201_data)})
     with opened_files() as opened, pytest.raises(PermissionError, match="the table stays closed"):
         run_lookup(str(folder.path))
     assert not [path for path in opened if "nasbench201" in path]
     assert read_failure(folder.place) is not None and folder.result() is None
 
 
-def test_every_cell_is_looked_up_as_the_table_has_it(ran: Ran, data: Path) -> None:
-    table = read_table(data / "nasbench201" / "nasbench201.csv")
+def test_every_cell_is_looked_up_as_the_table_has_it(ran: Ran, bench201_data: Path) -> None:
+    table = read_table(bench201_data / "nasbench201" / "nasbench201.csv")
     for name in ran.experiment.searches:
         searches, lookups = ran.searches(name), ran.lookups(name)
         for seed, (job, search, found) in enumerate(
@@ -179,14 +173,14 @@ def test_a_lookup_leaves_what_the_contract_says(ran: Ran) -> None:
 
 
 def test_a_lookup_on_an_object_store_finds_the_same(
-    ran: Ran, data: Path, aws: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ran: Ran, bench201_data: Path, aws: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GDAS_CACHE", str(tmp_path / "cache"))
     lookup, search = ran.study.lookups_of("gdas")[0], ran.study.searches("gdas")[0]
     store = Store(f"s3://bucket/{uuid.uuid4().hex}")
     storage = open_storage(store.address)
     there, source = storage.under("data"), ran.store.folder(search).path
-    publish(data, there, data_sets(lookup.recipe))
+    publish(bench201_data, there, data_sets(lookup.recipe))
     for file in [path for path in source.rglob("*") if path.is_file()]:
         storage.put(file, f"jobs/{source.name}/{file.relative_to(source)}")
     store.refresh()
@@ -203,7 +197,9 @@ def test_a_lookup_on_an_object_store_finds_the_same(
     assert (store.folder(lookup).path / name).read_text() == of_folder
 
 
-def test_cells_are_scored_with_the_weights_that_the_search_left(ran: Ran, data: Path) -> None:
+def test_cells_are_scored_with_the_weights_that_the_search_left(
+    ran: Ran, bench201_data: Path
+) -> None:
     from gdas.bench201.space import score_with_shared_weights
     from tests.gdas.tiny import CPU
 
@@ -214,7 +210,7 @@ def test_cells_are_scored_with_the_weights_that_the_search_left(ran: Ran, data: 
     checkpoint, _ = newest(ran.store.folder(search).checkpoints)
     assert checkpoint is not None and checkpoint.position == 3
     assert digest(checkpoint.state) == ran.searches("gdas")[1]["digest"]
-    images = open_images("digits", "train", data)
+    images = open_images("digits", "train", bench201_data)
     cell, found, _ = next(s for s in lookup["scored"] if s[1] != 10.0)
     (score,) = score_with_shared_weights(
         config, images, checkpoint.state, [bench201_from_string(cell)], CPU
