@@ -293,7 +293,8 @@ def jobs(experiment: Experiment, data: Path) -> Iterator[Finding]:
     groups: dict[tuple[str, ...], list[Job]] = {}
     for job in study.in_cluster:
         shown = (f"{estimated_bytes(job):.2g}", clock(estimated_seconds(job)))
-        groups.setdefault((job.kind, str(job.cost), *shown), []).append(job)
+        task = job.recipe["config"]["task"]
+        groups.setdefault((job.kind, task, str(job.cost), *shown), []).append(job)
     for alike in groups.values():
         yield _job(alike, cores, memory, devices)
 
