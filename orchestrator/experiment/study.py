@@ -143,7 +143,7 @@ class Study:
 
     def measure(self, name: str) -> Job | None:
         """The job of a measurement, or None where `only` left it out."""
-        return next((job for job in self.jobs if job.id == self.measures[name]), None)
+        return next((job for job in self.jobs if job.id == self.measures.get(name)), None)
 
     def lookups_of(self, name: str) -> list[Job]:
         """A search's lookups, one per seed, without those that `only` left out."""
@@ -152,7 +152,7 @@ class Study:
 
     def selection(self, name: str) -> Job | None:
         """The selection of a search; None if `only` left it out."""
-        return next((job for job in self.jobs if job.id == self.selections[name]), None)
+        return next((job for job in self.jobs if job.id == self.selections.get(name)), None)
 
     def scored(self, name: str) -> list[Job]:
         """The jobs that a selection compares: searches, or all proxy trainings of every cell."""
@@ -162,10 +162,11 @@ class Study:
     def cells(self, name: str) -> list[list[Job]]:
         """The jobs that a selection compares, by cell, in the order of the seeds.
 
-        A search scores its own cell; of proxy trainings a cell may have several.
+        A search scores its own cell; of proxy trainings a cell may have several. Left out are those
+        that never began in a study of which nothing else is known than its folder.
         """
         cells: dict[int, list[Job]] = {}
-        for job in self.scored(name):
+        for job in (job for job in self.scored(name) if job.recipe):
             cells.setdefault(job.seed, []).append(job)
         return list(cells.values())
 

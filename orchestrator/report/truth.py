@@ -180,6 +180,8 @@ def _column(column: Accuracy, specs: dict[str, SearchSpec], results: Results) ->
         for name, seeds in found.items()
         if seeds and not _is_random(specs[name])
     }
+    if not percentiles:
+        return parts  # random search derives no cell
     held = {name: spec.recipe.alpha.warmup_epochs for name, spec in specs.items()}
     epochs_figure(results.folder / figure, percentiles, held)
     parts += [

@@ -338,8 +338,10 @@ class Tracker:
     def _conclude(self, board: Board) -> None:
         """Log the parent run's figures, report, tables and description, and close it."""
         send = self.artifacts
+        last = [end_of(self.store.records(job)) for job in self.jobs]
+        end = max((when for when in last if when is not None), default=None)
         for name, value in figures(Results(self.experiment, self.study, self.store)).items():
-            self.client.log_metric(self.parent, name, value)
+            self.client.log_metric(self.parent, name, value, timestamp=end)  # once, if sent again
         said = description(self.study, self.store, self.experiment_id)
         self.client.set_tag(self.parent, NOTE, said)
         report = self.store.out / "report"
@@ -348,8 +350,6 @@ class Tracker:
             tables = report_tables((report / "report.md").read_text(encoding="utf-8"))
             listed = [{"path": file, "type": "table"} for file in tables]
             self.client.set_tag(self.parent, TABLES, json.dumps(listed))
-        last = [end_of(self.store.records(job)) for job in self.jobs]
-        end = max((when for when in last if when is not None), default=None)
         status = "KILLED" if board.open() else "FINISHED" if board.all_done() else "FAILED"
         self.client.set_terminated(self.parent, status, end)
         send.file(self.client, self.parent, "study", self.store.out / "study.json")

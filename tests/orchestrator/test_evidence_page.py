@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from orchestrator.__main__ import COMMANDS
 from orchestrator.evidence import main
 from orchestrator.experiment.load import load_experiment
 from orchestrator.report.evidence import without_places
+from orchestrator.store.recorded import open_recorded
 from tests.orchestrator.test_report import SCORES, report_of
 
 FINALS = """
@@ -88,3 +91,21 @@ def test_an_older_studys_folder_is_read_too(
 
 def test_it_is_one_of_the_commands() -> None:
     assert COMMANDS["evidence"][0] == "evidence"
+
+
+def test_a_study_that_has_begun_in_part_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After `--only` some searches are not in its folder; a job that never began has no recipe."""
+    report_of(tmp_path, SCORES)
+    store, study = open_recorded(str(tmp_path / "out"))
+    last = study.scored("drawn")[-1]
+    shutil.rmtree(store.folder(last).path)
+    recorded = json.loads((store.out / "study.json").read_text())
+    recorded["jobs"] = [job for job in recorded["jobs"] if "slow" not in job["label"]]
+    (store.out / "study.json").write_text(json.dumps(recorded))
+    assert main([str(tmp_path / "out")]) == 0
+    page = capsys.readouterr().out
+    assert line_of(page, "plain finds better cells than cells drawn")[2] == "4 and 3"
+    *_, ours, _, verdict = line_of(page, "slow finds better cells than plain")
+    assert (ours, verdict) == ("not run", "not run")

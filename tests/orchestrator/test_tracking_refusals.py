@@ -183,6 +183,10 @@ def test_the_studys_run_has_the_figures_that_studies_are_sorted_by(
     tracker.finish(recorded_board(tracker.store, tracker.study, driven=False), 100)
     metrics = tracker.client.get_run(tracker.parent).data.metrics
     assert metrics == {"test_error/frc-digits": 40.0}
+    tracker.finish(recorded_board(tracker.store, tracker.study, driven=False), 100)
+    (point,) = tracker.client.get_metric_history(tracker.parent, "test_error/frc-digits")
+    last = tracker.client.get_run(tracker.parent).info.end_time
+    assert point.timestamp == last, "a figure sent again is the same point"
 
 
 def test_a_run_that_another_folder_wrote_is_never_deleted(

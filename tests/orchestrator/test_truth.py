@@ -287,6 +287,16 @@ def test_the_report_says_where_every_seed_landed(ran: Ran) -> None:
     assert ".png" not in path.read_text(), "the page is one file"
 
 
+def test_random_search_alone_has_no_cells_over_the_epochs(
+    ran: Ran, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from orchestrator.report import truth
+
+    monkeypatch.setattr(truth, "_is_random", lambda spec: True)
+    report = markdown_of(truth.truth(Results(ran.experiment, ran.study, ran.store)))
+    assert "percentile" in report and "over the epochs" not in report
+
+
 def test_a_search_that_is_no_better_is_called_so(ran: Ran, tmp_path: Path) -> None:
     """Every lookup says the middle cell, then the best one."""
     from orchestrator.report.truth import truth
