@@ -72,12 +72,10 @@ def job_named(label: str, study: Study) -> Job:
     Raises:
         InputError: there is none, or several begin so; names the closest.
     """
-    for job in study.in_cluster:
-        if label in (job.label, job.name, job.id):
+    alike = [job for job in study.named(label) if not job.in_driver] if label else []
+    for job in alike:
+        if len(alike) == 1 or label in (job.label, job.name, job.id):
             return job
-    alike = [job for job in study.in_cluster if label and job.label.startswith(label)]
-    if len(alike) == 1:
-        return alike[0]
     if alike:
         names = ", ".join(job.label for job in alike)
         raise InputError(f"{label}: {len(alike)} jobs begin so; name one of {names}")

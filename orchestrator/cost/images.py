@@ -39,6 +39,7 @@ from orchestrator.experiment.study import Job
 
 CLASSES = 10
 CPU_FLOPS = 12e9
+"""Of a thread without fused kernels."""
 AnySupernet = Supernet | Bench201Network
 
 

@@ -13,6 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
+from gdas.cnn.config import SearchConfig, TrainConfig
 from gdas.data.settings import IMAGE_DATA, PHOTO_DATA, TEXT_DATA
 from gdas.errors import InputError, one_line, suggestion
 from gdas.outside import outside
@@ -23,6 +24,7 @@ from gdas.presets import (
     image_train_preset,
     text_train_preset,
 )
+from gdas.rnn.config import TextSearchConfig, TextTrainConfig
 from orchestrator.experiment.config import Experiment, FinalSpec, MeasureSpec, SearchSpec
 from orchestrator.experiment.decode import Raw, check_fields, check_keys, decode
 from orchestrator.experiment.plain_yaml import plain_yaml
@@ -161,20 +163,19 @@ def _check_top(raw: Raw) -> None:
     places: dict[str, Any] = {
         "search": SearchSpec,
         "final": FinalSpec,
-        "search.recipe": SPACES["image"].config,
-        "final.recipe": type(image_train_preset("paper", "cifar10")),
-        "text_search.recipe": SPACES["text"].config,
-        "text_final.recipe": type(text_train_preset("paper", "ptb")),
+        "search.recipe": SearchConfig,
+        "final.recipe": TrainConfig,
+        "text_search.recipe": TextSearchConfig,
+        "text_final.recipe": TextTrainConfig,
     }
-    for key in raw:
+    for key in (key for key in raw if key not in known):
         has = [
-            place
+            f"{place}.{key}"
             for place, kind in places.items()
             if key in [field.name for field in dataclasses.fields(kind)]
         ]
-        if key not in known and has:
-            names = " or ".join(f"{place}.{key}" for place in has)
-            raise InputError(f"{key}: unknown key; did you mean {names}?")
+        if has:
+            raise InputError(f"{key}: unknown key; did you mean {' or '.join(has)}?")
     check_keys(raw, known, "")
 
 

@@ -187,23 +187,24 @@ class Study:
         found = ["-".join(words[: n + 1]) for words in parts for n in range(len(words))]
         return list(dict.fromkeys(found))
 
+    def named(self, label: str) -> list[Job]:
+        """The jobs with that name or id, and those whose label begins so."""
+        return [
+            job for job in self.jobs if label in (job.id, job.name) or job.label.startswith(label)
+        ]
+
     def only(self, labels: list[str]) -> Study:
         """The study of the selected jobs and all that they depend on.
 
         Args:
-            labels: labels, names or ids; the beginning of a label selects every job that begins
-                with it.
+            labels: what `named` selects jobs by.
 
         Raises:
             KeyError: a label selects no job.
         """
         kept: set[str] = set()
         for label in labels:
-            found = [
-                job
-                for job in self.jobs
-                if label in (job.id, job.name) or job.label.startswith(label)
-            ]
+            found = self.named(label)
             if not found:
                 raise KeyError(label)
             kept.update(job.id for job in found)

@@ -66,14 +66,10 @@ INLINE void write_tile(Vector (&acc)[MB][NB], float* y, std::size_t y_step, Last
   }
 }
 
-template <int NB, int MB, Write WRITE, class Last>
-INLINE void multiply_tile(const float* x, std::size_t x_step, const float* w, int inner, float* y,
-                          std::size_t y_step, Last last, Vector (*sum)[NB], const float* pivot) {
-  Vector acc[MB][NB];
-#pragma GCC unroll 16
-  for (int m = 0; m < MB; m++)
-#pragma GCC unroll 4
-    for (int n = 0; n < NB; n++) acc[m][n] = Vector{};
+// acc[row][vector] += x[row][inner] times the packed w[inner][vectors].
+template <int NB, int MB>
+INLINE void add_products(Vector (&acc)[MB][NB], const float* x, std::size_t x_step, const float* w,
+                         int inner) {
   for (int c = 0; c < inner; c++, w += NB * LANES) {
     Vector b[NB];
 #pragma GCC unroll 4
@@ -85,6 +81,13 @@ INLINE void multiply_tile(const float* x, std::size_t x_step, const float* w, in
       for (int n = 0; n < NB; n++) acc[m][n] += a * b[n];
     }
   }
+}
+
+template <int NB, int MB, Write WRITE, class Last>
+INLINE void multiply_tile(const float* x, std::size_t x_step, const float* w, int inner, float* y,
+                          std::size_t y_step, Last last, Vector (*sum)[NB], const float* pivot) {
+  Vector acc[MB][NB] = {};
+  add_products(acc, x, x_step, w, inner);
   write_tile<NB, MB, WRITE>(acc, y, y_step, last, sum, pivot);
 }
 

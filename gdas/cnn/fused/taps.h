@@ -26,26 +26,10 @@ struct Taps {
 template <int NB, int MB, class Last>
 INLINE void tile(const float* x, std::size_t x_step, const Taps& taps, const float* w, int inner,
                  float* y, std::size_t y_step, Last last, Vector (*sum)[NB], const float* pivot) {
-  Vector acc[MB][NB];
-#pragma GCC unroll 16
-  for (int m = 0; m < MB; m++)
-#pragma GCC unroll 4
-    for (int n = 0; n < NB; n++) acc[m][n] = Vector{};
-  for (int t = 0; t < taps.count; t++) {
-    const float* from = x + taps.offset[t];
-    const float* weight = w + static_cast<std::size_t>(taps.index[t]) * inner * NB * LANES;
-    for (int c = 0; c < inner; c++, weight += NB * LANES) {
-      Vector b[NB];
-#pragma GCC unroll 4
-      for (int n = 0; n < NB; n++) b[n] = load(weight + n * LANES);
-#pragma GCC unroll 16
-      for (int m = 0; m < MB; m++) {
-        const Vector a = all(from[m * x_step + c]);
-#pragma GCC unroll 4
-        for (int n = 0; n < NB; n++) acc[m][n] += a * b[n];
-      }
-    }
-  }
+  Vector acc[MB][NB] = {};
+  for (int t = 0; t < taps.count; t++)
+    add_products(acc, x + taps.offset[t], x_step,
+                 w + static_cast<std::size_t>(taps.index[t]) * inner * NB * LANES, inner);
   write_tile<NB, MB, Write::set>(acc, y, y_step, last, sum, pivot);
 }
 
