@@ -17,7 +17,9 @@ from orchestrator.experiment.study import Study
 from orchestrator.store.storage import is_address
 from orchestrator.store.store import Store
 
-FILES = ("report.html", "report.md")
+FILE = "settled.json"
+"""In a study's folder, not with its report, which is sent to MLflow before."""
+REPORT = ("report.html", "report.md")
 
 
 def settled(study: Study, store: Store, settings: dict[str, Any]) -> list[str] | None:
@@ -34,11 +36,11 @@ def settled(study: Study, store: Store, settings: dict[str, Any]) -> list[str] |
     if is_address(store.address) or settings["mlflow"]["tracking_uri"] is not None:
         return None
     report = store.out / "report"
-    there = all((report / name).is_file() for name in FILES)
+    there = all((report / name).is_file() for name in REPORT)
     if not there or not (store.tracking_folder / "mlflow.db").is_file():
         return None
     try:
-        found = json.loads((report / "settled.json").read_text())
+        found = json.loads((store.out / FILE).read_text())
         key, lines = found["key"], [str(line) for line in found["lines"]]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
@@ -52,7 +54,7 @@ def settle(study: Study, store: Store, settings: dict[str, Any], lines: list[str
         lines: what the command found, for the next one to print.
     """
     found = {"key": _key(study, store, settings), "lines": lines}
-    write_json(store.out / "report" / "settled.json", found)
+    write_json(store.out / FILE, found)
 
 
 def _key(study: Study, store: Store, settings: dict[str, Any]) -> str:

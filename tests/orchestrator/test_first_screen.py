@@ -223,7 +223,9 @@ def test_a_command_with_nothing_to_do_says_what_was_found_and_starts_nothing(
     settings: dict[str, Any] = store.study()["settings"]
     (store.tracking_folder / "mlflow.db").touch()
     assert settled(study, store, settings) is None, "no command has ended with all of it done"
+    reported = sorted((store.out / "report").iterdir())
     settle(study, store, settings, headline(results))
+    assert sorted((store.out / "report").iterdir()) == reported, "which is sent to MLflow as it was"
 
     def refuse(*_: object) -> None:
         raise AssertionError("there was nothing to do")
