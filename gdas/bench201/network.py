@@ -23,11 +23,12 @@ from gdas.cnn.cell import on_rows, sum_of
 from gdas.cnn.fused.calls import Pool
 from gdas.cnn.fused.cell import run_cell
 from gdas.cnn.fused.interface import Map
-from gdas.cnn.fused.layers import Edge, convolution_of, covers_input, is_watched
+from gdas.cnn.fused.layers import Edge, convolution_of, covers_input, is_watched, shortcut_edge
 from gdas.cnn.fused.plan import CellPlan, Node, search_node, undrawn_of
 from gdas.cnn.fused.stem import meant, run_stem
 from gdas.cnn.norm import BatchNorm
 from gdas.cnn.pooling import AveragePool
+from gdas.cnn.rearrange import with_dense_gradient
 from gdas.sampler import Pick
 
 CELL_TYPE = "cell"
@@ -224,13 +225,10 @@ class ResidualBlock(nn.Module):
         """B x c_in x H x W to B x c_out x ceil(H / 2) x ceil(W / 2)."""
         if self.fused and self.training and covers_input(x_BCHW):
             halving, keeping = (convolution_of(list(own)) for own in self.convolutions)  # type: ignore[call-overload]
-            if halving is not None and keeping is not None:
-                node = Node((Edge(0, (halving, keeping)), Edge(1)), (0, 0))
-                ways = Map(x_BCHW), Map(self.shortcut(x_BCHW))
-                (sum_BCHW,) = run_cell(
-                    CellPlan((node,), 2, (0,)), *ways, gate_EK=None, keep_DB=None
-                )
-                return sum_BCHW.values_BCHW
+            shortcut = shortcut_edge(self.shortcut, 0)
+            if halving is not None and keeping is not None and shortcut is not None:
+                node = Node((Edge(0, (halving, keeping)), shortcut), (0, 0))
+                return _run(CellPlan((node,), 2, (0,)), Map(x_BCHW), None)
         out: Tensor = self.convolutions(x_BCHW) + self.shortcut(x_BCHW)
         return out
 
@@ -306,7 +304,8 @@ class Network(nn.Module):
                 x_BCHW = cell.after_stem(made[0], pick, gate, sample)
             else:
                 x_BCHW = cell(x_BCHW, pick, gate, sample)
-        scores: Tensor = self.classifier(self.pool(self.last_activation(x_BCHW)).flatten(1))
+        active_BCHW = with_dense_gradient(self.last_activation(x_BCHW))
+        scores: Tensor = self.classifier(self.pool(active_BCHW).flatten(1))
         return scores
 
     def initial_logits(self, generator: torch.Generator) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 import gdas.bench201.network
@@ -23,6 +23,7 @@ from gdas.cnn.fused.calls import Gradient
 from gdas.cnn.fused.choice import use
 from gdas.cnn.fused.convolution import Convolution, convolution_backward, convolution_forward
 from gdas.cnn.fused.interface import Map, Term
+from gdas.cnn.fused.layers import shortcut_edge
 from gdas.data.arrow import Images
 from gdas.data.settings import IMAGE_DATA
 from gdas.sampler import Pick
@@ -68,6 +69,7 @@ def reference(
     size: Size, x: Map, layers: Convolution, g: Tensor, keep: Tensor | None, dtype: torch.dtype
 ) -> dict[str, Tensor]:
     """What PyTorch computes."""
+    assert layers.norm is not None
     own = copy.deepcopy(layers.norm).to(dtype)
     weight = layers.weight.detach().to(dtype).requires_grad_()
     meant = x.values_BCHW.to(dtype)
@@ -100,7 +102,7 @@ def fused(
     assert of_x is not None and alone is not None
     assert torch.equal(alone.values_BCHW, of_x.values_BCHW)
     norm = layers.norm
-    assert y.norm_4C is not None
+    assert norm is not None and y.norm_4C is not None
     found = {"y": calls.sum_of_terms([term]), "x": of_x.values_BCHW, "weight": of_weight}
     assert norm.running_mean is not None and norm.running_var is not None
     found |= {"mean": norm.running_mean, "var": norm.running_var}
@@ -211,6 +213,48 @@ def test_gates_of_all_operations_are_as_exact_as_pytorchs(seed: int) -> None:
         found[name] = gate.grad
     assert torch.equal(found["own"] != 0, found["plain"] != 0) and (found["own"] != 0).sum() > 15
     assert_as_close(found["own"], found["plain"], found["exact"], what="gates")
+
+
+@pytest.mark.parametrize("size", [(12, 10), (9, 7), (1, 6), (5, 2)], ids=str)
+def test_a_residual_block_is_as_exact_as_pytorchs(
+    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    plain = ResidualBlock(20, 36).to(memory_format=CL).train()
+    own, exact = copy.deepcopy(plain), copy.deepcopy(plain).double()
+    own.fused = True
+    x = torch.randn(7, 20, *size).contiguous(memory_format=CL)
+    g = torch.randn(7, 36, *(-(-n // 2) for n in size))
+
+    def run(block: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
+        leaf = x.to(dtype).requires_grad_()
+        out = block(leaf)
+        out.backward(g.to(dtype))
+        assert leaf.grad is not None
+        found = {"out": out.detach(), "x": leaf.grad}
+        return found | {name: p.grad for name, p in block.named_parameters() if p.grad is not None}
+
+    true, eager = run(exact, torch.float64), run(plain, torch.float32)
+    monkeypatch.setattr(own.shortcut, "forward", lambda *_: pytest.fail("left to PyTorch"))
+    found = run(own, torch.float32)
+    assert list(found) == list(eager) and len(found) == 9
+    for name in found:
+        assert_as_close(found[name], eager[name], true[name], what=name)
+
+
+def test_a_residual_block_with_another_shortcut_leaves_it_to_pytorch() -> None:
+    block = ResidualBlock(4, 8).train()
+    assert shortcut_edge(block.shortcut, 0) is not None
+    others = (
+        nn.AvgPool2d(2, 2),
+        nn.AvgPool2d(3, 2, 1, ceil_mode=True, count_include_pad=False),
+        nn.AvgPool2d(2, 2, ceil_mode=True, count_include_pad=False, divisor_override=3),
+        nn.MaxPool2d(2, 2, ceil_mode=True),
+    )
+    for other in others:
+        assert shortcut_edge(nn.Sequential(other, block.shortcut[1]), 0) is None
+    biased = nn.Sequential(block.shortcut[0], nn.Conv2d(4, 8, 1))
+    assert shortcut_edge(biased, 0) is None
 
 
 def test_what_the_kernels_cover() -> None:

@@ -229,6 +229,14 @@ def test_readers_in_any_size(
     check_readers(channels, parts, 2 * half, shape, affine=affine)
 
 
+@pytest.mark.parametrize("channels", [8, 16, 48])
+def test_an_unlucky_first_pixel_costs_no_accuracy(channels: int) -> None:
+    """A first pixel far from the mean, of which statistics were the differences."""
+    check_readers(channels, 1, 16, (1, 9, 12), affine=channels == 48)
+    check_operation("max_pool_3x3", channels, 2, (2, 31, 21), affine=False)
+    check_operation("avg_pool_3x3", channels, 2, (1, 32, 32), affine=False)
+
+
 def test_a_large_mean_costs_no_accuracy() -> None:
     """Sums of squares would lose all digits of a variance a million times smaller than the mean's
     square."""

@@ -23,6 +23,7 @@ from gdas.cnn.rearrange import (
     layout_of,
     split_phases,
     split_rows,
+    with_dense_gradient,
 )
 from gdas.metrics import count_multiply_adds
 
@@ -183,6 +184,21 @@ def test_a_concatenations_parts_get_dense_gradients(layout: torch.memory_format)
     concatenate(inner).sin().sum().backward()
     assert len(seen) == 3
     assert all(gradient.is_contiguous(memory_format=layout) for gradient in seen)
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_a_mean_over_pixels_gives_a_dense_gradient(layout: torch.memory_format) -> None:
+    x_BCHW = torch.randn(2, 3, 4, 5).contiguous(memory_format=layout).requires_grad_()
+    seen: list[Tensor] = []
+    same_BCHW = with_dense_gradient(x_BCHW * 1.0)
+    assert torch.equal(same_BCHW, x_BCHW)
+    x_BCHW.register_hook(seen.append)
+    same_BCHW.mean((2, 3)).sum().backward()
+    (gradient_BCHW,) = seen
+    assert gradient_BCHW.is_contiguous(memory_format=layout)
+    assert torch.equal(gradient_BCHW, torch.full((2, 3, 4, 5), 1 / 20))
+    still_BCHW = x_BCHW.detach()
+    assert with_dense_gradient(still_BCHW) is still_BCHW
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])

@@ -47,11 +47,16 @@ class Pass(NamedTuple):
 
 
 class Pool(NamedTuple):
-    """3 x 3 pooling and batch norm, if there is one."""
+    """Pooling and batch norm, if there is one.
+
+    Attributes:
+        kernel: 3, with a padding of 1; or 2 for means of stride 2, without padding.
+    """
 
     average: bool
     norm: BatchNorm | None
     stride: int
+    kernel: int = 3
 
     @property
     def weights(self) -> tuple[Tensor, ...]:

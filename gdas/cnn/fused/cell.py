@@ -12,6 +12,7 @@ Shapes: B batch, C channels, H and W height and width, E edges, K operations, D 
 from __future__ import annotations
 
 import ctypes
+from array import array
 from collections.abc import Sequence
 from itertools import islice
 from typing import Any
@@ -25,7 +26,7 @@ from gdas.cnn.fused.calls import Reader, Reading
 from gdas.cnn.fused.interface import Map, at, check, kernels
 from gdas.cnn.fused.layers import norm_weights, parameters_of
 from gdas.cnn.fused.pairs import dense, flat, maps_of, of_norm, sums_as_norm, with_sums
-from gdas.cnn.fused.plan import CellPlan, FlatCell
+from gdas.cnn.fused.plan import FLOAT, CellPlan, FlatCell
 
 
 class _ReadParts(torch.autograd.Function):
@@ -200,7 +201,7 @@ def _computed(
 
 def _of_gates(plan: CellPlan, cell: FlatCell, shape: torch.Size) -> Tensor | None:
     """The gradient of gate_EK: that of a factor on every edge of the plan."""
-    flat_EK = [0.0] * shape.numel()
+    flat_EK = array("f", bytes(FLOAT * shape.numel()))
     edges = iter(cell.edges)
     ran = False
     for node, state in zip(plan.nodes, cell.states[2:], strict=True):
@@ -208,7 +209,7 @@ def _of_gates(plan: CellPlan, cell: FlatCell, shape: torch.Size) -> Tensor | Non
             edge = next(edges)
             if state.gradient:
                 flat_EK[place], ran = edge.product, True
-    return torch.tensor(flat_EK).view(shape) if ran else None
+    return torch.frombuffer(flat_EK, dtype=torch.float32).view(shape) if ran else None
 
 
 def run_cell(

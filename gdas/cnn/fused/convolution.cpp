@@ -1,5 +1,5 @@
 // A dense convolution pass: ReLU, if there is one, 1 x 1 or 3 x 3 convolution, and batch norm's
-// statistics.
+// statistics, if there is one.
 //
 // Image by image in cache, as in separable.cpp: tap by tap (taps.h), or tile by tile where that
 // takes fewer products (winograd.h).
@@ -60,8 +60,11 @@ struct Forward {
 
   void by_taps(const float* image, float* y, const Moments& moments, bool start) const {
     const std::size_t step = z.stride * z.wide_in;
-    if (start)
-      convolve(z.taps(), image, step, taps, packed, z.in, z.out, moments.pivot, z.wide_out, 1);
+    if (start) {
+      const Few few(z.out_width);
+      convolve(z.taps(), image, few.apart * step, taps, packed, z.in, z.out, y, z.out, few.count);
+      set_pivot(moments, y, few.count, z.out, z.out);
+    }
     for (int r = 0; r < z.out_height; r++, y += static_cast<std::size_t>(z.out_width) * z.out)
       convolve(z.taps(), image + r * z.stride * z.row_in, step, taps, packed, z.in, z.out, y, z.out,
                z.out_width, &moments);
@@ -78,7 +81,7 @@ struct Forward {
                       block.pixels() * std::min(z.in, z.out)});
       for_vectors(z.out, [&](int c, auto lanes) {
         if (start && block.first == 0)
-          store(moments.pivot + c, first_output(block, products + c, z.wide_out));
+          store(moments.pivot + c, mean_output(block, products + c, z.wide_out));
         const Vector pivot = load(moments.pivot + c);
         Vector sum{}, square{};
         for_outputs(block, products + c, z.wide_out, [&](int r, int i, Vector v) {
@@ -94,7 +97,7 @@ struct Forward {
 };
 
 int forward(const Sizes& z, const float* x, const float* x_norm, const Weight& weight, float* y,
-            const BatchNorm& batch_norm) {
+            const BatchNorm* batch_norm) {
   const int chunks = chunks_of(z.batch);
   const Reading reading(x_norm, z.in);
   const Statistics statistics(chunks, z.out);
@@ -127,7 +130,8 @@ int forward(const Sizes& z, const float* x, const float* x_norm, const Weight& w
     }
   });
   if (failed) return 1;
-  statistics.finish(batch_norm, z.batch, static_cast<double>(z.out_height) * z.out_width);
+  if (batch_norm)
+    statistics.finish(*batch_norm, z.batch, static_cast<double>(z.out_height) * z.out_width);
   return 0;
 }
 
@@ -343,7 +347,7 @@ extern "C" int gdas_convolution_forward(const Shape* shape, const Convolution* c
                                         const BatchNorm* batch_norm) {
   const gdas::Sizes z(*shape, *convolution);
   if (!z.covered()) return 2;
-  return gdas::forward(z, x, x_norm, gdas::weight_of(*convolution), y, *batch_norm);
+  return gdas::forward(z, x, x_norm, gdas::weight_of(*convolution), y, batch_norm);
 }
 
 extern "C" int gdas_convolution_backward(const Shape* shape, const Convolution* convolution,

@@ -26,10 +26,10 @@ from gdas.cnn.norm import BatchNorm
 
 
 class Convolution(NamedTuple):
-    """The layers of a dense pass: ReLU or not, a 1 x 1 or 3 x 3 convolution, and batch norm."""
+    """A dense pass: ReLU or not, a 1 x 1 or 3 x 3 convolution, and batch norm, if there is one."""
 
     weight: Tensor
-    norm: BatchNorm
+    norm: BatchNorm | None
     stride: int
     relu: bool = True
 
@@ -58,7 +58,8 @@ def dense_weight(weight: Tensor) -> bool:
 
 
 def convolution_forward(x: Map, layers: Convolution) -> Map:
-    """ReLU or not, convolution, batch norm."""
+    """ReLU or not, convolution, and batch norm, which there must be."""
+    assert layers.norm is not None
     y_BCHW = new_map(x.values_BCHW, len(layers.weight), layers.stride)
     norm_4C, layer = batch_norm(layers.norm, y_BCHW)
     check(

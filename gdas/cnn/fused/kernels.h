@@ -53,7 +53,8 @@ int gdas_separable_backward(const Shape*, const float* gradient_y, const float* 
                             const float* pointwise, const float* base, float* gradient_x,
                             double* x_sums, float* of_depthwise, float* of_pointwise);
 
-// convolution.cpp: ReLU, if there is one, dense convolution with k = 1 or 3, and batch norm.
+// convolution.cpp: ReLU, if there is one, dense convolution with k = 1 or 3, and batch norm, unless
+//   it is null.
 struct Convolution {
   const float* weight;         // [C'][C][k][k], in any order of memory:
   int of_out, of_in, of_tap;   // floats from one C', one C or one tap to the next
@@ -71,7 +72,8 @@ int gdas_convolution_backward(const Shape*, const Convolution*, const float* gra
                               const float* base, float* gradient_x, double* x_sums,
                               float* of_weight);
 
-// pooling.cpp: 3 x 3, padding 1, of what x means; then batch norm, unless it is null.
+// pooling.cpp: 3 x 3 with a padding of 1, or means of 2 x 2 without padding and of stride 2, of what
+//   x means; then batch norm, unless it is null.
 //   average: 0 or 1. index: [B][H'][W'][C], which of nine pixels was the largest; null: not wanted.
 int gdas_pooling_forward(const Shape*, int average, const float* x, const float* x_norm, float* y,
                          uint8_t* index, const BatchNorm*);

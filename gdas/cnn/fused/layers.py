@@ -165,6 +165,26 @@ def pooling_edge(layers: nn.Module, source: int) -> Edge | None:
     return Edge(source, (Pool(False, norm, pool.stride),))
 
 
+def shortcut_edge(layers: nn.Module, source: int) -> Edge | None:
+    """Means of 2 x 2 pixels and a 1 x 1 convolution, without ReLU and batch norm."""
+    if not isinstance(layers, nn.Sequential) or len(layers) != 2 or is_watched(layers):
+        return None
+    pool, convolution = layers[0], _plain_convolution(layers[1])
+    if type(pool) is not nn.AvgPool2d or convolution is None:
+        return None
+    usual = (
+        (pool.kernel_size, pool.stride, pool.padding) == (2, 2, 0)
+        and pool.ceil_mode
+        and not pool.count_include_pad
+        and pool.divisor_override is None
+        and (convolution.stride, convolution.padding, convolution.groups) == ((1, 1), (0, 0), 1)
+    )
+    if not usual or not dense_weight(convolution.weight):
+        return None
+    halving, mixing = Pool(True, None, 2, 2), Convolution(convolution.weight, None, 1, False)
+    return Edge(source, (halving, mixing))
+
+
 def separable_passes(layers: Sequence[nn.Module]) -> list[Pass]:
     """The passes of a separable or dilated convolution; none if the layers are others."""
     passes = []

@@ -147,6 +147,16 @@ inline void multiply(const float* x, std::size_t x_step, const float* w, int inn
   }
 }
 
+// The same for the first `rows` rows of a chunk, which set the pivot.
+inline void multiply_first(const float* x, std::size_t x_step, const float* w, int inner,
+                           int columns, float* y, std::size_t y_step, int rows,
+                           const Moments& moments) {
+  const Few few(rows);
+  multiply(x, few.apart * x_step, w, inner, columns, y, y_step, few.count);
+  set_pivot(moments, y, few.count, y_step, columns);
+  multiply(x, x_step, w, inner, columns, y, y_step, rows, &moments);
+}
+
 template <int NB, int MB>
 INLINE void outer_tile(const float* x, std::size_t x_step, const float* g, std::size_t g_step,
                        float* w, std::size_t w_step, int rows) {

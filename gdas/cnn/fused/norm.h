@@ -1,7 +1,7 @@
 // Batch norm: statistics that are collected while a map is written, and their use on load.
 //
-// Sums are taken of the differences from a pivot, the first pixel of a chunk, and in double beyond
-// a few hundred pixels. So a large mean costs no accuracy.
+// Sums are taken of the differences from a pivot, the mean of a few of a chunk's first pixels, and in
+// double beyond a few hundred pixels. So a large mean costs no accuracy.
 #pragma once
 
 #include <algorithm>
@@ -100,6 +100,22 @@ struct Moments {
   }
 };
 
+// The pixels whose mean is a pivot: so many, so far apart, of `pixels`.
+struct Few {
+  int count, apart;
+  explicit Few(int pixels) : count(std::min(pixels, 8)), apart(pixels / count) {}
+};
+
+// Set the pivot to the mean of `count` pixels, `step` floats apart.
+inline void set_pivot(const Moments& moments, const float* y, int count, std::size_t step,
+                      int channels) {
+  for (int c = 0; c < channels; c++) {
+    float sum = 0;
+    for (int i = 0; i < count; i++) sum += y[i * step + c];
+    moments.pivot[c] = sum / static_cast<float>(count);
+  }
+}
+
 class Statistics {
  public:
   Statistics(int chunks, int channels)
@@ -150,10 +166,13 @@ class Statistics {
 };
 
 // Collect the sums of `pixels` neighbouring pixels that have been written.
-// start: whether they are the first of their chunk, whose first pixel is the pivot.
+// start: whether they are the first of their chunk, and set the pivot.
 inline void collect(const float* y, int pixels, int channels, const Moments& moments, bool start) {
   constexpr int BLOCK = 256;
-  if (start) std::copy(y, y + channels, moments.pivot);
+  if (start) {
+    const Few few(pixels);
+    set_pivot(moments, y, few.count, static_cast<std::size_t>(few.apart) * channels, channels);
+  }
   for_vectors(channels, [&](int c, auto lanes) {
     const Vector pivot = load(moments.pivot + c);
     for (int i = 0; i < pixels; i += BLOCK) {

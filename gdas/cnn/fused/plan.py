@@ -257,7 +257,7 @@ def _struct_of(layer: Layer, weights: Sequence[Tensor], channels: int) -> LayerS
             head = CONVOLUTION, layer.kernel, layer.stride, 1, len(layer.weight), *steps
         case Pool():
             kind = AVERAGE_POOLING if layer.average else MAX_POOLING
-            head = kind, 3, layer.stride, 1, channels, 0, 0, 0, 0
+            head = kind, layer.kernel, layer.stride, 1, channels, 0, 0, 0, 0
         case Reader():
             head = READER, 0, layer.stride, 1, layer.channels, 0, 0, 0, 0
         case Reducing():

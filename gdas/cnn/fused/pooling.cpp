@@ -1,4 +1,5 @@
-// 3 x 3 pooling with a padding of 1, which does not count in the mean, and batch norm's statistics.
+// 3 x 3 pooling with a padding of 1, which does not count in the mean, or means of 2 x 2 pixels that
+// do not overlap; and batch norm's statistics.
 #include "kernels.h"
 #include "parallel.h"
 #include "pixels.h"
@@ -9,15 +10,14 @@
 namespace gdas {
 namespace {
 
-constexpr int TAPS = 9;
-
 struct Pool {
-  int batch, height, width, channels, stride, out_height, out_width, wide, threads;
-  std::size_t row, in_image, out_image;  // floats; row: of a padded image
+  int batch, height, width, channels, kernel, stride, pad, out_height, out_width, wide, threads;
+  std::size_t row, in_image, out_image;  // floats; row: of an image with a border of one pixel
   float shares[4][4] = {};               // 1 / (rows * columns)
 
   explicit Pool(const Shape& s)
-      : batch(s.batch), height(s.height), width(s.width), channels(s.channels), stride(s.stride),
+      : batch(s.batch), height(s.height), width(s.width), channels(s.channels),
+        kernel(s.kernel), stride(s.stride), pad((s.kernel - 1) / 2),
         out_height((s.height + s.stride - 1) / s.stride),
         out_width((s.width + s.stride - 1) / s.stride), wide(padded(s.channels)),
         threads(s.threads), row(static_cast<std::size_t>(width + 2) * wide),
@@ -29,15 +29,28 @@ struct Pool {
   }
 
   std::size_t image_size() const { return (height + 2) * row; }
-  std::size_t tap(int t) const { return t / 3 * row + t % 3 * static_cast<std::size_t>(wide); }
+  template <int K>
+  INLINE std::size_t tap(int t) const {
+    return t / K * row + t % K * static_cast<std::size_t>(wide);
+  }
   float* middle(float* image) const { return image + row + wide; }
+  // The first pixel that the output in row r and column i reads.
+  template <class T>
+  T* window(T* image, int r, int i) const {
+    return image + (r * stride + 1 - pad) * row + (i * stride + 1 - pad) * static_cast<std::size_t>(wide);
+  }
 
   // How many of the pixels that output i reads, along a side of `size`, there are.
   int covered(int i, int size) const {
-    return std::min(i * stride + 2, size) - std::max(i * stride - 1, 0);
+    const int from = i * stride - pad;
+    return std::min(from + kernel, size) - std::max(from, 0);
   }
   // 1 / the number of pixels that the outputs of row y, by their number of columns, are the mean of
   const float* weights(int y) const { return shares[covered(y, height)]; }
+  // Whether there are kernels for it.
+  bool covered(bool average) const {
+    return kernel == 3 ? stride == 1 || stride == 2 : kernel == 2 && stride == 2 && average;
+  }
   // A gradient of the mean that keeps the size is gathered by the pixels that it goes to.
   bool gathers(bool average) const { return average && stride == 1; }
 };
@@ -48,8 +61,8 @@ INLINE void largest(const Pool& p, const float* from, float* to, uint8_t* index,
   Vector best = load(from);
   Integers place{};
 #pragma GCC unroll 9
-  for (int t = 1; t < TAPS; t++) {
-    const Vector v = load(from + p.tap(t));
+  for (int t = 1; t < 9; t++) {
+    const Vector v = load(from + p.tap<3>(t));
     const Integers better = (v > best) | (v != v);
     best = better ? v : best;
     if (INDEX) place = better ? Integers{} + t : place;
@@ -58,11 +71,11 @@ INLINE void largest(const Pool& p, const float* from, float* to, uint8_t* index,
   if (INDEX) lanes.store(index, __builtin_convertvector(place, Bytes));
 }
 
-template <class Lanes>
+template <int K, class Lanes>
 INLINE void mean(const Pool& p, const float* from, float* to, float weight, Lanes lanes) {
   Vector sum = load(from);
 #pragma GCC unroll 9
-  for (int t = 1; t < TAPS; t++) sum += load(from + p.tap(t));
+  for (int t = 1; t < K * K; t++) sum += load(from + p.tap<K>(t));
   lanes.store(to, sum * weight);
 }
 
@@ -72,11 +85,13 @@ void pool_image(const Pool p, bool average, const float* image, float* y, uint8_
     for (int r = 0; r < p.out_height; r++) {
       const float* const weights = p.weights(r);
       for (int i = 0; i < p.out_width; i++) {
-        const float* from = image + r * p.stride * p.row + static_cast<std::size_t>(i) * p.stride * p.wide + c;
+        const float* from = p.window(image, r, i) + c;
         const std::size_t at = (static_cast<std::size_t>(r) * p.out_width + i) * p.channels + c;
         prefetch(y + at + p.out_image);
-        if (average)
-          mean(p, from, y + at, weights[p.covered(i, p.width)], lanes);
+        if (average && p.kernel == 2)
+          mean<2>(p, from, y + at, weights[p.covered(i, p.width)], lanes);
+        else if (average)
+          mean<3>(p, from, y + at, weights[p.covered(i, p.width)], lanes);
         else if (index)
           largest<true>(p, from, y + at, index + at, lanes);
         else
@@ -125,18 +140,18 @@ void spread(const Pool p, bool average, const float* gradient, const uint8_t* in
       const float* const weights = p.weights(r);
       for (int i = 0; i < p.out_width; i++) {
         const std::size_t pixel = static_cast<std::size_t>(r) * p.out_width + i;
-        float* to = image + r * p.stride * p.row + static_cast<std::size_t>(i) * p.stride * p.wide + c;
+        float* to = p.window(image, r, i) + c;
         Vector g = load(gradient + pixel * p.wide + c);
         if (average) {
           g *= weights[p.covered(i, p.width)];
 #pragma GCC unroll 9
-          for (int t = 0; t < TAPS; t++) store(to + p.tap(t), load(to + p.tap(t)) + g);
+          for (int t = 0; t < 9; t++) store(to + p.tap<3>(t), load(to + p.tap<3>(t)) + g);
         } else {
           const Integers place =
               __builtin_convertvector(lanes.load(index + pixel * p.channels + c), Integers);
 #pragma GCC unroll 9
-          for (int t = 0; t < TAPS; t++)
-            store(to + p.tap(t), load(to + p.tap(t)) + (place == t ? g : Vector{}));
+          for (int t = 0; t < 9; t++)
+            store(to + p.tap<3>(t), load(to + p.tap<3>(t)) + (place == t ? g : Vector{}));
         }
       }
     }
@@ -195,6 +210,16 @@ void backward_image(const Pool& p, bool average, const Backward& b, float* image
   write_image(p, b, n, [&](int y, int x, int c) { return load(middle + y * row + x * wide + c); });
 }
 
+// The same for means of pixels that no other output reads.
+void divide_image(const Pool& p, const Backward& b, float* gradient, int n) {
+  undo(p, b, n, 0, p.out_height * p.out_width, gradient);
+  write_image(p, b, n, [&](int y, int x, int c) {
+    const int r = y / p.stride, i = x / p.stride;
+    const std::size_t pixel = static_cast<std::size_t>(r) * p.out_width + i;
+    return load(gradient + pixel * p.wide + c) * all(p.weights(r)[p.covered(i, p.width)]);
+  });
+}
+
 // The same for a mean that keeps the size. The border of `image` is zeros.
 // shares: [4][width + 2], the weights of a row's outputs from -1 on, by the number of their rows.
 void gather_image(const Pool& p, const Backward& b, float* image, const float* shares, int n) {
@@ -241,6 +266,8 @@ int backward(const Pool& p, bool average, const Backward& b, double* x_sums) {
     for (int n = range.from; n < range.to; n++)
       if (gathers)
         gather_image(p, own, image, second, n);
+      else if (p.kernel == p.stride)
+        divide_image(p, own, second, n);
       else
         backward_image(p, average, own, image, second, n);
   });
@@ -255,7 +282,9 @@ int backward(const Pool& p, bool average, const Backward& b, double* x_sums) {
 extern "C" int gdas_pooling_forward(const Shape* shape, int average, const float* x,
                                     const float* x_norm, float* y, uint8_t* index,
                                     const BatchNorm* batch_norm) {
-  return gdas::forward(gdas::Pool(*shape), average != 0, x, x_norm, y, index, batch_norm);
+  const gdas::Pool p(*shape);
+  if (!p.covered(average != 0)) return 2;
+  return gdas::forward(p, average != 0, x, x_norm, y, index, batch_norm);
 }
 
 extern "C" int gdas_pooling_backward(const Shape* shape, int average, const float* gradient_y,
@@ -264,6 +293,7 @@ extern "C" int gdas_pooling_backward(const Shape* shape, int average, const floa
                                      const float* x_norm, const float* base, float* gradient_x,
                                      double* x_sums) {
   const gdas::Pool p(*shape);
+  if (!p.covered(average != 0)) return 2;
   const double count = static_cast<double>(p.batch) * p.out_height * p.out_width;
   const gdas::Undo undo(y_norm, y_sums, p.channels, count);
   const gdas::Reading reading(x_norm, p.channels);

@@ -128,9 +128,11 @@ void read_block(const Plan& p, const Reader& r, const Packed& packed, const floa
   const int width = out_width(p, r), own = own_channels(r);
   if (r.odd == nullptr) {
     const float* w = packed.halves[0]->get();
-    if (start) multiply(block, p.step, w, p.inner, own, moments.pivot, own, 1);
-    multiply(block, p.step, w, p.inner, own, y + static_cast<std::size_t>(first) * width * own, own,
-             rows * p.width, &moments);
+    float* const to = y + static_cast<std::size_t>(first) * width * own;
+    if (start)
+      multiply_first(block, p.step, w, p.inner, own, to, own, rows * p.width, moments);
+    else
+      multiply(block, p.step, w, p.inner, own, to, own, rows * p.width, &moments);
     return;
   }
   float* const out = y + static_cast<std::size_t>(first / 2) * width * r.channels;

@@ -83,11 +83,11 @@ struct Pass {
         for (int r = 0; r < z.out_height; r += z.rows) {
           const int rows = std::min(z.rows, z.out_height - r);
           convolve(z, image, in, taps.get(), block, r, rows);
+          float* const to = y + n * z.out_image + static_cast<std::size_t>(r) * z.out_width * C;
           if (n == range.from && r == 0)
-            multiply(block, z.wide, matrix.get(), C, C, moments.pivot, z.wide, 1);
-          multiply(block, z.wide, matrix.get(), C, C,
-                   y + n * z.out_image + static_cast<std::size_t>(r) * z.out_width * C, C,
-                   rows * z.out_width, &moments);
+            multiply_first(block, z.wide, matrix.get(), C, C, to, C, rows * z.out_width, moments);
+          else
+            multiply(block, z.wide, matrix.get(), C, C, to, C, rows * z.out_width, &moments);
         }
       }
     });

@@ -136,13 +136,11 @@ INLINE void for_outputs(const TileBlock& b, const float* products, std::size_t w
     }
 }
 
-// The very first output of the block.
-INLINE Vector first_output(const TileBlock& b, const float* products, std::size_t wide) {
-  const std::size_t place = b.place(wide);
+// The mean of the outputs of the block.
+inline Vector mean_output(const TileBlock& b, const float* products, std::size_t wide) {
   Vector sum{};
-  for (int i = 0; i < 3; i++)
-    for (int k = 0; k < 3; k++) sum += load(products + (4 * i + k) * place);
-  return sum;
+  for_outputs(b, products, wide, [&](int, int, Vector v) { sum += v; });
+  return sum / all(static_cast<float>(b.pixels()));
 }
 
 // Pack the sums of taps: for every place a matrix of `inner` rows, as pack() does. Columns are whole
