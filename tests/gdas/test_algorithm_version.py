@@ -9,8 +9,8 @@ Version 2: backward passes of depthwise convolutions, concatenations and gates a
 another order (gdas.cnn.rearrange), which changes the last bits of float32 and so the digests of
 weights. Version 3: so are the gradients of dilated depthwise convolutions and of 5 x 5 weights.
 Version 4: and those of recurrent cells' matrices (gdas.rnn.over_time). Versions 5 to 9: kernels
-of our own on CPUs round in other orders (gdas.cnn.fused). The numbers here, float64 to six digits, stayed
-what they were in version 1.
+of our own on CPUs round in other orders (gdas.cnn.fused). The numbers here, float64 to six digits,
+stayed what they were in version 1.
 """
 
 from __future__ import annotations
