@@ -17,7 +17,13 @@ def one_line(error: object, most: int | None = None) -> str:
 
 def suggestion(word: str, known: Sequence[str]) -> str:
     """The end of an error about an unknown word: the closest known one, or a list of all."""
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    close = closest(word, known)
     if not known:
         return "; there are none"
-    return f"; did you mean {close[0]}?" if close else f"; known are {', '.join(known)}"
+    return f"; did you mean {close}?" if close else f"; known are {', '.join(known)}"
+
+
+def closest(word: str, known: Sequence[str]) -> str | None:
+    """The known word that an unknown one was meant to be, if one is close."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return close[0] if close else None

@@ -7,15 +7,17 @@ changes these, and then the command line.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import typing
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
+from gdas.bench201.config import Bench201SearchConfig
 from gdas.cnn.config import SearchConfig, TrainConfig
 from gdas.data.settings import IMAGE_DATA, PHOTO_DATA, TEXT_DATA
-from gdas.errors import InputError, one_line, suggestion
+from gdas.errors import InputError, closest, one_line, suggestion
 from gdas.outside import outside
 from gdas.presets import (
     SEARCH_PRESETS,
@@ -158,7 +160,10 @@ def resolve(raw: Raw, *, base: Path) -> Experiment:
 
 
 def _check_top(raw: Raw) -> None:
-    """Refuse unknown keys of an experiment; of a setting without its place, name the places."""
+    """Refuse unknown keys of an experiment; of a setting without its place, name the places.
+
+    A misspelt setting is taken for the closest one.
+    """
     known = [f.name for f in dataclasses.fields(Experiment)] + list(SHARED)
     places: dict[str, Any] = {
         "search": SearchSpec,
@@ -167,14 +172,13 @@ def _check_top(raw: Raw) -> None:
         "final.recipe": TrainConfig,
         "text_search.recipe": TextSearchConfig,
         "text_final.recipe": TextTrainConfig,
+        "bench201_search.recipe": Bench201SearchConfig,
     }
+    fields = {place: [f.name for f in dataclasses.fields(kind)] for place, kind in places.items()}
     for key in (key for key in raw if key not in known):
-        has = [
-            f"{place}.{key}"
-            for place, kind in places.items()
-            if key in [field.name for field in dataclasses.fields(kind)]
-        ]
-        if has:
+        meant = closest(str(key), [*known, *itertools.chain(*fields.values())])
+        has = [f"{place}.{meant}" for place, names in fields.items() if meant in names]
+        if has and meant not in known:
             raise InputError(f"{key}: unknown key; did you mean {' or '.join(has)}?")
     check_keys(raw, known, "")
 
