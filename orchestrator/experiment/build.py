@@ -57,12 +57,13 @@ def build_study(
     measures: dict[str, str] = {}
     left_out: dict[str, str] = {}
     lookups: dict[str, tuple[str, ...]] = {}
+    compared: dict[str, tuple[str, ...]] = {}
     for name, search in experiment.searches.items():
         searches, proxies, select = _track(name, search, content)
         found = _lookups(search, searches, identity)
         for job in [*searches, *proxies, select, *found]:
             jobs.setdefault(job.id, job)
-        selections[name] = select
+        selections[name], compared[name] = select, select.needs
         lookups[name] = tuple(job.id for job in found)
     for name, final in experiment.finals.items():
         try:
@@ -80,7 +81,7 @@ def build_study(
         jobs.setdefault(job.id, job)
         measures[name] = job.id
     chosen = {name: job.id for name, job in selections.items()}
-    return Study(tuple(jobs.values()), chosen, finals, measures, left_out, lookups)
+    return Study(tuple(jobs.values()), chosen, finals, measures, left_out, lookups, compared)
 
 
 def _track(name: str, spec: SearchSpec, content: Content) -> tuple[list[Job], list[Job], Job]:

@@ -106,6 +106,7 @@ class Study:
         finals: name of a final to the ids of its jobs, one per seed.
         measures: name of a measurement to the id of its job.
         lookups: name of a search to the ids of its lookups, one per seed.
+        compared: name of a search to the ids of the jobs that its selection compares.
         left_out: name of a final that cannot run to the reason.
     """
 
@@ -115,6 +116,7 @@ class Study:
     measures: dict[str, str]
     left_out: dict[str, str]
     lookups: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    compared: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[Job]:
         return iter(self.jobs)
@@ -155,9 +157,11 @@ class Study:
         return next((job for job in self.jobs if job.id == self.selections.get(name)), None)
 
     def scored(self, name: str) -> list[Job]:
-        """The jobs that a selection compares: searches, or all proxy trainings of every cell."""
-        select = self.selection(name)
-        return [self.job(need) for need in select.needs] if select else []
+        """The jobs that a selection compares: searches, or all proxy trainings of every cell.
+
+        Those that `only` left out are missing; the selection itself may be among them.
+        """
+        return [self.job(own) for own in self.compared.get(name, ()) if own in self._by_id]
 
     def cells(self, name: str) -> list[list[Job]]:
         """The jobs that a selection compares, by cell, in the order of the seeds.

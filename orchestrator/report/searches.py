@@ -143,7 +143,7 @@ def _seeds(name: str, spec: SearchSpec, results: Results) -> list[Part]:
     if searched:
         parts.append(
             "\nAn entropy near 1 and a margin near 0 mean that the logits have hardly left "
-            "uniform: the cell is then close to a random choice.\n"
+            "uniform; only random cells beside it then tell whether the cell is more than chance.\n"
         )
     return parts
 

@@ -85,7 +85,7 @@ class Results:
         metric, found = SPACES[spec.recipe.task].metric, dict[int, list[float]]()
         for cell in self.study.cells(name):
             done = self.done(cell, ProxyResult)
-            if len(done) == len(cell):
+            if len(done) == spec.proxy_trainings:
                 found[cell[0].seed] = [result["metrics"][metric] for result in done]
         return found
 

@@ -66,6 +66,10 @@ def recorded_study(store: Store) -> Study:
         study = Study(jobs, {}, {}, {}, {})
         finals = _by_seed(study.of_kind("train"), settings.get("finals", {}), final_names)
         lookups = _by_seed(study.of_kind("lookup"), settings.get("searches", {}), search_names)
+        looked_up = {
+            name: tuple(need for job in jobs if job.id in ids for need in job.needs)
+            for name, ids in lookups.items()
+        }
     except (AttributeError, KeyError, TypeError, ValueError):
         raise InputError(
             f"{store.address_of('study.json')}: damaged (its jobs cannot be read); delete it, and "
@@ -77,6 +81,7 @@ def recorded_study(store: Store) -> Study:
         finals=finals,
         measures={job.name: job.id for job in study.of_kind("measure")},
         lookups=lookups,
+        compared=looked_up | {job.name: job.needs for job in study.of_kind("select")},
     )
 
 

@@ -131,7 +131,7 @@ def test_a_cell_of_the_benchmark_collapses_to_operations_without_parameters_too(
 def test_logits_that_have_hardly_moved_alarm() -> None:
     found = alarms([record(1, favouring("sep_conv_5x5", 14, by=0.1))], SearchConfig())
     assert [alarm.kind for alarm in found] == ["unmoved"]
-    assert "close to a random choice" in found[0].text
+    assert "only random cells tell whether this one is more than chance" in found[0].text
 
 
 def test_the_first_step_of_a_hard_recurrent_search_alarms() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,11 @@ def test_a_cells_trainings_are_named_together_or_alone(tmp_path: Path) -> None:
     assert [job.name for job in kept] == ["found-seed1", "found-seed1-training2"]
     (alone,) = found.only(["proxy-found-seed1-training2"]).of_kind("proxy")
     assert alone == kept[1]
+    results, _ = finished(tmp_path)
+    part = dataclasses.replace(results, study=results.study.only(["proxy-found-seed1-training2"]))
+    assert part.scores("found") == [], "one training is not the mean of two"
+    part = dataclasses.replace(results, study=results.study.only(["proxy-found-seed1"]))
+    assert part.scores("found") == [52.0]
 
 
 def test_runs_in_mlflow_say_which_training_they_are(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from orchestrator.report.figures.truth import Row, distribution_figure, epochs_f
 from orchestrator.report.paired import Way, contests, corrected
 from orchestrator.report.parts import markdown_of
 from orchestrator.report.report import write_report
+from orchestrator.report.searches import track
 from orchestrator.report.statistics import uniform_p
 from orchestrator.report.truth import _methods, _other_images, choice, contests_of
 from orchestrator.report.view import Results
@@ -295,6 +296,25 @@ def test_random_search_alone_has_no_cells_over_the_epochs(
     monkeypatch.setattr(truth, "_is_random", lambda spec: True)
     report = markdown_of(truth.truth(Results(ran.experiment, ran.study, ran.store)))
     assert "percentile" in report and "over the epochs" not in report
+
+
+def test_a_part_of_a_study_lists_its_seeds_without_their_selection(
+    ran: Ran, tmp_path: Path
+) -> None:
+    name = next(iter(ran.experiment.searches))
+    part = ran.study.only([f"lookup-{name}"])
+    assert part.selection(name) is None
+    assert part.searches(name) == ran.study.searches(name)
+    assert part.only([f"search-{name}-seed1"]).searches(name) == ran.study.searches(name)[1:]
+    report = markdown_of(track(name, Results(ran.experiment, part, at(ran, tmp_path))))
+    assert len([line for line in report.splitlines() if line.startswith(("| 0 |", "| 1 |"))]) == 2
+
+
+def at(ran: Ran, folder: Path) -> Store:
+    """A copy of what ran, with a report's folder."""
+    shutil.copytree(ran.store.out, folder / "out")
+    (folder / "out" / "report").mkdir(exist_ok=True)
+    return Store(folder / "out")
 
 
 def test_a_search_that_is_no_better_is_called_so(ran: Ran, tmp_path: Path) -> None:
