@@ -8,8 +8,8 @@ PyTorch's kernels, on the same numbers in another arrangement. Measured with PyT
   than through a dense tensor;
 - that of a dilated depthwise convolution is 5 to 20 times slower than that of a plain one;
 - the gradient of a depthwise weight of 5 columns takes three times longer than two of 3 columns;
-- the backward pass of a ReLU takes 12 times longer if the mean over all pixels comes after it,
-  whose gradient repeats one number in all pixels (64 x 64 x 8 x 8).
+- the gradient of a mean over all pixels comes in the usual layout, and the backward pass of a ReLU
+  before it, from one layout to the other, takes 12 times longer (64 x 64 x 8 x 8).
 
 Shapes: B batch, C channels, H and W height and width, k kernel.
 """
