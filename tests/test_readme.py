@@ -334,7 +334,7 @@ def test_the_pictures_and_pages_that_it_shows_exist() -> None:
         for path in re.findall(r"\]\((?!http)([^)#]+)\)", text):
             assert (page.parent / path).is_file(), f"{page.name}: {path}"
             pictures += path.endswith(".png")
-    assert pictures == 4
+    assert pictures == 5
     assert all(f"(experiments/{name}.md)" in README for name in PAGE_TEXTS)
 
 

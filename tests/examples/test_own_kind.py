@@ -21,6 +21,7 @@ from orchestrator.store.store import Store
 from orchestrator.tracking.tracker import Tracker
 from tests.examples.own_kind import KIND
 from tests.orchestrator.fake_study import fake_study, finish
+from tests.orchestrator.written import search_result
 
 
 @pytest.fixture
@@ -34,6 +35,7 @@ def made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[Experiment, S
     study = dataclasses.replace(study, jobs=(search, job))
     store.write_study(study, {}, {"torch": "2.0"})
     finish(store, search)
+    store.folder(search).write_result(search_result({"valid/top1": 33.0, "valid/loss": 1.0}))
     return experiment, study, store, job
 
 
