@@ -41,12 +41,12 @@ struct Pool {
   }
 
   // How many of the pixels that output i reads, along a side of `size`, there are.
-  int covered(int i, int size) const {
+  int inside(int i, int size) const {
     const int from = i * stride - pad;
     return std::min(from + kernel, size) - std::max(from, 0);
   }
   // 1 / the number of pixels that the outputs of row y, by their number of columns, are the mean of
-  const float* weights(int y) const { return shares[covered(y, height)]; }
+  const float* weights(int y) const { return shares[inside(y, height)]; }
   // Whether there are kernels for it.
   bool covered(bool average) const {
     return kernel == 3 ? stride == 1 || stride == 2 : kernel == 2 && stride == 2 && average;
@@ -89,9 +89,9 @@ void pool_image(const Pool p, bool average, const float* image, float* y, uint8_
         const std::size_t at = (static_cast<std::size_t>(r) * p.out_width + i) * p.channels + c;
         prefetch(y + at + p.out_image);
         if (average && p.kernel == 2)
-          mean<2>(p, from, y + at, weights[p.covered(i, p.width)], lanes);
+          mean<2>(p, from, y + at, weights[p.inside(i, p.width)], lanes);
         else if (average)
-          mean<3>(p, from, y + at, weights[p.covered(i, p.width)], lanes);
+          mean<3>(p, from, y + at, weights[p.inside(i, p.width)], lanes);
         else if (index)
           largest<true>(p, from, y + at, index + at, lanes);
         else
@@ -143,7 +143,7 @@ void spread(const Pool p, bool average, const float* gradient, const uint8_t* in
         float* to = p.window(image, r, i) + c;
         Vector g = load(gradient + pixel * p.wide + c);
         if (average) {
-          g *= weights[p.covered(i, p.width)];
+          g *= weights[p.inside(i, p.width)];
 #pragma GCC unroll 9
           for (int t = 0; t < 9; t++) store(to + p.tap<3>(t), load(to + p.tap<3>(t)) + g);
         } else {
@@ -216,7 +216,7 @@ void divide_image(const Pool& p, const Backward& b, float* gradient, int n) {
   write_image(p, b, n, [&](int y, int x, int c) {
     const int r = y / p.stride, i = x / p.stride;
     const std::size_t pixel = static_cast<std::size_t>(r) * p.out_width + i;
-    return load(gradient + pixel * p.wide + c) * all(p.weights(r)[p.covered(i, p.width)]);
+    return load(gradient + pixel * p.wide + c) * all(p.weights(r)[p.inside(i, p.width)]);
   });
 }
 
@@ -231,7 +231,7 @@ void gather_image(const Pool& p, const Backward& b, float* image, const float* s
     Vector sum{};
 #pragma GCC unroll 3
     for (int i = 0; i < 3; i++) {
-      const float* const share = shares + p.covered(y - 1 + i, p.height) * (p.width + 2) + x;
+      const float* const share = shares + p.inside(y - 1 + i, p.height) * (p.width + 2) + x;
 #pragma GCC unroll 3
       for (int j = 0; j < 3; j++) sum += load(from + i * row + j * wide) * all(share[j]);
     }
@@ -258,7 +258,7 @@ int backward(const Pool& p, bool average, const Backward& b, double* x_sums) {
       std::fill(image, second, 0.f);
       for (int rows = 0; rows < 4; rows++)
         for (int x = 0; x < p.width + 2; x++)
-          second[rows * (p.width + 2) + x] = p.shares[rows][p.covered(x - 1, p.width)];
+          second[rows * (p.width + 2) + x] = p.shares[rows][p.inside(x - 1, p.width)];
     }
     Backward own = b;
     if (x_sums) own.x_sums = sums.of(i);
