@@ -14,7 +14,7 @@ from typing import Any, Literal
 from gdas.bench201.config import Bench201SearchConfig
 from gdas.bench201.genotype import CELL_OPERATIONS, Bench201Genotype, random_bench201_genotype
 from gdas.cnn.config import SearchConfig
-from gdas.cnn.genotype import Genotype, random_genotype
+from gdas.cnn.genotype import Genotype, eligible, random_genotype
 from gdas.genotype import AnyGenotype
 from gdas.presets import (
     BENCH201_SEARCH_PRESETS,
@@ -50,6 +50,7 @@ class Space:
         select_by: the ways in which seeds can be scored.
         epochs_of_proxy: epochs of a proxy training; None if cells are not trained.
         operations: the names of the logits' columns, given a search's settings.
+        kept: those of them that a derived cell can have.
         random: draws a cell uniformly, given a search's settings and a seed.
         what_can_be_found: the settings, by key, that decide which cells a search can derive. If two
             searches differ in them, their cells are from different spaces.
@@ -85,6 +86,7 @@ class Space:
     select_by: tuple[SelectBy, ...]
     epochs_of_proxy: int | None
     operations: Callable[[Any], Sequence[str]]
+    kept: Callable[[Any], Sequence[str]]
     random: Callable[[Any, int], AnyGenotype]
     what_can_be_found: Callable[[Any], dict[str, Any]]
     search: str
@@ -154,6 +156,9 @@ SPACES: dict[str, Space] = {
         select_by=("proxy", "shared_weights"),
         epochs_of_proxy=100,  # as in DARTS, whose selection the paper follows
         operations=lambda config: config.operations,
+        kept=lambda config: eligible(
+            config.operations, exclude_none=config.derivation.exclude_none
+        ),
         random=_random_image_cell,
         what_can_be_found=_image_cells,
         search="orchestrator.work.search:search_images",
@@ -193,6 +198,7 @@ SPACES: dict[str, Space] = {
         select_by=("proxy",),
         epochs_of_proxy=300,  # as in DARTS
         operations=lambda _: RECURRENT_OPERATIONS,
+        kept=lambda config: eligible(RECURRENT_OPERATIONS, exclude_none=config.exclude_none),
         random=_random_recurrent_cell,
         what_can_be_found=lambda config: {
             "steps": config.steps,
@@ -236,6 +242,7 @@ SPACES: dict[str, Space] = {
         select_by=("shared_weights",),
         epochs_of_proxy=None,  # the table has the accuracies, so no cell is trained
         operations=lambda _: CELL_OPERATIONS,
+        kept=lambda _: CELL_OPERATIONS,
         random=lambda _, seed: random_bench201_genotype(seed),
         what_can_be_found=lambda _: {},
         search="orchestrator.work.search:search_bench201",

@@ -22,7 +22,8 @@ from orchestrator.report.markup import NOT_RUN
 from orchestrator.report.paired import corrected, gain_in_words
 from orchestrator.report.parts import brief, table
 from orchestrator.report.searches import compared, size_of_search
-from orchestrator.report.statistics import LEVEL, p_in_words, summary
+from orchestrator.report.split_half import split_half
+from orchestrator.report.statistics import LEVEL, p_in_words, paired_p, summary
 from orchestrator.report.tables import as_printed, judged, last, size_of
 from orchestrator.report.truth import contests_of
 from orchestrator.report.view import Results
@@ -105,7 +106,13 @@ def without_places(command: str) -> str:
 
 def claims_of(results: Results) -> list[Claim]:
     """Everything that a study bears on: tables, searching against drawing, and the text."""
-    return [*_figures(results), *_searching(results), *_benchmark(results), *_speed(results)]
+    return [
+        *_figures(results),
+        *_choosing(results),
+        *_searching(results),
+        *_benchmark(results),
+        *_speed(results),
+    ]
 
 
 def _figures(results: Results) -> Iterator[Claim]:
@@ -153,6 +160,29 @@ def _figure(name: str, spec: FinalSpec, row: paper.Row, column: str, results: Re
         "",
         judged(spec, row, column, runs, results.experiment).word,
     )
+
+
+def _choosing(results: Results) -> Iterator[Claim]:
+    """Whether the logits of searches learn something that their epochs agree on."""
+    for name, spec in results.experiment.searches.items():
+        if spec.cells == "random":
+            continue
+        halves = [
+            found
+            for job in results.study.searches(name)
+            if (found := split_half(results.records(job), spec.recipe)) is not None
+        ]
+        if not halves:
+            continue
+        p = paired_p([share for found in halves for share in found.edges])
+        yield Claim(
+            f"{name} chooses by more than noise: its odd and even epochs agree",
+            size_of_search(spec),
+            str(len(halves)),
+            f"split-half correlation {brief(summary([found.correlation for found in halves]))}",
+            p_in_words(p),
+            "yes" if p < LEVEL else "not shown",
+        )
 
 
 def _searching(results: Results) -> Iterator[Claim]:

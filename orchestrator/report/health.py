@@ -2,7 +2,8 @@
 
 Pure: it reads a search's records, whose details hold the logits of every epoch. Users of the
 authors' code report searches that end in skip connections and pooling, and the logits of published
-cells have hardly left uniform; random cells may then be as good. This module looks for both.
+cells have hardly left uniform; random cells may then be as good. This module looks for both, and
+for moves of the logits that one epoch makes and another does not.
 
 Shapes: E edges of a cell (node by node, then by source), K operations.
 """
@@ -10,7 +11,7 @@ Shapes: E edges of a cell (node by node, then by source), K operations.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -21,11 +22,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from gdas.bench201.genotype import Bench201Genotype
-from gdas.cnn.genotype import Genotype, eligible
+from gdas.cnn.genotype import Genotype
 from gdas.derive import PARAMETER_FREE, parameter_free
 from gdas.genotype import any_from_json
 from gdas.presets import AnySearchConfig
 from orchestrator.experiment.spaces import SPACES
+from orchestrator.report.split_half import split_half
 from orchestrator.store.results import Record
 
 COLLAPSED = 3 / 4
@@ -73,11 +75,11 @@ class Alarm:
     """Something that a reader of a search's result should know.
 
     Attributes:
-        kind: collapse, unmoved logits, or a step decided by noise.
+        kind: collapse, unmoved logits, a step decided by noise, or epochs that do not agree.
         text: a sentence for the report.
     """
 
-    kind: Literal["collapse", "unmoved", "noise"]
+    kind: Literal["collapse", "unmoved", "noise", "disagreement"]
     text: str
 
 
@@ -148,22 +150,22 @@ def alarms(records: Sequence[Record], config: AnySearchConfig) -> list[Alarm]:
     histories = edge_histories(records)
     if not histories:
         return []
-    found = [*_collapse(records, SPACES[config.task].operations(config)), *_unmoved(histories)]
+    found = [*_collapse(records, config), *_unmoved(histories)]
+    found += _disagreement(records, histories, config)
     if SPACES[config.task].lone_first_edge and config.sampler.relaxation == "hard":
         found += _noise(histories)
     return found
 
 
-def _collapse(records: Sequence[Record], names: Sequence[str]) -> list[Alarm]:
+def _collapse(records: Sequence[Record], config: AnySearchConfig) -> list[Alarm]:
+    space = SPACES[config.task]
     last = next(r for r in reversed(records) if _logits(r))
     match any_from_json(last["details"]["genotype"]):
         case Genotype() as cell:
-            kind, word, edges = "normal", "normal cell", cell.normal
-            allowed = eligible(names, exclude_none=True)  # as in the derivation
+            edges, word = cell.normal, "normal cell"
         case Bench201Genotype() as bench201:
-            kind, word = "cell", "cell"
             edges = tuple((operation, 0) for operation in bench201.operations)
-            allowed = tuple(names)
+            word = "cell"
         case _:
             return []
     found = []
@@ -171,8 +173,9 @@ def _collapse(records: Sequence[Record], names: Sequence[str]) -> list[Alarm]:
     if free >= COLLAPSED * kept:
         text = f"collapsed: {free} of {kept} operations of the {word} have no parameters."
         found.append(Alarm("collapse", text))
-    rows_EK = _logits(last).get(kind, [])
-    columns = [k for k, name in enumerate(names) if name in allowed]
+    rows_EK = _logits(last).get(space.main_cell, [])
+    names, can_be_kept = space.operations(config), space.kept(config)
+    columns = [k for k, name in enumerate(names) if name in can_be_kept]
     best = [names[max(columns, key=row.__getitem__)] for row in rows_EK]
     for operation in PARAMETER_FREE:
         count = best.count(operation)
@@ -211,6 +214,21 @@ def _noise(histories: dict[str, EdgeHistory]) -> list[Alarm]:
             f"{history.margin[-1][0]:.4f}; mean of all edges {history.mean_margin:.4f}).",
         )
         for history in histories.values()
+    ]
+
+
+def _disagreement(
+    records: Sequence[Record], kinds: Iterable[str], config: AnySearchConfig
+) -> list[Alarm]:
+    halves = {kind: split_half(records, config, kind) for kind in kinds}
+    return [
+        Alarm(
+            "disagreement",
+            f"what the logits of the {_words(kind)} gained in odd and in even epochs agrees no "
+            "more than by chance: its operations may be chosen by noise.",
+        )
+        for kind, agreement in halves.items()
+        if agreement is not None and agreement.is_noise
     ]
 
 

@@ -18,6 +18,7 @@ from orchestrator.report.figures.probabilities import probability_figure
 from orchestrator.report.health import edge_figure, search_health
 from orchestrator.report.markup import NOT_RUN
 from orchestrator.report.parts import Cell, Measured, Part, Shown, Table, measured
+from orchestrator.report.split_half import split_half
 from orchestrator.report.spread import spread_parts
 from orchestrator.report.statistics import Comparison, better_of, compare, p_is, paired_p, summary
 from orchestrator.report.view import Results
@@ -118,7 +119,7 @@ def _seeds(name: str, spec: SearchSpec, results: Results) -> list[Part]:
         seed = job.seed
         score = measured([scores[seed]], unit) if seed in scores else NOT_RUN
         selected = "**selected**" if seed == winner else ""
-        cell = _of_cell(job, results, shared=shared)
+        cell = _of_cell(job, spec, results, shared=shared)
         rows.append([str(seed), score, *cell, selected])
     of = f", {space.main_cell} cell" if space.main_cell != "cell" else ""
     header = [
@@ -131,6 +132,7 @@ def _seeds(name: str, spec: SearchSpec, results: Results) -> list[Part]:
         ),
         "entropy / log K",
         "mean margin",
+        f"split-half correlation{of}",
         "outcome",
     ]
     parts: list[Part] = [Table(f"seeds-{name}", header, rows)]
@@ -143,7 +145,10 @@ def _seeds(name: str, spec: SearchSpec, results: Results) -> list[Part]:
     if searched:
         parts.append(
             "\nAn entropy near 1 and a margin near 0 mean that the logits have hardly left "
-            "uniform; only random cells beside it then tell whether the cell is more than chance.\n"
+            "uniform; only random cells beside it then tell whether the cell is more than chance. "
+            "The split-half correlation compares what the logits gained in the odd and in the even "
+            "ones of the epochs in which they moved: near 0, noise chose the cell; near 1, another "
+            "run of these epochs would choose alike, which does not say that it chooses well.\n"
         )
     return parts
 
@@ -153,8 +158,8 @@ def _selected_by(spec: SearchSpec) -> str:
     return spec.select_by if times == 1 else f"{spec.select_by}, mean of {times} trainings"
 
 
-def _of_cell(job: Job, results: Results, *, shared: bool) -> list[Cell]:
-    """One seed's cell: score and free operations, or epoch; then entropy and margin.
+def _of_cell(job: Job, spec: SearchSpec, results: Results, *, shared: bool) -> list[Cell]:
+    """One seed's cell: score and free operations, or epoch; then entropy, margin and split halves.
 
     A random cell has free operations and nothing else.
 
@@ -165,10 +170,10 @@ def _of_cell(job: Job, results: Results, *, shared: bool) -> list[Cell]:
     if search is None:
         drawn = results.result(job, ProxyResult)
         free = NOT_RUN if drawn is None else _free(drawn["genotype"]) if shared else ""
-        return [*([""] if shared else []), free, "", ""]
+        return [*([""] if shared else []), free, "", "", ""]
     cell = results.result(search, SearchResult)
     if cell is None:
-        return [*([NOT_RUN] if shared else []), NOT_RUN, "", ""]
+        return [*([NOT_RUN] if shared else []), NOT_RUN, "", "", ""]
     also: list[Cell]
     if shared:
         top1 = cell["shared_weights"]["valid/top1"]
@@ -177,7 +182,9 @@ def _of_cell(job: Job, results: Results, *, shared: bool) -> list[Cell]:
         also = [str(cell["epoch"])]
     margins = [m for kind in cell["margins"].values() for m in kind]
     entropy = statistics.mean(cell["entropy"].values())
-    return [*also, f"{entropy:.4f}", f"{statistics.mean(margins):.4f}"]
+    halves = split_half(results.records(search), spec.recipe)
+    agreement = "" if halves is None else f"{halves.correlation:.2f}"
+    return [*also, f"{entropy:.4f}", f"{statistics.mean(margins):.4f}", agreement]
 
 
 def _free(genotype: GenotypeJson) -> Measured:
