@@ -80,6 +80,19 @@ def labels_in(shard: Path) -> list[int]:
     return list(pq.read_table(shard, columns=["label"])["label"].to_pylist())
 
 
+def test_labels_follow_folders_as_text_and_numbers_in_files_by_value(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        photos = {name: picture(i, len(split)) for i, name in enumerate(("1", "2", "10"))}
+        for name, photo in photos.items():
+            put(tmp_path / "folders" / split / name / "photo.png", photo)
+        samples = {f"{n}.png": photo for n, photo in photos.items()}
+        words = {f"{name}.cls": name.encode() for name in photos}
+        tar = tar_of(dict(sorted((samples | words).items())))
+        put(tmp_path / "web" / f"{split}-0000.tar", tar)
+    assert list(find_photos(tmp_path / "folders").classes) == ["1", "10", "2"]
+    assert list(find_photos(tmp_path / "web").classes) == ["1", "2", "10"]
+
+
 def test_imagenet_becomes_the_same_shards_from_folders_kaggle_and_its_tars(tmp_path: Path) -> None:
     found = set()
     for case in ("ImageFolder", "Kaggle", "ImageNet's tars", "ImageNet's tars, Kaggle's labels"):
