@@ -102,7 +102,6 @@ def test_a_dry_run_says_what_clusters_would_do_with_what_is_left(
         assert spans[train.id] == pytest.approx(start + 10.0 * (epochs - 2))
 
 
-@pytest.mark.slow
 def test_the_page_of_the_repository_is_what_the_command_prints() -> None:
     found = study()
     lines = page(found, spans_of(found, Estimator(), 1.0), [4, 32, 256])
