@@ -236,7 +236,7 @@ def _proxy(preset: Preset, recipe: Raw, spec: Raw, shared: Raw, where: str) -> R
         if spec.get("proxy") is not None:
             raise InputError(f"{where}.proxy: {space.cells} are not trained; leave it out")
         return None
-    short = {"data": _same_images(recipe["data"]), "epochs": space.epochs_of_proxy}
+    short = {"data": _same_data(recipe["data"]), "epochs": space.epochs_of_proxy}
     if own_operations := _own_operations(recipe):
         short["operations"] = own_operations
     own = _merge(
@@ -301,11 +301,14 @@ def _own_operations(recipe: Raw) -> list[str]:
     return list(outside(name for name in names if isinstance(name, str)))
 
 
-def _same_images(data: Raw) -> Raw:
-    """The part of the data settings that says what the images are; for photos, all of them."""
-    if data.get("format") == "photos":
-        return data
-    return {key: value for key, value in data.items() if key in ("name", "checksum")}
+def _same_data(data: Raw) -> Raw:
+    """The part of the data settings that says what the data are.
+
+    For photos and texts that is all of it. A known set of images has its constants by its name.
+    """
+    if data.get("format") == "arrays":
+        return {key: value for key, value in data.items() if key in ("name", "checksum")}
+    return data
 
 
 def _preset(spec: Raw, where: str, usual: Preset = "paper") -> Preset:
