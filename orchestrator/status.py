@@ -123,7 +123,7 @@ def _to_the_report(store: Store) -> str:
     if not is_address(store.address):
         return f"open {quote(store.address)}/report/report.html"
     address = store.address_of("report").partition("?")[0]
-    return f"aws s3 sync {address} report && open report/report.html"
+    return f"aws s3 sync {quote(address)} report && open report/report.html"
 
 
 def _last_heard(study: Study, store: Store) -> str | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import re
 import shlex
 import sys
 import time
@@ -36,10 +35,9 @@ from orchestrator.store.recorded import damaged_results, recorded_study
 from orchestrator.store.results import Environment
 from orchestrator.store.storage import cache_folder, is_address, open_storage
 from orchestrator.store.store import Store
-from orchestrator.terminal.command import (
-    say_next,
-)
+from orchestrator.terminal.command import say_next
 from orchestrator.terminal.console import Console
+from orchestrator.terminal.line import without
 from orchestrator.terminal.progress import failure_lines, saved_lines
 from orchestrator.terminal.words import clock
 from orchestrator.tracking.connection import import_mlflow
@@ -83,10 +81,10 @@ def _plan(study: Study, out: str, data: Path, options: argparse.Namespace) -> in
     if options.gpus:
         faster = 1.0 if options.faster is None else options.faster
         print_clusters(study, estimator, options.gpus, faster=faster, price=options.price)
-        say_next(re.sub(r" --(gpus|faster)[ =]\S+", "", options.command))
+        say_next(without(options.command, "--gpus", "--faster"))
     else:
         print_plan(study, found, estimator, options.price)
-        say_next(re.sub(r" --(dry-run|calibrate|price[ =]\S+)", "", options.command))
+        say_next(without(options.command, "--dry-run", "--calibrate", "--price"))
     return 0
 
 
