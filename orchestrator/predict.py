@@ -19,6 +19,7 @@ from orchestrator.terminal.command import (
     command_parser,
     run_command,
 )
+from orchestrator.terminal.words import counted
 
 if TYPE_CHECKING:  # the help needs no PyTorch
     from orchestrator.driver.finals import Final
@@ -97,7 +98,7 @@ def _predict(options: argparse.Namespace) -> int:
             write_text(path, text)
         except OSError as error:
             raise InputError(f"--to {path}: cannot write ({error.strerror})") from None
-        print(f"written: {path} ({len(found)} photos)")
+        print(f"written: {path} ({counted(len(found), 'photo')})")
     return 0 if len(found) == len(files) else 1
 
 
