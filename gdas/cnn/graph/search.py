@@ -10,6 +10,7 @@ import torch
 from gdas.checkpoint import Segment, State
 from gdas.cnn.config import SearchConfig
 from gdas.cnn.space import ImageSpace
+from gdas.compute import device_of
 from gdas.data.settings import ImageData
 from gdas.data.source import ImageSource
 from gdas.errors import InputError
@@ -69,7 +70,7 @@ def covered(
 def search_on_card(
     config: SearchConfig,
     images: ImageSource,
-    device: torch.device,
+    device: torch.device | str,
     *,
     checkpoint: State | None = None,
     precision: str = "tf32x3",
@@ -88,6 +89,7 @@ def search_on_card(
         InputError: the settings or the device are not covered.
         FloatingPointError: a loss or a logit is not finite; names the epoch.
     """
+    device = device_of(device)
     reason = covered(config, device)
     if reason is not None:
         raise refusal(reason)
