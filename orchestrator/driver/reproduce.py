@@ -38,7 +38,12 @@ from orchestrator.store.store import Store
 from orchestrator.terminal.command import say_next
 from orchestrator.terminal.console import Console
 from orchestrator.terminal.line import without
-from orchestrator.terminal.progress import failure_lines, saved_lines
+from orchestrator.terminal.progress import (
+    command_after,
+    failure_lines,
+    saved_lines,
+    unfinished_line,
+)
 from orchestrator.terminal.words import clock
 from orchestrator.tracking.connection import import_mlflow
 from orchestrator.tracking.tracker import Tracker
@@ -169,7 +174,9 @@ def _reproduce(
     store.write_study(study, settings, _versions(), options.command)
     say_standings(study, store)
     console, signals, found = Console(study, store), Signals(), list[str]()
-    scheduler = Scheduler(study, store, {}, console.say, experiment.retries)
+    named = options.only.split(",") if options.only else []
+    anyway = {job.id for name in named for job in study.named(name)}
+    scheduler = Scheduler(study, store, {}, console.say, experiment.retries, anyway)
     scheduler.private = options.address is None
     with interruptible(signals):
         tracker, stopped = _run(scheduler, console, environment, experiment, options, signals)
@@ -186,8 +193,7 @@ def _reproduce(
         if done:
             print("\n".join(found))
             print(f"all done in {clock(time.time() - started)}")
-        then = f"python -m orchestrator.status {shlex.quote(store.address)}"
-        say_next(then if done else options.command)
+        say_next(command_after(study, store, scheduler.board, options.command))
         if interrupted and not isinstance(stopped, ClusterLost):
             return 143 if signals.terminated else 130
         return 0 if done else 1
@@ -217,7 +223,7 @@ def _run(
     """
     study, store, tracker = scheduler.study, scheduler.store, None
     try:
-        if all(store.done(job) for job in study.in_cluster):
+        if not scheduler.may_run():
             tracker = Tracker(study, store, experiment)
         else:
             from orchestrator.run.machines import ray_cluster, refuse_impossible
@@ -311,7 +317,7 @@ def _conclude(scheduler: Scheduler, tracker: Tracker | None, *, interrupted: boo
             "last epoch with the same command"
         )
     elif not board.all_done():
-        print("some jobs did not finish; the same command tries them again")
+        print(unfinished_line(study, store, board))
 
 
 def _as_json(experiment: Experiment) -> dict[str, Any]:
