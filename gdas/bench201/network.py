@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from gdas.bench201.genotype import CELL_OPERATIONS, EDGES, NODES, Bench201Genotype
+from gdas.cell_json import require_genotype
 from gdas.cnn.cell import on_rows, sum_of
 from gdas.cnn.fused.calls import Pool
 from gdas.cnn.fused.cell import run_cell
@@ -264,6 +265,8 @@ class Network(nn.Module):
         genotype: Bench201Genotype | None = None,
     ) -> None:
         super().__init__()
+        if genotype is not None:
+            require_genotype(genotype, (Bench201Genotype,), {}, "")
         held = EVERYTHING if genotype is None else picks_of(genotype)
         self.stem = nn.Sequential(
             nn.Conv2d(3, channels, 3, padding=1, bias=False), BatchNorm(channels)

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from gdas.cnn.cell import DerivedCell, FixedReductionCell
 from gdas.cnn.fused.layers import covers_input
 from gdas.cnn.fused.walk import Source, Visit, derived_plan, fixed_plan, stem_sources, visit, walk
-from gdas.cnn.genotype import Genotype
+from gdas.cnn.genotype import Genotype, check_genotype
 from gdas.cnn.layout import Macro, Stem, build_stem, cell_places
 from gdas.cnn.norm import BatchNorm
 from gdas.cnn.operations import Style
@@ -89,6 +89,7 @@ class Network(nn.Module):
         operations: Sequence[str] = (),
     ) -> None:
         super().__init__()
+        check_genotype(genotype)
         if genotype.reduce is None:
             check_fixed_reduction(channels)
         style = Style(affine=True, pooling_norm=pooling_norm)

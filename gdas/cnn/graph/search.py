@@ -17,6 +17,7 @@ from gdas.cnn.operations import Depthwise, FactorizedReduce, Pool, Zero
 from gdas.cnn.pooling import AveragePool
 from gdas.cnn.space import ImageSpace
 from gdas.cnn.supernet import Supernet
+from gdas.compute import device_of
 from gdas.data.settings import ImageData
 from gdas.data.source import ImageSource
 from gdas.errors import InputError
@@ -96,7 +97,7 @@ def covered(
 def search_on_card(
     config: SearchConfig,
     images: ImageSource,
-    device: torch.device,
+    device: torch.device | str,
     *,
     checkpoint: State | None = None,
     precision: str = "tf32x3",
@@ -115,6 +116,7 @@ def search_on_card(
         InputError: the settings or the device are not covered.
         FloatingPointError: a loss or a logit is not finite; names the epoch.
     """
+    device = device_of(device)
     reason = covered(config, device)
     if reason is not None:
         raise refusal(reason)
