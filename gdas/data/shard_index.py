@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gdas.data.photo_places import refuse_odd_path
 from gdas.data.settings import PhotoData
 from gdas.data.source import Split
 from gdas.errors import InputError
@@ -191,6 +192,7 @@ def open_index(data: PhotoData, folder: Path) -> ShardIndex:
     Raises:
         InputError: `read_index` raises it, or the number of classes differs.
     """
+    refuse_odd_path(folder / data.name)
     index = read_index(folder / data.name)
     if len(index.classes) != data.classes:
         raise InputError(
