@@ -1,13 +1,35 @@
-"""Read lists of edges and of nodes, which the JSON forms of all cells share, item by item."""
+"""What all cells share: their lists of edges and nodes as JSON, and what is no cell at all."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from gdas.errors import InputError, one_line
+from gdas.errors import InputError, closest, one_line
 
 Edge = tuple[str, int]
 """(operation, source)."""
+
+
+def require_genotype(
+    genotype: object, kinds: tuple[type, ...], published: Mapping[str, object], table: str
+) -> None:
+    """Raise InputError unless something is a genotype of one of these kinds.
+
+    Args:
+        published: the published cells of these kinds, by name.
+        table: what Python calls them.
+    """
+    if isinstance(genotype, kinds):
+        return
+    names = " or ".join(kind.__name__ for kind in kinds)
+    fixes = ["any_from_json(...) of gdas.genotype for JSON", "load(...) for a file"]
+    if published:
+        meant = closest(genotype, list(published)) if isinstance(genotype, str) else None
+        fixes.append(f"{table}[{meant or next(iter(published))!r}] for a published cell")
+    raise InputError(
+        f"genotype={one_line(genotype, 60)}: must be a {names}; use {', '.join(fixes)}"
+    )
 
 
 def edges_from_json(value: object, where: str) -> tuple[Edge, ...]:

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from gdas.errors import one_line
+from gdas.errors import InputError, one_line
 from gdas.files import sha256_of, write_json
 
 STATE = "state.pt"
@@ -82,7 +82,7 @@ def _parts(value: object) -> Iterator[bytes]:
 
 
 def save(
-    folder: Path, segment: Segment, records: Sequence[Mapping[str, Any]], *, keep: int = 2
+    folder: Path | str, segment: Segment, records: Sequence[Mapping[str, Any]], *, keep: int = 2
 ) -> str:
     """Write a checkpoint and delete the oldest ones.
 
@@ -99,6 +99,7 @@ def save(
         OSError: it cannot be written; earlier checkpoints are unchanged.
     """
     assert segment.state is not None
+    folder = Path(folder)
     target = folder / f"{segment.position:06d}"
     target.mkdir(parents=True, exist_ok=True)
     beside = target / f"{STATE}.partial"
@@ -158,8 +159,9 @@ class Checkpoint:
     state: State
 
 
-def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+def newest(folder: Path | str) -> tuple[Checkpoint | None, list[str]]:
     """The newest valid checkpoint in `folder`, and a line for each damaged one that was skipped."""
+    folder = Path(folder)
     damaged: list[str] = []
     for target in sorted(folder.iterdir() if folder.is_dir() else [], reverse=True):
         if not (target / MANIFEST).exists():
@@ -171,8 +173,9 @@ def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     return None, damaged
 
 
-def history(folder: Path) -> list[dict[str, Any]] | None:
+def history(folder: Path | str) -> list[dict[str, Any]] | None:
     """The records of the newest checkpoint with a valid manifest; None if there is none."""
+    folder = Path(folder)
     for target in sorted(folder.iterdir() if folder.is_dir() else [], reverse=True):
         try:
             records: list[dict[str, Any]] = _read_manifest(target)["records"]
@@ -182,13 +185,14 @@ def history(folder: Path) -> list[dict[str, Any]] | None:
     return None
 
 
-def load(target: Path) -> Checkpoint:
+def load(target: Path | str) -> Checkpoint:
     """Read one checkpoint folder.
 
     Raises:
         ValueError: it is damaged.
         OSError: it cannot be read.
     """
+    target = Path(target)
     manifest = _read_manifest(target)
     sha = manifest["sha256"]
     if (found := sha256_of(target / STATE)) != sha:
@@ -201,6 +205,42 @@ def load(target: Path) -> Checkpoint:
     if not isinstance(state, dict):
         raise ValueError(f"damaged {STATE} (a {type(state).__name__}, not a dictionary)")
     return Checkpoint(manifest["position"], manifest["digest"], manifest["records"], state)
+
+
+def load_weights(network: nn.Module, state: State) -> None:
+    """Give a network the weights of a segment's state.
+
+    Raises:
+        InputError: it is no state, or the state of another network.
+    """
+    weights = state.get("weights") if isinstance(state, Mapping) else None
+    if not isinstance(weights, Mapping):
+        found = "has no weights" if isinstance(state, Mapping) else f"is a {type(state).__name__}"
+        raise InputError(
+            f"checkpoint: {found}; must be a segment's state, such as segment.state or "
+            "newest(folder)[0].state"
+        )
+    if (other := _other_weights(network.state_dict(), weights)) is not None:
+        raise InputError(
+            f"checkpoint: is of other settings ({other}); use the settings that it was made with, "
+            "or checkpoint=None to start from the beginning"
+        )
+    network.load_state_dict(weights)
+
+
+def _other_weights(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str | None:
+    """The first weight that only one of two networks has, or that differs in size."""
+    for name in (*own, *weights):
+        ours, theirs = _size(own, name), _size(weights, name)
+        if ours != theirs:
+            return f"{name}: {theirs} in it, {ours} in this network"
+    return None
+
+
+def _size(weights: Mapping[str, Tensor], name: str) -> str:
+    if name not in weights:
+        return "none"
+    return " x ".join(map(str, weights[name].shape)) or "one number"
 
 
 def _read_manifest(target: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager
 import torch
 
 from gdas.config import Precision
-from gdas.errors import InputError
+from gdas.errors import InputError, one_line
 
 
 def open_device(name: str, *, threads: int, deterministic: bool = True) -> torch.device:
@@ -32,18 +32,33 @@ def open_device(name: str, *, threads: int, deterministic: bool = True) -> torch
     Raises:
         InputError: a GPU is asked for and there is none, or the name is not a device.
     """
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise InputError(f"device={name}: not a device; use cpu, cuda or cuda:N") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device={name}: PyTorch sees no GPU here; use device=cpu")
+    device = device_of(name)
     spare_what_is_loaded()
     torch.set_num_threads(threads)
     torch.backends.cudnn.deterministic = deterministic
     torch.backends.cudnn.benchmark = not deterministic
     allow_tf32(False)
     return device
+
+
+def device_of(device: torch.device | str) -> torch.device:
+    """The device, also of its name.
+
+    Args:
+        device: a device, or "cpu", "cuda" or "cuda:0" ...
+
+    Raises:
+        InputError: it is a GPU and there is none, or it is not a device.
+    """
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise InputError(
+            f"device={one_line(device, 60)}: not a device; use cpu, cuda or cuda:N"
+        ) from None
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device={device}: PyTorch sees no GPU here; use device=cpu")
+    return found
 
 
 def spare_what_is_loaded() -> None:

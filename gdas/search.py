@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from gdas.architecture import Architecture, draw_architecture
-from gdas.checkpoint import Segment, State
+from gdas.checkpoint import Segment, State, load_weights
 from gdas.config import AlphaUpdate, SamplerConfig, WeightUpdate
 from gdas.method import Gumbel, Learner, method_of
 from gdas.metrics import BatchLoss, EpochSums, require_finite
@@ -163,7 +163,7 @@ class SearchSteps:
 
     def load(self, state: State) -> None:
         """Continue from a state; the state itself is not changed by later steps."""
-        self.space.weights.load_state_dict(state["weights"])
+        load_weights(self.space.weights, state)
         for p, has_gradient in zip(self.parameters, state["has_gradient"], strict=True):
             p.grad = torch.zeros_like(p) if has_gradient else None
         # Optimisers keep the tensors that they are given, so they get copies.
@@ -294,6 +294,7 @@ def search(
         checkpoint: the state of the segment to continue after; None: start from the beginning.
 
     Raises:
+        InputError: the checkpoint is of other settings.
         FloatingPointError: a loss is not finite; the error names the epoch.
     """
     run = SearchSteps(config, space)

@@ -16,7 +16,7 @@ from gdas.bench201.config import Bench201SearchConfig
 from gdas.bench201.derive import derive_bench201_genotype
 from gdas.bench201.genotype import CELL_OPERATIONS, EDGES, Bench201Genotype, reaches_output
 from gdas.bench201.network import CELL_TYPE, Cell, Network, picks_of
-from gdas.checkpoint import State
+from gdas.checkpoint import State, load_weights
 from gdas.cnn.fused.choice import chosen, use
 from gdas.cnn.halves import ImageHalves
 from gdas.cnn.smallest_map import check_smallest_map
@@ -44,16 +44,16 @@ class Bench201Space:
     """
 
     def __init__(
-        self, config: Bench201SearchConfig, images: ImageSource, device: torch.device
+        self, config: Bench201SearchConfig, images: ImageSource, device: torch.device | str
     ) -> None:
         self.config = config
-        self.device = device
         self.halves = ImageHalves(config, images, device)
+        self.device = self.halves.device
         check_smallest_map(config, images.size, *self.halves.sizes)
         supernet = build_bench201_supernet(config, images.classes)
         self.weights: nn.Module = self.halves.place(supernet)
         self.cell_types: Sequence[str] = supernet.cell_types
-        use(supernet, chosen(config.kernels, device.type, config.precision))
+        use(supernet, chosen(config.kernels, self.device.type, config.precision))
 
     @property
     def supernet(self) -> Network:
@@ -123,7 +123,7 @@ def score_with_shared_weights(
     images: ImageSource,
     state: State,
     genotypes: Sequence[Bench201Genotype],
-    device: torch.device,
+    device: torch.device | str,
 ) -> list[Score]:
     """Score cells on D_V with the supernet's weights, batch norm recalibrated on D_T for each.
 
@@ -133,7 +133,7 @@ def score_with_shared_weights(
         state: the state of a segment; it is not changed.
     """
     space = Bench201Space(config, images, device)
-    space.weights.load_state_dict(state["weights"])
+    load_weights(space.weights, state)
     return [
         score_picks(
             space.weights, space.halves, space.picks(genotype), config.recalibration_batches

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from gdas.cell_json import Edge, edges_from_json, numbers_from_json
+from gdas.cell_json import Edge, edges_from_json, numbers_from_json, require_genotype
 from gdas.errors import InputError, one_line, suggestion
 from gdas.files import named_object
 from gdas.outside import EXAMPLE, is_outside
@@ -237,3 +237,8 @@ PUBLISHED = {
     name: Genotype(name, normal, reduce) for name, (normal, reduce) in published_cells().items()
 }
 """Published image cells; gdas.published_cells gives the source of each."""
+
+
+def check_genotype(genotype: object) -> None:
+    """Raise InputError unless this is a genotype of image cells."""
+    require_genotype(genotype, (Genotype,), PUBLISHED, "gdas.cnn.genotype.PUBLISHED")

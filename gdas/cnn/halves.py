@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gdas.architecture import Architecture
-from gdas.compute import autocast, memory_format
+from gdas.compute import autocast, device_of, memory_format
 from gdas.config import Precision
 from gdas.data.augment import augment, draw_moves, normalise
 from gdas.data.images import split_indices
@@ -83,10 +83,10 @@ class ImageHalves:
     """
 
     def __init__(
-        self, config: ImageSearchSettings, images: ImageSource, device: torch.device
+        self, config: ImageSearchSettings, images: ImageSource, device: torch.device | str
     ) -> None:
         self.config = config
-        self.device = device
+        self.device = device = device_of(device)
         self.images = images.to(device)
         # The same images. If they are read from disk, each half is a separate stream.
         self.valid_images = self.images.to(device)

@@ -21,12 +21,13 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from gdas.cnn.config import SearchConfig
 from gdas.cnn.space import ImageSpace
+from gdas.compute import device_of
 from gdas.data.source import ImageSource
 from gdas.search import SearchSteps
 
 
 def measure_iterations(
-    config: SearchConfig, images: ImageSource, device: torch.device, iterations: int
+    config: SearchConfig, images: ImageSource, device: torch.device | str, iterations: int
 ) -> dict[str, dict[str, Any]]:
     """Measure the cost of an iteration, "accelerated" and with "all_operations".
 
@@ -37,6 +38,7 @@ def measure_iterations(
         For each way: `seconds` (median wall-clock time), `cpu_seconds` (median processor time of
         this process), `saved_mib` (the larger step's activations) and, on a GPU, `peak_mib`.
     """
+    device = device_of(device)
     sampler = dataclasses.replace(config.sampler, scope="cell_instance", relaxation="hard")
     ways = {}
     for name, acceleration in (("accelerated", True), ("all_operations", False)):

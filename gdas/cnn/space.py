@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gdas.architecture import Architecture, draw_architecture
-from gdas.checkpoint import State
+from gdas.checkpoint import State, load_weights
 from gdas.cnn.cell import SearchCell
 from gdas.cnn.config import SearchConfig
 from gdas.cnn.derive import derive_genotype
@@ -58,15 +58,17 @@ class ImageSpace:
         InputError: the split is smaller than the settings ask for.
     """
 
-    def __init__(self, config: SearchConfig, images: ImageSource, device: torch.device) -> None:
+    def __init__(
+        self, config: SearchConfig, images: ImageSource, device: torch.device | str
+    ) -> None:
         self.config = config
-        self.device = device
         self.halves = ImageHalves(config, images, device)
+        self.device = self.halves.device
         check_smallest_map(config, images.size, *self.halves.sizes)
         supernet = build_supernet(config, images.classes)
         self.weights: nn.Module = self.halves.place(supernet)
         self.cell_types: Sequence[str] = supernet.kinds
-        compiled, on = config.compile, device.type
+        compiled, on = config.compile, self.device.type
         use(supernet, chosen(config.kernels, on, config.precision, compiled=compiled))
         if compiled:
             supernet.compile_operations()
@@ -118,7 +120,7 @@ class Score(NamedTuple):
 
 
 def score_with_shared_weights(
-    config: SearchConfig, images: ImageSource, state: State, device: torch.device
+    config: SearchConfig, images: ImageSource, state: State, device: torch.device | str
 ) -> Score:
     """Score the derived cell on D_V with the supernet's weights, batch norm recalibrated on D_T.
 
@@ -126,14 +128,14 @@ def score_with_shared_weights(
         state: the state of the search's last segment; it is not changed.
     """
     space = ImageSpace(config, images, device)
-    space.weights.load_state_dict(state["weights"])
+    load_weights(space.weights, state)
     genotype, _ = derive_genotype(config, state["logits"])
     picks = [_derived_picks(space.supernet, kind, genotype) for kind in space.cell_types]
     return score_picks(space.weights, space.halves, picks, config.recalibration_batches)
 
 
 def compare_drawn_with_uniform(
-    config: SearchConfig, images: ImageSource, state: State, device: torch.device
+    config: SearchConfig, images: ImageSource, state: State, device: torch.device | str
 ) -> list[tuple[float, float]]:
     """Compare cells drawn from a search's final logits with uniformly drawn cells, in pairs.
 
@@ -147,7 +149,7 @@ def compare_drawn_with_uniform(
         `compared_cells` pairs: the top-1 of the drawn cell and of the uniform one, in percent.
     """
     space = ImageSpace(config, images, device)
-    space.weights.load_state_dict(state["weights"])
+    load_weights(space.weights, state)
     uniform = {kind: torch.zeros_like(a) for kind, a in state["logits"].items()}
     pairs = []
     for i in range(config.compared_cells):

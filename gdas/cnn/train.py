@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gdas.checkpoint import Segment, State
+from gdas.checkpoint import Segment, State, load_weights
 from gdas.cnn.config import TrainConfig
 from gdas.cnn.fused.choice import chosen, use
-from gdas.cnn.genotype import Genotype
+from gdas.cnn.genotype import Genotype, check_genotype
 from gdas.cnn.network import Network, check_auxiliary_input, draw_drop_path
-from gdas.compute import autocast, memory_format
+from gdas.compute import autocast, device_of, memory_format
 from gdas.data.augment import augment, draw_moves, normalise
 from gdas.data.source import Batch, ImageSource, Wanted
 from gdas.distributed import Workers, workers
@@ -55,6 +55,8 @@ def build_network(config: TrainConfig, genotype: Genotype, classes: int) -> Netw
 
 def check_training(config: TrainConfig, genotype: Genotype | None, *, size: int) -> None:
     """Raise InputError if FRC's channels or the auxiliary head's input size do not fit."""
+    if genotype is not None:
+        check_genotype(genotype)
     if genotype is not None and genotype.reduce is None and config.channels % 4:
         raise InputError(
             f"channels={config.channels}: the fixed reduction cell (FRC) of {genotype.name} needs "
@@ -151,7 +153,7 @@ class _Run:
         }
 
     def load(self, state: State) -> None:
-        self.network.load_state_dict(state["weights"])
+        load_weights(self.network, state)
         restore(self.optimizer, state["optimizer"])
         self.position, self.history = state["position"], state["history"]
 
@@ -236,7 +238,7 @@ def train_image(
     evaluation_rows: Tensor,
     *,
     evaluated_on: Literal["test", "valid"],
-    device: torch.device,
+    device: torch.device | str,
     checkpoint: State | None = None,
 ) -> Iterator[Segment]:
     """Train a genotype's network; yields segments, whose states resume exactly.
@@ -254,9 +256,11 @@ def train_image(
         checkpoint: the state of the segment to continue after; None: start from the beginning.
 
     Raises:
-        InputError: the network cannot be built for these images.
+        InputError: the network cannot be built for these images, or the checkpoint is of other
+            settings.
         FloatingPointError: a loss is not finite; the error names the epoch.
     """
+    device = device_of(device)
     check_training(config, genotype, size=train.size)
     team = workers()
     check_batches(config, len(train_rows), team.size)

@@ -17,8 +17,8 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path as MplPath
 
 from gdas.bench201.genotype import EDGES, NODES, Bench201Genotype
-from gdas.cell_json import Edge
-from gdas.cnn.genotype import EDGES_PER_NODE, Genotype
+from gdas.cell_json import Edge, require_genotype
+from gdas.cnn.genotype import EDGES_PER_NODE, PUBLISHED, Genotype
 from gdas.drawing.layout import INCHES, CellLayout, lay_out_cell
 from gdas.genotype import AnyGenotype
 from gdas.rnn.genotype import RecurrentGenotype
@@ -58,15 +58,21 @@ def draw_fixed_reduction(path: Path) -> None:
     _save(figure, path)
 
 
-def draw(genotype: AnyGenotype, path: Path) -> None:
-    """Draw a cell of any space to a PNG or SVG file."""
+def draw(genotype: AnyGenotype, path: Path | str) -> None:
+    """Draw a cell of any space to a PNG or SVG file.
+
+    Raises:
+        InputError: it is no genotype.
+    """
+    kinds = (Genotype, RecurrentGenotype, Bench201Genotype)
+    require_genotype(genotype, kinds, PUBLISHED, "gdas.cnn.genotype.PUBLISHED")
     match genotype:
         case Genotype():
-            draw_genotype(genotype, path)
+            draw_genotype(genotype, Path(path))
         case Bench201Genotype():
-            draw_bench201(genotype, path)
+            draw_bench201(genotype, Path(path))
         case _:
-            draw_recurrent(genotype, path)
+            draw_recurrent(genotype, Path(path))
 
 
 def _paper(width: float, heights: Sequence[float]) -> tuple[Figure, list[Axes]]:

@@ -30,7 +30,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gdas.rnn.derive import edge_count, first_edge
-from gdas.rnn.genotype import RECURRENT_OPERATIONS, RecurrentGenotype
+from gdas.rnn.genotype import (
+    RECURRENT_OPERATIONS,
+    RecurrentGenotype,
+    check_recurrent_genotype,
+)
 from gdas.rnn.over_time import Matrix, over_time, times
 from gdas.rnn.regularisation import dropped
 from gdas.sampler import Pick
@@ -70,6 +74,7 @@ class DerivedCell(nn.Module):
 
     def __init__(self, genotype: RecurrentGenotype, hidden: int) -> None:
         super().__init__()
+        check_recurrent_genotype(genotype)
         self.genotype = genotype
         self.hidden = hidden
         self.input_weight = _matrix(2 * hidden, 2 * hidden)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gdas.cell_json import Edge, edges_from_json, numbers_from_json
+from gdas.cell_json import Edge, edges_from_json, numbers_from_json, require_genotype
 from gdas.errors import InputError
 from gdas.files import named_object
 from gdas.published_cells import published_recurrent_cells
@@ -112,3 +112,9 @@ PUBLISHED_RECURRENT = {
     for name, (steps, concat) in published_recurrent_cells().items()
 }
 """Published recurrent cells; gdas.published_cells gives the source of each."""
+
+
+def check_recurrent_genotype(genotype: object) -> None:
+    """Raise InputError unless this is a genotype of recurrent cells."""
+    table = "gdas.rnn.genotype.PUBLISHED_RECURRENT"
+    require_genotype(genotype, (RecurrentGenotype,), PUBLISHED_RECURRENT, table)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gdas.architecture import Architecture
-from gdas.compute import autocast
+from gdas.compute import autocast, device_of
 from gdas.data.text import Tokens, batch_tokens, bptt_lengths
 from gdas.derive import describe
 from gdas.metrics import BatchLoss
@@ -43,10 +43,10 @@ class TextSpace:
     """
 
     def __init__(
-        self, config: TextSearchConfig, train: Tokens, valid: Tokens, device: torch.device
+        self, config: TextSearchConfig, train: Tokens, valid: Tokens, device: torch.device | str
     ) -> None:
         self.config = config
-        self.device = device
+        self.device = device = device_of(device)
         train_N = train.first(config.train_tokens, "train_tokens").ids_N
         valid_N = valid.first(config.valid_tokens, "valid_tokens").ids_N
         self.train_TB = batch_tokens(train_N, config.batch_size).to(device)

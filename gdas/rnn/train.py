@@ -26,8 +26,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gdas.checkpoint import Segment, State
-from gdas.compute import autocast
+from gdas.checkpoint import Segment, State, load_weights
+from gdas.compute import autocast, device_of
 from gdas.data.text import Tokens, batch_tokens, bptt_lengths
 from gdas.distributed import Workers, workers
 from gdas.errors import InputError
@@ -157,7 +157,7 @@ class _Run:
         }
 
     def load(self, state: State) -> None:
-        self.model.load_state_dict(state["weights"])
+        load_weights(self.model, state)
         if state["mean"] is not None:
             self.mean = RunningMean(self.model)
             self.mean.load(state["mean"])
@@ -271,7 +271,7 @@ def train_text(
     evaluation: Tokens | None,
     test: Tokens | None = None,
     *,
-    device: torch.device,
+    device: torch.device | str,
     checkpoint: State | None = None,
 ) -> Iterator[Segment]:
     """Train a genotype's language model; yields one segment per epoch, whose state resumes exactly.
@@ -285,10 +285,11 @@ def train_text(
         checkpoint: the state of the segment to continue after; None: start from the beginning.
 
     Raises:
-        InputError: a text is too short, or a batch has fewer columns than there are workers.
+        InputError: a text, a batch, the genotype or the checkpoint does not suit the settings.
         FloatingPointError: a loss is not finite and the settings' `restarts` are used up; the error
             names the epoch.
     """
+    device = device_of(device)
     team = workers()
     if config.batch_size < team.size:
         raise InputError(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import typing
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -13,6 +15,7 @@ from gdas.bench201.config import Bench201SearchConfig
 from gdas.cnn.config import SearchConfig, TrainConfig
 from gdas.data.settings import AnyImageData, ImageData, PhotoData
 from gdas.errors import InputError, one_line, suggestion
+from gdas.field_types import MUST, no_option, refused, values_must
 from gdas.presets import AnySearchConfig
 from gdas.rnn.config import TextSearchConfig, TextTrainConfig
 from orchestrator.experiment.spaces import SPACES
@@ -50,9 +53,17 @@ def decode(kind: type[T], value: object, where: str) -> T:
     try:
         return TypeAdapter(kind).validate_json(json.dumps(value))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
+        errors = error.errors(include_url=False)
+        first = errors[0]
         parts = [where, *(str(part) for part in first["loc"] if part not in TAGS)]
         path = ".".join(part for part in parts if part)
+        if first["type"] == "literal_error":
+            raise no_option(
+                path, first["input"], _OPTION.findall(first["ctx"]["expected"])
+            ) from None
+        if (count := _length_of_tuple(errors)) is not None:
+            whole = path if first["type"] == "too_long" else path.rpartition(".")[0]
+            raise refused(whole, first["input"], values_must(count)) from None
         if first["type"] == "value_error":  # one of our own checks
             own = str(first["ctx"]["error"])
             raise InputError(f"{path}: {own}" if path else own) from None
@@ -60,26 +71,26 @@ def decode(kind: type[T], value: object, where: str) -> T:
             raise InputError(
                 f"{path}: is missing; set it in the file, or behind the command: {path}=..."
             ) from None
-        raise InputError(f"{path}={one_line(repr(first['input']), 60)}: {_must(first)}") from None
+        for asked, must in MUST.items():
+            if first["type"].startswith(f"{asked}_"):
+                raise refused(path, first["input"], must) from None
+        said = first["msg"].replace("Input should be", "must be")
+        raise InputError(f"{path}={one_line(repr(first['input']), 60)}: {said}") from None
 
 
-MUST = {
-    "int": "a whole number, such as 3, without quotes",
-    "float": "a number, such as 0.1, without quotes",
-    "bool": "true or false, without quotes",
-    "string": "text, such as mine; put a number or a date in quotes",
-    "tuple": "a list, such as [0, 1]",
-    "dataclass": "keys with values, such as {name: mine}",
-}
-"""What pydantic's kinds of errors ask for, by how their names begin."""
+_OPTION = re.compile(r"'([^']*)'")
+"""The options of a Literal, of text, in Pydantic's list of them."""
 
 
-def _must(error: typing.Mapping[str, Any]) -> str:
-    for kind, what in MUST.items():
-        if error["type"].startswith(f"{kind}_"):
-            return f"must be {what}"
-    said: str = error["msg"]
-    return said.replace("Input should be", "must be")
+def _length_of_tuple(errors: Sequence[Mapping[str, Any]]) -> int | None:
+    """How many values a tuple of another length must have; None if the first error is another."""
+    first = errors[0]
+    if first["type"] == "too_long":
+        return int(first["ctx"]["max_length"])
+    if first["type"] == "missing" and isinstance(first["input"], list):
+        alike = [e for e in errors if e["type"] == "missing" and e["loc"][:-1] == first["loc"][:-1]]
+        return max(int(e["loc"][-1]) for e in alike) + 1
+    return None
 
 
 def check_fields(value: Raw, kind: type, where: str) -> None:

@@ -73,7 +73,7 @@ def test_the_closed_ends_are_accepted() -> None:
 
 def test_none_is_accepted_only_where_the_type_says_so() -> None:
     assert Sample(images=None).images is None
-    with pytest.raises(TypeError):
+    with pytest.raises(InputError, match=r"^epochs=None: must be a whole number, such as 3"):
         Sample(epochs=None)  # type: ignore[arg-type]
 
 

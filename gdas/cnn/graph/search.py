@@ -6,10 +6,18 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 
 import torch
+from torch import nn
 
 from gdas.checkpoint import Segment, State
+from gdas.cnn.cell import FixedReductionCell, Preprocess, SearchCell
 from gdas.cnn.config import SearchConfig
+from gdas.cnn.fused.layers import runs_as
+from gdas.cnn.norm import BatchNorm
+from gdas.cnn.operations import Depthwise, FactorizedReduce, Pool, Zero
+from gdas.cnn.pooling import AveragePool
 from gdas.cnn.space import ImageSpace
+from gdas.cnn.supernet import Supernet
+from gdas.compute import device_of
 from gdas.data.settings import ImageData
 from gdas.data.source import ImageSource
 from gdas.errors import InputError
@@ -32,6 +40,26 @@ KERNELS = (
     "dil_conv_5x5",
 )
 """The operations that the kernels have branches for, by the numbers in gdas.cnn.graph.tiles."""
+
+
+BUILT = (
+    SearchCell,
+    FixedReductionCell,
+    Preprocess,
+    FactorizedReduce,
+    Pool,
+    AveragePool,
+    Zero,
+    Depthwise,
+    BatchNorm,
+    nn.Conv2d,
+    nn.MaxPool2d,
+    nn.ReLU,
+    nn.Identity,
+    nn.Sequential,
+    nn.ModuleList,
+)
+"""What a supernet's cells are built of."""
 
 
 def covered(
@@ -69,7 +97,7 @@ def covered(
 def search_on_card(
     config: SearchConfig,
     images: ImageSource,
-    device: torch.device,
+    device: torch.device | str,
     *,
     checkpoint: State | None = None,
     precision: str = "tf32x3",
@@ -88,12 +116,25 @@ def search_on_card(
         InputError: the settings or the device are not covered.
         FloatingPointError: a loss or a logit is not finite; names the epoch.
     """
+    device = device_of(device)
     reason = covered(config, device)
     if reason is not None:
         raise refusal(reason)
     yield from search_by_graphs(
         config, ImageSpace(config, images, device), checkpoint=checkpoint, precision=precision
     )
+
+
+def changed(supernet: Supernet) -> str | None:
+    """What of a supernet's cells is not as this package builds it, in words; None if nothing is.
+
+    The kernels call no module of a cell, so they would pass by whatever somebody put there.
+    """
+    for i, cell in enumerate(supernet.cells):
+        for name, module in cell.named_modules(prefix=f"cells.{i}"):
+            if not any(runs_as(module, kind) for kind in BUILT):
+                return f"{name} ({type(module).__name__}) is changed or has hooks"
+    return None
 
 
 def refusal(reason: str) -> InputError:
@@ -113,7 +154,7 @@ def search_by_graphs(
     Raises:
         InputError, FloatingPointError: as search_on_card.
     """
-    reason = covered(config, space.device)
+    reason = covered(config, space.device) or changed(space.supernet)
     if reason is not None:
         raise refusal(reason)
     from gdas.cnn.graph.step import GraphSteps  # here, because Triton may be missing
