@@ -23,7 +23,11 @@ def suggestion(word: str, known: Sequence[str]) -> str:
     return f"; did you mean {close}?" if close else f"; known are {', '.join(known)}"
 
 
-def closest(word: str, known: Sequence[str]) -> str | None:
-    """The known word that an unknown one was meant to be, if one is close."""
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+def closest(word: str, known: Sequence[str], alike: float = 0.5) -> str | None:
+    """The known word that an unknown one was meant to be, if one is close.
+
+    Args:
+        alike: how close, from 0 to 1: by difflib's ratio.
+    """
+    close = difflib.get_close_matches(word, known, n=1, cutoff=alike)
     return close[0] if close else None

@@ -167,7 +167,8 @@ def _selected(out: str, search: str) -> AnyGenotype:
     record = store.selection(select) if select else None
     if record is None:
         raise InputError(
-            f"{out}:{search}: nothing is selected yet; see python -m orchestrator.status {out}"
+            f"{out}:{search}: nothing is selected yet; see python -m orchestrator.status "
+            f"{shlex.quote(out)}"
         )
     return gdas.genotype.any_from_json(record["winner"]["genotype"], f"selection {search}")
 

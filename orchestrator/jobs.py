@@ -92,7 +92,7 @@ def _jobs(options: argparse.Namespace) -> int:
     print("\n".join(columns([("old folder", "state", "size", "last written"), *rows])))
     freed = _size(sum(folder.bytes for folder in old))
     if options.what == "list":
-        say_next(f"python -m orchestrator.jobs remove {quote(out)}   (frees {freed})")
+        say_next(f"python -m orchestrator.jobs remove {quote(out)}   # frees {freed}")
         return 0
     if (holder := driver(store)) is not None:
         raise InputError(

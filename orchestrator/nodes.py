@@ -17,11 +17,12 @@ import uuid
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from gdas.cnn.fused import build
 from gdas.errors import InputError, one_line
-from orchestrator.store.storage import is_address, open_storage
+from orchestrator.store.storage import is_address, join, open_storage
 from orchestrator.terminal.command import (
     add_address,
     add_out,
@@ -93,7 +94,8 @@ def _nodes(options: argparse.Namespace) -> int:
     gpus = sum(node["Resources"].get("GPU", 0) for node, _ in answers)
     cpus = sum(node["Resources"].get("CPU", 0) for node, _ in answers)
     print(f"{len(answers)} machines, {cpus:g} CPUs and {gpus:g} GPUs for jobs; {bad} bad")
-    command = f"python -m orchestrator.reproduce_paper smoke --address {address} --out {out}/smoke"
+    there = f"--address {quote(address)} --out {quote(join(out, 'smoke'))}"
+    command = f"python -m orchestrator.reproduce_paper smoke {there}"
     say_next("mend what is BAD, then run this again" if bad else command)
     return 1 if bad else 0
 

@@ -122,6 +122,11 @@ def _refuse_lone_options(options: argparse.Namespace) -> None:
         if given[name] not in (None, False) and not given[other]:
             wanted = f"--{other.replace('_', '-')}"
             raise InputError(f"--{name}: goes with {wanted}; add it, or leave --{name} out")
+    if options.only is not None and not all(map(str.strip, options.only.split(","))):
+        raise InputError(
+            f"--only {options.only}: a name in it is empty, which would stand for all jobs; leave "
+            "that comma out"
+        )
     if options.price is not None and not 0 <= options.price < math.inf:
         raise InputError(f"--price {options.price:g}: must be 0 or more, such as 2.5")
 

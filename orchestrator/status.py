@@ -25,7 +25,13 @@ from orchestrator.store.recorded import (
 from orchestrator.store.storage import is_address
 from orchestrator.store.store import Store
 from orchestrator.terminal.command import add_study, command_parser, run_command, say_next
-from orchestrator.terminal.progress import failure_lines, job_progress, overview, tally
+from orchestrator.terminal.progress import (
+    command_after,
+    failure_lines,
+    job_progress,
+    overview,
+    tally,
+)
 
 MORE = """examples:
   python -m orchestrator.status runs/smoke                the state of every job, once
@@ -90,7 +96,8 @@ def _status(options: argparse.Namespace) -> int:
     elif board.all_done():
         say_next(f"{_to_the_report(store)}; python -m orchestrator.compare {quote(out)} OTHER")
     else:
-        say_next(store.command() or "the command that started it; it goes on")
+        own = store.command() or "the command that started it; it goes on"
+        say_next(command_after(study, store, board, own))
     return 0
 
 
@@ -123,7 +130,7 @@ def _to_the_report(store: Store) -> str:
     if not is_address(store.address):
         return f"open {quote(store.address)}/report/report.html"
     address = store.address_of("report").partition("?")[0]
-    return f"aws s3 sync {address} report && open report/report.html"
+    return f"aws s3 sync {quote(address)} report && open report/report.html"
 
 
 def _last_heard(study: Study, store: Store) -> str | None:

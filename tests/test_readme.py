@@ -64,6 +64,12 @@ RUN_BY = {
     ),
     "python -m orchestrator.reproduce_paper smoke --report": f"{HERE}::test_looking_at_a_study",
     "python -m orchestrator.reproduce_paper flowers.yaml": f"{HERE}::test_own_photos_end_to_end",
+    "python -m orchestrator.reproduce_paper novels.yaml text_search.recipe.epochs=3 "
+    "text_search.recipe.hidden=100 text_search.recipe.batch_size=32 text_proxy.recipe.epochs=2 "
+    "text_proxy.recipe.hidden=100 text_proxy.recipe.batch_size=32 text_final.recipe.epochs=4 "
+    "text_final.recipe.hidden=150 text_final.recipe.batch_size=32": (
+        f"{HERE}::test_own_text_end_to_end"
+    ),
     "python -m gdas.data.shards SOURCE data/flowers": f"{HERE}::test_photos_are_converted",
     "python -m orchestrator.cell show CELL": f"{HERE}::test_cells",
     "python -m orchestrator.jobs list OUT": (
@@ -235,13 +241,32 @@ def test_looking_at_a_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 def test_own_photos_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The recipe's settings are accepted for photos of so many classes, and its jobs planned."""
-    (settings,) = blocks("yaml")
+    six, settings = (block for block in blocks("yaml") if "photos" in block)
+    assert six.count("\n") == 6
     few = settings.replace("classes: 102", "classes: 7").replace("batch_size: 32", "batch_size: 4")
-    (tmp_path / "flowers.yaml").write_text(few)
     convert_tiny(make_folder(tmp_path / "SOURCE"), tmp_path / "data" / "flowers")
-    assert reproduce_paper.main(["flowers.yaml", "--dry-run"]) == 0
-    out = capsys.readouterr().out
-    assert "search-mine-seed3" in out and "train-best-seed2" in out and "in all: about" in out
+    for text in (six.replace("classes: 102", "classes: 7"), few):
+        (tmp_path / "flowers.yaml").write_text(text)
+        for_tiny = ["search.recipe.batch_size=4", "proxy.recipe.batch_size=4"]
+        assert reproduce_paper.main(["flowers.yaml", "--dry-run", *for_tiny]) == 0
+        out = capsys.readouterr().out
+        assert "search-mine-seed3" in out and "train-best" in out and "in all: about" in out
+
+
+def test_own_text_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The six lines are accepted as they stand, and with the smaller settings beside them."""
+    (six,) = (block for block in blocks("yaml") if "text" in block)
+    assert six.count("\n") == 6
+    (tmp_path / "novels.yaml").write_text(six)
+    (tmp_path / "data" / "novels").mkdir()
+    for split in ("train", "valid", "test"):
+        (tmp_path / "data" / "novels" / f"{split}.txt").write_text("the cat sat on a mat\n" * 2000)
+    (command,) = (command for command in commands() if "novels.yaml" in command)
+    _, rest = words(command)
+    for more in (rest[1:], []):
+        assert reproduce_paper.main(["novels.yaml", *more, "--dry-run"]) == 0
+        out = capsys.readouterr().out
+        assert "proxy-mine-seed3" in out and "train-best" in out and "in all: about" in out
 
 
 @pytest.mark.parametrize("command", CELLS)

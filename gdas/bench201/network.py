@@ -24,7 +24,14 @@ from gdas.cnn.cell import on_rows, sum_of
 from gdas.cnn.fused.calls import Pool
 from gdas.cnn.fused.cell import run_cell
 from gdas.cnn.fused.interface import Map
-from gdas.cnn.fused.layers import Edge, convolution_of, covers_input, is_watched, shortcut_edge
+from gdas.cnn.fused.layers import (
+    Edge,
+    covers_input,
+    residual_edge,
+    runs_as,
+    sequence_of,
+    shortcut_edge,
+)
 from gdas.cnn.fused.plan import CellPlan, Node, search_node, undrawn_of
 from gdas.cnn.fused.stem import meant, run_stem
 from gdas.cnn.norm import BatchNorm
@@ -150,7 +157,7 @@ class Cell(nn.Module):
         operation_BE: Tensor | None,
     ) -> Tensor:
         """The same for the output of a fused stem, whose batch norm was left to this cell."""
-        if operation_BE is None and not is_watched(self):
+        if operation_BE is None and runs_as(self, Cell):
             plan = self._plan(self.held if picks is None else picks, gate_EK)
             if plan is not None:
                 return _run(plan, x, gate_EK)
@@ -193,13 +200,12 @@ def _state(node: int) -> int:
 
 def _edge(operation: nn.Module, source: int) -> Edge | None:
     """An operation as an edge of a plan, or None if the kernels do not cover it."""
-    if isinstance(operation, nn.Identity):
+    if runs_as(operation, nn.Identity):
         return Edge(source)
-    if isinstance(operation, AveragePool):
+    if runs_as(operation, AveragePool):
         return Edge(source, (Pool(True, None, operation.stride),))
-    if isinstance(operation, nn.Sequential) and (own := convolution_of(list(operation))):
-        return Edge(source, (own,))
-    return None
+    own = sequence_of(operation)
+    return None if own is None else Edge(source, (own,))
 
 
 class ResidualBlock(nn.Module):
@@ -225,10 +231,9 @@ class ResidualBlock(nn.Module):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """B x c_in x H x W to B x c_out x ceil(H / 2) x ceil(W / 2)."""
         if self.fused and self.training and covers_input(x_BCHW):
-            halving, keeping = (convolution_of(list(own)) for own in self.convolutions)  # type: ignore[call-overload]
-            shortcut = shortcut_edge(self.shortcut, 0)
-            if halving is not None and keeping is not None and shortcut is not None:
-                node = Node((Edge(0, (halving, keeping)), shortcut), (0, 0))
+            edge, shortcut = residual_edge(self.convolutions, 0), shortcut_edge(self.shortcut, 0)
+            if edge is not None and shortcut is not None:
+                node = Node((edge, shortcut), (0, 0))
                 return _run(CellPlan((node,), 2, (0,)), Map(x_BCHW), None)
         out: Tensor = self.convolutions(x_BCHW) + self.shortcut(x_BCHW)
         return out

@@ -166,11 +166,7 @@ class Network(nn.Module):
             sites = int(cell.drop_sites)  # type: ignore[arg-type]
             keep = None if keep_DB is None else keep_DB[site : site + sites]
             site += sites
-            if isinstance(cell, FixedReductionCell):
-                plan = fixed_plan(cell)
-            else:
-                assert isinstance(cell, DerivedCell)
-                plan = derived_plan(cell)
+            plan = fixed_plan(cell) if isinstance(cell, FixedReductionCell) else derived_plan(cell)
             visits.append(visit(cell, plan, partial(cell, keep_DB=keep), keep_DB=keep))
 
         def after(i: int, out: Source) -> None:
@@ -178,10 +174,7 @@ class Network(nn.Module):
                 auxiliary.append(self.auxiliary(out.joined()))
 
         last = walk(*stem_sources(self.stem, images_BCHW), visits, after)
-        if isinstance(self.last_activation, nn.Identity):
-            pooled_BC = last.pooled()
-        else:
-            pooled_BC = self.pool(self.last_activation(last.joined())).flatten(1)
+        pooled_BC = last.pooled(self.last_activation, self.pool)
         return self.classifier(pooled_BC), auxiliary[0] if auxiliary else None
 
 

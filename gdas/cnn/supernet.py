@@ -161,18 +161,14 @@ class Supernet(nn.Module):
     ) -> Tensor:
         visits: list[Visit] = []
         for i, cell in enumerate(self.cells):
-            if isinstance(cell, SearchCell):
+            if self.kinds[i] == "fixed":
+                visits.append(visit(cell, fixed_plan(cell), partial(cell, keep_DB=None)))
+            else:
                 gate = None if gates is None else gates[i]
                 plain = partial(cell, picks=picks[i], gate_EK=gate)
                 visits.append(visit(cell, search_plan(cell, picks[i], gate), plain, gate_EK=gate))
-            else:
-                assert isinstance(cell, FixedReductionCell)
-                visits.append(visit(cell, fixed_plan(cell), partial(cell, keep_DB=None)))
         last = walk(*stem_sources(self.stem, images_BCHW), visits)
-        if isinstance(self.last_activation, nn.Identity):
-            pooled_BC = last.pooled()
-        else:
-            pooled_BC = self.pool(self.last_activation(last.joined())).flatten(1)
+        pooled_BC = last.pooled(self.last_activation, self.pool)
         scores: Tensor = self.classifier(pooled_BC)
         return scores
 

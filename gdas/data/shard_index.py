@@ -13,6 +13,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from gdas.data.settings import PhotoData
@@ -144,7 +145,7 @@ def shard_path(folder: Path, split: Split, number: int) -> Path:
 
 def conversion_command(folder: Path) -> str:
     """The command that converts photos to `folder`."""
-    return f"python -m gdas.data.shards SOURCE {folder}"
+    return f"python -m gdas.data.shards SOURCE {quote(str(folder))}"
 
 
 def mend(folder: Path) -> str:

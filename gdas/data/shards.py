@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 
 import torch
 
@@ -333,9 +334,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say("interrupted; the same command goes on")
         return 130
     data, name = options.target.parent, options.target.name
-    setting = "" if name == "imagenet" else f"  (data: {{name: {name}, format: photos, ...}})"
+    setting = "" if name == "imagenet" else f"   # data: {{name: {name}, format: photos, ...}}"
     _say(f"{options.target}: {summary(index, found)}")
-    print(f"next: python -m orchestrator.reproduce_paper EXPERIMENT --data {data}{setting}")
+    command = f"python -m orchestrator.reproduce_paper EXPERIMENT --data {quote(str(data))}"
+    print(f"next: {command}{setting}")
     return 0
 
 

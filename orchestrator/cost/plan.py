@@ -21,6 +21,7 @@ from orchestrator.cost.estimate import (
 )
 from orchestrator.experiment.study import Job, Study, flat
 from orchestrator.run.scheduler import head_that_fits
+from orchestrator.store.failure import read_failure
 from orchestrator.store.kernels import kernels_here, other_kernels
 from orchestrator.store.store import Store
 from orchestrator.terminal.arithmetic import say_arithmetic
@@ -131,11 +132,14 @@ def _resources_here(study: Study) -> dict[str, float]:
 
 
 def standing(job: Job, store: Store) -> str:
-    """A job's state before the command: done, goes on, new or changed."""
+    """A job's state before the command: done, goes on, new, changed or diverged."""
     if store.done(job):
         return "done"
     if job.in_driver:
         return "new"
+    failure = read_failure(store.folder(job).place)
+    if failure is not None and failure.settled:
+        return "diverged"
     positions = sorted(store.folder(job).checkpoints.glob("*/manifest.json"))
     if positions:
         position = int(positions[-1].parent.name)

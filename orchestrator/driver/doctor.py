@@ -9,6 +9,7 @@ import argparse
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import tomllib
 from collections.abc import Iterator
@@ -35,9 +36,7 @@ from orchestrator.run.footing import faults
 from orchestrator.store.data import described
 from orchestrator.store.storage import cache_folder, is_address, open_storage
 from orchestrator.terminal.arithmetic import arithmetic
-from orchestrator.terminal.command import (
-    say_next,
-)
+from orchestrator.terminal.command import say_next
 from orchestrator.terminal.words import Finding, clock
 from orchestrator.tracking.reach import fault_of, unheeded
 
@@ -61,10 +60,10 @@ def examine(options: argparse.Namespace) -> int:
         for finding in findings:
             bad += finding.level == "BAD"
             print(f"  {finding.line()}", flush=True)
-    words = " ".join([*options.words, *(f"--data {options.data}" for _ in [0] if options.data)])
-    command = f"python -m orchestrator.reproduce_paper {words or experiment.name}"
-    if options.out:
-        command += f" --out {options.out}"
+    words = list(options.words) or [experiment.name]
+    words += [*(["--data", options.data] if options.data else [])]
+    words += [*(["--out", options.out] if options.out else [])]
+    command = shlex.join(["python", "-m", "orchestrator.reproduce_paper", *words])
     say_next(f"mend what is BAD ({bad}), then run this again" if bad else command)
     return 1 if bad else 0
 
@@ -187,7 +186,8 @@ def _data(experiment: Experiment, named: str | None) -> Iterator[Finding]:
         return
     folder = Path(named or "data").resolve()
     if named is not None and not folder.is_dir():
-        yield Finding("BAD", f"--data {named}: no such folder", f"mkdir {named}, or name another")
+        fix = f"mkdir {shlex.quote(named)}, or name another"
+        yield Finding("BAD", f"--data {named}: no such folder", fix)
         return
     yield from data_sets(experiment, folder)
 

@@ -19,9 +19,11 @@ from gdas.outside import check_named
 from orchestrator.cost.images import image_side
 from orchestrator.experiment.study import Job, Study
 from orchestrator.store.data import data_on_this_node
+from orchestrator.store.failure import read_failure
 from orchestrator.store.job_folder import JobFolder
-from orchestrator.store.recorded import open_recorded
+from orchestrator.store.recorded import driver, open_recorded, recorded_board
 from orchestrator.store.results import FinalResult
+from orchestrator.store.store import Store
 from orchestrator.tracking.final_model import About, FinalModel, model_of
 from orchestrator.work.body import newest_checkpoint
 
@@ -82,7 +84,7 @@ def open_final(named: str, operations: Sequence[str], data: str | None = None) -
     if not model_of(job.recipe["config"]).images:
         raise InputError(f"{named}: is a language model; name a final on images")
     folder = store.folder(job)
-    about, weights = _finished(folder, job)
+    about, weights = _finished(folder, job, _why_open(store, study, job))
     check_named(about["config"].get("operations", ()), operations, named, "--operations {}")
     model = FinalModel(about, weights)
     assert isinstance(model.config, TrainConfig)
@@ -107,12 +109,35 @@ def _job(name: str, study: Study, out: str) -> Job:
     return found[0]
 
 
-def _finished(folder: JobFolder, job: Job) -> tuple[About, dict[str, Tensor]]:
+def _why_open(store: Store, study: Study, job: Job) -> str:
+    """Why a final has no network yet, and what to do."""
+    board = recorded_board(store, study, driven=driver(store) is not None)
+    state, then = board.states[job.id], "run the study's command again"
+    if state == "running":
+        return "is not finished; wait for it"
+    lost = next((other for other in lineage(study, job) if board.states[other.id] == "failed"), job)
+    failure = None if lost.in_driver else read_failure(store.folder(lost).place)
+    if failure is None or board.states[lost.id] != "failed":
+        return f"is not finished; {then}"
+    what = "failed" if lost is job else f"could not run, since {lost.label} failed"
+    return f"{what} ({failure.error}); {failure.then(lost.label)}"
+
+
+def lineage(study: Study, job: Job) -> list[Job]:
+    """A job and all that it depends on, the job first."""
+    kept = {job.id}
+    for other in reversed(study.jobs):
+        if other.id in kept:
+            kept.update(other.needs)
+    return [other for other in reversed(study.jobs) if other.id in kept]
+
+
+def _finished(folder: JobFolder, job: Job, why: str) -> tuple[About, dict[str, Tensor]]:
     result = folder.result(FinalResult)
     checkpoint = newest_checkpoint(folder) if result is not None else None
     if result is None or checkpoint is None:
-        why = "is not finished" if result is None else "has lost its last checkpoint"
-        raise InputError(f"{job.label}: {why}; run the study's command again")
+        lost = "has lost its last checkpoint; run the study's command again"
+        raise InputError(f"{job.label}: {why if result is None else lost}")
     config = job.recipe["config"]
     weights = checkpoint.state[model_of(config).tested]
     about: About = {

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import re
 import shlex
 import sys
 import time
@@ -36,11 +35,15 @@ from orchestrator.store.recorded import damaged_results, recorded_study
 from orchestrator.store.results import Environment
 from orchestrator.store.storage import cache_folder, is_address, open_storage
 from orchestrator.store.store import Store
-from orchestrator.terminal.command import (
-    say_next,
-)
+from orchestrator.terminal.command import say_next
 from orchestrator.terminal.console import Console
-from orchestrator.terminal.progress import failure_lines, saved_lines
+from orchestrator.terminal.line import without
+from orchestrator.terminal.progress import (
+    command_after,
+    failure_lines,
+    saved_lines,
+    unfinished_line,
+)
 from orchestrator.terminal.words import clock
 from orchestrator.tracking.connection import import_mlflow
 from orchestrator.tracking.tracker import Tracker
@@ -83,10 +86,10 @@ def _plan(study: Study, out: str, data: Path, options: argparse.Namespace) -> in
     if options.gpus:
         faster = 1.0 if options.faster is None else options.faster
         print_clusters(study, estimator, options.gpus, faster=faster, price=options.price)
-        say_next(re.sub(r" --(gpus|faster)[ =]\S+", "", options.command))
+        say_next(without(options.command, "--gpus", "--faster"))
     else:
         print_plan(study, found, estimator, options.price)
-        say_next(re.sub(r" --(dry-run|calibrate|price[ =]\S+)", "", options.command))
+        say_next(without(options.command, "--dry-run", "--calibrate", "--price"))
     return 0
 
 
@@ -171,7 +174,9 @@ def _reproduce(
     store.write_study(study, settings, _versions(), options.command)
     say_standings(study, store)
     console, signals, found = Console(study, store), Signals(), list[str]()
-    scheduler = Scheduler(study, store, {}, console.say, experiment.retries)
+    named = options.only.split(",") if options.only else []
+    anyway = {job.id for name in named for job in study.named(name)}
+    scheduler = Scheduler(study, store, {}, console.say, experiment.retries, anyway)
     scheduler.private = options.address is None
     with interruptible(signals):
         tracker, stopped = _run(scheduler, console, environment, experiment, options, signals)
@@ -188,8 +193,7 @@ def _reproduce(
         if done:
             print("\n".join(found))
             print(f"all done in {clock(time.time() - started)}")
-        then = f"python -m orchestrator.status {shlex.quote(store.address)}"
-        say_next(then if done else options.command)
+        say_next(command_after(study, store, scheduler.board, options.command))
         if interrupted and not isinstance(stopped, ClusterLost):
             return 143 if signals.terminated else 130
         return 0 if done else 1
@@ -219,7 +223,7 @@ def _run(
     """
     study, store, tracker = scheduler.study, scheduler.store, None
     try:
-        if all(store.done(job) for job in study.in_cluster):
+        if not scheduler.may_run():
             tracker = Tracker(study, store, experiment)
         else:
             from orchestrator.run.machines import ray_cluster, refuse_impossible
@@ -313,7 +317,7 @@ def _conclude(scheduler: Scheduler, tracker: Tracker | None, *, interrupted: boo
             "last epoch with the same command"
         )
     elif not board.all_done():
-        print("some jobs did not finish; the same command tries them again")
+        print(unfinished_line(study, store, board))
 
 
 def _as_json(experiment: Experiment) -> dict[str, Any]:

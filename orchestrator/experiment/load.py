@@ -7,17 +7,14 @@ changes these, and then the command line.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import typing
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-from gdas.bench201.config import Bench201SearchConfig
-from gdas.cnn.config import SearchConfig, TrainConfig
 from gdas.data.settings import IMAGE_DATA, PHOTO_DATA, TEXT_DATA
-from gdas.errors import InputError, closest, one_line, suggestion
+from gdas.errors import InputError, one_line, suggestion
 from gdas.outside import outside
 from gdas.presets import (
     SEARCH_PRESETS,
@@ -26,9 +23,9 @@ from gdas.presets import (
     image_train_preset,
     text_train_preset,
 )
-from gdas.rnn.config import TextSearchConfig, TextTrainConfig
 from orchestrator.experiment.config import Experiment, FinalSpec, MeasureSpec, SearchSpec
 from orchestrator.experiment.decode import Raw, check_fields, check_keys, decode
+from orchestrator.experiment.places import check_top
 from orchestrator.experiment.plain_yaml import plain_yaml
 from orchestrator.experiment.spaces import SPACES
 
@@ -85,6 +82,10 @@ def load_experiment(name: str, overrides: list[str]) -> Experiment:
             "finals: {one: {cell: {published: GDAS_V1}}}"
         )
     raw.setdefault("name", path.stem)
+    keys = [override.partition("=")[0] for override in overrides]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise InputError(f"{key}: is set {keys.count(key)} times behind the command; keep one")
     for override in overrides:
         _apply(raw, override)
     return resolve(raw, base=path.parent)
@@ -130,7 +131,7 @@ def resolve(raw: Raw, *, base: Path) -> Experiment:
         raw: the decoded file.
         base: the folder that paths of genotype files are relative to.
     """
-    _check_top(raw)
+    check_top(raw, [f.name for f in dataclasses.fields(Experiment)] + list(SHARED))
     shared = {key: _mapping(raw.get(key), key) for key in SHARED}
     for key, spec in shared.items():
         kind = {"search": SearchSpec, "final": FinalSpec}.get(key.rpartition("_")[2])
@@ -157,30 +158,6 @@ def resolve(raw: Raw, *, base: Path) -> Experiment:
             "finals: {one: {cell: {published: GDAS_V1}}}"
         )
     return decode(Experiment, out, "")
-
-
-def _check_top(raw: Raw) -> None:
-    """Refuse unknown keys of an experiment; of a setting without its place, name the places.
-
-    A misspelt setting is taken for the closest one.
-    """
-    known = [f.name for f in dataclasses.fields(Experiment)] + list(SHARED)
-    places: dict[str, Any] = {
-        "search": SearchSpec,
-        "final": FinalSpec,
-        "search.recipe": SearchConfig,
-        "final.recipe": TrainConfig,
-        "text_search.recipe": TextSearchConfig,
-        "text_final.recipe": TextTrainConfig,
-        "bench201_search.recipe": Bench201SearchConfig,
-    }
-    fields = {place: [f.name for f in dataclasses.fields(kind)] for place, kind in places.items()}
-    for key in (key for key in raw if key not in known):
-        meant = closest(str(key), [*known, *itertools.chain(*fields.values())])
-        has = [f"{place}.{meant}" for place, names in fields.items() if meant in names]
-        if has and meant not in known:
-            raise InputError(f"{key}: unknown key; did you mean {' or '.join(has)}?")
-    check_keys(raw, known, "")
 
 
 def _task(recipe: object, where: str) -> str:
@@ -236,7 +213,7 @@ def _proxy(preset: Preset, recipe: Raw, spec: Raw, shared: Raw, where: str) -> R
         if spec.get("proxy") is not None:
             raise InputError(f"{where}.proxy: {space.cells} are not trained; leave it out")
         return None
-    short = {"data": _same_images(recipe["data"]), "epochs": space.epochs_of_proxy}
+    short = {"data": _same_data(recipe["data"]), "epochs": space.epochs_of_proxy}
     if own_operations := _own_operations(recipe):
         short["operations"] = own_operations
     own = _merge(
@@ -301,11 +278,14 @@ def _own_operations(recipe: Raw) -> list[str]:
     return list(outside(name for name in names if isinstance(name, str)))
 
 
-def _same_images(data: Raw) -> Raw:
-    """The part of the data settings that says what the images are; for photos, all of them."""
-    if data.get("format") == "photos":
-        return data
-    return {key: value for key, value in data.items() if key in ("name", "checksum")}
+def _same_data(data: Raw) -> Raw:
+    """The part of the data settings that says what the data are.
+
+    For photos and texts that is all of it. A known set of images has its constants by its name.
+    """
+    if data.get("format") == "arrays":
+        return {key: value for key, value in data.items() if key in ("name", "checksum")}
+    return data
 
 
 def _preset(spec: Raw, where: str, usual: Preset = "paper") -> Preset:

@@ -17,20 +17,28 @@ from orchestrator.experiment.config import Experiment, FinalSpec
 from orchestrator.experiment.spaces import SPACES
 from orchestrator.paper import tables as paper
 from orchestrator.report.claims import PRINTED, gain
+from orchestrator.report.comparison import Comparison
 from orchestrator.report.first_screen import facts
 from orchestrator.report.markup import NOT_RUN
 from orchestrator.report.paired import corrected, gain_in_words
 from orchestrator.report.parts import brief, table
 from orchestrator.report.searches import compared, size_of_search
 from orchestrator.report.split_half import split_half
-from orchestrator.report.statistics import LEVEL, p_in_words, paired_p, summary
+from orchestrator.report.statistics import (
+    LEVEL,
+    MOST_SPLITS,
+    RANDOM_SPLITS,
+    p_in_words,
+    paired_p,
+    summary,
+)
 from orchestrator.report.tables import as_printed, judged, last, size_of
 from orchestrator.report.truth import contests_of
 from orchestrator.report.view import Results
 from orchestrator.store.results import MeasureResult
 
 HEADER = ["claim", "what we ran", "n", "ours", "p", "verdict"]
-INTRODUCTION = """# Evidence
+INTRODUCTION = f"""# Evidence
 
 What was run so far, claim by claim, each study with its command. This page is made from the
 studies' own folders, and no number in it is typed by hand:
@@ -39,9 +47,12 @@ studies' own folders, and no number in it is typed by hand:
 python -m orchestrator.evidence OUT1 OUT2 > experiments/EVIDENCE.md
 ```
 
-A figure is a mean ± standard deviation with n and the 95 % interval of the mean. p: one-sided and
-exact (permutations, or signs for pairs of the same seed). Several comparisons of one study in
-NAS-Bench-201 are corrected together (Holm), those that are not run yet among them.
+A figure is a mean ± standard deviation with n and the 95 % interval of the mean. p: one-sided, by
+permutations, or by signs for pairs of the same seed and for split halves; exact up to
+{MOST_SPLITS:,} splits, else by {RANDOM_SPLITS:,} random splits. Against uniform draws it is exact.
+If two sides differ so much in spread that the permutation test of means does not hold its level,
+the p of Welch's t test stands beside it. Several comparisons of one study in NAS-Bench-201 are
+corrected together (Holm), those that are not run yet among them.
 """
 
 
@@ -203,9 +214,17 @@ def _searching(results: Results) -> Iterator[Claim]:
             f"{size_of_search(spec)} Scored by {SPACES[spec.recipe.task].metric}, {spec.select_by}",
             " and ".join(str(s.n) if s else "0" for s in (found.searched, found.random)),
             ours,
-            "" if found.p is None else p_in_words(found.p),
+            _p_of(found),
             "yes" if better else NOT_RUN if found.p is None else "not shown",
         )
+
+
+def _p_of(found: Comparison) -> str:
+    """The p of a comparison, with that of Welch's test if the spreads differ too much."""
+    if found.p is None:
+        return ""
+    beside = "" if found.unequal is None else f" ({found.unequal.beside})"
+    return f"{p_in_words(found.p)}{beside}"
 
 
 def _benchmark(results: Results) -> Iterator[Claim]:

@@ -171,7 +171,8 @@ def _verdicts(results: Results) -> list[str]:
             lines.append(f"Search {name} against random cells: {NOT_RUN}.")
             continue
         better = "better" if found.difference > 0 and found.p < LEVEL else "not better"
-        lines.append(f"Search {name} against random cells: {better}, {p_is(found.p)}.")
+        beside = "" if found.unequal is None else f" ({found.unequal.beside})"
+        lines.append(f"Search {name} against random cells: {better}, {p_is(found.p)}{beside}.")
     lines += [_uniform(found) for found in against_uniform(results)]
     return lines
 

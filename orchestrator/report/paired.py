@@ -13,6 +13,8 @@ from orchestrator.report.markup import NOT_RUN
 from orchestrator.report.parts import Cell, Measured, Part, PValue, Table
 from orchestrator.report.statistics import (
     LEVEL,
+    MOST_SPLITS,
+    RANDOM_SPLITS,
     Summary,
     holm,
     paired_p,
@@ -40,7 +42,7 @@ class Contest(NamedTuple):
 
     Attributes:
         gain: by how many percentiles the first way is better, over the seeds of both.
-        p: one-sided and exact.
+        p: one-sided; of uniform draws exact, of pairs as `paired_p` has it.
     """
 
     name: str
@@ -104,8 +106,9 @@ def contests_table(
     return [
         f"\n### {first.name} against each other way\n",
         f"Mean percentile of {first.name}: {own.text}. Gains in percentiles; ways with the same "
-        "seeds are compared seed by seed (exact test by flipping signs, one-sided), uniform draws "
-        "by the distribution of their mean. The corrected p (Holm) holds its level over all "
+        "seeds are compared seed by seed (one-sided test by flipping signs, exact up to "
+        f"{MOST_SPLITS:,} ways to flip them, else by {RANDOM_SPLITS:,} random ones), uniform draws "
+        "by the exact distribution of their mean. The corrected p (Holm) holds its level over all "
         "comparisons of this table together, those that are not run yet among them.\n",
         Table(
             f"contests-{column}",

@@ -12,6 +12,7 @@ from orchestrator.experiment.config import SearchSpec
 from orchestrator.experiment.kinds import load
 from orchestrator.experiment.spaces import SPACES
 from orchestrator.experiment.study import Job
+from orchestrator.report.comparison import Comparison, compare
 from orchestrator.report.figures.curves import History, curves, draw
 from orchestrator.report.figures.over_epochs import over_epochs
 from orchestrator.report.figures.probabilities import probability_figure
@@ -19,8 +20,8 @@ from orchestrator.report.health import edge_figure, search_health
 from orchestrator.report.markup import NOT_RUN
 from orchestrator.report.parts import Cell, Measured, Part, Shown, Table, measured
 from orchestrator.report.split_half import split_half
-from orchestrator.report.spread import spread_parts
-from orchestrator.report.statistics import Comparison, better_of, compare, p_is, paired_p, summary
+from orchestrator.report.spread import caveat, spread_parts
+from orchestrator.report.statistics import better_of, p_is, paired_p, summary
 from orchestrator.report.view import Results
 from orchestrator.store.results import FinalResult, GenotypeJson, ProxyResult, Record, SearchResult
 
@@ -286,6 +287,7 @@ def _comparison(name: str, other: str, results: Results) -> list[Part]:
             rows,
         ),
         f"\n{found.sentence[0].upper()}{found.sentence[1:]}\n",
+        *caveat(name, other, found, results),
         *spread_parts(name, other, found, better_of(best), metric, results),
     ]
     finals = {

@@ -1,7 +1,9 @@
 """Means with intervals, and tests of whether one set of values is better than another. Pure.
 
-Searched and random cells are compared by an exact permutation test, which assumes no distribution.
-With few cells it cannot give a small p, and the comparison then says so.
+Searched and random cells are compared by a permutation test, which assumes no form of distribution
+but one for both sides (`orchestrator.report.power`: what follows if their spreads differ). It is
+exact up to MOST_SPLITS splits, and takes RANDOM_SPLITS random ones beyond. With few cells it cannot
+give a small p, and the comparison then says so.
 """
 
 from __future__ import annotations
@@ -147,30 +149,12 @@ def _correlation(between: float, within: float, n: int, f: float) -> float:
     return max(0.0, (between - f * within) / (between + (n - 1) * f * within))
 
 
-def detectable(sd: float, n: int, m: int, power: float = 0.8) -> float:
-    """The difference of two means that a one-sided t test at LEVEL finds with this probability.
-
-    A permutation test of means has about the same power.
-
-    Args:
-        sd: the standard deviation of the values on each side.
-        n, m: how many values there are on each side.
-    """
-    from scipy.special import nctdtrinc, stdtrit
-
-    freedom = n + m - 2
-    if freedom < 1:
-        raise ValueError("a test of two means needs three values or more")
-    critical = float(stdtrit(freedom, 1 - LEVEL))
-    noncentrality = float(nctdtrinc(freedom, 1 - power, critical))
-    return noncentrality * sd * math.sqrt(1 / n + 1 / m)
-
-
 def permutation_p(a: Sequence[float], b: Sequence[float], better: Better) -> float:
     """One-sided p: how often chance alone makes the mean of `a` this much better than that of `b`.
 
     It is the share of all ways to split the values into groups of these sizes whose difference of
-    means is at least the one found; ties count. Exact up to MOST_SPLITS splits.
+    means is at least the one found; ties count. Exact up to MOST_SPLITS splits, else the share of
+    RANDOM_SPLITS random ones.
     """
     if not a or not b:
         raise ValueError("a permutation test needs values on both sides")
@@ -202,6 +186,7 @@ def paired_p(gains: Sequence[float]) -> float:
     """One-sided p of paired differences (positive: better), by flipping their signs.
 
     It is the share of all ways to choose the signs whose sum is at least the one found; ties count.
+    Exact up to MOST_SPLITS ways (17 differences), else the share of RANDOM_SPLITS random ones.
     """
     if not gains:
         raise ValueError("a paired test needs at least one difference")
@@ -214,6 +199,13 @@ def paired_p(gains: Sequence[float]) -> float:
         signs = chain([(1,) * n], (draw.choices((1, -1), k=n) for _ in range(RANDOM_SPLITS)))
     sums = (math.fsum(s * d for s, d in zip(row, gains, strict=True)) for row in signs)
     return _share_at_least(gains, sums, n)
+
+
+def splits_in_words(n: int, m: int) -> str:
+    """Whether a permutation test of so many values against so many is exact."""
+    if math.comb(n + m, n) <= MOST_SPLITS:
+        return "exact"
+    return f"{RANDOM_SPLITS:,} random splits"
 
 
 def holm(ps: Sequence[float]) -> list[float]:
@@ -279,95 +271,3 @@ def _share_at_least(values: Sequence[float], sums: Iterable[float], first: int) 
     found = math.fsum(values[:first]) - 1e-9 * math.fsum(map(abs, values))
     reached = [s >= found for s in sums]
     return sum(reached) / len(reached)
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A comparison of searched cells with random cells.
-
-    Attributes:
-        searched, random: the summary of each side; None if it was not run.
-        difference: by how much the searched cells' mean is better; negative if it is worse.
-        low, high: its 95 % Welch interval; None with fewer than three values on a side.
-        p: from the one-sided permutation test.
-        smallest_p: the least p that this many cells can give.
-        sentence: what this shows, in plain words.
-    """
-
-    searched: Summary | None
-    random: Summary | None
-    difference: float | None
-    low: float | None
-    high: float | None
-    p: float | None
-    smallest_p: float | None
-    sentence: str
-
-
-def compare(
-    searched: Sequence[float],
-    random: Sequence[float],
-    better: Better,
-    names: tuple[str, str] = ("search", "random cells"),
-) -> Comparison:
-    """Compare the results of searched cells with those of random cells.
-
-    Args:
-        searched, random: one value per cell. The caller averages repeated trainings of one cell,
-            whose spread is the training's noise and not the search's.
-        names: what the sentence calls the two sides.
-    """
-    a = summary(searched) if searched else None
-    b = summary(random) if random else None
-    if a is None or b is None:
-        missing = " and ".join(n for n, side in (("searched", a), ("random", b)) if side is None)
-        sentence = f"not run: there are no results of {missing} cells."
-        return Comparison(a, b, None, None, None, None, None, sentence)
-    difference = a.mean - b.mean if better == "higher" else b.mean - a.mean
-    low, high = _welch(searched, random, better)
-    p = permutation_p(searched, random, better)
-    smallest = 1 / math.comb(a.n + b.n, a.n)
-    sentence = _sentence(a, b, difference, p, smallest, names)
-    return Comparison(a, b, difference, low, high, p, smallest, sentence)
-
-
-def _welch(
-    searched: Sequence[float], random: Sequence[float], better: Better
-) -> tuple[float | None, float | None]:
-    """The 95 % Welch interval of the searched cells' advantage."""
-    from scipy.stats import ttest_ind  # it takes a second to import
-
-    if min(len(searched), len(random)) < FEWEST_FOR_INTERVAL:
-        return None, None
-    ours, theirs = upwards(searched, better), upwards(random, better)
-    if len(set(ours)) == len(set(theirs)) == 1:
-        return ours[0] - theirs[0], ours[0] - theirs[0]
-    low, high = ttest_ind(ours, theirs, equal_var=False).confidence_interval(1 - LEVEL)
-    return float(low), float(high)
-
-
-def _sentence(
-    a: Summary,
-    b: Summary,
-    difference: float,
-    p: float,
-    smallest: float,
-    names: tuple[str, str],
-) -> str:
-    one, other = names
-    means = f"mean {a.mean:.2f} (n = {a.n}) against {b.mean:.2f} (n = {b.n})"
-    few = (
-        f"n too small: with {a.n} and {b.n} cells no p below {LEVEL} is possible (the smallest is "
-        f"{smallest:.3f})"
-    )
-    if difference <= 0:
-        also = f"; {few}" if smallest >= LEVEL else f", {p_is(p)}"
-        return f"{one} is not better than {other} here: {means}{also}."
-    if smallest >= LEVEL:
-        return f"{few}; {means}, better by {difference:.2f}, {p_is(p)}."
-    if p >= LEVEL:
-        return (
-            f"{one} is not better than {other} here: {means}, better by {difference:.2f}, "
-            f"no more than chance alone gives ({p_is(p)})."
-        )
-    return f"{one} is better than {other} here: {means}, better by {difference:.2f}, {p_is(p)}."

@@ -28,6 +28,7 @@ from orchestrator.report.statistics import (
     LEVEL,
     p_is,
     permutation_p,
+    splits_in_words,
     summary,
     uniform_p,
 )
@@ -346,7 +347,7 @@ def _sentences(
             sentences.append(
                 f"{first} against {other}: mean percentile {statistics.fmean(ours):.1f} against "
                 f"{statistics.fmean(theirs):.1f}; that chance alone makes {first} this much "
-                f"better: {p_is(p)} (exact permutation test)."
+                f"better: {p_is(p)} (permutation test, {splits_in_words(len(ours), len(theirs))})."
             )
     return sentences
 

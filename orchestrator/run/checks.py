@@ -218,9 +218,11 @@ def _check_final(
     searches = {key: experiment.searches[name] for key, name in final.cell.tracks.items()}
     for key, search in searches.items():
         if search.recipe.task != final.recipe.task:
+            trained = SPACES[search.recipe.task].epochs_of_proxy is not None
             raise InputError(
                 f"cell.{key}={final.cell.tracks[key]}: searches for cells of the other kind "
                 f"({search.recipe.task}); name a search on {final.recipe.task}"
+                + (f", or give this final data on {search.recipe.task}" if trained else "")
             )
     load(SPACES[final.recipe.task].check_final)(final, searches, cell, folder)
 

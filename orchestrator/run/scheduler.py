@@ -5,7 +5,8 @@ Finals go before searches, and only the head of the queue may start, so that a w
 starved by narrow searches. Selections use no resources and run here.
 
 A failed job is retried, unless its input is bad or its loss has diverged: a retry changes neither,
-since it goes on to the same bits. An exception of the
+since it goes on to the same bits. The next command does not try a diverged one either, unless it is
+named, for its user may have repaired code or machine; bad input it tries. An exception of the
 job's own uses up one of its retries. A lost machine (a spot instance taken back, say) does not. A
 process that died without an exception uses one up only if it committed no segment since it started,
 so that a job that always dies at the same place comes to an end.
@@ -16,7 +17,7 @@ says what it waits for. Meanwhile other jobs run, and it starts once there is ro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from orchestrator.experiment.kinds import load
 from orchestrator.experiment.study import Alike, Job, Study
@@ -41,6 +42,7 @@ class Scheduler:
         budget: CPUs and GPUs that running jobs may use together; set once the cluster is known.
         announce: called with one line about each event.
         retries: how often a failed job is retried.
+        anyway: ids of jobs that are tried even if they diverged in an earlier command.
 
     Attributes:
         nodes: the resources of every living machine; None if they are not known.
@@ -55,6 +57,7 @@ class Scheduler:
         budget: dict[str, float],
         announce: Callable[[str], None],
         retries: int = 0,
+        anyway: Collection[str] = (),
     ) -> None:
         self.study = study
         self.store = store
@@ -70,6 +73,27 @@ class Scheduler:
         self.damaged: dict[str, int] = {}  # how many damaged checkpoints were announced, by job id
         self.traces: dict[str, str] = {}  # what Ray said of a job's last failure, by job id
         self.board = Board({job.id: "done" if store.done(job) else "waiting" for job in study.jobs})
+        self._keep_diverged(anyway)
+
+    def _keep_diverged(self, anyway: Collection[str]) -> None:
+        """Mark what diverged in an earlier command as failed, but for `anyway`."""
+        for job in self.study.in_cluster:
+            failure = None if self.store.done(job) else read_failure(self.store.folder(job).place)
+            if failure is not None and failure.settled and job.id not in anyway:
+                self.failed(job, failure.error)
+                self.board.failures[job.id] = failure.times
+                self.announce(f"{job.label}: failed before; {failure.then(job.label)}")
+
+    def may_run(self) -> bool:
+        """Whether any job for the cluster is left that can run."""
+        lost = set[str]()
+        for job in self.study:
+            if self.board.states[job.id] in ("failed", "blocked") or lost.intersection(job.needs):
+                lost.add(job.id)
+        return any(
+            self.board.states[job.id] == "waiting" and job.id not in lost
+            for job in self.study.in_cluster
+        )
 
     def settle(self) -> None:
         """Run the selections that are ready, and mark jobs that can no longer run as blocked."""

@@ -37,6 +37,24 @@ class Failure:
     given_up: bool
     traceback: str = ""
 
+    @property
+    def settled(self) -> bool:
+        """Whether the next command does not try the job again: its loss would diverge again."""
+        return self.given_up and self.cause == "diverged"
+
+    def then(self, label: str) -> str:
+        """What becomes of the job with the next command, and what to do.
+
+        Args:
+            label: the job's.
+        """
+        if not self.settled:
+            return "the study's command tries it again"
+        return (
+            "not tried again, for it would go the same way: change one of its settings, which "
+            f"makes it a new job, or, with other code or another machine, add --only {label}"
+        )
+
 
 def read_failure(job: Place) -> Failure | None:
     """Read the job's error record; None if there is none or it is damaged."""

@@ -168,7 +168,9 @@ def recorded_board(store: Store, study: Study, *, driven: bool) -> Board:
             states[job.id] = "blocked"
         elif job.in_driver:
             states[job.id] = "waiting"
-        elif (failure := read_failure(folder.place)) and _is_last(folder.path, driven, began):
+        elif (failure := read_failure(folder.place)) and (
+            failure.settled or _is_last(folder.path, driven, began)
+        ):
             failures[job.id], notes[job.id] = failure.times, failure.error
             states[job.id] = "failed" if failure.given_up or not driven else "waiting"
         elif driven and started_at(store, job) >= began:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import errno
-import re
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from gdas.errors import InputError, suggestion
-from orchestrator.experiment.credentials import refuse_credentials
+from gdas.errors import InputError
 from orchestrator.store.job_folder import NO_SPACE
+from orchestrator.terminal.line import refuse_line, refuse_place, unknown
 
 CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 """What the system says of another user's files, and of a file system that is mounted read only."""
@@ -54,7 +53,7 @@ def add_experiment(parser: argparse.ArgumentParser) -> None:
 def add_study(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
     """Add `out`: a study that was started before; or `outs`: two or more of them."""
     if several:
-        text = "the studies' output folders, or their addresses, 2 or more"
+        text = "the studies' output folders, or their addresses"
         parser.add_argument("outs", nargs="+", metavar="OUT", help=text)
     else:
         text = "the study's output folder, or its address"
@@ -136,10 +135,12 @@ def run_command(
     Raises:
         SystemExit: 2 if the parser refuses the options; 0 after `--help`.
     """
-    options, extra = parser.parse_known_intermixed_args(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
     try:
+        refuse_line(words, parser)
+        options, extra = parser.parse_known_intermixed_args(words)
         if extra:
-            raise InputError(_unknown(extra[0], parser))
+            raise InputError(unknown(extra[0], parser))
         _settle_places(options)
         return body(options)
     except InputError as problem:
@@ -165,25 +166,17 @@ def run_command(
         return 1
 
 
-def _unknown(word: str, parser: argparse.ArgumentParser) -> str:
-    """What is said of a word on the command line that means nothing to the parser."""
-    named = word.partition("=")[0]
-    if named.startswith("-"):
-        options = dict.fromkeys(re.findall(r"--[a-z-]+", parser.format_help()))
-        return f"{named}: no such option{suggestion(named, list(options))}"
-    return f"{word}: one word too many; {parser.prog} --help shows what belongs where"
-
-
 def _settle_places(options: argparse.Namespace) -> None:
-    """Refuse passwords in addresses, and read a `~` that the shell has left, as in `--out=~/x`."""
-    for name in ("out", "data", "to", "backup", "address"):
+    """Refuse malformed addresses, and read a `~` that the shell has left, as in `--out=~/x`."""
+    for name in ("out", "data", "to", "backup", "address", "final", "cell"):
         value = getattr(options, name, None)
         if isinstance(value, str):
-            refuse_credentials("OUT" if name == "out" else f"--{name}", value)
+            plain = {"out": "OUT", "final": "OUT:FINAL", "cell": "CELL"}
+            refuse_place(plain.get(name, f"--{name}"), value)
             if value.startswith("~"):
                 setattr(options, name, str(Path(value).expanduser()))
     for value in getattr(options, "outs", ()):
-        refuse_credentials("OUT", value)
+        refuse_place("OUT", value)
 
 
 def error(message: str) -> None:

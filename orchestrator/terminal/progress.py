@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from shlex import quote
 
 from orchestrator.experiment.kinds import KINDS
 from orchestrator.experiment.study import Job, Study
@@ -151,6 +152,38 @@ def failure_lines(study: Study, store: Store, board: Board) -> list[str]:
             log = f"  log: {folder.place.address_of(FAILURE)}"
             lines.append(log if there else f"  folder: {folder.address}")
     return lines
+
+
+def split_failed(study: Study, store: Store, board: Board) -> tuple[list[Job], list[Job]]:
+    """The failed jobs that the next command does not try again, and the others."""
+    failed = [job for job in study if board.states[job.id] == "failed"]
+    found = {job.id: read_failure(store.folder(job).place) for job in failed if not job.in_driver}
+    stuck = [job for job in failed if (failure := found.get(job.id)) and failure.settled]
+    return stuck, [job for job in failed if job not in stuck]
+
+
+def unfinished_line(study: Study, store: Store, board: Board) -> str:
+    """What becomes of a study's failed jobs with the next command."""
+    stuck, others = split_failed(study, store, board)
+    if not stuck:
+        return "some jobs did not finish; the same command tries them again"
+    failure, more = read_failure(store.folder(stuck[0]).place), len(stuck) - 1
+    then = failure.then(stuck[0].label) if failure else ""
+    line = f"{stuck[0].label}{f' and {more} more' if more else ''} diverged and "
+    line += f"{'are' if more else 'is'} {then}"
+    return f"{line}; the same command tries the others again" if others else line
+
+
+def command_after(study: Study, store: Store, board: Board, command: str) -> str:
+    """What to run next: the study's own command, unless that would change nothing."""
+    out = quote(store.address)
+    if board.all_done():
+        return f"python -m orchestrator.status {out}"
+    stuck, others = split_failed(study, store, board)
+    states = set(board.states.values())
+    if not stuck or others or states.intersection(("waiting", "running", "stopped")):
+        return command
+    return f"python -m orchestrator.log {out} {stuck[0].label} --traceback"
 
 
 def saved_lines(study: Study, store: Store, board: Board) -> list[str]:

@@ -93,6 +93,19 @@ def test_a_job_that_fails_does_not_stop_the_others_and_is_named(
     assert (tmp_path / "selections" / "sound.json").exists()
     report = (tmp_path / "report" / "report.md").read_text()
     assert "not run" in report
+    # The same command does not try it again, and starts no Ray for it.
+    code, output = driving.run(
+        tmp_path,
+        data_folder,
+        "retries=1",
+        "searches.frc.seeds=[0]",
+        "searches.frc.recipe.weights.lr=1e30",
+        "searches.sound.seeds=[0]",
+        "searches.sound.recipe.epochs=2",
+        "searches.sound.recipe.network.reduction=fixed",
+    )
+    assert code == 1 and "search-frc-seed0: failed before; not tried again" in output
+    assert "starting Ray" not in output and output.rstrip().endswith("--traceback")
     # A changed setting is a new job; what is done stays done.
     done = driving.result(found["search-sound-seed0"])
     code, output = driving.run(

@@ -15,6 +15,12 @@ from tests.gdas.photo_folder import DATA, convert_tiny, make_folder
 torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """What a test draws does not depend on the tests before it."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def digits(data_folder: Path) -> Images:
     """The training split at its full 32 x 32."""

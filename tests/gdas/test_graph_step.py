@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gdas.checkpoint import Segment, digest
 from gdas.cnn.config import SearchConfig, SupernetConfig
 from gdas.cnn.space import ImageSpace
+from gdas.cnn.supernet import Supernet
 from gdas.config import AlphaUpdate, SamplerConfig, WeightUpdate
 from gdas.data.arrow import Images
 from gdas.data.augment import augment
@@ -29,7 +30,7 @@ from tests.narrow import narrow
 
 pytest.importorskip("triton")
 
-from gdas.cnn.graph.search import covered, run_epochs, search_on_card
+from gdas.cnn.graph.search import changed, covered, run_epochs, search_by_graphs, search_on_card
 from gdas.cnn.graph.step import GraphSteps
 from gdas.cnn.graph.tables import draw_table
 
@@ -199,3 +200,19 @@ def test_what_is_not_covered_is_named() -> None:
 def test_a_search_that_is_not_covered_is_refused(tiny_digits: Images) -> None:
     with pytest.raises(InputError, match="CUDA device"):
         next(search_on_card(config_of(), tiny_digits, CPU))
+
+
+@pytest.mark.parametrize("reduction", ["searched", "fixed"])
+def test_a_changed_supernet_is_refused(
+    reduction: Literal["searched", "fixed"], monkeypatch: pytest.MonkeyPatch, tiny_digits: Images
+) -> None:
+    supernet = Supernet(10, channels=4, normals_per_block=1, fixed_reduction=reduction == "fixed")
+    assert changed(supernet) is None
+    watched = deepcopy(supernet)
+    cast(Any, watched.cells[0]).preprocess.s1[1].register_forward_hook(lambda *_: None)
+    assert changed(watched) == "cells.0.preprocess.s1.1 (Conv2d) is changed or has hooks"
+    monkeypatch.setattr("gdas.cnn.graph.search.covered", lambda *_: None)
+    space = ImageSpace(config_of(), tiny_digits, CPU)
+    cast(Any, space.supernet.cells[0]).edges[0][4][0] = nn.SiLU()
+    with pytest.raises(InputError, match=r"as CUDA graphs: cells\.0\.edges\.0\.4\.0 \(SiLU\)"):
+        next(search_by_graphs(config_of(), space))

@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 import importlib
 import re
+import shlex
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from gdas.errors import InputError
+from orchestrator import compare, predict, reproduce_paper, status
 from orchestrator.terminal.command import add_out, command_parser, run_command
+from orchestrator.terminal.line import without
 from tests.readme import ROOT
 
 COMMANDS = sorted(
@@ -92,6 +96,62 @@ def test_a_word_that_means_nothing_is_refused_in_one_line(
     assert run_command(found, lambda _: 0, words) == 2
     shown = capsys.readouterr().err
     assert shown.startswith(said) and shown.count("\n") == 1
+
+
+LINES = {
+    "--resume": "--resume: no such option; known are --",
+    "--force": "--force: no such option; known are --",
+    "--config=x.yaml": "--config: no such option; a file is named by itself, without one: x.yaml",
+    "--epochs=3": "settings are key=value without dashes: search.recipe.epochs=3 or final.recipe.",
+    "--lr 0.1": "settings are key=value without dashes: final.recipe.lr=... or text_",
+    "--batch-size=8": "without dashes: search.recipe.batch_size=8 or final.recipe.batch_size=8",
+    "--device=cpu": "without dashes: search.resources.device=cpu or final.resources.device=cpu",
+    "--search.recipe.epochs=3": "without dashes: search.recipe.epochs=3\n",
+    "--dryrun": "--dryrun: no such option; did you mean --dry-run?",
+    "--out=": "--out: is empty (a variable that is not set?); give it a value, or leave it out",
+    "--out ''": "--out: is empty",
+    "--data ''": "--data: is empty",
+    "--only ''": "--only: is empty",
+    "--gpus '' --dry-run": "--gpus: is empty",
+    "''": "a word of the command is empty",
+    "--only search-gdas-frc,": "--only search-gdas-frc,: a name in it is empty, which",
+    "--out a --out=b": "--out: is there 2 times; keep one",
+    "search.seeds=[0] search.seeds=[1]": "search.seeds: is set 2 times behind the command",
+    "--out s3:/bucket/x": "OUT s3:/bucket/x: an address must have two slashes, such as s3://bucket",
+    "--data s3:bucket/x": "--data s3:bucket/x: an address must have two slashes, such as s3://bucket",
+    "--address http:/x": "--address http:/x: an address must have two slashes, such as http://x",
+}
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_a_line_that_would_start_something_else_is_refused(
+    line: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert reproduce_paper.main(["smoke", *shlex.split(line), "--report"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.count("\n") == 1
+    assert LINES[line] in said
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("place", ["", "s3:/bucket/x", "gs:bucket"])
+def test_other_commands_refuse_such_places_too(
+    place: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = "is empty" if not place else "must have two slashes"
+    for command in (status.main, compare.main):
+        assert command([place]) == 2
+        assert said in capsys.readouterr().err
+    assert predict.main([f"{place}:best" if place else "", "photos"]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_plans_next_command_keeps_what_was_quoted() -> None:
+    line = "python -m x 'my pets.yaml' --gpus '4, 8' --dry-run --price=2 --out 'my runs' 'a=[0, 1]'"
+    assert without(line, "--gpus", "--dry-run", "--price") == (
+        "python -m x 'my pets.yaml' --out 'my runs' 'a=[0, 1]'"
+    )
 
 
 def test_only_the_helper_makes_parsers_and_every_command_ends_through_it() -> None:

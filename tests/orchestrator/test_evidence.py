@@ -14,11 +14,12 @@ from gdas.data.settings import IMAGE_DATA, ImageData
 from gdas.rnn.config import TextSearchConfig, TextTrainConfig
 from orchestrator.paper import tables as paper
 from orchestrator.paper.config import IGNORED, papers_final, papers_search, size_differences
+from orchestrator.report.comparison import compare
 from orchestrator.report.statistics import (
     RANDOM_SPLITS,
-    compare,
     paired_p,
     permutation_p,
+    splits_in_words,
     summary,
 )
 from orchestrator.report.verdict import DIGITS, VERDICT_RULE, verdict
@@ -105,6 +106,12 @@ def test_many_values_are_drawn_and_close_to_the_exact_p(monkeypatch: pytest.Monk
     assert paired_p(gains) == pytest.approx(exact_paired, abs=0.014)
     assert permutation_p(a, b, "higher") == permutation_p(a, b, "higher")
     assert permutation_p([9.0] * 6, [1.0] * 6, "higher") >= 1 / (RANDOM_SPLITS + 1)
+
+
+def test_a_test_is_called_exact_only_if_all_splits_are_counted() -> None:
+    # 10 of 20 can be chosen in 184,756 ways, 11 of 22 in 705,432.
+    assert splits_in_words(10, 10) == "exact"
+    assert splits_in_words(11, 11) == splits_in_words(12, 48) == "20,000 random splits"
 
 
 def test_a_test_without_values_is_refused() -> None:

@@ -43,6 +43,7 @@ def test_searching_against_drawing_and_against_another_way(
 ) -> None:
     page = page_of(tmp_path, capsys)
     assert "- jobs: " in page and "It bears on no claim" not in page
+    assert "exact up to\n200,000 splits, else by 20,000 random splits" in page
     claim, ran, n, ours, p, verdict = line_of(page, "plain finds better cells than cells drawn")
     assert claim.endswith("drawn at random") and "batch" in ran and n == "4 and 4"
     # Four values, each 5 above its like: the best of 70 ways to divide the eight.

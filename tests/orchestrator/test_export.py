@@ -27,6 +27,8 @@ from orchestrator import export, predict
 from orchestrator.driver.finals import open_final
 from orchestrator.experiment.build import settings_of
 from orchestrator.experiment.study import Job
+from orchestrator.store.failure import note_failure, write_failure
+from orchestrator.store.recorded import open_recorded
 from orchestrator.store.results import FinalResult
 from tests.narrow import present
 from tests.orchestrator.fake_study import fake_study
@@ -165,6 +167,24 @@ def test_what_cannot_be_exported_is_said_in_a_line(
     assert export.main(words) == 2
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
+
+
+def test_a_final_that_failed_says_so_and_why(
+    study: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, jobs = open_recorded("runs/smoke")
+    (job,) = (job for job in jobs if job.name == "twice-seed1")
+    place = store.prepare(job, {"data": ""}).place
+    write_failure(place, "FloatingPointError: epoch 2: train/loss is nan", "", "diverged")
+    note_failure(place, "", "diverged", 1, again=False)
+    for command in (export, predict):
+        Path("photos").mkdir(exist_ok=True)
+        Path("photos/1.png").touch()
+        more = ["--to", "n.pt2"] if command is export else ["photos"]
+        assert command.main(["runs/smoke:twice-seed1", *more]) == 2
+        error = capsys.readouterr().err
+        assert "train-twice-seed1: failed (FloatingPointError: epoch 2" in error
+        assert "not tried again" in error and error.endswith("add --only train-twice-seed1\n")
 
 
 def test_photos_get_labels(study: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -55,6 +55,26 @@ def test_the_doctor_counts_own_text_and_names_what_is_missing(tmp_path: Path) ->
     assert missing.level == "BAD" and "mine: no such folder" in missing.what
 
 
+OWN_SEARCHES = {
+    "at the search": "searches: {mine: {recipe: {data: {name: mine, format: text, min_count: 3}}}}",
+    "with its task": (
+        "searches: {mine: {recipe: {task: text, data: {name: mine, format: text, min_count: 3}}}}"
+    ),
+    "shared": (
+        "text_search: {recipe: {data: {name: mine, format: text, min_count: 3}}}\n"
+        "searches: {mine: {recipe: {task: text}}}"
+    ),
+}
+
+
+@pytest.mark.parametrize("where", OWN_SEARCHES)
+def test_the_proxies_of_a_search_on_own_text_read_that_text(where: str, tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text(OWN_SEARCHES[where])
+    mine = experiment_of([str(tmp_path / "own.yaml")]).searches["mine"]
+    own = TextData(name="mine", format="text", min_count=3)
+    assert mine.proxy is not None and mine.recipe.data == mine.proxy.data == own
+
+
 @pytest.mark.parametrize(
     ("data", "says"),
     [

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.report.comparison import compare
 from orchestrator.report.paired import Way, contests, contests_table
 from orchestrator.report.parts import Table
-from orchestrator.report.statistics import compare, holm, p_is
+from orchestrator.report.statistics import holm, p_is
 from orchestrator.report.table_files import csv_of
 
 CELLS = [1] * 100  # a hundred cells, all of them different

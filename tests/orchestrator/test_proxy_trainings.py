@@ -12,9 +12,11 @@ from orchestrator.experiment.build import build_study
 from orchestrator.experiment.config import Experiment
 from orchestrator.experiment.load import load_experiment
 from orchestrator.experiment.study import Job, Study
+from orchestrator.report.evidence import claims_of
+from orchestrator.report.first_screen import headline
 from orchestrator.report.parts import markdown_of
+from orchestrator.report.power import Side, detectable, detectable_by_welch
 from orchestrator.report.searches import comparisons
-from orchestrator.report.statistics import detectable
 from orchestrator.report.view import Results
 from orchestrator.store.results import Selection
 from orchestrator.store.store import Store
@@ -157,12 +159,43 @@ def test_the_report_gives_the_spread_and_what_the_design_could_find(tmp_path: Pa
     # Means 50, 52, 45: mean squares 26 between and 250 / 3 within.
     assert "| found | 3 | 0.00 | 9.13 | 0.00 (" in text
     assert "one-sided p = 0.0500 by the permutation test" in text and "0.0500 by ranks" in text
-    finds = detectable(2.0, 3, 3)
-    assert f"finds a difference of {finds:.2f} points with 80 %" in text
-    assert f"{detectable(4.25**0.5, 3, 3):.2f} with 1 training a cell" in text
+    # Three cells are too few to know a spread: the other side's counts for both.
+    drawn, once = Side(2.0, 3), Side(4.25**0.5, 3)
+    assert f"finds a difference of {detectable(drawn, drawn):.2f} points with 80 %" in text
+    assert "2.00 for found (as drawn: too few cells of its own) and 2.00 for drawn" in text
+    assert f"{detectable(once, once):.2f} with 1 training a cell" in text
     figure = results.folder / "trainings-found-against-drawn.png"
     assert figure.stat().st_size > 5_000 and f"]({figure.name})" in text
     assert "| recurrent | 0 | not run |" in text, "a comparison without results has no figure"
+
+
+def test_a_report_rests_on_both_spreads_and_says_if_they_differ_too_much(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.report.spread.trainings_figure", lambda *_: None)  # slow
+    seeds = ("search.seeds=[0,1,2,3,4,5]", f"searches.drawn.seeds={list(range(20, 38))}")
+    experiment = experiment_of(tmp_path, *TWICE, *seeds)
+    study, store = build_study(experiment, identity, {}), Store(tmp_path / "out")
+    store.write_study(study, {}, {})
+    (tmp_path / "out" / "report").mkdir()
+    for name, width in (("found", 10.0), ("drawn", 1.0)):
+        for i, cell in enumerate(study.cells(name)):
+            for job in cell:
+                store.prepare(job, NO_DATA)
+                finish(store, job, metrics={"valid/top1": 50 + width * (i % 3), "valid/loss": 1.0})
+    results = Results(experiment, study, store)
+    text = markdown_of(comparisons(results))
+    # Means 50, 60, 70 twice and 50, 51, 52 six times: variances 400 / 5 and 12 / 17.
+    found, drawn = Side(80**0.5, 6), Side((12 / 17) ** 0.5, 18)
+    assert f"finds a difference of {detectable(found, drawn):.2f} points with 80 %" in text
+    assert f"{found.sd:.2f} for found and {drawn.sd:.2f} for drawn" in text
+    assert f"finds one of {detectable_by_welch(found, drawn):.2f} so often" in text
+    assert f"{found.sd:.2f} over the 6 cells of found against {drawn.sd:.2f} over the 18" in text
+    assert "does not hold its level then" in text and "Welch's t test allows" in text
+    (claim,) = (c for c in claims_of(results) if c.text.startswith("found finds"))
+    assert "Welch's test, as the spreads differ: 0.0" in claim.p
+    (line,) = (line for line in headline(results) if line.startswith("Search found"))
+    assert "as the spreads differ" in line
 
 
 def test_a_report_of_single_trainings_has_no_such_part(tmp_path: Path) -> None:

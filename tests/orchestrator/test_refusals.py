@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
 
-from orchestrator import reproduce_paper
+from gdas.data.shard_index import conversion_command
+from orchestrator import doctor, reproduce_paper
+from orchestrator.driver import doctor as examining
 
 DIGITS = "data: {name: digits}, auxiliary_weight: 0"
 
@@ -100,3 +103,17 @@ def test_the_next_command_after_a_plan_starts_it(
     assert reproduce_paper.main(arguments) == 0
     last = capsys.readouterr().out.splitlines()[-1]
     assert last == f"next: python -m orchestrator.reproduce_paper smoke --out {tmp_path}"
+
+
+def test_next_commands_are_quoted_for_the_shell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("versions", "storage", "mlflow", "_data", "jobs"):
+        monkeypatch.setattr(examining, name, lambda *_: iter(()))
+    (tmp_path / "my pets.yaml").write_text(final())
+    own, places = str(tmp_path / "my pets.yaml"), ["--data", "my data", "--out", "an out"]
+    words = [own, "final.seeds=[0, 1]", *places]
+    assert doctor.main(words) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert shlex.split(last)[1:] == ["python", "-m", "orchestrator.reproduce_paper", *words]
+    assert shlex.split(conversion_command(tmp_path / "my data"))[-1] == f"{tmp_path}/my data"

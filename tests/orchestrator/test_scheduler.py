@@ -10,10 +10,13 @@ import pytest
 import torch
 
 from gdas.checkpoint import Segment, save
+from orchestrator.cost.plan import standing
 from orchestrator.experiment.study import Job
 from orchestrator.run.scheduler import Scheduler, missing
 from orchestrator.store.failure import write_failure
+from orchestrator.store.recorded import recorded_board
 from orchestrator.store.store import Store
+from orchestrator.terminal.progress import command_after, unfinished_line
 from orchestrator.work.body import failure_recorded, run_to_end
 from tests.orchestrator.test_study import study as image_study
 from tests.orchestrator.written import NO_DATA, plain_record, search_result
@@ -271,6 +274,55 @@ def test_a_divergence_is_not_tried_again_since_it_would_go_the_same_way(tmp_path
     cluster.scheduler.finished(cluster.job(label))
     assert cluster.state(label) == "failed"
     assert "given up, for it would fail again" in " ".join(cluster.said)
+
+
+def diverge_all_searches(tmp_path: Path) -> Cluster:
+    """Every search has diverged in one command; a second one has begun."""
+    cluster = Cluster(tmp_path)
+    while started := cluster.start():
+        for label in started:
+            folder = cluster.store.folder(cluster.job(label))
+            with pytest.raises(FloatingPointError), failure_recorded(folder):
+                raise FloatingPointError("epoch 1: train/loss is nan")
+            cluster.scheduler.finished(cluster.job(label))
+    return Cluster(tmp_path)
+
+
+def test_the_next_command_does_not_try_a_divergence_again_and_says_what_to_change(
+    tmp_path: Path,
+) -> None:
+    cluster, label = diverge_all_searches(tmp_path), "search-gdas-frc-seed0"
+    study, store, board = cluster.scheduler.study, cluster.store, cluster.scheduler.board
+    assert not cluster.scheduler.may_run() and cluster.start() == []
+    assert cluster.state(label) == "failed" and cluster.state("select-gdas-frc") == "blocked"
+    assert any(
+        line.startswith(f"{label}: failed before; not tried again, for it would go the same way")
+        and "change one of its settings" in line
+        and line.endswith(f"add --only {label}")
+        for line in cluster.said
+    )
+    assert "not tried again" in unfinished_line(study, store, board)
+    then = command_after(study, store, board, "the same")
+    assert then.endswith(f"log {tmp_path} {label} --traceback")
+    driven = recorded_board(store, study, driven=True)
+    assert driven.states[cluster.job(label).id] == "failed"
+    assert standing(cluster.job(label), store) == "diverged"
+
+
+def test_a_divergence_that_is_named_is_tried_again(tmp_path: Path) -> None:
+    before = diverge_all_searches(tmp_path)
+    named = before.job("search-gdas-frc-seed0")
+    again = Scheduler(before.scheduler.study, before.store, {}, lambda _: None, 0, {named.id})
+    assert again.may_run() and again.next_job() == named and again.next_job() is None
+
+
+def test_other_failures_are_tried_again_by_the_next_command(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path)
+    for label in cluster.start():
+        cluster.fail(label)
+    study, store = cluster.scheduler.study, cluster.store
+    assert unfinished_line(study, store, cluster.scheduler.board).endswith("tries them again")
+    assert "search-gdas-frc-seed0" in Cluster(tmp_path).start()
 
 
 def test_a_damaged_checkpoint_that_a_job_passed_over_is_said_once(tmp_path: Path) -> None:

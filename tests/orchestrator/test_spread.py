@@ -1,4 +1,4 @@
-"""Variance components, the rank test and power, against numbers worked out by hand."""
+"""Variance components and the rank test, against numbers worked out by hand."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from orchestrator.report.statistics import detectable, permutation_p, rank_p, spread
+from orchestrator.report.statistics import permutation_p, rank_p, spread
 
 
 def test_variance_components_by_hand() -> None:
@@ -47,18 +47,3 @@ def test_ranks_share_ties_and_are_not_swayed_by_one_extreme_value() -> None:
     one, other = [5.0, 6.0, 7.0], [-900.0, 5.5, 8.0, 6.5]
     assert rank_p(one, other, "higher") == rank_p(one, [4.0, *other[1:]], "higher")
     assert permutation_p(one, other, "higher") < rank_p(one, other, "higher")
-
-
-def test_the_difference_that_a_design_finds() -> None:
-    # With many values the t test is the normal one: (1.6449 + 0.8416) standard errors.
-    many = detectable(3.0, 20_000, 20_000)
-    assert many == pytest.approx((1.6449 + 0.8416) * 3.0 * math.sqrt(2 / 20_000), rel=1e-3)
-    assert detectable(3.0, 20_000, 20_000, power=0.5) == pytest.approx(
-        1.6449 * 3.0 * math.sqrt(2 / 20_000), rel=1e-3
-    )
-    # With few it is more, because the spread is not known exactly: 1.155 for 10 against 10
-    # (Cohen's tables, one-sided at 5 %, power 80 %).
-    assert detectable(1.0, 10, 10) == pytest.approx(1.155, abs=0.01)
-    assert detectable(2.0, 10, 10) == pytest.approx(2 * detectable(1.0, 10, 10))
-    with pytest.raises(ValueError, match="three values"):
-        detectable(1.0, 1, 1)

@@ -282,6 +282,7 @@ def test_the_report_says_where_every_seed_landed(ran: Ran) -> None:
         "| `sampler.relaxation` | hard | softmax |",
     ]
     assert "gdas against darts: mean percentile" in report
+    assert "(permutation test, exact)" in report, "two against two"
     for figure in (f"truth-{COLUMN}.png", f"truth-epochs-{COLUMN}.png"):
         assert (path.parent / figure).stat().st_size > 10_000
         assert f"]({figure})" in report

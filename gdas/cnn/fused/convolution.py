@@ -51,12 +51,6 @@ class Convolution(NamedTuple):
         )
 
 
-def dense_weight(weight: Tensor) -> bool:
-    """Whether a kernel can find its way in a weight: its taps are equally far from each other."""
-    _, _, of_row, of_tap = weight.stride()
-    return weight.shape[-1] == 1 or of_row == weight.shape[-1] * of_tap
-
-
 def convolution_forward(x: Map, layers: Convolution) -> Map:
     """ReLU or not, convolution, and batch norm, which there must be."""
     assert layers.norm is not None

@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 from gdas.cnn.fused import calls
 from gdas.cnn.fused.convolution import Convolution, convolution_backward, convolution_forward
 from gdas.cnn.fused.interface import Map, Term
-from gdas.cnn.fused.layers import convolution_of, covers_input, is_watched, norm_weights
+from gdas.cnn.fused.layers import convolution_of, covers_input, norm_weights, runs_as
 from gdas.cnn.fused.pairs import dense, of_norm, sums_as_norm, with_sums
 from gdas.cnn.layout import CifarStem, ImageNetStem
 
@@ -86,9 +86,9 @@ def run_stem(stem: nn.Module, images_BCHW: Tensor) -> list[Map] | None:
     Args:
         stem: a CifarStem, an ImageNetStem, or a convolution and its batch norm.
     """
-    stages = _stages(stem)
-    if is_watched(stem) or images_BCHW.requires_grad or not covers_input(images_BCHW):
+    if images_BCHW.requires_grad or not covers_input(images_BCHW):
         return None
+    stages = _stages(stem)
     layers = [own for own in map(convolution_of, stages) if own is not None]
     if not layers or len(layers) < len(stages):
         return None
@@ -99,10 +99,15 @@ def run_stem(stem: nn.Module, images_BCHW: Tensor) -> list[Map] | None:
 
 
 def _stages(stem: nn.Module) -> list[list[nn.Module]]:
-    if isinstance(stem, CifarStem):
+    """The layers of its convolutions, or none if it is another stem, or a changed one."""
+    if runs_as(stem, CifarStem):
         return [[stem.conv, stem.norm]]
-    if isinstance(stem, ImageNetStem):
-        first, second = list(stem.stem0), list(stem.stem1)
-        # The ReLU between both parts comes after the first one's norm.
-        return [first[:2], first[2:], [nn.ReLU(), *second[1:]]]
-    return [list(stem.children())]
+    if runs_as(stem, ImageNetStem):
+        parts = stem.stem0, stem.stem1
+        match [list(part.children()) for part in parts if runs_as(part, nn.Sequential)]:
+            case [[*first, relu, second, norm], [start, *third]]:
+                # The ReLU between both parts comes after the first one's norm.
+                if runs_as(relu, nn.ReLU) and runs_as(start, nn.Identity):
+                    return [first, [relu, second, norm], [nn.ReLU(), *third]]
+        return []
+    return [list(stem.children())] if runs_as(stem, nn.Sequential) else []

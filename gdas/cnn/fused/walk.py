@@ -21,7 +21,14 @@ from gdas.cnn.cell import DerivedCell, FixedReductionCell, Preprocess, SearchCel
 from gdas.cnn.fused.calls import Reader
 from gdas.cnn.fused.cell import read_parts, run_cell
 from gdas.cnn.fused.interface import Map
-from gdas.cnn.fused.layers import Edge, edge_of, pooling_edge, reader_of, reducing_edge
+from gdas.cnn.fused.layers import (
+    Edge,
+    edge_of,
+    pooling_edge,
+    reader_of,
+    reducing_edge,
+    runs_as,
+)
 from gdas.cnn.fused.plan import CellPlan, Node, search_node, undrawn_of
 from gdas.cnn.fused.stem import meant, run_stem
 from gdas.cnn.genotype import EDGES_PER_NODE
@@ -36,13 +43,13 @@ class Visit(NamedTuple):
     Attributes:
         plan: what it runs, or None if it runs in plain PyTorch.
         plain: its plain forward pass, of s0 and s1.
-        preprocess: its first layers.
+        readers: of a plan, who reads s0 and who reads s1.
         gate_EK, keep_DB: see gdas.cnn.cell.
     """
 
     plan: CellPlan | None
     plain: Callable[[Tensor, Tensor], Tensor]
-    preprocess: Preprocess
+    readers: Sequence[Reader] = ()
     gate_EK: Tensor | None = None
     keep_DB: Tensor | None = None
 
@@ -71,15 +78,19 @@ class Source:
             self._activated = self.joined() if self.active else F.relu(self.joined())
         return self._activated
 
-    def pooled(self) -> Tensor:
-        """The mean over all pixels, B by the number of channels."""
-        return torch.cat([meant(part).mean((2, 3)) for part in self.parts], dim=1)
+    def pooled(self, last_activation: nn.Module, pool: nn.Module) -> Tensor:
+        """What a network's last layers before its classifier make of it, B by channels."""
+        means = runs_as(pool, nn.AdaptiveAvgPool2d) and pool.output_size == 1
+        if means and runs_as(last_activation, nn.Identity):  # no map need be concatenated
+            return torch.cat([meant(part).mean((2, 3)) for part in self.parts], dim=1)
+        pooled_BCHW: Tensor = pool(last_activation(self.joined()))
+        return pooled_BCHW.flatten(1)
 
 
-def search_plan(cell: SearchCell, picks: Sequence[Pick], gate_EK: Tensor | None) -> CellPlan | None:
+def search_plan(cell: nn.Module, picks: Sequence[Pick], gate_EK: Tensor | None) -> CellPlan | None:
     """What a search cell runs, or None if the kernels do not cover it."""
     undrawn = undrawn_of(picks, gate_EK)
-    if undrawn is None:
+    if undrawn is None or not runs_as(cell, SearchCell):
         return None
     nodes = []
     for n in range(cell.nodes):
@@ -95,8 +106,10 @@ def search_plan(cell: SearchCell, picks: Sequence[Pick], gate_EK: Tensor | None)
     return CellPlan(tuple(nodes), 2 if cell.reduction else 1, tuple(range(cell.nodes)))
 
 
-def derived_plan(cell: DerivedCell) -> CellPlan | None:
+def derived_plan(cell: nn.Module) -> CellPlan | None:
     """What a derived cell runs, or None if the kernels do not cover it."""
+    if not runs_as(cell, DerivedCell):
+        return None
     sites, nodes, site = [], [], 0
     edges = []
     for operation, source, dropped in zip(cell.operations, cell.sources, cell.dropped, strict=True):
@@ -112,11 +125,13 @@ def derived_plan(cell: DerivedCell) -> CellPlan | None:
     return CellPlan(tuple(nodes), 1, tuple(i - 2 for i in cell.concat))
 
 
-def fixed_plan(cell: FixedReductionCell) -> CellPlan | None:
+def fixed_plan(cell: nn.Module) -> CellPlan | None:
     """What a fixed reduction cell runs, or None if the kernels do not cover it.
 
     In the wiring of 2019 a node more is the sum that the first pooling reads.
     """
+    if not runs_as(cell, FixedReductionCell):
+        return None
     if cell.wiring == "figure":
         sources, hidden = (0, 1), 0
     else:
@@ -133,8 +148,10 @@ def fixed_plan(cell: FixedReductionCell) -> CellPlan | None:
     return CellPlan(tuple(nodes), 2, (0, 1, 2 + hidden, 3 + hidden))
 
 
-def readers_of(preprocess: Preprocess) -> list[Reader] | None:
+def readers_of(preprocess: nn.Module) -> list[Reader] | None:
     """Who reads s0 and who reads s1, or None if the kernels do not cover them."""
+    if not runs_as(preprocess, Preprocess):
+        return None
     s0, s1 = reader_of(preprocess.s0), reader_of(preprocess.s1)
     return None if s0 is None or s1 is None else [s0, s1]
 
@@ -148,10 +165,10 @@ def visit(
     keep_DB: Tensor | None = None,
 ) -> Visit:
     """A cell's visit, plain unless plan and preprocessing are covered."""
-    preprocess = cell.preprocess
-    assert isinstance(preprocess, Preprocess)
-    covered = readers_of(preprocess) is not None
-    return Visit(plan if covered else None, plain, preprocess, gate_EK, keep_DB)
+    readers = None if plan is None else readers_of(cell.preprocess)  # type: ignore[arg-type]
+    if readers is None:
+        return Visit(None, plain)
+    return Visit(plan, plain, readers, gate_EK, keep_DB)
 
 
 def stem_sources(stem: CifarStem | ImageNetStem, images_BCHW: Tensor) -> tuple[Source, Source]:
@@ -199,8 +216,7 @@ def _wanted(visits: Sequence[Visit], *, one_stem: bool) -> dict[int, list[tuple[
     """The fused readers of every source, 0 and 1 the stem's outputs, with a number each."""
     wanted: dict[int, list[tuple[int, Reader]]] = {}
     for i, own in enumerate(visits):
-        readers = None if own.plan is None else readers_of(own.preprocess)
-        for j, reader in enumerate(readers or []):
+        for j, reader in enumerate(own.readers):
             source = 0 if one_stem and i + j == 1 else i + j
             wanted.setdefault(source, []).append((2 * i + j, reader))
     return wanted

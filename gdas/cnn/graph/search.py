@@ -6,10 +6,17 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 
 import torch
+from torch import nn
 
 from gdas.checkpoint import Segment, State
+from gdas.cnn.cell import FixedReductionCell, Preprocess, SearchCell
 from gdas.cnn.config import SearchConfig
+from gdas.cnn.fused.layers import runs_as
+from gdas.cnn.norm import BatchNorm
+from gdas.cnn.operations import Depthwise, FactorizedReduce, Pool, Zero
+from gdas.cnn.pooling import AveragePool
 from gdas.cnn.space import ImageSpace
+from gdas.cnn.supernet import Supernet
 from gdas.compute import device_of
 from gdas.data.settings import ImageData
 from gdas.data.source import ImageSource
@@ -33,6 +40,26 @@ KERNELS = (
     "dil_conv_5x5",
 )
 """The operations that the kernels have branches for, by the numbers in gdas.cnn.graph.tiles."""
+
+
+BUILT = (
+    SearchCell,
+    FixedReductionCell,
+    Preprocess,
+    FactorizedReduce,
+    Pool,
+    AveragePool,
+    Zero,
+    Depthwise,
+    BatchNorm,
+    nn.Conv2d,
+    nn.MaxPool2d,
+    nn.ReLU,
+    nn.Identity,
+    nn.Sequential,
+    nn.ModuleList,
+)
+"""What a supernet's cells are built of."""
 
 
 def covered(
@@ -98,6 +125,18 @@ def search_on_card(
     )
 
 
+def changed(supernet: Supernet) -> str | None:
+    """What of a supernet's cells is not as this package builds it, in words; None if nothing is.
+
+    The kernels call no module of a cell, so they would pass by whatever somebody put there.
+    """
+    for i, cell in enumerate(supernet.cells):
+        for name, module in cell.named_modules(prefix=f"cells.{i}"):
+            if not any(runs_as(module, kind) for kind in BUILT):
+                return f"{name} ({type(module).__name__}) is changed or has hooks"
+    return None
+
+
 def refusal(reason: str) -> InputError:
     """The error of a search that is not `covered`."""
     return InputError(f"execution=graph: this search cannot run as CUDA graphs: {reason}")
@@ -115,7 +154,7 @@ def search_by_graphs(
     Raises:
         InputError, FloatingPointError: as search_on_card.
     """
-    reason = covered(config, space.device)
+    reason = covered(config, space.device) or changed(space.supernet)
     if reason is not None:
         raise refusal(reason)
     from gdas.cnn.graph.step import GraphSteps  # here, because Triton may be missing
