@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gdas.errors import InputError
@@ -116,15 +117,20 @@ class MultiplyAdds(TorchDispatchMode):
 def multiply_adds(module: nn.Module, *inputs: object) -> int:
     """The multiply-adds of one forward pass, in the mode that the module is in.
 
+    Attention runs as the products that it is made of, on any device: PyTorch has operators for it
+    that hide them, on CPUs other ones than elsewhere.
+
     Raises:
         InputError: an operation is neither counted nor known to multiply nothing.
     """
     counter = MultiplyAdds()
-    handles = counter.watch(module)
+    handles, fast = counter.watch(module), torch.backends.mha.get_fastpath_enabled()
     try:
-        with torch.no_grad(), counter:
+        torch.backends.mha.set_fastpath_enabled(False)
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
             module(*inputs)
     finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
         for handle in handles:
             handle.remove()
     return counter.total

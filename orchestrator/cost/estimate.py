@@ -23,7 +23,7 @@ import torch
 from gdas.compute import open_device
 from orchestrator.cost.cards import measured_seconds
 from orchestrator.cost.work import cost_of, work_of
-from orchestrator.experiment.study import Job
+from orchestrator.experiment.study import Job, flat
 from orchestrator.store.job_folder import JobFolder
 from orchestrator.store.kernels import kernels_here
 from orchestrator.store.store import Store
@@ -32,6 +32,18 @@ FUSED_FASTER = 2.0
 """How many times as fast fused kernels are; measured: 1.4 to 2.1 (tests/bench/RESULTS.md)."""
 PROCESS = 0.6e9
 """Bytes of memory that Python and PyTorch take, by rule of thumb."""
+
+_DESCENT = ("lr", "lr_min", "momentum", "nesterov", "weight_decay", "clip")
+FREE = frozenset(
+    (
+        *("seed", "split_seed", "epochs", *_DESCENT, "lr_decay", "schedule", "warmup_epochs"),
+        *(f"weights.{key}" for key in _DESCENT),
+        *("alpha.lr", "alpha.betas", "alpha.weight_decay", "alpha.risk_seeking"),
+        *("sampler.tau_start", "sampler.tau_end", "sampler.tau_reaches_end"),
+    )
+)
+"""Settings that change what a step computes with, and not how much; `warmup_epochs` is that of a
+training's rate. A search holds its logits in `alpha.warmup_epochs`, whose steps cost less."""
 
 LAST_S = 1.0
 """Seconds left of a job that has all its segments and no result yet."""
@@ -101,7 +113,8 @@ class Estimator:
 
 def likeness(kind: str, recipe: dict[str, Any], resources: dict[str, Any]) -> str:
     """A key that is equal for two jobs whose segments take equally long."""
-    config = {k: v for k, v in recipe["config"].items() if k not in ("seed", "epochs")}
+    as_read = json.loads(json.dumps(recipe["config"]))  # with lists, as in a job's settings.json
+    config = {k: v for k, v in flat(as_read).items() if k not in FREE}
     held = {k: resources.get(k) for k in ("device", "threads", "workers", "gpus")}
     size = recipe.get("search", {}).get("train_images")  # of a proxy training
     return json.dumps([kind, config, size, held], sort_keys=True)

@@ -31,7 +31,7 @@ from orchestrator.run.process import Signals, interruptible, meanwhile, repeated
 from orchestrator.run.scheduler import ClusterLost, Scheduler
 from orchestrator.store.data import data_sets, fetched, publish, refuse_unchecked
 from orchestrator.store.mending import mend
-from orchestrator.store.recorded import damaged_results, recorded_study
+from orchestrator.store.recorded import damaged_results, recorded_study, with_done
 from orchestrator.store.results import Environment
 from orchestrator.store.storage import cache_folder, is_address, open_storage
 from orchestrator.store.store import Store
@@ -57,14 +57,16 @@ def reproduce(options: argparse.Namespace) -> int:
     if options.report:
         return _report(experiment, out, options)
     data = _data_folder(options, experiment)
-    study = _study(experiment, options, data)
+    # A plan for clusters needs no data.
+    whole = whole_study(experiment, data) if options.gpus else checked_study(experiment, data)
+    study = _only(whole, options)
     if is_address(out) or is_address(options.data or ""):
         refuse_unchecked(study)
     if options.dry_run:
         return _plan(study, out, data, options)
     store = Store(out)
     with lease(store):
-        return _reproduce(experiment, study, store, data, options)
+        return _reproduce(experiment, with_done(study, whole, store), store, data, options)
 
 
 def _report_of(experiment: Experiment, study: Study, store: Store) -> list[str]:
@@ -100,7 +102,8 @@ def _report(experiment: Experiment, out: str, options: argparse.Namespace) -> in
     if store is None or not store.study():
         raise InputError(f"{out}: no study there yet (no study.json); start it first")
     recorded = recorded_study(store)
-    study = _only(recorded_data_study(experiment, recorded, Path(options.data or "data")), options)
+    whole = recorded_data_study(experiment, recorded, Path(options.data or "data"))
+    study = with_done(_only(whole, options), whole, store)
     _report_of(experiment, study, store)
     for line in damaged_results(study, store):
         print(line)
@@ -134,12 +137,6 @@ def _data_sets(experiment: Experiment) -> list[str]:
         *(measure.recipe for measure in experiment.measures.values()),
     ]
     return sorted({recipe.data.name for recipe in recipes if recipe is not None} | tables)
-
-
-def _study(experiment: Experiment, options: argparse.Namespace, data: Path) -> Study:
-    """The jobs that were asked for; a plan for clusters needs no data."""
-    study = whole_study(experiment, data) if options.gpus else checked_study(experiment, data)
-    return _only(study, options)
 
 
 def _only(study: Study, options: argparse.Namespace) -> Study:

@@ -85,6 +85,18 @@ def recorded_study(store: Store) -> Study:
     )
 
 
+def with_done(part: Study, whole: Study, store: Store) -> Study:
+    """What `--only` selects, and all else that is done: it limits what starts, not what is known.
+
+    Left out are done jobs of which a job that they need is not done.
+    """
+    kept = {job.id for job in part}
+    for job in whole:
+        if store.done(job) and kept.issuperset(job.needs):
+            kept.add(job.id)
+    return dataclasses.replace(whole, jobs=tuple(job for job in whole if job.id in kept))
+
+
 def _by_seed(
     jobs: Sequence[Job],
     specs: dict[str, dict[str, Any]],

@@ -42,7 +42,7 @@ REMARKS = {
         "one cost no product, the alpha step computes no weights' gradients. Left are passes bound "
         "by memory: pointwise convolutions, batch norm, ReLU, additions. Tried without gain: "
         "pointwise convolutions as products of matrices, batch norm folded into them by their "
-        "input's covariance, one ReLU of a state for all operations on it, huge pages, "
+        "input's covariance, one ReLU of a state for all operations on it, "
         "`torch.compile` of every operation (0.6 to 2 times its CPU time, mostly more)."
     ),
     "train": "The same was done as for the search step; drop path costs a product for each branch.",

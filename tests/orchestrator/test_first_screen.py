@@ -24,6 +24,7 @@ from orchestrator.report.table_files import csv_of, latex_of
 from orchestrator.report.view import Results
 from orchestrator.reproduce_paper import main
 from orchestrator.store.failure import note_failure, write_failure
+from orchestrator.store.recorded import recorded_study
 from orchestrator.store.results import FinalResult, Provenance
 from orchestrator.store.store import Store
 from tests.narrow import present
@@ -246,6 +247,25 @@ def test_a_command_with_nothing_to_do_says_what_was_found_and_starts_nothing(
     assert settled(study, store, settings | {"note": "other"}) is None
     (store.out / "report" / "report.md").unlink()
     assert settled(study, store, settings) is None
+
+
+def test_what_is_done_is_recorded_whatever_only_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(address: str | None) -> None:
+        raise InputError("no Ray here")
+
+    monkeypatch.setattr(
+        orchestrator.run.checks, "identity", lambda folder, data, split: identity(data, split)
+    )
+    monkeypatch.setattr("orchestrator.run.machines.ray_cluster", refuse)
+    monkeypatch.setattr("orchestrator.driver.reproduce.prepare_data", lambda *_: None)
+    _, store, study = done_study(tmp_path / "out")
+    (store.folder(study.jobs[0]).path / "result.json").unlink()
+    words = ["--only", study.jobs[0].label, "finals.frc-digits.recipe.lr=0.05"]
+    assert main([TINY, "--out", str(store.out), *words]) == 2, "it would have begun"
+    known = {job.label for job in recorded_study(Store(store.out))}
+    assert known == {job.label for job in study if job.kind != "train"}, "that one is not done"
 
 
 def test_while_ray_starts_the_command_says_so(

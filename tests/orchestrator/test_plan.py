@@ -89,8 +89,22 @@ def test_records_of_a_like_job_tell_and_only_what_is_left_counts(tmp_path: Path)
     estimator = Estimator(store)
     assert estimator.estimate(of(now, "search-gdas-frc-seed3")) == (8 * 6.0, RECORDED)
     assert estimator.estimate(of(earlier, "search-gdas-frc-seed0")) == (1 * 6.0, RECORDED)
-    other = study("search.recipe.batch_size=16")
-    assert estimator.estimate(of(other, "search-gdas-frc-seed0")).source == GUESSED
+    rates = ("weights.lr=0.01", "weights.weight_decay=0", "alpha.lr=0.3", "sampler.tau_end=2")
+    slow = study(*(f"search.recipe.{rate}" for rate in rates))
+    assert estimator.estimate(of(slow, "search-gdas-frc-seed0")) == (3 * 6.0, RECORDED)
+    for dear in (
+        "batch_size=16",
+        "network.channels=16",
+        "alpha.warmup_epochs=1",
+        "alpha.gates=all",
+    ):
+        other = study(f"search.recipe.{dear}")
+        assert estimator.estimate(of(other, "search-gdas-frc-seed0")).source == GUESSED, dear
+    final = store.prepare(of(earlier, "train-gdas-frc-digits"), NO_DATA)
+    final.append_record(plain_record(1, of=4, time=5.0, seconds=2.0))
+    lower = study("final.recipe.lr=0.05", "final.recipe.weight_decay=0.1")
+    found = Estimator(store).estimate(of(lower, "train-gdas-frc-digits"))
+    assert found.source == RECORDED
     folder.write_result(plain_result())
     assert estimator.estimate(of(earlier, "search-gdas-frc-seed0")).seconds == 0
 

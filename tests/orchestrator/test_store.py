@@ -24,7 +24,7 @@ from orchestrator.run.lease import lease
 from orchestrator.store.failure import read_failure, write_failure
 from orchestrator.store.holder import this_process
 from orchestrator.store.job_folder import JobFolder
-from orchestrator.store.recorded import recorded_study
+from orchestrator.store.recorded import recorded_study, with_done
 from orchestrator.store.store import Store
 from tests.orchestrator.fake_study import fake_study, finish
 from tests.orchestrator.test_study import identity
@@ -113,6 +113,18 @@ def test_what_earlier_parts_have_done_stays_known_and_nothing_of_other_settings(
     store.write_study(first, settings, {})
     store.write_study(second, settings | {"note": "another question"}, {})
     assert known() == [study.jobs[1].label]
+
+
+def test_what_is_done_stands_beside_what_only_selects(tmp_path: Path) -> None:
+    _, study, store = fake_study(tmp_path)
+    final = next(job for job in study.of_kind("train") if job.needs)
+    part = study.only([study.jobs[0].label])
+    assert list(with_done(part, study, store)) == list(part), "nothing is done"
+    finish(store, study.jobs[1])
+    finish(store, final)  # the selection that it needs is not there
+    known = with_done(part, study, store)
+    assert list(known) == [study.jobs[0], study.jobs[1]]
+    assert known.finals == study.finals, "what is not there reads not run"
 
 
 def test_a_damaged_list_of_jobs_is_written_anew(tmp_path: Path) -> None:
