@@ -29,7 +29,8 @@ MORE = """examples:
   python -m orchestrator.compare runs/smoke runs/longer --json    for scripts
 
 Name two studies or more. Settings are compared by their dotted keys, as you would write them on the
-command line. Two jobs with the same id had equal settings and data, so their weights should be equal."""
+command line. Two jobs with the same id had equal settings and data, so their weights should be
+equal."""
 
 WIDEST = 44
 ABSENT, OPEN = "-", "not done"
