@@ -1,15 +1,40 @@
-"""Files that never exist half-written, and checks of JSON objects from untrusted files."""
+"""Files that never exist half-written, names as text, and checks of JSON objects from outside."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from gdas.errors import InputError, one_line
+
+# A file name that is not UTF-8 comes from Python with a surrogate for every byte that does not fit.
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_LIKE_AN_ESCAPE = re.compile(r"\\(?=x5c|x[89a-f][0-9a-f]|ud[89a-f][0-9a-f]{2})")
+
+
+def as_text(name: str) -> str:
+    r"""A file or folder's name as it is written anywhere, in UTF-8 and without loss.
+
+    A byte that is not UTF-8 becomes \xe4. A backslash that would then read as such an escape
+    becomes \x5c; every other name stays as it is. `without_surrogates` is for text that has names
+    in it already.
+    """
+    return without_surrogates(_LIKE_AN_ESCAPE.sub(r"\\x5c", name))
+
+
+def without_surrogates(text: str) -> str:
+    """Text that any file and any terminal takes: bytes that are not UTF-8 are written out."""
+    return _SURROGATE.sub(_written_out, text)
+
+
+def _written_out(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -17,7 +42,7 @@ def write_text(path: Path, text: str) -> None:
     beside = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         with beside.open("w", encoding="utf-8") as file:
-            file.write(text)
+            file.write(without_surrogates(text))
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)

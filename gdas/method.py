@@ -259,7 +259,7 @@ def method_of(config: SamplerConfig) -> Method:
     make = import_named(name, "sampler.method")
     try:
         method: Method = make()
-    except Exception as error:  # whatever the user's code raises
+    except (Exception, SystemExit) as error:  # whatever the user's code raises
         raise InputError(
             f"sampler.method={name}: {type(error).__name__} when it is called without arguments "
             f"({' '.join(str(error).split())[:200]}); it must return a gdas.method.Method"
@@ -294,7 +294,7 @@ def check_method(config: SamplerConfig) -> None:
                 if isinstance(method, Learner):
                     method.learn({"normal": a_EK}, {"normal": runs}, 1.0)
                     method_of(config).load(method.state())  # type: ignore[attr-defined]
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 said = " ".join(str(error).split())[:200]
                 raise InputError(f"{where}: fails, {type(error).__name__}: {said}") from None
             found.append((list(draw.operations), sorted(runs)))

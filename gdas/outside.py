@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from importlib.machinery import PathFinder
 from importlib.util import find_spec
@@ -74,11 +75,8 @@ def import_named(name: str, key: str) -> Callable[..., Any]:
     module, _, function = name.partition(":")
     try:
         found = importlib.import_module(module)
-    except Exception as error:  # whatever the user's code raises
-        raise InputError(
-            f"{key}={name}: its module cannot be imported ({type(error).__name__}: "
-            f"{one_line(error, 200)}); {_start(module.partition('.')[0])}"
-        ) from None
+    except (Exception, SystemExit) as error:  # whatever the user's code raises
+        raise InputError(f"{key}={name}: {_not_imported(module, error)}") from None
     build = getattr(found, function, None)
     if not callable(build):
         known = [
@@ -114,15 +112,57 @@ def source_checksum(name: str) -> str:
     Raises:
         InputError: there is no such file.
     """
-    parts = name.partition(":")[0].split(".")
+    module = name.partition(":")[0]
+    if (file := _file_of(module)) is None:
+        parts = module.split(".")
+        raise InputError(f"{name}: there is no file {parts[-1]}.py to import; {_start(parts[0])}")
+    return sha256_of(file)
+
+
+def _file_of(module: str) -> Path | None:
+    """The file that a module is written in; nothing is imported."""
+    parts = module.split(".")
     spec = find_spec(parts[0])  # of a module without a dot, which imports nothing
     for i in range(1, len(parts)):
         inside = spec.submodule_search_locations if spec is not None else None
         spec = PathFinder.find_spec(".".join(parts[: i + 1]), inside) if inside else None
     file = Path(spec.origin) if spec is not None and spec.origin is not None else None
-    if file is None or not file.is_file():
-        raise InputError(f"{name}: there is no file {parts[-1]}.py to import; {_start(parts[0])}")
-    return sha256_of(file)
+    return file if file is not None and file.is_file() else None
+
+
+def _not_imported(module: str, error: BaseException) -> str:
+    """Why a module cannot be imported, and the fix: where it is looked for, or what is wrong."""
+    said = f"({type(error).__name__}: {one_line(error, 200)})"
+    try:
+        file = _file_of(module)
+    except (ImportError, ValueError):
+        file = None
+    if file is None:
+        return f"its module cannot be imported {said}; {_start(module.partition('.')[0])}"
+    where = _place(error, file)
+    if isinstance(error, SystemExit):
+        return (
+            f"{where} ends the program {said} when it is imported; put that under "
+            'if __name__ == "__main__":'
+        )
+    if isinstance(error, ModuleNotFoundError) and error.name is not None:
+        return (
+            f"{where} imports {error.name}, which is not there {said}; install it into the "
+            "environment of this Python, or mend the line"
+        )
+    if isinstance(error, SyntaxError):
+        where = f"{error.filename or file}, line {error.lineno or 0}"
+        return f"{where} is no Python ({type(error).__name__}: {error.msg}); mend it"
+    return f"{where} fails when it is imported {said}; mend it"
+
+
+def _place(error: BaseException, file: Path) -> str:
+    """The line of a file at which an error came up, or of what it imports; the file without one."""
+    frames = traceback.extract_tb(error.__traceback__)[1:]  # after our own
+    inside = [frame for frame in frames if not frame.filename.startswith("<")]
+    inside = [frame for frame in inside if frame.filename != importlib.__file__]
+    last = [frame for frame in inside if Path(frame.filename) == file] or inside
+    return f"{last[-1].filename}, line {last[-1].lineno}" if last else str(file)
 
 
 def _start(module: str) -> str:

@@ -22,7 +22,13 @@ from gdas.genotype_text import darts_text
 from gdas.outside import check_named
 from gdas.rnn.genotype import PUBLISHED_RECURRENT, RecurrentGenotype
 from orchestrator.store.cells import find_cell
-from orchestrator.terminal.command import add_operations, command_parser, run_command, say_next
+from orchestrator.terminal.command import (
+    add_operations,
+    command_parser,
+    refuse_no_folder,
+    run_command,
+    say_next,
+)
 from orchestrator.terminal.words import columns
 
 if TYPE_CHECKING:  # the help needs no PyTorch
@@ -167,6 +173,8 @@ def _convert(options: argparse.Namespace) -> int:
     path: Path | None = options.to
     if path is not None and path.suffix not in CONVERSIONS:
         raise InputError(f"--to {path}: must end with {' or '.join(CONVERSIONS)}")
+    if path is not None:
+        refuse_no_folder(path)
     value = find_cell(options.cell).to_json()
     if options.form in COUNTERS:
         raise InputError(
@@ -221,6 +229,8 @@ def _nodes(edges: Sequence[Edge], concat: Sequence[int]) -> list[str]:
 
 
 def _draw(options: argparse.Namespace) -> int:
+    if options.to is not None:
+        refuse_no_folder(options.to)
     from gdas.drawing.draw import draw, draw_fixed_reduction
 
     cell = None if options.cell == FIXED else find_cell(options.cell)

@@ -14,6 +14,7 @@ from orchestrator.terminal.command import (
     add_data,
     add_operations,
     command_parser,
+    refuse_no_folder,
     run_command,
     say_next,
 )
@@ -71,8 +72,7 @@ def _export(options: argparse.Namespace) -> int:
         raise InputError(f"--to {path}: must end with {', '.join(FORMATS)}")
     if options.pixels and path.suffix == ".safetensors":
         raise InputError(f"--pixels: {path} has the weights alone, which normalise nothing")
-    if not path.parent.is_dir():
-        raise InputError(f"--to {path}: there is no folder {path.parent}; make it first")
+    refuse_no_folder(path)
     from gdas.cnn.export import export  # here: the help needs no PyTorch
     from orchestrator.driver.finals import images_to_check, open_final
 

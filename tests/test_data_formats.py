@@ -38,6 +38,8 @@ def photo(number: int) -> bytes:
 def content_of(name: str) -> bytes | pa.Table:
     """What a file that the page names holds."""
     file = Path(name).name
+    if name == "train/labels.csv":
+        return b"1.jpg,cat\n2.jpg,dog\n"
     match file:
         case "labels.csv":
             return LABELS.encode()

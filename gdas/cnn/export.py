@@ -159,10 +159,11 @@ def _load_onnx(path: Path, _: Scores) -> Callable[[Tensor], Tensor]:
 
 
 def _write_safetensors(scores: Scores, path: Path, _: Tensor, metadata: str) -> None:
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     weights = {name: w.contiguous() for name, w in scores.network.state_dict().items()}
-    save_file(weights, path, metadata={METADATA: metadata})
+    # Not save_file: its file is for the owner's eyes alone, whatever the umask.
+    path.write_bytes(save(weights, metadata={METADATA: metadata}))
 
 
 def _load_safetensors(path: Path, scores: Scores) -> Callable[[Tensor], Tensor]:

@@ -7,13 +7,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from gdas.data.label_files import label_files, read_labels
+from gdas.data.label_files import Labels, label_files, read_labels
 from gdas.data.layouts import (
     EXTENSIONS,
     HIDDEN,
     TRAIN,
     Found,
     Labelled,
+    class_names,
     ending_of,
     hidden,
     is_photo,
@@ -49,15 +50,63 @@ def image_folder(source: Path, names: Sequence[str]) -> Found | None:
     train = _train(base)
     assert train is not None
     classes = _folders(train)
+    left_out = Counter[str]()
+    if len(classes) <= 1 and (flat := _flat_train(train, left_out)) is not None:
+        classes, of_train, labels_in = flat
+        return _with_scored(source, base, names, classes, of_train, labels_in, left_out)
     if not any(path for name in classes for path in _files(train / name, Counter())):
         if any(path.suffix in (".tar", ".parquet", ".arrow") for path in train.iterdir()):
             return None
         if not classes:
             raise _no_classes(train)
-    left_out = Counter[str]()
     of_train = [one for name in classes for one in _of_class(train, name, left_out)]
     _refuse_empty(train, classes, {one.name for one in of_train})
     _count_loose(train, set(), left_out)
+    return _with_scored(source, base, names, classes, of_train, "", left_out)
+
+
+def _flat_train(
+    train: Path, left_out: Counter[str]
+) -> tuple[list[str], list[Labelled], str] | None:
+    """The classes and photos of a flat folder of training photos with a file of labels.
+
+    Returns:
+        None if there is no such file. The last of the three is how the photos are labelled.
+    """
+    passed = Counter[str]()
+    below = {path[len(str(train)) + 1 :]: path for path in sorted(_files(train, passed))}
+    labels = read_labels(label_files(train, train.name.lower()), list(below), None, train.name)
+    if labels is None:
+        return None
+    left_out.update(passed)
+    return (
+        class_names(labels.classes.values()),
+        _of_labels(labels, below, train, left_out),
+        f" flat, labels in {labels.file.name}",
+    )
+
+
+def _of_labels(
+    labels: Labels, below: dict[str, str], folder: Path, left_out: Counter[str]
+) -> list[Labelled]:
+    """The photos that a file of labels names; the others, and lines without one, are counted."""
+    left_out[labels.file.suffix.lower()] -= labels.file.parent == folder
+    left_out.update(labels.left_out(len(below)))
+    return [Labelled(below[n], n, name, _size(below[n])) for n, name in labels.classes.items()]
+
+
+def _with_scored(
+    source: Path,
+    base: Path,
+    names: Sequence[str],
+    classes: Sequence[str],
+    of_train: list[Labelled],
+    labels_in: str,
+    left_out: Counter[str],
+) -> Found:
+    """Training photos, with the scored ones beside them."""
+    train = _train(base)
+    assert train is not None
     held, scored, how = _held_out(base, names, classes, left_out)
     for name in names:
         other = _folder(base, name)
@@ -67,7 +116,7 @@ def image_folder(source: Path, names: Sequence[str]) -> Found | None:
     kaggle = "Kaggle's ImageNet" if base != source else "an ImageFolder"
     photos_of: dict[Split, list[Labelled]] = {"train": of_train, "test": scored}
     return Found(
-        f"{kaggle} ({train.name}/, {held.name}/{how})",
+        f"{kaggle} ({train.name}/{labels_in}, {held.name}/{how})",
         classes,
         {split: sorted_by_class(found, classes) for split, found in photos_of.items()},
         left_out,
@@ -154,7 +203,7 @@ def _no_classes(train: Path) -> InputError:
     but = f" ({loose} photos lie in {train.name}/ itself)" if loose else ""
     return InputError(
         f"{train}: no folders of classes{but}; move each photo into the folder of its class, such "
-        f"as {train.name}/cat/1.jpg"
+        f"as {train.name}/cat/1.jpg, or write {train}/labels.csv, a line a photo, such as 1.jpg,cat"
     )
 
 
@@ -206,8 +255,8 @@ def _scored(
         return f"{folder}: no photos ({', '.join(EXTENSIONS)})"
     below = {path[len(str(folder)) + 1 :]: path for path in paths}
     files = label_files(folder, folder.name.lower())
-    read = read_labels(files, list(below), classes, folder.name)
-    if read is None:
+    labels = read_labels(files, list(below), classes, folder.name)
+    if labels is None:
         if inside:
             raise unknown_class(str(folder / inside[0]), inside)
         but = f"{files[0].name} names none of them in its first column" if files else ""
@@ -217,11 +266,8 @@ def _scored(
             f"{folder}/labels.csv, a line a photo, such as {Path(paths[0]).name},{min(classes)}"
             + (KAGGLE_LABELS if folder.parent.name == "CLS-LOC" else "")
         )
-    file, labels = read
-    left_out[file.suffix.lower()] -= file.parent == folder
-    left_out[f"photos that {file.name} does not name"] += len(below) - len(labels)
-    found = [Labelled(below[n], n, name, _size(below[n])) for n, name in labels.items()]
-    return found, f" flat, labels in {file.name}"
+    found = _of_labels(labels, below, folder, left_out)
+    return found, f" flat, labels in {labels.file.name}"
 
 
 def no_layout(source: Path, names: Sequence[str]) -> InputError:
@@ -244,6 +290,8 @@ def _way_out(source: Path, names: Sequence[str], inside: Sequence[str]) -> str:
         return f"name {whole[0]}, which has it"
     if any(name.lower().endswith(ARCHIVES) for name in inside):
         return "unpack the archive and name the folder that comes of it"
+    if way := _apart(source, names):
+        return way
     if any(is_photo(path.name) for name in _folders(source) for path in (source / name).iterdir()):
         return (
             f"move these folders into {source / TRAIN[0]}, and some photos of every class, such as "
@@ -253,3 +301,31 @@ def _way_out(source: Path, names: Sequence[str], inside: Sequence[str]) -> str:
         f"it must have {TRAIN[0]}/CLASS/*.jpg and {names[0]}/CLASS/*.jpg, or what "
         "`python -m gdas.data.shards --help` lists"
     )
+
+
+def _apart(source: Path, names: Sequence[str]) -> str:
+    """What to do about photos that lie together, whatever their class; "" if they do not.
+
+    They are in one folder, such as images/, or in the source itself.
+    """
+    folders = [name for name in _folders(source) if _holds_photos(source / name)]
+    if len(folders) > 1 or not (folders or _holds_photos(source)):
+        return ""
+    here = source / folders[0] if folders else source
+    tables = [path for place in (source, here) for path in label_files(place, "", above=0)]
+    train, held = TRAIN[0], names[0]
+    if tables:
+        return (
+            f"the photos lie together in {here}, and a file of labels is read for one split: move "
+            f"them into {source / train}/ and, such as a tenth of every class, {source / held}/, "
+            f"and their lines of {tables[0].name} into {train}/labels.csv and {held}/labels.csv, "
+            "FILE,CLASS a line"
+        )
+    return (
+        f"the photos lie together in {here}, and nothing says of which class each is: move each to "
+        f"{source / train}/CLASS/ or, such as a tenth of every class, {source / held}/CLASS/"
+    )
+
+
+def _holds_photos(folder: Path) -> bool:
+    return any(is_photo(path.name) for path in folder.iterdir())

@@ -14,7 +14,9 @@ import io
 import tarfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
+from gdas.data.layouts import is_photo
 from gdas.errors import InputError, one_line
 
 LABEL_ENDINGS = (".csv", ".txt", ".tsv")
@@ -24,32 +26,55 @@ MOST = 256 * 2**20
 EXAMPLE = "a line a photo, such as 0001.jpg,CLASS"
 
 
+class Labels(NamedTuple):
+    """What a file of labels says.
+
+    Attributes:
+        file: the file.
+        classes: each photo's class.
+        lacking: the photos that it names and that are not there.
+    """
+
+    file: Path
+    classes: dict[str, str]
+    lacking: list[str]
+
+    def left_out(self, photos: int) -> dict[str, int]:
+        """Kinds of what is left out of so many photos, and how many there are."""
+        found = {f"photos that {self.file.name} does not name": photos - len(self.classes)}
+        if self.lacking:
+            such = f"such as {self.lacking[0][:80]}"
+            found[f"lines of {self.file.name} without their photo, {such}"] = len(self.lacking)
+        return found
+
+
 def read_labels(
-    files: Iterable[Path], photos: Sequence[str], classes: Sequence[str], folder: str = ""
-) -> tuple[Path, dict[str, str]] | None:
+    files: Iterable[Path], photos: Sequence[str], classes: Sequence[str] | None, folder: str = ""
+) -> Labels | None:
     """Read the first file that names any of the photos.
 
     Args:
         files: the candidates, in order.
         photos: the photos' paths below the folder.
-        classes: the names of the known classes.
+        classes: the names of the known classes; None: the file says which there are.
 
     Returns:
-        The file, and each photo's class; None if no file names a photo. Photos that the file does
-        not name are left out.
+        None if no file names a photo. Photos that the file does not name are left out.
 
     Raises:
-        InputError: the file gives a photo an unknown class, or two classes.
+        InputError: the file gives a photo an unknown class, or two classes, or none.
     """
-    by_name = _names(photos, folder)
-    known = set(classes)
+    by_name, doubtful = _names(photos, folder)
+    known = set(classes or ())
     for path in files:
         rows = _rows(path)
         named = [(by_name[row[0]], row[1]) for row in rows if len(row) > 1 and row[0] in by_name]
         found: dict[str, str] = {}
         for photo, word in named:
-            name = word if word in known else (word.split() or [""])[0]
-            if name not in known:
+            name = word if word in known or classes is None else (word.split() or [""])[0]
+            if classes is None and not name:
+                raise InputError(f"{path}: {photo} has no class; {EXAMPLE}")
+            if classes is not None and name not in known:
                 raise InputError(
                     f"{path}: {photo} is of class {word[:80]!r}, of which train has no folder; "
                     f"the second column must name one, such as {photo},{min(known)}"
@@ -59,8 +84,20 @@ def read_labels(
                     f"{path}: {photo} is of two classes, {found[photo]} and {name}; leave one line"
                 )
         if found:
-            return path, found
+            return Labels(path, found, _lacking(rows, {*by_name, *doubtful}, folder))
     return None
+
+
+def _lacking(rows: Sequence[Sequence[str]], there: set[str], folder: str) -> list[str]:
+    """The photos of a file's lines that are not there, without a first line of titles.
+
+    What the file says of photos in other folders is of other splits.
+    """
+    named = [row[0] for row in rows[1:] if len(row) > 1 and row[0]]
+    if rows and len(rows[0]) > 1 and is_photo(rows[0][0]):
+        named.insert(0, rows[0][0])
+    ours = (name for name in named if PurePosixPath(name).parent.name in ("", folder))
+    return [name for name in dict.fromkeys(ours) if name not in there]
 
 
 def label_files(folder: Path, split: str, above: int = 4) -> list[Path]:
@@ -77,8 +114,8 @@ def label_files(folder: Path, split: str, above: int = 4) -> list[Path]:
     return [path for path in found if path.is_file() and not path.name.startswith(".")]
 
 
-def _names(photos: Sequence[str], folder: str) -> dict[str, str]:
-    """Path, file name and file name without ending of each photo, unless photos share it."""
+def _names(photos: Sequence[str], folder: str) -> tuple[dict[str, str], set[str]]:
+    """Path, file name and file name without ending of each photo, and those that photos share."""
     names: dict[str, str] = {}
     doubtful: set[str] = set()
     for photo in photos:
@@ -87,7 +124,7 @@ def _names(photos: Sequence[str], folder: str) -> dict[str, str]:
         for name in {photo, path.name, path.stem, str(path.with_suffix("")), *below}:
             if names.setdefault(name, photo) != photo:
                 doubtful.add(name)
-    return {name: photo for name, photo in names.items() if name not in doubtful}
+    return {name: photo for name, photo in names.items() if name not in doubtful}, doubtful
 
 
 def _rows(path: Path) -> list[list[str]]:

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from gdas.data.photo_places import Photo, Row, Span, as_text
+from gdas.data.photo_places import Photo, Row, Span
 from gdas.data.source import Split
 from gdas.errors import InputError
+from gdas.files import as_text
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """Endings of photos, in upper or lower case: torchvision's IMG_EXTENSIONS."""
@@ -27,7 +28,7 @@ HELD_OUT = ("val", "valid", "validation", "test", "testing")
 
 LAYOUTS = """the layouts that are read:
   train/CLASS/*.jpg and val/CLASS/*.jpg (or valid, validation, test)
-  train/CLASS/*.jpg and a flat val/*.jpg with a file of labels: val/labels.csv, FILE,CLASS a line
+  a flat val/*.jpg with a file of labels: val/labels.csv, FILE,CLASS a line; train/ alike
   Kaggle's ImageNet: ILSVRC/Data/CLS-LOC and LOC_val_solution.csv
   ImageNet's tars: ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar, ILSVRC2012_devkit_t12.tar.gz
   WebDataset: train-0000.tar ..., val-0000.tar ..., with NAME.jpg and NAME.cls
@@ -94,8 +95,17 @@ def find_photos(source: Path, *, held_out: str | None = None) -> Found:
         table_layouts.tables,
     ):
         if (found := read(source, names)) is not None:
+            _refuse_one_class(source, found)
             return found
     raise folder_layouts.no_layout(source, names)
+
+
+def _refuse_one_class(source: Path, found: Found) -> None:
+    if len(found.classes) < 2:
+        raise InputError(
+            f"{source}: has one class, {found.classes[0]} ({found.layout}), and a network must "
+            "tell two or more apart; add photos of another"
+        )
 
 
 def sorted_by_class(labelled: Iterable[Labelled], classes: Sequence[str]) -> list[Photo]:

@@ -6,7 +6,6 @@ names inside an archive are only texts in the index and never become paths.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import OrderedDict
 from pathlib import Path
@@ -16,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gdas.errors import InputError, one_line
+from gdas.files import without_surrogates
 
 GROUPS = 32
 """How many row groups stay in memory while photos are read from tables."""
@@ -68,11 +68,6 @@ class Photo(NamedTuple):
         return self.place if isinstance(self.place, str) else f"{self.place.path}: {self.name}"
 
 
-def as_text(name: str) -> str:
-    """A file name as text, with escapes for bytes that are not UTF-8."""
-    return os.fsencode(name).decode(errors="backslashreplace")
-
-
 class PhotoReader:
     """Reads photos' bytes, from several threads, and caches the last row groups of tables."""
 
@@ -122,6 +117,19 @@ class PhotoReader:
         self._bytes += images.nbytes
         self._groups[key] = images
         return images
+
+
+def refuse_odd_path(path: Path) -> None:
+    """Refuse the path of a table or shard that Arrow cannot open, which would call it damaged.
+
+    Raises:
+        InputError: it is not UTF-8.
+    """
+    if str(path) != without_surrogates(str(path)):
+        raise InputError(
+            f"{path}: the path is not UTF-8, and Arrow opens no such files; rename the folder or "
+            "file, or name another one"
+        )
 
 
 END = b"\xff\xff\xff\xff\x00\x00\x00\x00"

@@ -19,8 +19,14 @@ from gdas.settings import (
 )
 
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+PLAIN = "letters a to z in either case, digits, _, . and - alone, the first no . or -"
 Checksum = Literal["published", "any"]
 """published: refuse files whose checksum is not the published one; any: read them."""
+
+
+def is_plain(name: str) -> bool:
+    """Whether a name will do for a data set of the user's own, and for its folder (see PLAIN)."""
+    return _FOLDER_NAME.fullmatch(name) is not None
 
 
 @settings
@@ -71,8 +77,8 @@ class PhotoData:
 
     def __post_init__(self) -> None:
         require(
-            _FOLDER_NAME.fullmatch(self.name) is not None,
-            f"name={self.name!r}: must be a plain folder name, such as flowers",
+            is_plain(self.name),
+            f"name={self.name!r}: must be a plain folder name, such as flowers ({PLAIN})",
         )
         require(
             self.resize >= self.size, f"resize={self.resize}: must be size ({self.size}) or more"
@@ -159,8 +165,9 @@ class TextData:
     def __post_init__(self) -> None:
         own = self.format == "text"
         require(
-            not own or _FOLDER_NAME.fullmatch(self.name) is not None,
-            f"name={self.name!r}: must be a plain folder name, such as mine",
+            not own or is_plain(self.name),
+            f"name={self.name!r}: must be a plain folder name, such as mine ({PLAIN}); "
+            "rename the folder of the text",
         )
         require(
             not own or self.name not in TEXT_DATA,

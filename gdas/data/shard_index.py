@@ -16,6 +16,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
+from gdas.data.photo_places import refuse_odd_path
 from gdas.data.settings import PhotoData
 from gdas.data.source import Split
 from gdas.errors import InputError
@@ -192,6 +193,7 @@ def open_index(data: PhotoData, folder: Path) -> ShardIndex:
     Raises:
         InputError: `read_index` raises it, or the number of classes differs.
     """
+    refuse_odd_path(folder / data.name)
     index = read_index(folder / data.name)
     if len(index.classes) != data.classes:
         raise InputError(

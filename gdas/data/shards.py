@@ -30,8 +30,10 @@ from shlex import quote
 import torch
 
 from gdas.data.layouts import HELD_OUT, LAYOUTS, TRAIN, Found, find_photos, say_left_out
-from gdas.data.photo_places import WINDOW_BYTES, Photo, PhotoReader, Row
+from gdas.data.photo_places import WINDOW_BYTES, Photo, PhotoReader, Row, refuse_odd_path
+from gdas.data.settings import PLAIN, is_plain
 from gdas.data.shard_index import FOLDERS, INDEX, PHOTOS, Shard, ShardIndex, Shards, read_index
+from gdas.data.shard_notes import notes
 from gdas.data.shard_writing import (
     digest_of,
     kept,
@@ -43,7 +45,7 @@ from gdas.data.shard_writing import (
 )
 from gdas.data.source import Split
 from gdas.errors import InputError
-from gdas.files import sha256_of, write_json
+from gdas.files import as_text, sha256_of, without_surrogates, write_json
 from gdas.randomness import generator
 
 OWN_FILE = re.compile(r"\d{5,}\.parquet(\.\w[\w-]*)*(\.\d+\.partial)?")
@@ -107,13 +109,15 @@ def convert(
     """
     found = find_photos(source) if isinstance(source, Path) else source
     _refuse_others(target)
-    classes = list(found.classes)
+    classes = [as_text(name) for name in found.classes]
     photos: dict[Split, list[Photo]] = {"train": shuffled(found), "test": found.photos["test"]}
     parts = {
         split: parts_of(target, split, photos[split], shard_rows, group_rows) for split in FOLDERS
     }
     reader = PhotoReader()
-    plan = digest_of([PHOTOS, classes, [part.plan for split in FOLDERS for part in parts[split]]])
+    plan = digest_of(
+        [PHOTOS, list(found.classes), [part.plan for split in FOLDERS for part in parts[split]]]
+    )
     with _locked(target), ThreadPoolExecutor(workers) as pool:
         finished = _finished(target, plan)
         damaged = 0
@@ -189,6 +193,15 @@ def _refuse_addresses(*folders: Path) -> None:
                 f"{path}: an address; photos are converted between folders of this machine, such "
                 "as to data/NAME, and copied to a store afterwards"
             )
+
+
+def _refuse_name(target: Path) -> None:
+    """Every experiment refuses such a data.name, after hours of conversion."""
+    if not is_plain(target.name):
+        raise InputError(
+            f"{target}: its last part is the data set's name (data.name), which must be a plain "
+            f"folder name ({PLAIN}); such as {target.parent / 'flowers'}"
+        )
 
 
 def _refuse_within(source: Path, target: Path, *, tables: bool) -> None:
@@ -315,6 +328,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--damaged-limit: must be 0 or more")
     try:
         _refuse_addresses(options.source, options.target)
+        _refuse_name(options.target)
+        refuse_odd_path(options.target.absolute())
         found = find_photos(options.source, held_out=options.scored)
         _refuse_within(options.source, options.target, tables=found.blocks)
         _say(f"{options.source}: {found.layout}")
@@ -336,8 +351,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     data, name = options.target.parent, options.target.name
     setting = "" if name == "imagenet" else f"   # data: {{name: {name}, format: photos, ...}}"
     _say(f"{options.target}: {summary(index, found)}")
+    for line in notes(index, found):
+        _say(f"note: {line}")
     command = f"python -m orchestrator.reproduce_paper EXPERIMENT --data {quote(str(data))}"
-    print(f"next: {command}{setting}")
+    print(without_surrogates(f"next: {command}{setting}"))
     return 0
 
 
@@ -356,7 +373,7 @@ def summary(index: ShardIndex, found: Found) -> str:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(without_surrogates(line), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

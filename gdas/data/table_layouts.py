@@ -8,19 +8,21 @@ they are missing, classes are named by their labels.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gdas.data.arrow import UNREADABLE
 from gdas.data.layouts import Found, class_names, unknown_class
-from gdas.data.photo_places import Photo, Row, arrow_batches
+from gdas.data.photo_places import Photo, Row, arrow_batches, refuse_odd_path
 from gdas.data.source import Split
 from gdas.data.tar_layouts import split_files
 from gdas.errors import InputError, one_line
+from gdas.files import as_text
 
 UNLABELLED = ("-1", "")
 PHOTO_COLUMNS, LABEL_COLUMNS = ("image", "img", "jpg"), ("label", "labels", "cls", "fine_label")
@@ -75,7 +77,12 @@ def tables(source: Path, names: Sequence[str]) -> Found | None:
         if unknown := sorted({one.word for one in of_split} - set(places)):
             raise unknown_class(f"{found.files[split][0]}: label {unknown[0]}", unknown)
         photos[split] = [
-            Photo(one.place, f"{classes[places[one.word]]}/{one.name}", places[one.word], one.bytes)
+            Photo(
+                one.place,
+                as_text(f"{classes[places[one.word]]}/{one.name}"),
+                places[one.word],
+                one.bytes,
+            )
             for one in of_split
         ]
     count = sum(map(len, found.files.values()))
@@ -88,6 +95,7 @@ def tables(source: Path, names: Sequence[str]) -> Found | None:
 
 def _read(path: Path, source: Path, known: Columns | None) -> tuple[Columns, list[Entry]]:
     """A file's rows without the photos, and its columns, which must be those of earlier files."""
+    refuse_odd_path(path)
     try:
         if path.suffix.lower() == ".parquet":
             with pq.ParquetFile(path, memory_map=True) as file:
@@ -142,8 +150,8 @@ def _columns(schema: pa.Schema, path: Path) -> Columns:
     Raises:
         InputError: it is not clear which columns they are.
     """
-    photo = _one(schema, _holds_photos, PHOTO_COLUMNS, path, "photos, of binary or of a struct")
-    label = _one(schema, _holds_labels, LABEL_COLUMNS, path, "labels, of whole numbers or text")
+    photo = _one(schema, PHOTO_NEEDS, path)
+    label = _one(schema, LABEL_NEEDS, path)
     return Columns(photo, label, _class_names(schema, label))
 
 
@@ -160,19 +168,67 @@ def _holds_labels(kind: pa.DataType) -> bool:
     )
 
 
-def _one(schema: pa.Schema, fits: Any, preferred: Sequence[str], path: Path, what: str) -> str:
+class Needs(NamedTuple):
+    """What a column must be.
+
+    Attributes:
+        what: what it holds, for errors.
+        names: what it is usually called, the preferred name first.
+        fits: whether a type will do.
+        alone: whether the only column that fits is taken, if another one has a usual name.
+        fix: what to do about a column of a usual name and another type.
+    """
+
+    what: str
+    names: Sequence[str]
+    fits: Callable[[pa.DataType], bool]
+    alone: bool
+    fix: str
+
+
+PHOTO_NEEDS = Needs(
+    "photos, of binary or of a struct",
+    PHOTO_COLUMNS,
+    _holds_photos,
+    True,
+    "not bytes; put each photo's file there, such as open(file, 'rb').read()",
+)
+LABEL_NEEDS = Needs(
+    "labels, of whole numbers or text",
+    LABEL_COLUMNS,
+    _holds_labels,
+    False,  # numbers and text are in columns of many kinds
+    "save it as whole numbers from 0, or as text",
+)
+
+
+def _one(schema: pa.Schema, needs: Needs, path: Path) -> str:
+    what, preferred, fits, alone, fix = needs
     fitting = [field.name for field in schema if fits(field.type)]
     if len(set(fitting)) != len(fitting):
         raise InputError(f"{path}: has two columns of one name; rename one")
     for name in preferred:
         if name in fitting:
             return name
+    misfit = next((schema.field(name) for name in preferred if name in schema.names), None)
+    if misfit is not None and not (alone and len(fitting) == 1):
+        between = ", " if needs is PHOTO_NEEDS else "; "
+        raise InputError(f"{path}: column {misfit.name} {_kind(misfit.type)}{between}{fix}")
     if len(fitting) != 1:
         raise InputError(
             f"{path}: not clear which column holds {what}: it has "
             f"{', '.join(schema.names) or 'none'}; call it {preferred[0]}"
         )
     return str(fitting[0])
+
+
+def _kind(kind: pa.DataType) -> str:
+    """What a column holds, in words."""
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return "holds text"
+    if pa.types.is_floating(kind):
+        return f"is {np.dtype(kind.to_pandas_dtype()).name}"
+    return f"is {one_line(kind, 80)}"
 
 
 def _class_names(schema: pa.Schema, label: str) -> tuple[str, ...]:

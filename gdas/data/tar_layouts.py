@@ -128,7 +128,7 @@ def _labels_of_tar(
         return by_folder, "its folders"
     beside = [path for path in label_files(source, "val", above=0) if "val" in path.name.lower()]
     if (read := read_labels(beside, files, classes)) is not None:
-        return read[1], read[0].name
+        return read.classes, read.file.name
     labels = devkit_labels(source, files)
     if labels is None:
         raise InputError(

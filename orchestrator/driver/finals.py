@@ -15,6 +15,7 @@ from gdas.data.settings import AnyImageData, PhotoData
 from gdas.data.shard_index import open_index
 from gdas.data.source import Wanted
 from gdas.errors import InputError, suggestion
+from gdas.files import without_surrogates
 from gdas.outside import check_named
 from orchestrator.cost.images import image_side
 from orchestrator.experiment.study import Job, Study
@@ -157,7 +158,7 @@ def _labels(data: AnyImageData, classes: int, folder: Path) -> list[str]:
     if not isinstance(data, PhotoData):
         return numbers
     try:
-        names = list(open_index(data, folder).classes)
+        names = [without_surrogates(name) for name in open_index(data, folder).classes]
     except (InputError, OSError):
         return numbers
     return names if len(names) == classes else numbers

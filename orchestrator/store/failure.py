@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import get_args
 
-from gdas.files import write_json
+from gdas.files import without_surrogates, write_json
 from orchestrator.store.place import Place
 from orchestrator.store.results import Cause, FailureFile
 
@@ -83,8 +83,8 @@ def traceback_of(job: Place) -> str:
 def write_failure(job: Place, error: str, trace: str, cause: Cause = "own") -> None:
     """Write an error and its traceback to the job's folder."""
     found: FailureFile = {
-        "error": error,
-        "traceback": trace,
+        "error": without_surrogates(error),
+        "traceback": without_surrogates(trace),
         "time": time.time(),
         "cause": cause,
     }

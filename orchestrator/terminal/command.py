@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gdas.errors import InputError
+from gdas.files import without_surrogates
 from orchestrator.store.job_folder import NO_SPACE
 from orchestrator.terminal.line import refuse_line, refuse_place, unknown
 
@@ -179,11 +180,23 @@ def _settle_places(options: argparse.Namespace) -> None:
         refuse_place("OUT", value)
 
 
+def refuse_no_folder(path: Path) -> None:
+    """Refuse a file of `--to` that could not be written, before anything is spent on it.
+
+    Raises:
+        InputError: its folder is not there, or it is a folder itself.
+    """
+    if not path.parent.is_dir():
+        raise InputError(f"--to {path}: there is no folder {path.parent}; make it first")
+    if path.is_dir():
+        raise InputError(f"--to {path}: is a folder; name a file, such as {path}/{path.name}")
+
+
 def error(message: str) -> None:
     """Print the one line on standard error with which every command fails."""
-    print(f"error: {message}", file=sys.stderr, flush=True)
+    print(without_surrogates(f"error: {message}"), file=sys.stderr, flush=True)
 
 
 def say_next(command: str) -> None:
     """Print a command's last line: what to run next."""
-    print(f"next: {command}", flush=True)
+    print(without_surrogates(f"next: {command}"), flush=True)

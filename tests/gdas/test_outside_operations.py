@@ -10,6 +10,7 @@ from copy import deepcopy
 from pathlib import Path
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 import torch
 
@@ -34,8 +35,12 @@ from tests.own_module import importable
 
 CODE = """
 import pathlib
+import random
+import numpy as np
 import torch
 from torch import nn
+
+GENERATOR = np.random.default_rng(0)
 
 pathlib.Path(__file__).with_suffix(".ran").touch()
 
@@ -70,6 +75,34 @@ def values(channels, stride, affine):
 class Skip(nn.Sequential):
     def forward(self, x):
         return x + 1
+
+class Late(nn.Module):
+    def __init__(self, number):
+        super().__init__()
+        self.number, self.calls = number, 0
+        self.register_buffer("kept", torch.zeros(()))
+
+    def forward(self, x):
+        self.calls += 1
+        self.kept += 1
+        return x * self.number(self)
+
+def late(number):
+    return lambda channels, stride, affine: nn.Sequential(nn.AvgPool2d(3, stride, 1), Late(number))
+
+of_numpy = late(lambda its: np.random.rand())
+of_numpy_itself = late(lambda its: GENERATOR.random())
+of_python = late(lambda its: random.random())
+counts = late(lambda its: its.calls)
+keeps_count = late(lambda its: its.kept)
+divides = late(lambda its: torch.zeros(()) / 0)
+
+def builds_by_numpy(channels, stride, affine):
+    np.random.rand()
+    return nn.AvgPool2d(3, stride, 1)
+
+def leaves(channels, stride, affine):
+    raise SystemExit(3)
 
 def disguised(channels, stride, affine):
     return Skip(nn.ReLU()) if stride == 1 else nn.AvgPool2d(3, stride, 1)
@@ -170,6 +203,13 @@ def test_fused_kernels_never_take_what_is_inside_an_own_operation_for_layers_of_
         ("own_ops:noisy", "draws random numbers"),
         ("own_ops:text", "returns str; it must return a torch.nn.Module"),
         ("own_ops:fails", "fails, RuntimeError: two lines"),
+        ("own_ops:of_numpy", "puts out other numbers when it runs again"),
+        ("own_ops:of_numpy_itself", "puts out other numbers when it runs again"),
+        ("own_ops:of_python", "puts out other numbers when it runs again"),
+        ("own_ops:counts", "puts out other numbers when it runs again"),
+        ("own_ops:divides", "2048 of the 2048 numbers that it puts out are not finite"),
+        ("own_ops:builds_by_numpy", "draws from random or numpy.random"),
+        ("own_ops:leaves", "fails, SystemExit: 3"),
         ("own_ops:values", "does not run on PyTorch's meta device"),
     ],
 )
@@ -181,9 +221,30 @@ def test_what_a_network_would_misread_is_refused_in_one_line(name: str, said: st
 
 
 def test_a_good_operation_passes_and_the_check_leaves_no_trace() -> None:
-    before = torch.get_rng_state()
-    check_operations(BLURRED, 4, 15, "cifar")
+    before, of_numpy = torch.get_rng_state(), [*np.random.get_state()][1:3]
+    check_operations([*BLURRED, "own_ops:keeps_count"], 4, 15, "cifar")
+    with pytest.raises(InputError):
+        check_operations(["own_ops:of_numpy"], 4, 15, "cifar")
     assert torch.equal(torch.get_rng_state(), before)
+    assert all(map(np.array_equal, of_numpy, [*np.random.get_state()][1:3]))
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("x = 1\nif x\n", "{file}, line 2 is no Python (SyntaxError: expected ':'); mend it"),
+        ("\nimport no_such_thing\n", "{file}, line 2 imports no_such_thing, which is not there"),
+        ("import sys\n\nsys.exit(3)\n", "{file}, line 3 ends the program (SystemExit: 3)"),
+        ("def f():\n    1 / 0\n\nf()\n", "{file}, line 2 fails when it is imported (ZeroDiv"),
+    ],
+)
+def test_a_broken_module_is_named_with_the_line_to_mend(
+    tmp_path: Path, code: str, said: str
+) -> None:
+    with importable(tmp_path, "own_broken", code) as file, pytest.raises(InputError) as refused:
+        check_operations(["own_broken:f"], 4, 16, "cifar")
+    assert f"operations=own_broken:f: {said.format(file=file)}" in str(refused.value)
+    assert "PYTHONPATH" not in str(refused.value)
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,7 +26,7 @@ from gdas.data.digits import digits
 from gdas.data.images import open_images
 from gdas.errors import InputError
 from gdas.genotype import any_from_json
-from orchestrator import export, predict
+from orchestrator import cell, export, predict
 from orchestrator.driver.finals import open_final
 from orchestrator.experiment.build import settings_of
 from orchestrator.experiment.study import Job
@@ -121,6 +124,10 @@ def test_weights_and_what_they_mean_are_in_one_file(
     assert about["labels"] == list("0123456789") and about["metrics"] == {"test/top1": 12.5}
     assert about["settings"] == json.loads(json.dumps(settings_of(final.config)))
     assert about["input"]["shape"] == ["batch", 3, 32, 32]
+    Path("ours").touch()
+    assert Path("net.safetensors").stat().st_mode == Path("ours").stat().st_mode, (
+        "as the umask says"
+    )
 
 
 def test_a_file_with_other_scores_is_not_written(
@@ -202,6 +209,72 @@ def test_photos_get_labels(study: str, capsys: pytest.CaptureFixture[str]) -> No
     values = json.loads(Path("labels.json").read_text())
     assert [value["label"] for value in values] == [row[1] for row in rows]
     assert sum(values[0]["probabilities"].values()) == pytest.approx(1)
+
+
+ODD = "p\udce4st \\xe4.png"
+"""A name in Latin-1, as an old archive leaves it, with a backslash that is no escape."""
+
+
+@pytest.mark.parametrize("ending", ["csv", "json"])
+def test_names_that_are_no_utf_8_are_written_without_loss(
+    study: str, ending: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos(Path("photos"), 1)
+    Path("photos/more/0.png").rename(Path("photos") / ODD)
+    Path("photos/\udcfc.jpg").write_bytes(b"\xff\xd8\xff")
+    labels = ["\udce4", *"123456789"]  # as a conversion of an earlier version has them
+    monkeypatch.setattr("orchestrator.driver.finals.LABELS", {})
+    monkeypatch.setattr("orchestrator.driver.finals.PhotoData", object)
+    monkeypatch.setattr(
+        "orchestrator.driver.finals.open_index", lambda *_: SimpleNamespace(classes=labels)
+    )
+    assert predict.main([study, "photos", "--to", f"labels.{ending}"]) == 1
+    assert "\\xfc.jpg: cannot be read" in capsys.readouterr().err
+    text = Path(f"labels.{ending}").read_text(encoding="utf-8")
+    if ending == "csv":
+        (head, row) = csv.reader(text.splitlines())
+        assert row[0] == r"p\xe4st \x5cxe4.png" and head[3] == r"p(\xe4)"
+        assert predict.main([study, "photos"]) == 1
+        assert capsys.readouterr().out == text
+    else:
+        (value,) = json.loads(text)
+        assert value["file"] == r"p\xe4st \x5cxe4.png" and r"\xe4" in value["probabilities"]
+
+
+def test_what_was_labelled_is_kept_if_the_command_is_interrupted(
+    study: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos(Path("photos"))
+    every = predict.predictions
+
+    def interrupted(*given: Any) -> Iterator[predict.Labelled]:
+        yield from list(every(*given))[:2]
+        raise KeyboardInterrupt
+
+    assert predict.main([study, "photos", "--to", "whole.csv"]) == 0
+    monkeypatch.setattr(predict, "predictions", interrupted)
+    for ending in ("csv", "json"):
+        capsys.readouterr()
+        assert predict.main([study, "photos", "--to", f"labels.{ending}"]) == 130
+        assert f"2 of 3 photos are labelled: labels.{ending}.partial" in capsys.readouterr().err
+        assert not Path(f"labels.{ending}").exists()
+    kept = Path("labels.csv.partial").read_text().splitlines()
+    assert kept == Path("whole.csv").read_text().splitlines()[:3]
+    assert len(json.loads(Path("labels.json.partial").read_text())) == 2
+
+
+def test_a_file_that_cannot_be_is_refused_before_the_study_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("x.csv").mkdir()
+    assert predict.main(["nowhere:x", ".", "--to", "no/labels.csv"]) == 2
+    assert "--to no/labels.csv: there is no folder no; make it" in capsys.readouterr().err
+    assert predict.main(["nowhere:x", ".", "--to", "x.csv"]) == 2
+    assert "--to x.csv: is a folder" in capsys.readouterr().err
+    for what, name in (("draw", "cell.svg"), ("convert", "cell.json")):
+        assert cell.main([what, "nowhere", "--to", f"no/{name}"]) == 2
+        assert f"--to no/{name}: there is no folder no" in capsys.readouterr().err
 
 
 def test_a_damaged_photo_is_named_and_the_others_get_their_labels(
