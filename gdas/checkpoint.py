@@ -159,17 +159,26 @@ class Checkpoint:
     state: State
 
 
-def newest(folder: Path | str) -> tuple[Checkpoint | None, list[str]]:
-    """The newest valid checkpoint in `folder`, and a line for each damaged one that was skipped."""
+def newest(folder: Path | str, *, older: bool = False) -> tuple[Checkpoint | None, list[str]]:
+    """The newest valid checkpoint in `folder`, and a line for each damaged one that was skipped.
+
+    Args:
+        older: whether older ones than the folder's may be elsewhere.
+    """
     folder = Path(folder)
     damaged: list[str] = []
-    for target in sorted(folder.iterdir() if folder.is_dir() else [], reverse=True):
-        if not (target / MANIFEST).exists():
-            continue  # never committed
+    there = sorted(folder.iterdir() if folder.is_dir() else [], reverse=True)
+    committed = [target for target in there if (target / MANIFEST).exists()]
+    for target in committed:
         try:
             return load(target), damaged
         except (OSError, ValueError) as error:
-            damaged.append(f"{target}: {error}; going on from the one before it")
+            then = "looking for" if older else "going on from"
+            last = target == committed[-1] and not older
+            then = (
+                "there is none before it, so starting anew" if last else f"{then} the one before it"
+            )
+            damaged.append(f"{target}: {error}; {then}")
     return None, damaged
 
 

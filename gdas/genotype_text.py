@@ -31,7 +31,7 @@ from gdas.edge_lists import (
     whole_numbers,
 )
 from gdas.errors import InputError, one_line
-from gdas.python_text import Called, read_value
+from gdas.python_text import Called, Repeated, read_value
 from gdas.rnn.genotype import RECURRENT_FORMAT
 
 FORMATS = (FORMAT, RECURRENT_FORMAT, BENCH201_FORMAT)
@@ -81,6 +81,8 @@ def genotype_value(text: str, where: str, *, named: str | None = None) -> Any:
         if text[:1] in ("{", "[", "(", '"') or text in ("null", "true", "false"):
             try:
                 return _of_decoded(_decoded(text), where)
+            except Repeated as error:
+                raise Repeated(where, error.key) from None
             except _NotDecoded as error:  # a log's line may begin with its time in brackets
                 why = str(error)
     found = _all_in(text, where)
@@ -118,12 +120,24 @@ class _NotDecoded(Exception):
 def _decoded(text: str) -> Any:
     """Decode a whole text as JSON or, if that fails, as a Python literal."""
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_each_once)
+    except Repeated:
+        raise
     except (ValueError, RecursionError) as error:
         try:
             return read_value(text, "")
+        except Repeated:
+            raise
         except InputError:
             raise _NotDecoded(str(error)) from None
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object's fields; Python would silently take the last of those with one key."""
+    keys = [key for key, _ in pairs]
+    if twice := next((key for key in keys if keys.count(key) > 1), None):
+        raise Repeated("", twice)
+    return dict(pairs)
 
 
 def _not_json(why: object) -> str:

@@ -35,6 +35,14 @@ class Called(NamedTuple):
     named: dict[str, Any]
 
 
+class Repeated(InputError):
+    """A mapping has a key twice, of which Python would silently take the last value."""
+
+    def __init__(self, where: str, key: str) -> None:
+        super().__init__(f"{where}: {one_line(key, 60)} is there twice; keep one of the two")
+        self.key = key
+
+
 def read_value(text: str, where: str) -> Any:
     """The value of a Python expression of literals; a call is returned as `Called`.
 
@@ -98,6 +106,8 @@ def _literal(node: ast.expr, where: str) -> Any:
             names = [None if key is None else _literal(key, where) for key in keys]
             if any(not isinstance(name, str) for name in names):
                 raise InputError(f"{where}: a key that is no text; keys are such as 'normal'")
+            if twice := next((name for name in names if names.count(name) > 1), None):
+                raise Repeated(where, str(twice))
             return dict(zip(names, (_literal(value, where) for value in values), strict=True))
         case ast.Call():
             return _call(node, where)

@@ -60,9 +60,11 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that is named first with the options behind it; returns the exit code."""
     words = sys.argv[1:] if arguments is None else list(arguments)
-    if not words or words[0] not in COMMANDS:
+    modules = {module: module for module, _ in COMMANDS.values()}  # as `python -m` names them
+    modules |= {name: module for name, (module, _) in COMMANDS.items()}
+    if not words or words[0].replace("-", "_") not in modules:
         return run_command(parser(), _unknown, words[:1] or ["--help"])
-    module = importlib.import_module(f"orchestrator.{COMMANDS[words[0]][0]}")
+    module = importlib.import_module(f"orchestrator.{modules[words[0].replace('-', '_')]}")
     code: int = module.main(words[1:])
     return code
 

@@ -8,22 +8,20 @@ import re
 import shlex
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-import gdas.genotype
 from gdas.bench201.genotype import EDGES, Bench201Genotype
 from gdas.cell_json import Edge
 from gdas.cnn.genotype import EDGES_PER_NODE, PUBLISHED, Genotype, all_nodes, operations_of
-from gdas.errors import InputError, one_line
+from gdas.errors import InputError
 from gdas.files import write_text
 from gdas.genotype import AnyGenotype
 from gdas.genotype_text import darts_text
 from gdas.outside import check_named
 from gdas.rnn.genotype import PUBLISHED_RECURRENT, RecurrentGenotype
-from orchestrator.store.recorded import open_recorded
-from orchestrator.store.storage import is_address
+from orchestrator.store.cells import find_cell
 from orchestrator.terminal.command import (
     add_operations,
     command_parser,
@@ -120,63 +118,30 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    return run_command(parser(), lambda options: COMMANDS[options.what](options), arguments)
+    return run_command(parser(), _cell, arguments)
 
 
-def find_cell(named: str) -> AnyGenotype:
-    """Find a cell by published name, genotype file, FILE:NAME, OUT:SEARCH, or a genotype's text.
-
-    Raises:
-        InputError: there is no such cell.
-    """
-    published: dict[str, AnyGenotype] = {**PUBLISHED, **PUBLISHED_RECURRENT}
-    if named in published:
-        return published[named]
-    if not named.strip():
-        raise InputError("CELL: is empty; name a cell, such as GDAS_V1 or cell.json")
-    out, separator, search = named.rpartition(":")
-    if _is_file(named) or (separator and _is_file(out)):
-        return gdas.genotype.load(named)
-    if separator and (is_address(out) or _is_folder(out)):
-        return _selected(out, search)
-    if named.lstrip().startswith(("{", "[", "|", '"')) or "(" in named:
-        return gdas.genotype.read(named, "CELL")
-    if named.upper() in published:
-        raise InputError(f"{named}: no such cell; did you mean {named.upper()}?")
-    raise InputError(
-        f"{one_line(named, 200)}: no published cell, no file, no OUT:SEARCH and no genotype's "
-        f"text; published are {', '.join(published)}"
-    )
+USED = {"show": ("json",), "draw": ("to",), "convert": ("to", "form")}
+"""The options that apply to each; to `count` all but these, and `form`."""
+RECURRENT = ("hidden", "vocabulary")
+"""The options of `count` for recurrent cells; the others are for cells of images."""
 
 
-def _is_file(named: str) -> bool:
-    try:
-        return Path(named).is_file()
-    except OSError:  # too long for a file name, so it is a genotype's text
-        return False
+def _cell(options: argparse.Namespace) -> int:
+    own = [name for names in USED.values() for name in names]
+    counted = [name for name in vars(parser().parse_args(["count", ""])) if name not in own]
+    unused = {*own, *counted} - {*USED.get(options.what, (*counted, "form")), "what", "cell"}
+    _refuse_unused(options, unused, f"to {options.what}")
+    return COMMANDS[options.what](options)
 
 
-def _is_folder(named: str) -> bool:
-    try:
-        return Path(named).is_dir()
-    except OSError:
-        return False
-
-
-def _selected(out: str, search: str) -> AnyGenotype:
-    """The selected cell of a study's search."""
-    store, study = open_recorded(out)
-    if search not in study.selections:
-        known = ", ".join(study.selections) or "none"
-        raise InputError(f"{out}:{search}: no such search; the study's are {known}")
-    select = study.selection(search)
-    record = store.selection(select) if select else None
-    if record is None:
-        raise InputError(
-            f"{out}:{search}: nothing is selected yet; see python -m orchestrator.status "
-            f"{shlex.quote(out)}"
-        )
-    return gdas.genotype.any_from_json(record["winner"]["genotype"], f"selection {search}")
+def _refuse_unused(options: argparse.Namespace, names: Iterable[str], why: str) -> None:
+    """Refuse options that do not apply, unless they have their default."""
+    usual = vars(parser().parse_args(["count", ""]))
+    for name in sorted(names):
+        if getattr(options, name) != usual[name]:
+            word = "--as" if name == "form" else f"--{name.replace('_', '-')}"
+            raise InputError(f"{word}: does not apply {why}; leave it out")
 
 
 def _show(options: argparse.Namespace) -> int:
@@ -310,6 +275,11 @@ def _count(options: argparse.Namespace) -> int:
         raise InputError(f"--as {options.form}: is for convert; count takes {', '.join(COUNTERS)}")
     if options.form is not None and isinstance(cell, RecurrentGenotype):
         raise InputError(f"--as {options.form}: is for image cells; leave it out for {cell.name}")
+    others = {*MOST, "stem", "operations"} - set(RECURRENT)
+    recurrent = isinstance(cell, RecurrentGenotype)
+    unused = others if recurrent else RECURRENT
+    kind = "a recurrent cell" if recurrent else "a cell of images"
+    _refuse_unused(options, unused, f"to {kind} ({cell.name})")
     for key, most in MOST.items():
         if (value := getattr(options, key)) is not None and not 1 <= value <= most:
             raise InputError(f"--{key.replace('_', '-')} {value}: must be from 1 to {most}")

@@ -28,8 +28,9 @@ MORE = """examples:
   python -m orchestrator.compare runs/*                 all of them
   python -m orchestrator.compare runs/smoke runs/longer --json    for scripts
 
-Settings are compared by their dotted keys, as you would write them on the command line. Two jobs
-with the same id had equal settings and data, so their weights should be equal."""
+Name two studies or more. Settings are compared by their dotted keys, as you would write them on the
+command line. Two jobs with the same id had equal settings and data, so their weights should be
+equal."""
 
 WIDEST = 44
 ABSENT, OPEN = "-", "not done"

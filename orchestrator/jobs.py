@@ -29,7 +29,7 @@ from orchestrator.terminal.command import (
     run_command,
     say_next,
 )
-from orchestrator.terminal.words import columns
+from orchestrator.terminal.words import columns, counted
 
 MORE = """examples:
   python -m orchestrator.jobs list runs/smoke           lists the old folders
@@ -81,7 +81,7 @@ def _jobs(options: argparse.Namespace) -> int:
     store, study = open_recorded(out)
     there = store.job_files()
     old = old_folders(store, study, there)
-    print(f"{out}: {len(there)} job folders, {len(old)} of them old")
+    print(f"{out}: {counted(len(there), 'job folder')}, {len(old)} of them old")
     if not old:
         say_next(f"python -m orchestrator.status {quote(out)}")
         return 0
@@ -102,14 +102,14 @@ def _jobs(options: argparse.Namespace) -> int:
     if not options.yes:
         if not sys.stdin.isatty():
             raise InputError("nothing is removed without a word: add --yes")
-        if input(f"Remove these {len(old)} folders ({freed})? [y/N] ").strip().lower() not in (
+        if input(f"Remove {counted(len(old), 'folder')} ({freed})? [y/N] ").strip().lower() not in (
             "y",
             "yes",
         ):
             raise InputError("nothing was removed")
     for folder in old:
         store.remove_job(folder.name)
-    print(f"removed {len(old)} folders, {freed}")
+    print(f"removed {counted(len(old), 'folder')}, {freed}")
     say_next(f"python -m orchestrator.status {quote(out)}")
     return 0
 

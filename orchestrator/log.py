@@ -72,7 +72,13 @@ def job_named(label: str, study: Study) -> Job:
     Raises:
         InputError: there is none, or several begin so; names the closest.
     """
-    alike = [job for job in study.named(label) if not job.in_driver] if label else []
+    named = study.named(label) if label else []
+    alike = [job for job in named if not job.in_driver]
+    if named and not alike:
+        raise InputError(
+            f"{named[0].label}: is done by the study's command itself and has no log; what it "
+            f"found is in OUT/selections/{named[0].name}.json"
+        )
     for job in alike:
         if len(alike) == 1 or label in (job.label, job.name, job.id):
             return job

@@ -30,7 +30,7 @@ from orchestrator.terminal.command import (
     run_command,
     say_next,
 )
-from orchestrator.terminal.words import Finding
+from orchestrator.terminal.words import Finding, counted
 
 MORE = """examples:
   python -m orchestrator.nodes --address auto --out s3://BUCKET/gdas/runs
@@ -93,7 +93,9 @@ def _nodes(options: argparse.Namespace) -> int:
         print(found.line(), flush=True)
     gpus = sum(node["Resources"].get("GPU", 0) for node, _ in answers)
     cpus = sum(node["Resources"].get("CPU", 0) for node, _ in answers)
-    print(f"{len(answers)} machines, {cpus:g} CPUs and {gpus:g} GPUs for jobs; {bad} bad")
+    print(
+        f"{counted(len(answers), 'machine')}, {cpus:g} CPUs and {gpus:g} GPUs for jobs; {bad} bad"
+    )
     there = f"--address {quote(address)} --out {quote(join(out, 'smoke'))}"
     command = f"python -m orchestrator.reproduce_paper smoke {there}"
     say_next("mend what is BAD, then run this again" if bad else command)

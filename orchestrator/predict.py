@@ -23,6 +23,7 @@ from orchestrator.terminal.command import (
     refuse_no_folder,
     run_command,
 )
+from orchestrator.terminal.words import counted
 
 if TYPE_CHECKING:  # the help needs no PyTorch
     from orchestrator.driver.finals import Final
@@ -101,7 +102,7 @@ def _predict(options: argparse.Namespace) -> int:
         count = _to_screen(found, final.labels)
     else:
         count = _to_file(found, final.labels, path, len(files))
-        print(f"written: {path} ({count} photos)")
+        print(f"written: {path} ({counted(count, 'photo')})")
     return 0 if count == len(files) else 1
 
 

@@ -34,6 +34,7 @@ MORE = """experiments (experiments/*.yaml; what each needs and takes: experiment
   nasbench201  seven ways to search NAS-Bench-201: 4 hours on 2 cores
   carry_over   does what helped there help in the search of laptop: an hour on 2 cores
   power        searched against random cells, enough to tell: some two hours on 2 cores
+  recurrent    the same for recurrent cells, longer searched: an hour on 2 cores
 
 examples:
   python -m orchestrator.reproduce_paper                       the smoke experiment

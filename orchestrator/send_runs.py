@@ -21,6 +21,7 @@ from orchestrator.terminal.command import (
     run_command,
     say_next,
 )
+from orchestrator.terminal.words import counted
 from orchestrator.tracking.reach import fault_of
 from orchestrator.tracking.tracker import Tracker
 from orchestrator.tracking.words import where_to_look
@@ -94,7 +95,8 @@ def _send(options: argparse.Namespace) -> int:
     sent = tracker.finish(recorded_board(store, study, driven=False), PATIENCE_S)
     if sent:
         at = f"the experiment {there.experiment} at {tracker.uri}"
-        print(f"{out}: {len(tracker.runs)} runs are in {at}")
+        count = len(tracker.runs)
+        print(f"{out}: {counted(count, 'run')} {'is' if count == 1 else 'are'} in {at}")
         say_next(where_to_look(tracker.uri, tracker.experiment_id))
         return 0
     to = ["--to", uri] if uri else []

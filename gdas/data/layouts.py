@@ -152,5 +152,6 @@ def say_left_out(left_out: Counter[str]) -> str:
 
 def unknown_class(where: str, unknown: Sequence[str]) -> InputError:
     """The error for classes that only the scored photos have."""
-    others = f" (and {len(unknown) - 1} others)" if len(unknown) > 1 else ""
+    more = len(unknown) - 1
+    others = f" (and {more} other{'s' if more > 1 else ''})" if more else ""
     return InputError(f"{where}: train has no such class{others}; leave it out, or add it to train")

@@ -225,7 +225,7 @@ def too_many(name: str, why: str, limit: int) -> InputError:
     """The error for more damaged photos than the limit."""
     because = f"{name}: cannot be decoded" + (f" ({why})" if why else "")
     if limit:
-        because += f", and {limit} others cannot either"
+        because += f", and {limit} other{'s' if limit > 1 else ''} cannot either"
     return InputError(
         f"{because}; mend {'them' if limit else 'it'}, or go on without "
         f"{'them' if limit else 'it'}: --damaged-limit N"

@@ -111,4 +111,10 @@ def check_keys(value: Raw, known: list[str], where: str) -> None:
     """Raise InputError if `value` has a key that is not in `known`, with the closest known one."""
     for key in value:
         if key not in known:
+            word = str(key).split()[0] if str(key).split() else ""
+            if value[key] is None and word in known:  # {name mine}
+                raise InputError(
+                    f"{where}{key}: unknown key; a colon is missing, write {word}: "
+                    f"{str(key).partition(word)[2].strip() or '...'}"
+                )
             raise InputError(f"{where}{key}: unknown key{suggestion(str(key), known)}")

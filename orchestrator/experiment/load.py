@@ -13,7 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-from gdas.data.settings import IMAGE_DATA, PHOTO_DATA, TEXT_DATA
+from gdas.data.settings import IMAGE_DATA, PHOTO_DATA, TEXT_DATA, PhotoData, TextData
 from gdas.errors import InputError, one_line, suggestion
 from gdas.outside import outside
 from gdas.presets import (
@@ -175,7 +175,7 @@ def _task(recipe: object, where: str) -> str:
 def _own_text(data: Raw) -> bool:
     name = data.get("name")
     known = isinstance(name, str) and name in IMAGE_DATA | PHOTO_DATA
-    return data.get("format") == "text" and isinstance(name, str) and not known
+    return data.get("format") == "text" and isinstance(name, str | None) and not known
 
 
 def _prefix(own: Raw, where: str) -> str:
@@ -297,6 +297,18 @@ def _preset(spec: Raw, where: str, usual: Preset = "paper") -> Preset:
     return typing.cast(Preset, preset)
 
 
+def _refuse_nameless(data: Raw, where: str) -> None:
+    """Refuse the user's own data without a name, as if its colon was forgotten: `{name pets}`."""
+    kind = {"photos": PhotoData, "text": TextData}.get(str(data.get("format")))
+    if kind is None or data.get("name") is not None:
+        return
+    check_keys(data, [f.name for f in dataclasses.fields(kind)], f"{where}.")
+    raise InputError(
+        f"{where}.name: is missing beside format={data['format']}; it is the folder of your "
+        "files in the data folder, such as name: mine"
+    )
+
+
 FORMATS = ("photos", "text")
 """Formats of data sets that users bring themselves."""
 
@@ -305,6 +317,7 @@ def _recipe(stage: Literal["search", "train"], preset: Preset, own: object, wher
     """Merge the preset, the data set's constants and the recipe's own settings, in this order."""
     own = _mapping(own, where)
     data = _mapping(own.get("data"), f"{where}.data")
+    _refuse_nameless(data, f"{where}.data")
     name = data.get("name", "cifar10")
     task = _task(own, where)
     if stage == "search" and preset not in SPACES[task].presets:

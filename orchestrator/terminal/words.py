@@ -22,6 +22,11 @@ def columns(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
+def counted(count: int, what: str) -> str:
+    """A number of things, such as "1 folder" or "2 folders"."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
 class Finding(NamedTuple):
     """A finding of a command that checks something.
 

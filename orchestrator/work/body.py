@@ -121,7 +121,7 @@ def newest_checkpoint(folder: JobFolder, *, noted: bool = False) -> Checkpoint |
     position = None
     while True:
         position = folder.fetch_checkpoint(below=position)
-        checkpoint, damaged = newest(folder.checkpoints)
+        checkpoint, damaged = newest(folder.checkpoints, older=position is not None)
         for line in damaged:
             print(line, file=sys.stderr)
         if damaged and noted:

@@ -191,6 +191,7 @@ def test_the_checkpoint_before_a_damaged_one_is_used_and_a_line_says_so(
     assert digest(checkpoint.state) == checkpoint.digest
     assert len(lines) == 1
     assert str(tmp_path / "000002") in lines[0]
+    assert lines[0].endswith("; going on from the one before it")
     # The run goes on and writes the damaged position anew.
     save_at(tmp_path, segment, 2)
     assert latest(tmp_path).position == 2
@@ -213,6 +214,8 @@ def test_where_every_checkpoint_is_damaged_there_is_none_and_each_has_its_line(
         truncate(tmp_path / f"{position:06d}" / STATE)
     checkpoint, lines = newest(tmp_path)
     assert checkpoint is None
+    assert lines[1].endswith("; there is none before it, so starting anew")
+    assert newest(tmp_path, older=True)[1][1].endswith("; looking for the one before it")
     assert [str(tmp_path / "000002") in lines[0], str(tmp_path / "000001") in lines[1]] == [
         True,
         True,

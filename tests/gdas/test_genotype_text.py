@@ -138,6 +138,13 @@ def test_a_log_may_hold_other_bytes_and_a_checkpoint_is_no_log(tmp_path: Path) -
         load(log)
 
 
+@pytest.mark.parametrize("quote", ['"', "'"])
+def test_a_key_that_is_there_twice_is_refused(quote: str) -> None:
+    text = json.dumps(PUBLISHED["GDAS_V1"].to_json()).replace('"reduce"', '"normal"', 1)
+    with pytest.raises(InputError, match=r"^cell: normal is there twice; keep one of the two$"):
+        read(text.replace('"', quote), "cell")
+
+
 def test_a_second_name_of_a_genotype_names_it_too(tmp_path: Path) -> None:
     """DARTS's own file ends with `DARTS = DARTS_V2`."""
     file = tmp_path / "genotypes.py"

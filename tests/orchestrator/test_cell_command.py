@@ -10,6 +10,7 @@ import pytest
 from gdas.cnn.genotype import PUBLISHED
 from gdas.genotype import load
 from orchestrator import cell
+from orchestrator.store.cells import find_cell
 from tests.orchestrator.command_output import Capture, refused
 from tests.orchestrator.fake_study import fake_study, select
 from tests.orchestrator.written import CELL
@@ -24,8 +25,8 @@ def test_cells_are_found_by_name_by_file_and_in_a_study(capsys: Capture, tmp_pat
     _, study, store = fake_study(tmp_path / "out")
     assert "nothing is selected yet" in refused(capsys, cell.main(["show", "out:frc"]))
     select(store, study)
-    assert cell.find_cell("GDAS_V1") == cell.find_cell("mine.json") == PUBLISHED["GDAS_V1"]
-    assert cell.find_cell("out:frc").to_json() == CELL
+    assert find_cell("GDAS_V1") == find_cell("mine.json") == PUBLISHED["GDAS_V1"]
+    assert find_cell("out:frc").to_json() == CELL
     assert "the study's are frc" in refused(capsys, cell.main(["show", "out:typo"]))
     assert "did you mean GDAS_V1?" in refused(capsys, cell.main(["count", "gdas_v1"]))
     assert "published are" in refused(capsys, cell.main(["draw", "nothing.json"]))
@@ -112,6 +113,29 @@ def test_a_cell_is_converted_from_and_to_the_text_of_darts(capsys: Capture) -> N
     assert json.loads(capsys.readouterr().out) == PUBLISHED["GDAS_V1"].to_json()
     assert "must end with" in refused(capsys, cell.main(["convert", "GDAS_V1", "--to", "x.svg"]))
     assert "cannot write" in refused(capsys, cell.main(["convert", "GDAS_V1", "--to", "no/x.txt"]))
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("show GDAS_V1 --json --to v.json", "--to: does not apply to show; leave it out"),
+        ("show GDAS_V1 --as darts", "--as: does not apply to show"),
+        ("draw GDAS_V1 --json", "--json: does not apply to draw"),
+        ("draw GDAS_V1 --channels 3", "--channels: does not apply to draw"),
+        ("convert GDAS_V1 --stem imagenet", "--stem: does not apply to convert"),
+        ("count GDAS_V1 --to x.json", "--to: does not apply to count"),
+        ("count GDAS_V1 --hidden 3", "--hidden: does not apply to a cell of images (GDAS_V1)"),
+        ("count RNN_GDAS --channels 3", "--channels: does not apply to a recurrent cell (RNN_GDAS"),
+        ("show out", "out: is a study; name one of its searches: out:frc"),
+    ],
+)
+def test_what_does_not_apply_is_refused(
+    line: str, said: str, capsys: Capture, tmp_path: Path
+) -> None:
+    if line == "show out":
+        fake_study(tmp_path / "out")
+    assert said in refused(capsys, cell.main(line.split()))
+    assert not list(tmp_path.glob("*.*"))
 
 
 def test_sizes_that_no_network_has_are_refused(capsys: Capture) -> None:

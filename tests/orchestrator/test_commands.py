@@ -20,6 +20,7 @@ from orchestrator import __main__ as together
 from orchestrator import compare, jobs, log, status
 from orchestrator.run.scheduler import Scheduler
 from orchestrator.store.failure import clear_failure, write_failure
+from orchestrator.terminal.words import counted
 from tests.orchestrator.command_output import Capture, refused
 from tests.orchestrator.fake_study import fake_study, finish, record, select
 from tests.orchestrator.test_study import identity
@@ -75,6 +76,10 @@ def test_all_commands_are_found_under_one_name(capsys: Capture, tmp_path: Path) 
     fake_study(tmp_path / "out")
     assert together.main(["status", "out", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["driven"] is False
+    for name in ("send_runs", "send-runs", "reproduce_paper"):  # as `python -m` has them
+        with pytest.raises(SystemExit):
+            together.main([name, "--help"])
+        assert f"usage: python -m orchestrator.{name.replace('-', '_')} " in capsys.readouterr().out
     with pytest.raises(SystemExit) as done:
         together.main([])
     assert done.value.code == 0 and "gdas COMMAND --help" in capsys.readouterr().out
@@ -115,6 +120,8 @@ def test_a_job_that_is_not_there_is_answered_with_the_closest(
         capsys, log.main(["out", "search-frc"])
     )
     assert log.job_named("train-frc-d", study).label == "train-frc-digits", "the only one"
+    said = refused(capsys, log.main(["out", "select-frc"]))
+    assert "has no log" in said and said.rstrip().endswith("OUT/selections/frc.json")
     assert "has printed nothing yet" in refused(capsys, log.main(["out", study.jobs[0].label]))
     assert "no error is recorded" in refused(
         capsys, log.main(["out", study.jobs[0].label, "--traceback"])
@@ -314,6 +321,7 @@ def test_old_job_folders_are_listed_and_removed_and_needed_ones_stay(
         name for name in gone if name.startswith("train")
     ]
     assert jobs.main(["list", "out"]) == 0
+    assert counted(1, "folder") == "1 folder" and counted(2, "folder") == "2 folders"
     out = capsys.readouterr().out
     assert all(name in out for name in gone) and "jobs remove out" in out.splitlines()[-1]
     assert "add --yes" in refused(capsys, jobs.main(["remove", "out"]))

@@ -65,7 +65,7 @@ def test_a_missing_or_damaged_table_is_refused_in_one_line(
         ("bench201_search.lookup.best_of=7", r"best_of=7: must be from 1 to cells=6"),
         ("bench201_search.lookup.cells=1", "cells=1: must be 2 or more"),
         ("bench201_search.lookup.images=65", r"lookup.images=65: larger than D_V \(64\)"),
-        ("bench201_search.lookup.column=cifar10", "lookup.column='cifar10'"),
+        ("bench201_search.lookup.column=cifar10", "lookup.column=cifar10: must be cifar10_test"),
         ("searches.gdas.select_by=proxy", "NAS-Bench-201 cells are selected by shared_weights"),
         ("searches.gdas.proxy={epochs: 1}", "proxy: NAS-Bench-201 cells are not trained"),
         ("searches.gdas.preset=paper", "preset paper has no search for NAS-Bench-201 cells; use"),

@@ -83,6 +83,12 @@ def test_the_proxies_of_a_search_on_own_text_read_that_text(where: str, tmp_path
         ("{name: ptb, format: text}", "is a known text"),
         ("{name: cifar10, format: text}", "format=text: cifar10 is of format arrays"),
         ("{name: mine}", "data.format=photos or data.format=text"),
+        ("{name pets2, format: photos, classes: 4}", "data.name pets2: .* write name: pets2$"),
+        ("{name mine, format: text}", r"recipe\.data\.name mine: .* write name: mine$"),
+        ("{nmae: mine, format: text}", r"recipe\.data\.nmae: unknown key; did you mean name\?"),
+        ("{format: photos, classes: 4}", r"recipe\.data\.name: is missing beside format=photos"),
+        ("{format: text}", r"recipe\.data\.name: is missing beside format=text"),
+        ("{name pets2, classes: 4}", r"data\.name pets2: .* write name: pets2$"),
     ],
 )
 def test_settings_of_data_are_refused_by_their_key(tmp_path: Path, data: str, says: Any) -> None:
