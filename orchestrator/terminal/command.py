@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
@@ -137,6 +138,8 @@ def run_command(
         SystemExit: 2 if the parser refuses the options; 0 after `--help`.
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # so that a path that is not UTF-8 can be printed
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         refuse_line(words, parser)
         options, extra = parser.parse_known_intermixed_args(words)

@@ -236,6 +236,8 @@ def test_names_that_are_no_utf_8_are_written_without_loss(
         assert row[0] == r"p\xe4st \x5cxe4.png" and head[3] == r"p(\xe4)"
         assert predict.main([study, "photos"]) == 1
         assert capsys.readouterr().out == text
+        assert predict.main([study, "photos", "--to", "l\udce4.csv"]) == 1
+        assert Path("l\udce4.csv").read_text() == text
     else:
         (value,) = json.loads(text)
         assert value["file"] == r"p\xe4st \x5cxe4.png" and r"\xe4" in value["probabilities"]
