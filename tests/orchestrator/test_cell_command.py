@@ -68,7 +68,7 @@ def test_cells_are_drawn_to_svg_and_png(capsys: Capture) -> None:
     # Its network is not counted here.
     assert f"next: python -m orchestrator.cell show '{own}'" in capsys.readouterr().out
     assert "must end with" in refused(capsys, cell.main(["draw", "GDAS_V1", "--to", "x.gif"]))
-    assert "cannot write" in refused(capsys, cell.main(["draw", "GDAS_V1", "--to", "no/x.svg"]))
+    assert "is no folder no" in refused(capsys, cell.main(["draw", "GDAS_V1", "--to", "no/x.svg"]))
 
 
 DARTS_TEXT = (
@@ -112,7 +112,9 @@ def test_a_cell_is_converted_from_and_to_the_text_of_darts(capsys: Capture) -> N
     assert cell.main(["convert", "GDAS_V1", "--as", "gdas"]) == 0
     assert json.loads(capsys.readouterr().out) == PUBLISHED["GDAS_V1"].to_json()
     assert "must end with" in refused(capsys, cell.main(["convert", "GDAS_V1", "--to", "x.svg"]))
-    assert "cannot write" in refused(capsys, cell.main(["convert", "GDAS_V1", "--to", "no/x.txt"]))
+    assert "is no folder no" in refused(
+        capsys, cell.main(["convert", "GDAS_V1", "--to", "no/x.txt"])
+    )
 
 
 @pytest.mark.parametrize(
