@@ -26,6 +26,7 @@ from gdas.cnn.genotype import Genotype
 from gdas.derive import PARAMETER_FREE, parameter_free
 from gdas.genotype import any_from_json
 from gdas.presets import AnySearchConfig
+from gdas.rnn.genotype import RecurrentGenotype
 from orchestrator.experiment.spaces import SPACES
 from orchestrator.report.split_half import split_half
 from orchestrator.store.results import Record
@@ -166,8 +167,8 @@ def _collapse(records: Sequence[Record], config: AnySearchConfig) -> list[Alarm]
         case Bench201Genotype() as bench201:
             edges = tuple((operation, 0) for operation in bench201.operations)
             word = "cell"
-        case _:
-            return []
+        case recurrent:
+            return _linear(recurrent)
     found = []
     free, kept = parameter_free(edges), len(edges)
     if free >= COLLAPSED * kept:
@@ -186,6 +187,16 @@ def _collapse(records: Sequence[Record], config: AnySearchConfig) -> list[Alarm]
             )
             found.append(Alarm("collapse", text))
     return found
+
+
+def _linear(cell: RecurrentGenotype) -> list[Alarm]:
+    """Whether a recurrent cell is nearly linear, as those of DARTS, ENAS and GDAS are not."""
+    functions = [function for function, _ in cell.recurrent]
+    count = functions.count("identity")
+    if count < COLLAPSED * len(functions):
+        return []
+    text = f"collapsed: {count} of {len(functions)} functions of the recurrent cell are identity."
+    return [Alarm("collapse", text)]
 
 
 def _words(kind: str) -> str:

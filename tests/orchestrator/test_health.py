@@ -14,7 +14,9 @@ from gdas.bench201.config import Bench201SearchConfig
 from gdas.bench201.genotype import Bench201Genotype
 from gdas.cnn.config import SearchConfig
 from gdas.cnn.genotype import OPERATIONS, PUBLISHED
+from gdas.config import SamplerConfig
 from gdas.rnn.config import TextSearchConfig
+from gdas.rnn.genotype import PUBLISHED_RECURRENT, RecurrentGenotype
 from orchestrator.report.health import (
     alarms,
     edge_figure,
@@ -128,6 +130,23 @@ def test_a_cell_of_the_benchmark_collapses_to_operations_without_parameters_too(
     assert found(Bench201Genotype("none", ("nor_conv_3x3",) * 6), [conv] * 6) == []
 
 
+def test_a_recurrent_cell_that_is_nearly_linear_is_a_collapse_and_published_ones_are_not() -> None:
+    rows = [[0.0, 4.0, 0.0, 0.0, 0.0]] * 36
+    soft = dataclasses.replace(TextSearchConfig(), sampler=SamplerConfig(relaxation="soft"))
+
+    def found(cell: RecurrentGenotype) -> list[str]:
+        last = record(1, rows, kind="recurrent", cell=cell)
+        return [alarm.text for alarm in alarms([last], soft)]
+
+    assert not any(found(cell) for cell in PUBLISHED_RECURRENT.values())
+    edges = tuple(("identity" if i else "tanh", 0) for i in range(8))
+    assert found(RecurrentGenotype("linear", edges)) == [
+        "collapsed: 7 of 8 functions of the recurrent cell are identity."
+    ]
+    fewer = tuple(("identity" if i < 5 else "tanh", 0) for i in range(8))
+    assert found(RecurrentGenotype("fewer", fewer)) == []
+
+
 def test_logits_that_have_hardly_moved_alarm() -> None:
     found = alarms([record(1, favouring("sep_conv_5x5", 14, by=0.1))], SearchConfig())
     assert [alarm.kind for alarm in found] == ["unmoved"]
@@ -135,8 +154,6 @@ def test_logits_that_have_hardly_moved_alarm() -> None:
 
 
 def test_the_first_step_of_a_hard_recurrent_search_alarms() -> None:
-    from gdas.rnn.genotype import PUBLISHED_RECURRENT
-
     rows = [[0.0] * 5] + [[4.0, 0.0, 0.0, 0.0, 0.0]] * 35
     recurrent = record(1, rows, kind="recurrent", cell=next(iter(PUBLISHED_RECURRENT.values())))
     hard = TextSearchConfig()
