@@ -173,11 +173,12 @@ def newest(folder: Path | str, *, older: bool = False) -> tuple[Checkpoint | Non
         try:
             return load(target), damaged
         except (OSError, ValueError) as error:
-            then = "looking for" if older else "going on from"
-            last = target == committed[-1] and not older
-            then = (
-                "there is none before it, so starting anew" if last else f"{then} the one before it"
-            )
+            if older:
+                then = "looking for the one before it"
+            elif target == committed[-1]:
+                then = "there is none before it, so starting anew"
+            else:
+                then = "going on from the one before it"
             damaged.append(f"{target}: {error}; {then}")
     return None, damaged
 

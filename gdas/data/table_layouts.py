@@ -176,7 +176,7 @@ class Needs(NamedTuple):
         names: what it is usually called, the preferred name first.
         fits: whether a type will do.
         alone: whether the only column that fits is taken, if another one has a usual name.
-        fix: what to do about a column of a usual name and another type.
+        fix: what to do about a column of a usual name and another type, behind its type's name.
     """
 
     what: str
@@ -191,14 +191,14 @@ PHOTO_NEEDS = Needs(
     PHOTO_COLUMNS,
     _holds_photos,
     True,
-    "not bytes; put each photo's file there, such as open(file, 'rb').read()",
+    ", not bytes; put each photo's file there, such as open(file, 'rb').read()",
 )
 LABEL_NEEDS = Needs(
     "labels, of whole numbers or text",
     LABEL_COLUMNS,
     _holds_labels,
     False,  # numbers and text are in columns of many kinds
-    "save it as whole numbers from 0, or as text",
+    "; save it as whole numbers from 0, or as text",
 )
 
 
@@ -212,8 +212,7 @@ def _one(schema: pa.Schema, needs: Needs, path: Path) -> str:
             return name
     misfit = next((schema.field(name) for name in preferred if name in schema.names), None)
     if misfit is not None and not (alone and len(fitting) == 1):
-        between = ", " if needs is PHOTO_NEEDS else "; "
-        raise InputError(f"{path}: column {misfit.name} {_kind(misfit.type)}{between}{fix}")
+        raise InputError(f"{path}: column {misfit.name} {_kind(misfit.type)}{fix}")
     if len(fitting) != 1:
         raise InputError(
             f"{path}: not clear which column holds {what}: it has "

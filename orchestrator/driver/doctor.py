@@ -61,8 +61,8 @@ def examine(options: argparse.Namespace) -> int:
             bad += finding.level == "BAD"
             print(f"  {finding.line()}", flush=True)
     words = list(options.words) or [experiment.name]
-    words += [*(["--data", options.data] if options.data else [])]
-    words += [*(["--out", options.out] if options.out else [])]
+    words += ["--data", options.data] if options.data else []
+    words += ["--out", options.out] if options.out else []
     command = shlex.join(["python", "-m", "orchestrator.reproduce_paper", *words])
     say_next(f"mend what is BAD ({bad}), then run this again" if bad else command)
     return 1 if bad else 0

@@ -21,7 +21,6 @@ from orchestrator.cost.images import image_side
 from orchestrator.experiment.study import Job, Study
 from orchestrator.store.data import data_on_this_node
 from orchestrator.store.failure import read_failure
-from orchestrator.store.job_folder import JobFolder
 from orchestrator.store.recorded import driver, open_recorded, recorded_board
 from orchestrator.store.results import FinalResult
 from orchestrator.store.store import Store
@@ -85,7 +84,7 @@ def open_final(named: str, operations: Sequence[str], data: str | None = None) -
     if not model_of(job.recipe["config"]).images:
         raise InputError(f"{named}: is a language model; name a final on images")
     folder = store.folder(job)
-    about, weights = _finished(folder, job, _why_open(store, study, job))
+    about, weights = _finished(store, study, job)
     check_named(about["config"].get("operations", ()), operations, named, "--operations {}")
     model = FinalModel(about, weights)
     assert isinstance(model.config, TrainConfig)
@@ -133,12 +132,15 @@ def lineage(study: Study, job: Job) -> list[Job]:
     return [other for other in reversed(study.jobs) if other.id in kept]
 
 
-def _finished(folder: JobFolder, job: Job, why: str) -> tuple[About, dict[str, Tensor]]:
+def _finished(store: Store, study: Study, job: Job) -> tuple[About, dict[str, Tensor]]:
+    folder = store.folder(job)
     result = folder.result(FinalResult)
-    checkpoint = newest_checkpoint(folder) if result is not None else None
-    if result is None or checkpoint is None:
-        lost = "has lost its last checkpoint; run the study's command again"
-        raise InputError(f"{job.label}: {why if result is None else lost}")
+    if result is None:
+        raise InputError(f"{job.label}: {_why_open(store, study, job)}")
+    checkpoint = newest_checkpoint(folder)
+    if checkpoint is None:
+        again = "run the study's command again"
+        raise InputError(f"{job.label}: has lost its last checkpoint; {again}")
     config = job.recipe["config"]
     weights = checkpoint.state[model_of(config).tested]
     about: About = {

@@ -132,7 +132,7 @@ def changed(supernet: Supernet) -> str | None:
     """
     for i, cell in enumerate(supernet.cells):
         for name, module in cell.named_modules(prefix=f"cells.{i}"):
-            if not any(runs_as(module, kind) for kind in BUILT):
+            if type(module) not in BUILT or not runs_as(module, type(module)):
                 return f"{name} ({type(module).__name__}) is changed or has hooks"
     return None
 
