@@ -9,14 +9,19 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from orchestrator.store.recorded import open_recorded, recorded_experiment
-from orchestrator.terminal.command import add_study, command_parser, run_command
+from orchestrator.terminal.command import command_parser, run_command
 
 MORE = """examples:
-  python -m orchestrator.evidence runs/nasbench201 runs/laptop > experiments/EVIDENCE.md
+  python -m orchestrator.evidence runs/nasbench201 runs/laptop
+  python -m orchestrator.evidence experiments/evidence/*.json runs/mine > experiments/EVIDENCE.md
+  python -m orchestrator.evidence runs/mine --keep experiments/evidence
 
-A study that still runs may be named too: what is not done reads "not run"."""
+A study that still runs may be named too: what is not done reads "not run". --keep writes what a
+study shows to a small file, which this command reads as it reads the study, on any machine and
+when the study's folder is gone."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -27,7 +32,15 @@ def parser() -> argparse.ArgumentParser:
         MORE,
         done="whatever they show",
     )
-    add_study(parser, several=True)
+    parser.add_argument(
+        "studies",
+        nargs="+",
+        metavar="OUT",
+        help="the studies' output folders, or their addresses, or files that --keep wrote",
+    )
+    parser.add_argument(
+        "--keep", metavar="DIR", help="write what each study shows to DIR as well, a file a study"
+    )
     return parser
 
 
@@ -38,12 +51,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _evidence(options: argparse.Namespace) -> int:
     from orchestrator.experiment.load import load_experiment  # these take seconds to import
-    from orchestrator.report.evidence import evidence_page
+    from orchestrator.report.evidence import evidence_page, section_of
+    from orchestrator.report.kept_section import keep, read_section
     from orchestrator.report.view import Results
 
-    opened = [open_recorded(out) for out in options.outs]
-    studies = [Results(recorded_experiment(store), study, store) for store, study in opened]
-    print(evidence_page(studies, load_experiment("paper", [])), end="")
+    sections = []
+    for place in options.studies:
+        if place.endswith(".json"):
+            sections.append(read_section(Path(place)))
+        else:
+            store, study = open_recorded(place)
+            sections.append(section_of(Results(recorded_experiment(store), study, store)))
+    if options.keep is not None:
+        keep(sections, Path(options.keep))
+    print(evidence_page(sections, load_experiment("paper", [])), end="")
     return 0
 
 

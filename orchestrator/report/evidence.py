@@ -41,10 +41,11 @@ HEADER = ["claim", "what we ran", "n", "ours", "p", "verdict"]
 INTRODUCTION = f"""# Evidence
 
 What was run so far, claim by claim, each study with its command. This page is made from the
-studies' own folders, and no number in it is typed by hand:
+studies' own folders, or from what `--keep` wrote of them (`experiments/evidence/`), and no number
+in it is typed by hand:
 
 ```sh
-python -m orchestrator.evidence OUT1 OUT2 > experiments/EVIDENCE.md
+python -m orchestrator.evidence experiments/evidence/*.json OUT1 OUT2 > experiments/EVIDENCE.md
 ```
 
 A figure is a mean ± standard deviation with n and the 95 % interval of the mean. p: one-sided, by
@@ -76,26 +77,48 @@ class Claim(NamedTuple):
     verdict: str
 
 
-def evidence_page(studies: Sequence[Results], whole: Experiment) -> str:
+class Section(NamedTuple):
+    """What one study shows: all that the page says of it.
+
+    Attributes:
+        name: the experiment's.
+        note: what the experiment's file says of it, on one line.
+        facts: when and where it ran, from which commit, by which command, how much of it is done.
+        claims: what it bears on.
+    """
+
+    name: str
+    note: str
+    facts: dict[str, str]
+    claims: list[Claim]
+
+
+def section_of(results: Results) -> Section:
+    """What a study shows by now."""
+    states = list(results.board.states.values())
+    known = dict(facts(results)) | {"jobs": f"{states.count('done')} of {len(states)} done"}
+    if "command" in known:
+        known["command"] = f"`{without_places(known['command'])}`"
+    experiment = results.experiment
+    note = " ".join(experiment.note.split())
+    return Section(experiment.name, note, known, claims_of(results))
+
+
+def evidence_page(sections: Sequence[Section], whole: Experiment) -> str:
     """The page, in Markdown: a section for every study, in the order given, and what none has.
 
     Args:
         whole: an experiment with all figures of the paper's tables, at its size.
     """
     parts = [INTRODUCTION]
-    for results in studies:
-        parts.append(f"\n## {results.experiment.name}\n")
-        if results.experiment.note:
-            parts.append(f"> {' '.join(results.experiment.note.split())}\n")
-        states = list(results.board.states.values())
-        known = dict(facts(results)) | {"jobs": f"{states.count('done')} of {len(states)} done"}
-        if "command" in known:
-            known["command"] = f"`{without_places(known['command'])}`"
-        parts += [f"- {name}: {value}" for name, value in known.items()]
-        found = claims_of(results)
+    for section in sections:
+        parts.append(f"\n## {section.name}\n")
+        if section.note:
+            parts.append(f"> {section.note}\n")
+        parts += [f"- {name}: {value}" for name, value in section.facts.items()]
         parts.append("")
-        parts.append(table(HEADER, found) if found else "It bears on no claim.\n")
-    if rest := list(_uncovered(studies, whole)):
+        parts.append(table(HEADER, section.claims) if section.claims else "It bears on no claim.\n")
+    if rest := list(_uncovered(sections, whole)):
         parts.append("\n## What no study above bears on\n")
         parts.append(f"`python -m orchestrator.reproduce_paper {whole.name} --data DIR --yes`\n")
         parts.append(table(HEADER, rest))
@@ -149,12 +172,8 @@ def _claimed(spec: FinalSpec, row: paper.Row, column: str) -> str:
     return f"Table {spec.row.table}, {spec.row.method}: {measure.title} {theirs}"
 
 
-def _uncovered(studies: Sequence[Results], whole: Experiment) -> Iterator[Claim]:
-    covered = {
-        _claimed(spec, row, column)
-        for results in studies
-        for _, spec, row, column in _printed(results.experiment)
-    }
+def _uncovered(sections: Sequence[Section], whole: Experiment) -> Iterator[Claim]:
+    covered = {claim.text for section in sections for claim in section.claims}
     for name, spec, row, column in _printed(whole):
         if (claim := _claimed(spec, row, column)) not in covered:
             yield Claim(claim, f"final {name}: {size_of(spec)}", "0", NOT_RUN, "", NOT_RUN)

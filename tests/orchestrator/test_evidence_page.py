@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -12,9 +13,12 @@ from orchestrator.__main__ import COMMANDS
 from orchestrator.evidence import main
 from orchestrator.experiment.load import load_experiment
 from orchestrator.report.evidence import without_places
+from orchestrator.report.kept_section import file_name, read_section
 from orchestrator.store.recorded import open_recorded
+from tests.orchestrator.command_output import refused
 from tests.orchestrator.test_report import SCORES, report_of
 
+KEPT = Path(__file__).parents[2] / "experiments/evidence"
 FINALS = """
 finals:
   ours:
@@ -110,3 +114,59 @@ def test_a_study_that_has_begun_in_part_is_read(
     assert line_of(page, "plain finds better cells than cells drawn")[2] == "4 and 3"
     *_, ours, _, verdict = line_of(page, "slow finds better cells than plain")
     assert (ours, verdict) == ("not run", "not run")
+
+
+def test_the_committed_page_is_made_of_the_committed_files(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """After a study was kept: `python -m orchestrator.evidence experiments/evidence/*.json`."""
+    files = sorted(KEPT.glob("*.json"))
+    assert [file.name for file in files] == [file_name(read_section(file)) for file in files]
+    assert re.fullmatch(r"laptop-2026-11-28-\d{4}\.json", files[0].name)
+    assert len(files) >= 5 and main(list(map(str, files))) == 0
+    assert capsys.readouterr().out == (KEPT.parent / "EVIDENCE.md").read_text()
+
+
+def test_what_a_study_shows_outlives_its_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page, kept = page_of(tmp_path, capsys, FINALS), tmp_path / "made" / "kept"
+    assert main([str(tmp_path / "out"), "--keep", str(kept)]) == 0
+    assert capsys.readouterr().out == page
+    (file,) = kept.iterdir()
+    assert file.name == "own.json", "no job of it has a time"
+    assert main([str(tmp_path / "out"), "--keep", str(kept)]) == 0
+    assert list(kept.iterdir()) == [file], "the same study again is the same file"
+    capsys.readouterr()
+    shutil.rmtree(tmp_path / "out")
+    assert main([str(file)]) == 0
+    assert capsys.readouterr().out == page
+
+
+def test_a_kept_file_that_is_none_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def said(value: object) -> str:
+        (tmp_path / "x.json").write_text(value if isinstance(value, str) else json.dumps(value))
+        return refused(capsys, main([str(tmp_path / "x.json")]))
+
+    whole = json.loads(next(KEPT.glob("laptop-*.json")).read_text())
+    assert main([str(next(KEPT.glob("laptop-*.json")))]) == 0
+    capsys.readouterr()
+    assert "cannot be read as JSON" in said('{"form')
+    assert "is no JSON object" in said([1])
+    assert "no format is given" in said({"jobs": []})
+    assert "not what `--keep` writes" in said({k: v for k, v in whole.items() if k != "claims"})
+    assert "not what `--keep` writes" in said(whole | {"claims": [{"text": "only"}]})
+    assert "unknown key 'more'" in said(whole | {"more": 1})
+    assert "no such file" in refused(capsys, main([str(tmp_path / "none.json")]))
+
+
+def test_two_studies_do_not_take_one_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = str(next(KEPT.glob("laptop-*.json")))
+    assert "name each study once" in refused(capsys, main([file, file, "--keep", str(tmp_path)]))
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "taken").write_text("")
+    assert "is no folder" in refused(capsys, main([file, "--keep", str(tmp_path / "taken")]))
