@@ -10,6 +10,10 @@ over all its predecessors, each with its drawn function, and s_0 and every sum p
 shared batch norm without parameters. Matrices have no biases and belong to steps, whatever the
 predecessor and the function.
 
+Decision: if every edge of a step drew `none` while undrawn functions run too (times 0), the gates
+of that step get no gradient. At a sum of zeros batch norm multiplies it by 1 / sqrt(eps), 316, and
+in a search such draws outweighed all the others.
+
 Decision: in a derived cell, `none` stands for f = 0, so that the state decays; in the search it
 adds nothing at all. Both are as in the authors' code.
 
@@ -189,9 +193,10 @@ def plan_steps(picks: Sequence[Pick], steps: int, device: torch.device) -> list[
 
 
 def _gates(gate_EK: Tensor, plan: _Step) -> Tensor:
-    """The factors of a step's rows."""
+    """The factors of a step's rows; without a gradient if all are 0."""
     places = [e * gate_EK.shape[1] + k for e, k in zip(plan.edges, plan.operations, strict=True)]
-    return gate_EK.flatten()[_indices(places, gate_EK.device)]
+    gate_P = gate_EK.flatten()[_indices(places, gate_EK.device)]
+    return torch.where((gate_P.detach() != 0).any(), gate_P, gate_P.detach())
 
 
 def _indices(rows: list[int], device: torch.device) -> Tensor:

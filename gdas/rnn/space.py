@@ -17,16 +17,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gdas.architecture import Architecture
+from gdas.checkpoint import State, load_weights
 from gdas.compute import autocast, device_of
 from gdas.data.text import Tokens, batch_tokens, bptt_lengths
 from gdas.derive import describe
 from gdas.metrics import BatchLoss
 from gdas.randomness import generator, initial_weights
 from gdas.rnn.config import TextSearchConfig
-from gdas.rnn.derive import CELL_TYPE, derive_recurrent_genotype
+from gdas.rnn.derive import CELL_TYPE, derive_recurrent_genotype, first_edge
+from gdas.rnn.genotype import RECURRENT_OPERATIONS, RecurrentGenotype, check_recurrent_genotype
 from gdas.rnn.regularisation import draw_masks, temporal_penalty
 from gdas.rnn.supernet import RecurrentSupernet
 from gdas.sampler import Pick
+from gdas.settings import require
 
 
 def build_recurrent_supernet(config: TextSearchConfig, vocabulary: int) -> RecurrentSupernet:
@@ -144,3 +147,61 @@ class TextSpace:
         """Metrics and details of the genotype that is derived from the logits."""
         genotype, cell = derive_recurrent_genotype(self.config, logits)
         return describe(genotype, {CELL_TYPE: cell}, logits)
+
+
+def picks_of(genotype: RecurrentGenotype) -> list[Pick]:
+    """A derived cell as picks of a search cell: one edge a step, and no others."""
+    return [
+        (first_edge(step) + source, RECURRENT_OPERATIONS.index(operation))
+        for step, (operation, source) in enumerate(genotype.recurrent, start=1)
+    ]
+
+
+@torch.no_grad()
+def score_with_shared_weights(
+    config: TextSearchConfig,
+    train: Tokens,
+    valid: Tokens,
+    state: State,
+    genotypes: Sequence[RecurrentGenotype],
+    device: torch.device | str,
+) -> list[float]:
+    """Score cells on D_V with the supernet's weights: the cross entropy of each, without dropout.
+
+    Every state is normalised by its own batch, as in an alpha step: the running statistics of the
+    one batch norm that all steps share fit none of them. So a cell's score depends on
+    `config.batch_size`. The result is not the loss of a trained cell, and need not rank as that.
+
+    Args:
+        config: the search's settings; `valid_tokens` says how much of D_V is read.
+        state: the state of a segment; it is not changed.
+
+    Raises:
+        InputError: a cell has another number of steps than the supernet.
+    """
+    for genotype in genotypes:
+        check_recurrent_genotype(genotype)
+        require(
+            len(genotype.recurrent) == config.steps,
+            f"steps={config.steps}: the cell {genotype.name} has {len(genotype.recurrent)}; "
+            "score it with a search of as many steps",
+        )
+    space = TextSpace(config, train, valid, device)
+    load_weights(space.weights, state)
+    space.weights.train()
+    return [_score(space, picks_of(genotype)) for genotype in genotypes]
+
+
+def _score(space: TextSpace, picks: Sequence[Pick]) -> float:
+    """The cross entropy of D_V, carrying the hidden state along."""
+    text_TB, bptt = space.valid_TB, space.config.bptt
+    hidden_BN = space.supernet.initial_hidden(text_TB.shape[1])
+    total = 0.0
+    for start in range(0, len(text_TB) - 1, bptt):
+        tokens_TB = text_TB[start : min(start + bptt, len(text_TB) - 1)]
+        targets_TB = text_TB[start + 1 : start + 1 + len(tokens_TB)]
+        with autocast(space.device, space.config.precision):
+            scores_TBV, _, hidden_BN = space.supernet(tokens_TB, hidden_BN, picks)
+            loss = F.cross_entropy(scores_TBV.flatten(0, 1), targets_TB.flatten(), reduction="sum")
+        total += float(loss)
+    return total / text_TB[1:].numel()

@@ -323,3 +323,25 @@ def test_a_lone_gate_has_next_to_no_gradient_where_others_have_one() -> None:
     (found_EK,) = gradients(outputs_TBN, [gate_EK])
     alone, together = abs(float(found_EK[0, 1])), found_EK[1:].abs().max()
     assert 0 < alone < 0.01 * float(together)
+
+
+@pytest.mark.parametrize("dead", [1, 2])
+def test_gates_of_a_step_that_drew_none_alone_have_no_gradient_while_all_functions_run(
+    dead: int,
+) -> None:
+    """Batch norm would multiply it by 316 at a sum of zeros, and again at every time step."""
+    torch.manual_seed(0)  # of the weights
+    cell = doubled(SearchCell(3, HIDDEN))
+    x_TBN, s_BN, _, _ = inputs(masked=False)
+    of_step = {1: [0], 2: [1, 2], 3: [3, 4, 5]}
+    operations = [0 if edge in of_step[dead] else 1 + edge % 4 for edge in range(6)]
+    gate_EK = torch.zeros(6, 5, dtype=torch.float64)
+    gate_EK[range(6), operations] = 1.0
+    gate_EK.requires_grad_()
+    every = [(e, k) for e in range(6) for k in range(5)]
+    outputs_TBN = cell(x_TBN, s_BN, every, gate_EK)
+    (found_EK,) = gradients(outputs_TBN, [gate_EK])
+    for step, edges in of_step.items():
+        assert (found_EK[edges, 1:] == 0).all() == (step == dead)
+    assert found_EK.abs().max() < 100
+    assert_equal([outputs_TBN], [cell(x_TBN, s_BN, list(enumerate(operations)))])

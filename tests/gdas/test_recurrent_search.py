@@ -24,7 +24,7 @@ from gdas.rnn.genotype import (
 )
 from gdas.rnn.language_model import LanguageModel
 from gdas.rnn.regularisation import draw_masks, temporal_penalty
-from gdas.rnn.space import TextSpace
+from gdas.rnn.space import TextSpace, score_with_shared_weights
 from gdas.rnn.supernet import RecurrentSupernet
 from gdas.search import search
 from tests.gdas.tiny import CPU
@@ -286,17 +286,60 @@ def toy_language(function: str, net: RecurrentSupernet, windows: int, seed: int)
     return Tokens(torch.stack(words_TB).t().flatten().int(), TOY_WORDS)
 
 
-def test_a_search_finds_the_function_that_speaks_the_language() -> None:
-    """The network knows the language's other weights.
-
-    Chance finds it in one of four: in nine or more of ten seeds with a probability of 3e-5.
-    """
+def toy_teacher() -> RecurrentSupernet:
+    """A network with one step and large weights."""
     teacher = RecurrentSupernet(TOY_WORDS, hidden=8, steps=1)
     g = generator(1, "teacher")
     with torch.no_grad():
         for p in teacher.parameters():
             p.copy_(torch.randn(p.shape, generator=g))
         teacher.words.bias_V.zero_()
+    return teacher
+
+
+@pytest.mark.parametrize("function", RECURRENT_OPERATIONS[1:])
+def test_shared_weights_score_the_function_that_speaks_the_language_best(function: str) -> None:
+    teacher = toy_teacher()
+    text = toy_language(function, teacher, 3, seed=7)
+    config = TextSearchConfig(
+        batch_size=TOY_BATCH, bptt=TOY_TIME, hidden=8, steps=1, dropouts=Dropouts()
+    )
+    state = {"weights": teacher.state_dict()}
+    cells = [RecurrentGenotype(name, ((name, 0),)) for name in RECURRENT_OPERATIONS[1:]]
+    scores = score_with_shared_weights(config, text, text, state, cells, CPU)
+    assert cells[scores.index(min(scores))].name == function
+    again = score_with_shared_weights(config, text, text, state, cells[::-1], CPU)
+    assert again == scores[::-1], "whatever was scored before"
+
+
+def test_a_score_is_the_loss_of_an_alpha_step_without_dropout() -> None:
+    config, texts = search_config(dropouts=NO_DROPOUT), (random_text(72, 0), random_text(44, 1))
+    space = TextSpace(config, *texts, CPU)
+    cell = RecurrentGenotype("a", (("tanh", 0), ("relu", 1), ("identity", 0)))
+    picks = [(0, 1), (2, 2), (3, 4)]  # row 1 + 1 of step 2, the first of step 3
+    assert len(space.valid_TB) - 1 == 2 * config.bptt
+    first, second = (
+        value(space.alpha_loss(Architecture([picks], None), 0, step).loss) for step in (0, 1)
+    )
+    state = {"weights": space.weights.state_dict()}
+    (score,) = score_with_shared_weights(config, *texts, state, [cell], CPU)
+    assert score == pytest.approx((first + second) / 2, rel=1e-5) and first != second
+
+
+def test_a_cell_of_other_steps_has_no_score() -> None:
+    config = search_config()
+    state = {"weights": space_of(config).weights.state_dict()}
+    one = RecurrentGenotype("a", (("tanh", 0),))
+    with pytest.raises(InputError, match=r"steps=3: the cell a has 1; score it"):
+        score_with_shared_weights(config, random_text(72, 0), random_text(44, 1), state, [one], CPU)
+
+
+def test_a_search_finds_the_function_that_speaks_the_language() -> None:
+    """The network knows the language's other weights.
+
+    Chance finds it in one of four: in nine or more of ten seeds with a probability of 3e-5.
+    """
+    teacher = toy_teacher()
     train = toy_language("sigmoid", teacher, 4, seed=100)
     valid = toy_language("sigmoid", teacher, 1, seed=7)
     found = []
