@@ -61,6 +61,8 @@ def load_experiment(name: str, overrides: list[str]) -> Experiment:
     path = Path(name) if name.endswith((".yaml", ".yml")) else EXPERIMENTS / f"{name}.yaml"
     if not path.is_file():
         names = sorted(p.stem for p in EXPERIMENTS.glob("*.yaml"))
+        if meant := next((f for f in (f"{name}.yaml", f"{name}.yml") if Path(f).is_file()), None):
+            raise InputError(f"experiment {name!r}: no file {path}; did you mean {meant}?")
         raise InputError(
             f"experiment {name!r}: no file {path}{suggestion(name, names)} (your own is given by "
             "its path, such as mine.yaml)"
