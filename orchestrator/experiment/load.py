@@ -111,7 +111,9 @@ def _apply(raw: Raw, override: str) -> None:
             )
     try:
         here[last] = plain_yaml(value, key)
-    except InputError:
+    except InputError as problem:
+        if ": not a YAML file (" not in str(problem):
+            raise InputError(str(problem).replace(f"{key}, line 1: ", f"{key}: ", 1)) from None
         raise InputError(
             f"{key}={value[:200]}: not a YAML value; write it such as 3, 0.1, true, text or "
             "'[0, 1]', in quotes of the shell"

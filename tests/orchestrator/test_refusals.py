@@ -90,7 +90,7 @@ def test_numbers_are_what_their_digits_say(capsys: pytest.CaptureFixture[str]) -
     assert {text: plain_yaml(text, "x") for text in plain} == plain
     assert plain_yaml("[08, '010', 1:99]", "x") == ["08", "010", "1:99"]  # texts, to YAML 1.1 too
     assert reproduce_paper.main(["smoke", "search.recipe.epochs=010", "--dry-run"]) == 2
-    assert "search.recipe.epochs, line 1: 010 is read as 8" in capsys.readouterr().err
+    assert "error: search.recipe.epochs: 010 is read as 8" in capsys.readouterr().err
 
 
 def test_the_ending_of_an_own_file_may_not_be_left_out_but_is_named(
@@ -98,7 +98,7 @@ def test_the_ending_of_an_own_file_may_not_be_left_out_but_is_named(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("own.yaml").write_text(final())
-    for name in ("own", "./own", f"{tmp_path}/own"):
+    for name in ("own", "./own"):
         assert reproduce_paper.main([name, "--dry-run"]) == 2
         assert capsys.readouterr().err.endswith(f"; did you mean {name}.yaml?\n")
 
