@@ -81,7 +81,7 @@ def stacked(images: object) -> str | None:
         to_tensor = "pil_to_tensor of torchvision.transforms.functional"
         return f'torch.stack([pil_to_tensor(image.convert("RGB")) {loop}, with {to_tensor}'
     if isinstance(one, Tensor) and one.ndim < 4:
-        return f"torch.stack([image {loop}"
+        return f"torch.stack([image {loop}" if pairs else "torch.stack(list(images))"
     if isinstance(one, np.ndarray) and one.ndim < 4:
         return f"torch.stack([torch.from_numpy(image) {loop}"
     return None

@@ -86,7 +86,7 @@ STACKED: dict[str, tuple[Any, str]] = {
         [photo for photo, _ in photos()],
         'torch.stack([pil_to_tensor(image.convert("RGB")) for image in images])',
     ),
-    "tensors": (list(PIXELS[:4]), "torch.stack([image for image in images])"),
+    "tensors": (list(PIXELS[:4]), "torch.stack(list(images))"),
     "arrays": (
         [one.numpy() for one in PIXELS[:4]],
         "torch.stack([torch.from_numpy(image) for image in images])",
