@@ -52,12 +52,16 @@ SMALL = tiny.search_config(
 TRAINING = tiny.train_config(data=IMAGE_DATA["digits"], auxiliary_weight=0.0, epochs=1)
 
 
-def refused(call: Callable[[], Any]) -> str:
+def refused(call: Callable[..., Any], *given: Any, **named: Any) -> str:
     with pytest.raises(InputError) as caught:
-        call()
+        call(*given, **named)
     line = str(caught.value)
     assert "\n" not in line
     return line
+
+
+def first_of(run: Any, config: Any, space: Any) -> Any:
+    return next(run(config, space))
 
 
 def trained(
@@ -126,8 +130,9 @@ def test_anything_else_is_no_source_of_images() -> None:
         def __getitem__(self, index: int) -> tuple[torch.Tensor, ...]:
             raise OSError("the disk is gone")
 
-    for wrong in ((PIXELS, LABELS), PIXELS, None, "photos", [], Broken(PIXELS)):
-        assert refused(lambda wrong=wrong: ImageSpace(SMALL, wrong, "cpu")).startswith(
+    others: list[Any] = [(PIXELS, LABELS), PIXELS, None, "photos", [], Broken(PIXELS)]
+    for wrong in others:
+        assert refused(ImageSpace, SMALL, wrong, "cpu").startswith(
             f"images: is a {type(wrong).__name__}; must be Images("
         )
 
@@ -135,14 +140,14 @@ def test_anything_else_is_no_source_of_images() -> None:
 def test_rows_and_splits_of_a_training_are_checked() -> None:
     assert trained().metrics["valid/top1"] >= 0
     for rows in (None, list(range(32)), range(32), np.arange(32), ROWS.float(), ROWS > 3, 5):
-        line = refused(lambda rows=rows: trained(rows=rows))
+        line = refused(trained, rows=rows)
         assert line.startswith("train_rows: is a ") and "such as torch.arange(160) for all" in line
     for rows, has in (
         (ROWS - 1, "from -1 to 30"),
         (ROWS + 150, "from 150 to 181"),
         (ROWS[:0], "none"),
     ):
-        line = refused(lambda rows=rows: trained(evaluation_rows=rows))
+        line = refused(trained, evaluation_rows=rows)
         assert line.startswith(f"evaluation_rows: indices are {has}; must be one or more from 0 to")
     assert refused(lambda: trained(evaluated_on="val")) == (
         "evaluated_on=val: must be test or valid; did you mean valid?"
@@ -173,7 +178,7 @@ def test_numbers_of_words_are_checked() -> None:
         (ids, 0, "vocabulary=0: must be an int of 1 or more"),
         (ids, 20.0, "vocabulary=20.0: must be an int of 1 or more"),
     ):
-        assert refused(lambda w=wrong, v=vocabulary: Tokens(w, v)).startswith(said)
+        assert refused(Tokens, wrong, vocabulary).startswith(said)
 
 
 def test_texts_have_one_vocabulary() -> None:
@@ -190,7 +195,7 @@ def test_texts_have_one_vocabulary() -> None:
     ):
         assert refused(call).startswith(f"{name}: has a vocabulary of 12 words and train of 11;")
     for wrong in (TEXT.ids_N, "the cat", None):
-        assert refused(lambda wrong=wrong: TextSpace(WORDS, wrong, TEXT, "cpu")).startswith(
+        assert refused(TextSpace, WORDS, wrong, TEXT, "cpu").startswith(
             f"train: is a {type(wrong).__name__}; must be Tokens(ids, vocabulary) of gdas.data.text"
         )
 
@@ -208,7 +213,7 @@ def test_settings_of_another_kind_are_refused_by_name() -> None:
         ),
     ):
         for wrong in ({"epochs": 3}, None, IMAGES):
-            line = refused(lambda call=call, wrong=wrong: call(wrong))
+            line = refused(call, wrong)
             assert line.startswith("config=") and f"must be {kind}" in line
     assert refused(lambda: ImageSpace(bench201, IMAGES, "cpu")).startswith("config=")
 
@@ -217,16 +222,16 @@ def test_a_search_takes_the_settings_that_its_space_was_made_with() -> None:
     space = ImageSpace(SMALL, IMAGES, "cpu")
     other = dataclasses.replace(SMALL, seed=5, batch_size=8)
     for run in (search, search_by_graphs):
-        assert refused(lambda run=run: next(run(other, space))) == (
+        assert refused(first_of, run, other, space) == (
             "config: differs from the settings that the space was made with (seed, batch_size); "
             "make the space anew with these: ImageSpace(config, ...)"
         )
-    assert "(TextSearchConfig and SearchConfig)" in refused(lambda: next(search(WORDS, space)))
-    assert refused(lambda: next(search(space, SMALL))) == (  # type: ignore[arg-type]
+    assert "(TextSearchConfig and SearchConfig)" in refused(first_of, search, WORDS, space)
+    assert refused(first_of, search, space, SMALL) == (
         "config: is a ImageSpace; must be the settings of a search, such as SearchConfig of "
         "gdas.cnn.config; call search(config, space)"
     )
-    assert refused(lambda: next(search(SMALL, IMAGES))).startswith(  # type: ignore[arg-type]
+    assert refused(first_of, search, SMALL, IMAGES).startswith(
         "space: is a Images; must be a search space"
     )
     equal = SearchConfig(**vars(SMALL))
@@ -235,34 +240,35 @@ def test_a_search_takes_the_settings_that_its_space_was_made_with() -> None:
 
 @pytest.mark.parametrize("kind", ["images", "text", "NAS-Bench-201"])
 def test_a_second_search_does_not_start_from_the_weights_of_the_first(kind: str) -> None:
-    config, make = {
+    ways: dict[str, tuple[Any, Callable[[], Any]]] = {
         "images": (SMALL, lambda: ImageSpace(SMALL, IMAGES, "cpu")),
         "text": (WORDS, lambda: TextSpace(WORDS, TEXT, TEXT, "cpu")),
         "NAS-Bench-201": (
             tiny_bench201.config(),
             lambda: Bench201Space(tiny_bench201.config(), IMAGES, "cpu"),
         ),
-    }[kind]
-    space: Any = make()
-    first = next(search(config, space))  # type: ignore[arg-type]
-    line = refused(lambda: next(search(config, space)))  # type: ignore[arg-type]
+    }
+    config, make = ways[kind]
+    space = make()
+    first = first_of(search, config, space)
+    line = refused(first_of, search, config, space)
     assert line.startswith("space: has been searched or trained already")
     assert f"{type(space).__name__}(...)" in line and "checkpoint=segment.state" in line
-    list(search(config, space, checkpoint=first.state))  # type: ignore[arg-type]
-    again = next(search(config, make()))  # type: ignore[arg-type]
+    list(search(config, space, checkpoint=first.state))
+    again = first_of(search, config, make())
     assert again.metrics == first.metrics
     space.weights.zero_grad()
-    next(search(config, space))  # type: ignore[arg-type]
+    first_of(search, config, space)
 
 
 def test_a_cell_of_another_projects_code_is_refused_with_the_way_to_it() -> None:
-    named = namedtuple("Genotype", "normal normal_concat reduce reduce_concat")  # as DARTS has it
+    named: Any = namedtuple("named", "normal normal_concat reduce reduce_concat")
     edges = [("sep_conv_3x3", 0), ("skip_connect", 1)]
     darts = named(edges, range(2, 3), edges, range(2, 3))
     for cell in (darts, darts._asdict()):
-        line = refused(lambda c=cell: Network(c, 10, channels=4, normals_per_block=1))
+        line = refused(Network, cell, 10, channels=4, normals_per_block=1)
         assert 'read(str(genotype), "cell") for what another project' in line
-        found = read(str(cell), "cell")
+        found = read(str(cell).replace("named(", "Genotype("), "cell")
         assert isinstance(found, Genotype) and found.normal == tuple(edges)
 
 
@@ -277,10 +283,10 @@ def test_a_network_is_built_of_what_is_asked_or_not_at_all() -> None:
         ({"channels": 7.5}, "channels=7.5: must be a whole number"),
         ({"normals_per_block": -1}, "normals_per_block=-1: must be 0 or more"),
     ):
-        assert refused(lambda c=changes: Network(FRC, **usual | c)).startswith(said)
-        assert refused(lambda c=changes: Supernet(**usual | c)).startswith(said)
+        assert refused(Network, FRC, **usual | changes).startswith(said)
+        assert refused(Supernet, **usual | changes).startswith(said)
         if "stem" not in changes and "macro" not in changes:
-            assert refused(lambda c=changes: Bench201Network(**usual | c)).startswith(said)
+            assert refused(Bench201Network, **usual | changes).startswith(said)
     for call, said in (
         (lambda: Supernet(10, channels=4, wiring="2020"), "wiring=2020: must be figure or 2019"),  # type: ignore[arg-type]
         (lambda: Supernet(10, channels=4, nodes=0), "nodes=0: must be 1 or more"),
