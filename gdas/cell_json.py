@@ -24,6 +24,8 @@ def require_genotype(
         return
     names = " or ".join(kind.__name__ for kind in kinds)
     fixes = ["any_from_json(...) of gdas.genotype for JSON", "load(...) for a file"]
+    if hasattr(genotype, "_asdict") or isinstance(genotype, dict):
+        fixes.append('read(str(genotype), "cell") for what another project\'s code has')
     if published:
         meant = closest(genotype, list(published)) if isinstance(genotype, str) else None
         fixes.append(f"{table}[{meant or next(iter(published))!r}] for a published cell")

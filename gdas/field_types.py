@@ -67,6 +67,21 @@ def field_type(hint: Any) -> FieldType | None:
     return _class(origin or hint)
 
 
+def require_kind(value: object, kind: type, what: str) -> None:
+    """Raise InputError unless something is of a class of settings."""
+    if not isinstance(value, kind):
+        raise refused(what, value, f"{kind.__name__}(...) of {kind.__module__}")
+
+
+def require_type(value: Any, hint: Any, key: str, least: int | None = None) -> None:
+    """Raise InputError unless an argument is what its annotation says, and `least` or more."""
+    kind = field_type(hint)
+    if kind is not None:
+        kind.take(value, key)
+    if least is not None and value < least:
+        raise InputError(f"{key}={value}: must be {least} or more")
+
+
 def refused(key: str, value: object, must: str) -> InputError:
     """The error about a value of a wrong type."""
     return InputError(f"{key}={one_line(repr(value), 60)}: must be {must}")

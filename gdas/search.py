@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from gdas.architecture import Architecture, draw_architecture
 from gdas.checkpoint import Segment, State, load_weights
 from gdas.config import AlphaUpdate, SamplerConfig, WeightUpdate
+from gdas.errors import InputError
 from gdas.method import Gumbel, Learner, method_of
 from gdas.metrics import BatchLoss, EpochSums, require_finite
 from gdas.optimizer import restore, saved, sgd
@@ -278,6 +279,46 @@ class SearchSteps:
         return batch
 
 
+def check_search(config: object, space: object) -> None:
+    """Raise InputError unless these are the settings of a search and a space made with them.
+
+    With others, a space would take some of its own settings and some of these.
+    """
+    order = "call search(config, space)"
+    if not isinstance(getattr(config, "sampler", None), SamplerConfig):
+        raise InputError(
+            f"config: is a {type(config).__name__}; must be the settings of a search, such as "
+            f"SearchConfig of gdas.cnn.config; {order}"
+        )
+    if not hasattr(space, "weight_loss"):
+        raise InputError(
+            f"space: is a {type(space).__name__}; must be a search space, such as ImageSpace of "
+            f"gdas.cnn.space; {order}"
+        )
+    own = getattr(space, "config", config)
+    if own == config or not hasattr(own, "sampler"):
+        return
+    if type(own) is not type(config):
+        differ = f"{type(config).__name__} and {type(own).__name__}"
+    else:
+        keys = [k for k, v in vars(own).items() if v != getattr(config, k)]
+        differ = ", ".join(keys)
+    raise InputError(
+        f"config: differs from the settings that the space was made with ({differ}); make the "
+        f"space anew with these: {type(space).__name__}(config, ...)"
+    )
+
+
+def check_untrained(space: SearchSpace) -> None:
+    """Raise InputError if a space's weights have gradients, which new ones have not."""
+    if any(p.grad is not None for p in space.weights.parameters()):
+        raise InputError(
+            f"space: has been searched or trained already, so a new search would not start from "
+            f"new weights; make it anew with {type(space).__name__}(...), go on with checkpoint="
+            "segment.state, or, to start from these weights, call space.weights.zero_grad()"
+        )
+
+
 def search(
     config: SearchSettings,
     space: SearchSpace,
@@ -294,9 +335,13 @@ def search(
         checkpoint: the state of the segment to continue after; None: start from the beginning.
 
     Raises:
-        InputError: the checkpoint is of other settings.
+        InputError: the checkpoint or the space is of other settings, or the space has been searched
+            already.
         FloatingPointError: a loss is not finite; the error names the epoch.
     """
+    check_search(config, space)
+    if checkpoint is None:
+        check_untrained(space)
     run = SearchSteps(config, space)
     if checkpoint is not None:
         run.load(checkpoint)

@@ -37,6 +37,7 @@ from gdas.cnn.fused.stem import meant, run_stem
 from gdas.cnn.norm import BatchNorm
 from gdas.cnn.pooling import AveragePool
 from gdas.cnn.rearrange import with_dense_gradient
+from gdas.field_types import require_type
 from gdas.sampler import Pick
 
 CELL_TYPE = "cell"
@@ -267,6 +268,9 @@ class Network(nn.Module):
         super().__init__()
         if genotype is not None:
             require_genotype(genotype, (Bench201Genotype,), {}, "")
+        require_type(classes, int, "classes", least=1)
+        require_type(channels, int, "channels", least=1)
+        require_type(normals_per_block, int, "normals_per_block", least=0)
         held = EVERYTHING if genotype is None else picks_of(genotype)
         self.stem = nn.Sequential(
             nn.Conv2d(3, channels, 3, padding=1, bias=False), BatchNorm(channels)

@@ -23,6 +23,7 @@ from gdas.cnn.smallest_map import check_smallest_map
 from gdas.cnn.space import Score, score_picks
 from gdas.data.source import ImageSource
 from gdas.derive import describe
+from gdas.field_types import require_kind
 from gdas.metrics import BatchLoss
 from gdas.randomness import initial_weights
 from gdas.sampler import Pick
@@ -46,6 +47,7 @@ class Bench201Space:
     def __init__(
         self, config: Bench201SearchConfig, images: ImageSource, device: torch.device | str
     ) -> None:
+        require_kind(config, Bench201SearchConfig, "config")
         self.config = config
         self.halves = ImageHalves(config, images, device)
         self.device = self.halves.device

@@ -18,7 +18,7 @@ from gdas.config import Precision
 from gdas.data.augment import augment, draw_moves, normalise
 from gdas.data.images import split_indices
 from gdas.data.settings import AnyImageData
-from gdas.data.source import Batch, ImageSource, Wanted
+from gdas.data.source import Batch, ImageSource, Wanted, require_images
 from gdas.errors import InputError
 from gdas.metrics import BatchLoss, correct_top_k
 from gdas.randomness import generator
@@ -86,6 +86,7 @@ class ImageHalves:
         self, config: ImageSearchSettings, images: ImageSource, device: torch.device | str
     ) -> None:
         self.config = config
+        require_images(images, "images")
         self.device = device = device_of(device)
         self.images = images.to(device)
         # The same images. If they are read from disk, each half is a separate stream.

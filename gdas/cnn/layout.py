@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gdas.cnn.norm import BatchNorm
+from gdas.field_types import require_type
 
 Stem = Literal["cifar", "imagenet"]
 Macro = Literal["3n+2", "3n"]
@@ -49,6 +50,20 @@ def cell_places(channels: int, normals_per_block: int, macro: Macro, stem: Stem)
         places.append(Place(channels, reduction, last_reduced))
         last_reduced = reduction
     return places
+
+
+def check_network(
+    *, classes: object, channels: object, normals_per_block: object, stem: object, macro: object
+) -> None:
+    """Raise InputError unless these are what a network can be built of.
+
+    Another stem or macro would be taken for the other one that there is.
+    """
+    require_type(classes, int, "classes", least=1)
+    require_type(channels, int, "channels", least=1)
+    require_type(normals_per_block, int, "normals_per_block", least=0)
+    require_type(stem, Stem, "stem")
+    require_type(macro, Macro, "macro")
 
 
 class CifarStem(nn.Module):

@@ -16,7 +16,7 @@ from gdas.cnn.cell import DerivedCell, FixedReductionCell
 from gdas.cnn.fused.layers import covers_input
 from gdas.cnn.fused.walk import Source, Visit, derived_plan, fixed_plan, stem_sources, visit, walk
 from gdas.cnn.genotype import Genotype, check_genotype
-from gdas.cnn.layout import Macro, Stem, build_stem, cell_places
+from gdas.cnn.layout import Macro, Stem, build_stem, cell_places, check_network
 from gdas.cnn.norm import BatchNorm
 from gdas.cnn.operations import Style
 from gdas.errors import InputError
@@ -90,6 +90,13 @@ class Network(nn.Module):
     ) -> None:
         super().__init__()
         check_genotype(genotype)
+        check_network(
+            classes=classes,
+            channels=channels,
+            normals_per_block=normals_per_block,
+            stem=stem,
+            macro=macro,
+        )
         if genotype.reduce is None:
             check_fixed_reduction(channels)
         style = Style(affine=True, pooling_norm=pooling_norm)

@@ -26,6 +26,7 @@ from gdas.compute import autocast
 from gdas.config import SamplerConfig
 from gdas.data.source import ImageSource
 from gdas.derive import describe
+from gdas.field_types import require_kind
 from gdas.metrics import BatchLoss, correct_top_k
 from gdas.randomness import generator, initial_weights
 from gdas.sampler import Pick
@@ -61,6 +62,7 @@ class ImageSpace:
     def __init__(
         self, config: SearchConfig, images: ImageSource, device: torch.device | str
     ) -> None:
+        require_kind(config, SearchConfig, "config")
         self.config = config
         self.halves = ImageHalves(config, images, device)
         self.device = self.halves.device

@@ -24,9 +24,10 @@ from gdas.cnn.genotype import Genotype, check_genotype
 from gdas.cnn.network import Network, check_auxiliary_input, draw_drop_path
 from gdas.compute import autocast, device_of, memory_format
 from gdas.data.augment import augment, draw_moves, normalise
-from gdas.data.source import Batch, ImageSource, Wanted
+from gdas.data.source import Batch, ImageSource, Wanted, require_images, require_rows
 from gdas.distributed import Workers, workers
 from gdas.errors import InputError
+from gdas.field_types import require_kind, require_type
 from gdas.metrics import BatchLoss, EpochSums, correct_top_k, require_finite
 from gdas.optimizer import restore, saved, sgd
 from gdas.randomness import generator, initial_weights
@@ -260,6 +261,17 @@ def train_image(
             settings.
         FloatingPointError: a loss is not finite; the error names the epoch.
     """
+    require_kind(config, TrainConfig, "config")
+    require_images(train, "train")
+    require_images(evaluation, "evaluation")
+    require_rows(train_rows, len(train), "train_rows")
+    require_rows(evaluation_rows, len(evaluation), "evaluation_rows")
+    require_type(evaluated_on, Literal["test", "valid"], "evaluated_on")
+    if evaluation.classes != train.classes:
+        raise InputError(
+            f"evaluation: has {evaluation.classes} classes and train {train.classes}; must be the "
+            "same, numbered alike"
+        )
     device = device_of(device)
     check_training(config, genotype, size=train.size)
     team = workers()

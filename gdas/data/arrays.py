@@ -11,8 +11,14 @@ Shapes: N images, C channels, H and W height and width, K classes.
 
 from __future__ import annotations
 
+import contextlib
+from typing import Any
+
+import numpy as np
 import torch
+from PIL.Image import Image
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from gdas.errors import InputError
 
@@ -50,14 +56,45 @@ def check_images(images_NCHW: object, labels_N: object, classes: object) -> None
 def _tensor(value: object, what: str, fix: str) -> Tensor:
     if isinstance(value, list) and value and isinstance(value[0], str):
         fix = "torch.tensor([sorted(set(labels)).index(label) for label in labels])"
-    elif isinstance(value, list) and what == "images":
-        fix = "torch.stack([torch.as_tensor(image) for image in images])"
+    elif what == "images":
+        fix = stacked(value) or fix
     if isinstance(value, Tensor) and value.layout != torch.strided:
         raise InputError(f"{what} are sparse: must be dense; use {what}.to_dense()")
     if not isinstance(value, Tensor):
         kind = f"{type(value).__module__}.{type(value).__name__}".removeprefix("builtins.")
         raise InputError(f"{what} are a {kind}: must be a torch.Tensor; use {fix}")
     return value
+
+
+def stacked(images: object) -> str | None:
+    """The line that makes one tensor of a list or a data set of images; None: of something else.
+
+    A list's images may stand alone or each with its label.
+    """
+    if isinstance(images, DataLoader):
+        return "torch.cat([batch for batch, _ in images])"
+    first = _first(images)
+    pairs = isinstance(first, tuple | list) and len(first) == 2
+    each, one = ("image, _", first[0]) if pairs else ("image", first)
+    loop = f"for {each} in images])"
+    if isinstance(one, Image):
+        to_tensor = "pil_to_tensor of torchvision.transforms.functional"
+        return f'torch.stack([pil_to_tensor(image.convert("RGB")) {loop}, with {to_tensor}'
+    if isinstance(one, Tensor) and one.ndim < 4:
+        return f"torch.stack([image {loop}" if pairs else "torch.stack(list(images))"
+    if isinstance(one, np.ndarray) and one.ndim < 4:
+        return f"torch.stack([torch.from_numpy(image) {loop}"
+    return None
+
+
+def _first(images: object) -> Any:
+    """The first of a list or of a data set; None of anything else."""
+    if isinstance(images, list | tuple):
+        return images[0] if images else None
+    if isinstance(images, Dataset):
+        with contextlib.suppress(Exception):  # what reads it is the owner's
+            return images[0]
+    return None
 
 
 def _check_pixels(images: Tensor) -> None:

@@ -13,7 +13,9 @@ from typing import Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from gdas.data.arrays import stacked
 from gdas.data.augment import AnyMoves
+from gdas.errors import InputError
 
 Split = Literal["train", "test"]
 
@@ -40,6 +42,41 @@ class Batch(NamedTuple):
 
     pixels_BCHW: Tensor
     labels_B: Tensor
+
+
+READ = ("classes", "size", "to", "order", "reading_order", "take", "__len__")
+"""What an `ImageSource` has."""
+
+
+def require_images(images: object, what: str) -> None:
+    """Raise InputError unless something is a source of images; the error says how to make one."""
+    if all(hasattr(images, name) for name in READ):
+        return
+    stack = stacked(images)
+    pixels = f"; pixels are {stack}" if stack else ""
+    raise InputError(
+        f"{what}: is a {type(images).__name__}; must be Images(pixels, labels, classes=10) of "
+        f"gdas.data.arrow, or a source of your own{pixels}"
+    )
+
+
+def require_rows(rows_N: object, images: int, what: str) -> None:
+    """Raise InputError unless something is the indices of some of so many images.
+
+    Negative ones would count from the end.
+    """
+    if not isinstance(rows_N, Tensor) or rows_N.dtype != torch.int64 or rows_N.ndim != 1:
+        has = f"{rows_N.dtype} of shape {tuple(rows_N.shape)}" if isinstance(rows_N, Tensor) else ""
+        raise InputError(
+            f"{what}: is a {type(rows_N).__name__} {has}".rstrip()
+            + f"; must be a tensor of indices, such as torch.arange({images}) for all images"
+        )
+    if not len(rows_N) or int(rows_N.min()) < 0 or int(rows_N.max()) >= images:
+        has = f"from {int(rows_N.min())} to {int(rows_N.max())}" if len(rows_N) else "none"
+        raise InputError(
+            f"{what}: indices are {has}; must be one or more from 0 to {images - 1}, the images "
+            "that there are"
+        )
 
 
 class ImageSource(Protocol):

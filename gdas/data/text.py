@@ -9,7 +9,7 @@ Shapes: N tokens of a split, T time steps, B columns of a batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -40,10 +40,16 @@ class Tokens:
         ids_N: int32, each below `vocabulary`; if it was read from a file, a view of the mapped
             file.
         vocabulary: the number of words.
+
+    Raises:
+        InputError: the words are no such numbers; the error says how to make them.
     """
 
     ids_N: Tensor
     vocabulary: int
+
+    def __post_init__(self) -> None:
+        _check_ids(self.ids_N, self.vocabulary)
 
     def __len__(self) -> int:
         return len(self.ids_N)
@@ -61,6 +67,56 @@ class Tokens:
                 f"{key}={count}: must be from 2 to the split's {len(self)} tokens, or null for all"
             )
         return Tokens(self.ids_N[:count], self.vocabulary)
+
+
+def _check_ids(ids_N: object, vocabulary: object) -> None:
+    """Refuse what is no text in numbers, which embeddings would misread or fail on later."""
+    if type(vocabulary) is not int or vocabulary < 1:
+        raise InputError(f"vocabulary={vocabulary!r}: must be an int of 1 or more, such as 10000")
+    if isinstance(ids_N, str) or (isinstance(ids_N, list) and ids_N and isinstance(ids_N[0], str)):
+        raise InputError(
+            "ids_N are words: must be their numbers; use number = {word: i for i, word in "
+            "enumerate(dict.fromkeys(words))} and torch.tensor([number[word] for word in words])"
+        )
+    if not isinstance(ids_N, Tensor):
+        raise InputError(
+            f"ids_N are a {type(ids_N).__name__}: must be a torch.Tensor; use torch.as_tensor(ids)"
+        )
+    if ids_N.dtype not in (torch.int32, torch.int64):
+        kind = str(ids_N.dtype).removeprefix("torch.")
+        raise InputError(f"ids_N are {kind}: must be int32 or int64; use ids.long()")
+    if ids_N.ndim != 1 or not len(ids_N):
+        raise InputError(
+            f"ids_N of shape {tuple(ids_N.shape)}: must be N numbers, one or more, the words of "
+            "the text in a row; batches are made of them later"
+        )
+    if ids_N.is_meta:
+        return
+    low, high = (int(end) for end in ids_N.aminmax())
+    if low < 0 or high >= vocabulary:
+        raise InputError(
+            f"ids_N from {low} to {high}: must be from 0 to {vocabulary - 1}, below vocabulary="
+            f"{vocabulary}; number all splits by the words of one"
+        )
+
+
+def require_tokens(*texts: object, names: Sequence[str]) -> None:
+    """Raise InputError unless texts are Tokens (or None) whose words have the same numbers."""
+    first: Tokens | None = None
+    for text, name in zip(texts, names, strict=True):
+        if text is None and name != names[0]:
+            continue
+        if not isinstance(text, Tokens):
+            raise InputError(
+                f"{name}: is a {type(text).__name__}; must be Tokens(ids, vocabulary) of "
+                "gdas.data.text, or what its open_tokens gives"
+            )
+        first = first or text
+        if text.vocabulary != first.vocabulary:
+            raise InputError(
+                f"{name}: has a vocabulary of {text.vocabulary} words and {names[0]} of "
+                f"{first.vocabulary}; must be one, so that a number is the same word in both"
+            )
 
 
 @dataclass(frozen=True)

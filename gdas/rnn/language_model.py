@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gdas.field_types import require_type
 from gdas.rnn.cell import INITIAL_RANGE, DerivedCell
 from gdas.rnn.genotype import RecurrentGenotype
 from gdas.rnn.regularisation import NO_MASKS, Masks, dropped
@@ -21,6 +22,8 @@ class Words(nn.Module):
 
     def __init__(self, vocabulary: int, hidden: int) -> None:
         super().__init__()
+        require_type(vocabulary, int, "vocabulary", least=1)
+        require_type(hidden, int, "hidden", least=1)
         initial_VN = torch.empty(vocabulary, hidden).uniform_(-INITIAL_RANGE, INITIAL_RANGE)
         self.weight_VN = nn.Parameter(initial_VN)
         self.bias_V = nn.Parameter(torch.zeros(vocabulary))

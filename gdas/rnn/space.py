@@ -19,8 +19,9 @@ from torch.nn import functional as F
 from gdas.architecture import Architecture
 from gdas.checkpoint import State, load_weights
 from gdas.compute import autocast, device_of
-from gdas.data.text import Tokens, batch_tokens, bptt_lengths
+from gdas.data.text import Tokens, batch_tokens, bptt_lengths, require_tokens
 from gdas.derive import describe
+from gdas.field_types import require_kind
 from gdas.metrics import BatchLoss
 from gdas.randomness import generator, initial_weights
 from gdas.rnn.config import TextSearchConfig
@@ -48,6 +49,8 @@ class TextSpace:
     def __init__(
         self, config: TextSearchConfig, train: Tokens, valid: Tokens, device: torch.device | str
     ) -> None:
+        require_kind(config, TextSearchConfig, "config")
+        require_tokens(train, valid, names=("train", "valid"))
         self.config = config
         self.device = device = device_of(device)
         train_N = train.first(config.train_tokens, "train_tokens").ids_N

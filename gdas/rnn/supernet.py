@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor, nn
 
+from gdas.field_types import require_type
 from gdas.rnn.cell import SearchCell
 from gdas.rnn.derive import CELL_TYPE
 from gdas.rnn.genotype import RECURRENT_OPERATIONS
@@ -25,6 +26,7 @@ class RecurrentSupernet(nn.Module):
 
     def __init__(self, vocabulary: int, *, hidden: int = 300, steps: int = 8) -> None:
         super().__init__()
+        require_type(steps, int, "steps", least=1)
         self.words = Words(vocabulary, hidden)
         self.cell = SearchCell(steps, hidden)
 

@@ -28,9 +28,10 @@ from torch.nn import functional as F
 
 from gdas.checkpoint import Segment, State, load_weights
 from gdas.compute import autocast, device_of
-from gdas.data.text import Tokens, batch_tokens, bptt_lengths
+from gdas.data.text import Tokens, batch_tokens, bptt_lengths, require_tokens
 from gdas.distributed import Workers, workers
 from gdas.errors import InputError
+from gdas.field_types import require_kind
 from gdas.metrics import BatchLoss, EpochSums, diverged, require_finite
 from gdas.optimizer import sgd
 from gdas.randomness import generator, initial_weights
@@ -289,6 +290,8 @@ def train_text(
         FloatingPointError: a loss is not finite and the settings' `restarts` are used up; the error
             names the epoch.
     """
+    require_kind(config, TextTrainConfig, "config")
+    require_tokens(train, evaluation, test, names=("train", "evaluation", "test"))
     device = device_of(device)
     team = workers()
     if config.batch_size < team.size:

@@ -139,8 +139,12 @@ def _finished(store: Store, study: Study, job: Job) -> tuple[About, dict[str, Te
         raise InputError(f"{job.label}: {_why_open(store, study, job)}")
     checkpoint = newest_checkpoint(folder)
     if checkpoint is None:
-        again = "run the study's command again"
-        raise InputError(f"{job.label}: has lost its last checkpoint; {again}")
+        where = folder.address
+        raise InputError(
+            f"{job.label}: is done, but its checkpoints are not in {where}, as in a copy without "
+            "them; copy them from where it was trained, or delete that folder and run the study's "
+            "command again, which trains it anew"
+        )
     config = job.recipe["config"]
     weights = checkpoint.state[model_of(config).tested]
     about: About = {

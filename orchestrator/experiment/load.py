@@ -61,6 +61,8 @@ def load_experiment(name: str, overrides: list[str]) -> Experiment:
     path = Path(name) if name.endswith((".yaml", ".yml")) else EXPERIMENTS / f"{name}.yaml"
     if not path.is_file():
         names = sorted(p.stem for p in EXPERIMENTS.glob("*.yaml"))
+        if meant := next((f for f in (f"{name}.yaml", f"{name}.yml") if Path(f).is_file()), None):
+            raise InputError(f"experiment {name!r}: no file {path}; did you mean {meant}?")
         raise InputError(
             f"experiment {name!r}: no file {path}{suggestion(name, names)} (your own is given by "
             "its path, such as mine.yaml)"
@@ -109,7 +111,9 @@ def _apply(raw: Raw, override: str) -> None:
             )
     try:
         here[last] = plain_yaml(value, key)
-    except InputError:
+    except InputError as problem:
+        if ": not a YAML file (" not in str(problem):
+            raise InputError(str(problem).replace(f"{key}, line 1: ", f"{key}: ", 1)) from None
         raise InputError(
             f"{key}={value[:200]}: not a YAML value; write it such as 3, 0.1, true, text or "
             "'[0, 1]', in quotes of the shell"

@@ -27,6 +27,26 @@ class _Loader(yaml.SafeLoader):
         return found
 
 
+OLD_NUMBER = re.compile(r"[-+]?(0[0-9_]*[0-7_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)")
+"""What YAML 1.1 reads as a number of base 8 or 60: 010 for 8, 1:30 for 90."""
+
+
+def _refuse_old_number(loader: _Loader, node: yaml.ScalarNode) -> Any:
+    """A number; refused if YAML 1.1 alone reads it as one that its digits do not show."""
+    kind = node.tag.rpartition(":")[2]
+    make = loader.construct_yaml_int if kind == "int" else loader.construct_yaml_float
+    value = make(node)
+    if OLD_NUMBER.fullmatch(node.value) and node.value.strip("+-0_") != "":
+        line = node.start_mark.line + 1
+        raise InputError(
+            f"line {line}: {node.value} is read as {value}, as YAML 1.1 has it; write the number "
+            "without a leading 0 and without a colon, or put a text in quotes"
+        )
+    return value
+
+
+for _kind in ("int", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _refuse_old_number)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),

@@ -58,8 +58,8 @@ PICTURES: dict[str, tuple[Any, str, Any]] = {
     "sparse": (PIXELS.to_sparse(), r"images\.to_dense\(\)", lambda images: images.to_dense()),
     "a list of tensors": (
         list(PIXELS),
-        r"torch\.stack\(\[torch\.as_tensor\(image\) for image in images\]\)",
-        lambda images: torch.stack([torch.as_tensor(image) for image in images]),
+        r"torch\.stack\(list\(images\)\)",
+        lambda images: torch.stack(list(images)),
     ),
     "bool": (PIXELS > 99, r"images are bool.*\(images \* 255\).to\(torch.uint8\)", None),
     "cut off at one": ((PIXELS / 255).to(torch.uint8), "images are 0 and 1 alone", None),

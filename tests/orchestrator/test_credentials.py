@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gdas.errors import InputError
 from orchestrator import compare, doctor, reproduce_paper, send_runs, status
 from orchestrator.experiment.credentials import refuse_credentials
 
@@ -22,6 +23,11 @@ Main = Callable[[Sequence[str]], int]
         (reproduce_paper.main, ["smoke", f"mlflow.tracking_uri={MLFLOW}", "--dry-run"]),
         (reproduce_paper.main, ["smoke", "--out", S3]),
         (reproduce_paper.main, ["smoke", "--data", S3]),
+        (
+            reproduce_paper.main,
+            ["smoke", f"mlflow.tracking_uri=http://h:5/?{SECRET}=1&token={SECRET}", "--dry-run"],
+        ),
+        (send_runs.main, ["out", "--to", f"https://h/mlflow?api_key={SECRET}"]),
         (doctor.main, [f"mlflow.tracking_uri={MLFLOW}"]),
         (send_runs.main, ["out", "--to", MLFLOW]),
         (status.main, [S3]),
@@ -44,10 +50,24 @@ def test_a_password_is_refused_with_what_to_set_instead(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_secret_behind_the_question_mark_is_a_secret() -> None:
+    for address, instead in (
+        (f"postgresql://host/mlflow?user=me&password={SECRET}", "PGPASSWORD"),
+        (f"mysql+pymysql://host/mlflow?PASSWD={SECRET}", "PGPASSWORD"),
+        (f"https://host/mlflow?access_token={SECRET}", "MLFLOW_TRACKING_USERNAME"),
+        (f"s3://bucket/x?X-Amz-Signature={SECRET}", "AWS_ACCESS_KEY_ID"),
+    ):
+        with pytest.raises(InputError) as caught:
+            refuse_credentials("--to", address)
+        assert SECRET not in str(caught.value) and instead in str(caught.value)
+
+
 def test_addresses_without_a_password_are_no_matter() -> None:
     for address in (
         *("http://127.0.0.1:5000", "s3://bucket/a@b", "gs://anonymous@bucket/x", None),
         *("abfss://box@account.dfs.core.windows.net/x", "runs/a:b@c", "http://h:1/a?b=c@d"),
+        *("sqlite:///runs/password=x.db", "postgresql://host/db?sslmode=require", "a?token=b"),
+        *("http://h/?token=", "https://h/mlflow?tokens=3"),
     ):
         refuse_credentials("--out", address)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -192,6 +193,18 @@ def test_a_final_that_failed_says_so_and_why(
         error = capsys.readouterr().err
         assert "train-twice-seed1: failed (FloatingPointError: epoch 2" in error
         assert "not tried again" in error and error.endswith("add --only train-twice-seed1\n")
+
+
+def test_a_final_that_was_copied_without_its_checkpoints_says_so(
+    study: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its result says done, so the study's command leaves it as it is."""
+    (folder,) = Path("runs/smoke/jobs").glob("train-gdas-frc-digits-*")
+    shutil.rmtree(folder / "checkpoints")
+    assert export.main([study, "--to", "net.pt2"]) == 2
+    error = capsys.readouterr().err
+    assert f"is done, but its checkpoints are not in {folder.resolve()}, as in a copy" in error
+    assert "copy them from where it was trained, or delete that folder and run" in error
 
 
 def test_photos_get_labels(study: str, capsys: pytest.CaptureFixture[str]) -> None:

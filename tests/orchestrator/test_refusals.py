@@ -10,6 +10,7 @@ import pytest
 from gdas.data.shard_index import conversion_command
 from orchestrator import doctor, reproduce_paper
 from orchestrator.driver import doctor as examining
+from orchestrator.experiment.plain_yaml import plain_yaml
 
 DIGITS = "data: {name: digits}, auxiliary_weight: 0"
 
@@ -57,6 +58,12 @@ REFUSED = {
         f"searches: {{a: {{against: a, recipe: {{{DIGITS[:20]}}}}}}}",
         "searches.a.against=a: is itself; name another search",
     ),
+    "a number that YAML 1.1 reads with base 8": (
+        final("epochs: 010"),
+        "own.yaml, line 2: 010 is read as 8, as YAML 1.1 has it; write the number without a",
+    ),
+    "a number that YAML 1.1 reads with base 60": (final("epochs: 1:30"), "1:30 is read as 90, as"),
+    "a fraction with base 60": (final("lr: 1:30.5"), "1:30.5 is read as 90.5, as YAML 1.1"),
     "a name of 300 letters": (
         final().replace("  a:", f"  {'a' * 300}:"),
         "100 at most, such as gdas-frc",
@@ -76,6 +83,24 @@ def test_a_mistake_in_a_file_is_one_line_with_its_fix(
     assert line.count("\n") == 1 and "expected" not in line
     with pytest.raises(AssertionError, match=said):
         raise AssertionError(line)
+
+
+def test_numbers_are_what_their_digits_say(capsys: pytest.CaptureFixture[str]) -> None:
+    plain = {"0": 0, "-0": 0, "1_000": 1000, "0x10": 16, "10": 10, "0.010": 0.01, "1e-3": 1e-3}
+    assert {text: plain_yaml(text, "x") for text in plain} == plain
+    assert plain_yaml("[08, '010', 1:99]", "x") == ["08", "010", "1:99"]  # texts, to YAML 1.1 too
+    assert reproduce_paper.main(["smoke", "search.recipe.epochs=010", "--dry-run"]) == 2
+    assert "error: search.recipe.epochs: 010 is read as 8" in capsys.readouterr().err
+
+
+def test_the_ending_of_an_own_file_may_not_be_left_out_but_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("own.yaml").write_text(final())
+    for name in ("own", "./own"):
+        assert reproduce_paper.main([name, "--dry-run"]) == 2
+        assert capsys.readouterr().err.endswith(f"; did you mean {name}.yaml?\n")
 
 
 def test_keys_may_still_be_laid_over_one_another(tmp_path: Path) -> None:
