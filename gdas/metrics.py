@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gdas.counting import multiply_adds
+from gdas.counting import evaluating, multiply_adds
 
 
 def count_parameters(module: nn.Module, *, without: str | None = "auxiliary") -> int:
@@ -29,19 +29,15 @@ def count_multiply_adds(module: nn.Module, *inputs: object) -> int:
     """The multiply-adds of one forward pass in evaluation mode.
 
     Args:
-        module: any module; it returns to the mode that it was in.
+        module: any module; it and its parts return to the modes that they were in.
         inputs: its arguments, such as an image tensor of batch 1, possibly on the meta device.
 
     Raises:
         InputError: the module has an operation that is neither counted nor known to multiply
             nothing; the error names it.
     """
-    was_training = module.training
-    try:
-        module.eval()
+    with evaluating(module):
         return multiply_adds(module, *inputs)
-    finally:
-        module.train(was_training)
 
 
 def correct_top_k(scores_BK: Tensor, labels_B: Tensor, k: int) -> Tensor:

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from gdas.cnn.pooling import AveragePool
+from gdas.counting import evaluating
 
 Counter = Literal["thop", "fvcore", "ptflops", "torchinfo"]
 COUNTERS: tuple[Counter, ...] = get_args(Counter)
@@ -77,7 +78,7 @@ def multiply_adds_as(counter: Counter, network: nn.Module, image: Tensor) -> int
 
     Args:
         counter: the program.
-        network: a network of image cells, in any mode, to which it returns.
+        network: a network of image cells; it and its parts return to the modes that they were in.
         image: an image tensor of batch 1, possibly on the meta device.
     """
     total = 0
@@ -91,13 +92,11 @@ def multiply_adds_as(counter: Counter, network: nn.Module, image: Tensor) -> int
         for layer in network.modules()
         if isinstance(layer, LAYERS)
     ]
-    was_training, functions = network.training, _Functions()
+    functions = _Functions()
     try:
-        network.eval()
-        with torch.no_grad(), functions:
+        with evaluating(network), torch.no_grad(), functions:
             network(image)
     finally:
-        network.train(was_training)
         for handle in handles:
             handle.remove()
     return total + (functions.total if counter == "ptflops" else 0)

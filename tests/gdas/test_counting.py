@@ -111,3 +111,10 @@ def test_an_operator_of_another_library_is_refused() -> None:
 
     with pytest.raises(InputError, match=r"^gdas_test::double: "):
         count_multiply_adds(Plain(double), IMAGE)
+
+
+def test_a_frozen_layer_stays_frozen() -> None:
+    network = nn.Sequential(nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6), nn.Dropout())
+    network[1].eval()
+    count_multiply_adds(network, IMAGE)
+    assert [part.training for part in network.modules()] == [True, True, False, True]
