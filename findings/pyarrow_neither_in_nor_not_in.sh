@@ -1,7 +1,7 @@
 #!/bin/sh
 # pyarrow 25.0.1: read a Parquet file with the filter ("rate", "in", [0.1]) and with ("rate", "not in",
 # [0.1]), and a row is in neither answer, if the column is float32, as rates and losses often are, and
-# 0.1 is the smallest or the largest in its row group. In the middle of a row group, or in a table in
+# 0.1 is the smallest in its row group. In the middle of a row group, or in a table in
 # memory, the same row is found by "in".
 # Guessed: every row that is not null is in exactly one of both, however rows are laid out in files.
 # The values are made float32 for the comparison of rows, but not for that with the statistics of a
