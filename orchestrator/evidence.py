@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "studies",
         nargs="+",
-        metavar="OUT",
+        metavar="OUT or FILE",
         help="the studies' output folders, or their addresses, or files that --keep wrote",
     )
     parser.add_argument(

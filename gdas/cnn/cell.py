@@ -9,7 +9,7 @@ Shapes: B batch, C channels, H and W height and width, E edges, K operations, D 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +17,12 @@ from torch import Tensor, nn
 from gdas.cell_json import Edge
 from gdas.cnn.derive import edge_list
 from gdas.cnn.genotype import EDGES_PER_NODE, OPERATIONS
+from gdas.cnn.layout import Wiring
 from gdas.cnn.norm import BatchNorm
 from gdas.cnn.operations import FactorizedReduce, Style, build_operation, conv_norm
 from gdas.cnn.rearrange import concatenate, layout_of
 from gdas.errors import InputError
+from gdas.field_types import require_type
 from gdas.sampler import Pick
 
 NONE = OPERATIONS.index("none")
@@ -76,6 +78,7 @@ class SearchCell(nn.Module):
         operations: Sequence[str] = OPERATIONS,
     ) -> None:
         super().__init__()
+        require_type(nodes, int, "nodes", least=1)
         self.preprocess = Preprocess(
             c_before_last, c_last, channels, style, last_reduced=last_reduced
         )
@@ -327,9 +330,10 @@ class FixedReductionCell(nn.Module):
         style: Style,
         *,
         last_reduced: bool,
-        wiring: Literal["figure", "2019"] = "figure",
+        wiring: Wiring = "figure",
     ) -> None:
         super().__init__()
+        require_type(wiring, Wiring, "wiring")
         if channels % 8:
             raise InputError(
                 f"{channels} cell channels: the fixed reduction cell needs a multiple of 8; choose "

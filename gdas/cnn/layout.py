@@ -15,6 +15,8 @@ from gdas.field_types import require_type
 
 Stem = Literal["cifar", "imagenet"]
 Macro = Literal["3n+2", "3n"]
+Wiring = Literal["figure", "2019"]
+"""Of the fixed reduction cell."""
 
 
 class Place(NamedTuple):
@@ -53,7 +55,7 @@ def cell_places(channels: int, normals_per_block: int, macro: Macro, stem: Stem)
 
 
 def check_network(
-    *, classes: object, channels: object, normals_per_block: object, stem: object, macro: object
+    classes: object, channels: object, normals_per_block: object, stem: object, macro: object
 ) -> None:
     """Raise InputError unless these are what a network can be built of.
 

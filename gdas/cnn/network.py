@@ -90,13 +90,7 @@ class Network(nn.Module):
     ) -> None:
         super().__init__()
         check_genotype(genotype)
-        check_network(
-            classes=classes,
-            channels=channels,
-            normals_per_block=normals_per_block,
-            stem=stem,
-            macro=macro,
-        )
+        check_network(classes, channels, normals_per_block, stem, macro)
         if genotype.reduce is None:
             check_fixed_reduction(channels)
         style = Style(affine=True, pooling_norm=pooling_norm)

@@ -19,14 +19,12 @@ from gdas.cnn.derive import edge_list
 from gdas.cnn.fused.layers import covers_input
 from gdas.cnn.fused.walk import Visit, fixed_plan, search_plan, stem_sources, visit, walk
 from gdas.cnn.genotype import OPERATIONS
-from gdas.cnn.layout import Macro, Stem, build_stem, cell_places, check_network
+from gdas.cnn.layout import Macro, Stem, Wiring, build_stem, cell_places, check_network
 from gdas.cnn.norm import BatchNorm
 from gdas.cnn.operations import Style, Zero
-from gdas.field_types import require_type
 from gdas.sampler import Pick
 
 CellKind = Literal["normal", "reduce", "fixed"]
-Wiring = Literal["figure", "2019"]
 LOGIT_SCALE = 1e-3
 """Standard deviation of the initial logits (authors' code)."""
 COMPILED_GRAPHS = 256
@@ -75,15 +73,7 @@ class Supernet(nn.Module):
         operations: Sequence[str] = OPERATIONS,
     ) -> None:
         super().__init__()
-        check_network(
-            classes=classes,
-            channels=channels,
-            normals_per_block=normals_per_block,
-            stem=stem,
-            macro=macro,
-        )
-        require_type(nodes, int, "nodes", least=1)
-        require_type(wiring, Wiring, "wiring")
+        check_network(classes, channels, normals_per_block, stem, macro)
         style = Style(False, pooling_norm, bias_without_affine)
         fixed_style = Style(fixed_affine, pooling_norm, bias_without_affine)
         self.nodes = nodes

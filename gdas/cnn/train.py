@@ -230,6 +230,28 @@ class _Run:
         return BatchLoss(loss, len(labels_B), correct_top_k(scores_BK.detach(), labels_B, 1))
 
 
+def _check_arguments(
+    config: TrainConfig,
+    train: ImageSource,
+    train_rows: Tensor,
+    evaluation: ImageSource,
+    rows: Tensor,
+    split: str,
+) -> None:
+    """Raise InputError unless these are settings, and images of the same classes with indices."""
+    require_kind(config, TrainConfig, "config")
+    require_images(train, "train")
+    require_images(evaluation, "evaluation")
+    require_rows(train_rows, len(train), "train_rows")
+    require_rows(rows, len(evaluation), "evaluation_rows")
+    require_type(split, Literal["test", "valid"], "evaluated_on")
+    if evaluation.classes != train.classes:
+        raise InputError(
+            f"evaluation: has {evaluation.classes} classes and train {train.classes}; must be the "
+            "same, numbered alike"
+        )
+
+
 def train_image(
     config: TrainConfig,
     genotype: Genotype,
@@ -261,17 +283,7 @@ def train_image(
             settings.
         FloatingPointError: a loss is not finite; the error names the epoch.
     """
-    require_kind(config, TrainConfig, "config")
-    require_images(train, "train")
-    require_images(evaluation, "evaluation")
-    require_rows(train_rows, len(train), "train_rows")
-    require_rows(evaluation_rows, len(evaluation), "evaluation_rows")
-    require_type(evaluated_on, Literal["test", "valid"], "evaluated_on")
-    if evaluation.classes != train.classes:
-        raise InputError(
-            f"evaluation: has {evaluation.classes} classes and train {train.classes}; must be the "
-            "same, numbered alike"
-        )
+    _check_arguments(config, train, train_rows, evaluation, evaluation_rows, evaluated_on)
     device = device_of(device)
     check_training(config, genotype, size=train.size)
     team = workers()

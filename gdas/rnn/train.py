@@ -265,6 +265,15 @@ class _Run:
             self.best_epoch, self.best_loss = epoch + 1, loss
 
 
+def _check_columns(batch_size: int, team_size: int) -> None:
+    """Raise InputError if some workers would have no column of the text."""
+    if batch_size < team_size:
+        raise InputError(
+            f"batch_size={batch_size}: too few columns for {team_size} workers; use "
+            f"batch_size={team_size} or more, or fewer workers"
+        )
+
+
 def train_text(
     config: TextTrainConfig,
     genotype: RecurrentGenotype,
@@ -294,11 +303,7 @@ def train_text(
     require_tokens(train, evaluation, test, names=("train", "evaluation", "test"))
     device = device_of(device)
     team = workers()
-    if config.batch_size < team.size:
-        raise InputError(
-            f"batch_size={config.batch_size}: too few columns for {team.size} workers; use "
-            f"batch_size={team.size} or more, or fewer workers"
-        )
+    _check_columns(config.batch_size, team.size)
     train_N = train.first(config.train_tokens).ids_N
     share = team.share(config.batch_size)
     train_TB = batch_tokens(train_N, config.batch_size)[:, share].to(device)

@@ -288,7 +288,10 @@ def test_a_network_is_built_of_what_is_asked_or_not_at_all() -> None:
         if "stem" not in changes and "macro" not in changes:
             assert refused(Bench201Network, **usual | changes).startswith(said)
     for call, said in (
-        (lambda: Supernet(10, channels=4, wiring="2020"), "wiring=2020: must be figure or 2019"),  # type: ignore[arg-type]
+        (
+            lambda: Supernet(10, channels=8, fixed_reduction=True, wiring="2020"),  # type: ignore[arg-type]
+            "wiring=2020: must be figure or 2019",
+        ),
         (lambda: Supernet(10, channels=4, nodes=0), "nodes=0: must be 1 or more"),
         (lambda: LanguageModel(PUBLISHED_RECURRENT["RNN_GDAS"], 0, 6), "vocabulary=0: must be 1"),
         (lambda: LanguageModel(PUBLISHED_RECURRENT["RNN_GDAS"], 9, 0), "hidden=0: must be 1"),
