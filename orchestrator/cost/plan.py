@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 
@@ -28,6 +28,9 @@ from orchestrator.terminal.arithmetic import say_arithmetic
 from orchestrator.terminal.words import clock
 
 DAY_S = 86_400.0
+NOT_RUN = ("diverged", "blocked")
+"""States of jobs that the command does not run, and that take no time."""
+NO_WORK = Estimate(0.0, "")
 TEAM_S = 14.0
 """CPU seconds in which Ray Train starts several workers, which import PyTorch and connect."""
 COMMAND_S = 25.0
@@ -38,24 +41,31 @@ They go into imports, Ray, MLflow and the report.
 
 
 def print_plan(
-    study: Study, store: Store | None, estimator: Estimator, price: float | None = None
+    study: Study,
+    store: Store | None,
+    estimator: Estimator,
+    price: float | None = None,
+    anyway: Collection[str] = (),
 ) -> None:
     """Print the jobs, their states, resources and times, and what each waits for.
 
     Args:
         price: the price of an hour of a GPU if the study uses GPUs, else of a CPU core.
+        anyway: ids of jobs that are tried even if they diverged in an earlier command.
     """
-    estimates = {job.id: estimator.estimate(job) for job in study}
+    states = standings(study, store, anyway)
+    estimates = {
+        job.id: NO_WORK if states[job.id] in NOT_RUN else estimator.estimate(job) for job in study
+    }
     print(f"{'job':38} {'state':12} {'resources':16} {'work':>10} {'known by':10}  waits for")
     for job in study:
         cost = ", ".join(f"{v:g} {k}" for k, v in job.cost.items() if v) or "-"
         waits = study.job(job.needs[0]).label if job.needs else ""
         if len(job.needs) > 1:
             waits += f" and {len(job.needs) - 1} more"
-        state = standing(job, store) if store else "new"
         seconds, source = estimates[job.id]
         work, known = (clock(seconds), source) if seconds else ("-", "")
-        print(f"{job.label:38} {state:12} {cost:16} {work:>10} {known:10}  {waits}")
+        print(f"{job.label:38} {states[job.id]:12} {cost:16} {work:>10} {known:10}  {waits}")
     for name, reason in study.left_out.items():
         print(f"{f'train-{name}':38} left out: {reason}")
     say_arithmetic(job for job in study if estimates[job.id].seconds)
@@ -129,6 +139,23 @@ def _resources_here(study: Study) -> dict[str, float]:
     here = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
     widest = {key: max((job.cost[key] for job in study), default=0.0) for key in here}
     return {key: max(here[key], widest[key]) for key in here}
+
+
+def standings(study: Study, store: Store | None, anyway: Collection[str]) -> dict[str, str]:
+    """The state of every job before the command, by id.
+
+    Those of `standing`; `tried again` for what diverged and is in `anyway`; `blocked` for what
+    needs a job that diverged and is not tried again.
+    """
+    states: dict[str, str] = {}
+    for job in study:
+        state = standing(job, store) if store else "new"
+        if state == "diverged" and job.id in anyway:
+            state = "tried again"
+        elif state != "done" and any(states[need] in NOT_RUN for need in job.needs):
+            state = "blocked"
+        states[job.id] = state
+    return states
 
 
 def standing(job: Job, store: Store) -> str:

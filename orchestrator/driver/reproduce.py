@@ -90,9 +90,14 @@ def _plan(study: Study, out: str, data: Path, options: argparse.Namespace) -> in
         print_clusters(study, estimator, options.gpus, faster=faster, price=options.price)
         say_next(without(options.command, "--gpus", "--faster"))
     else:
-        print_plan(study, found, estimator, options.price)
+        print_plan(study, found, estimator, options.price, _named(study, options.only))
         say_next(without(options.command, "--dry-run", "--calibrate", "--price"))
     return 0
+
+
+def _named(study: Study, only: str | None) -> set[str]:
+    """The ids of the jobs that `--only` names itself, not those that they need."""
+    return {job.id for name in (only or "").split(",") if name for job in study.named(name)}
 
 
 def _report(experiment: Experiment, out: str, options: argparse.Namespace) -> int:
@@ -171,8 +176,7 @@ def _reproduce(
     store.write_study(study, settings, _versions(), options.command)
     say_standings(study, store)
     console, signals, found = Console(study, store), Signals(), list[str]()
-    named = options.only.split(",") if options.only else []
-    anyway = {job.id for name in named for job in study.named(name)}
+    anyway = _named(study, options.only)
     scheduler = Scheduler(study, store, {}, console.say, experiment.retries, anyway)
     scheduler.private = options.address is None
     with interruptible(signals):

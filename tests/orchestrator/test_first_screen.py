@@ -280,3 +280,14 @@ def test_while_ray_starts_the_command_says_so(
     assert capsys.readouterr().out.splitlines()[-1].startswith("starting Ray; the first job")
     assert main([TINY, "--out", str(tmp_path / "out"), "--address", "1.2.3.4:6379"]) == 2
     assert "connecting to Ray at 1.2.3.4:6379" in capsys.readouterr().out
+
+
+def test_a_report_has_all_that_is_done_whatever_only_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, store, study = done_study(tmp_path / "out")
+    texts = []
+    for words in ([], ["--only", study.jobs[0].label]):
+        assert main([TINY, "--out", str(store.out), "--report", *words]) == 0
+        texts.append((store.out / "report" / "report.md").read_text())
+    assert texts[0] == texts[1] and "| 10.00" in texts[0]

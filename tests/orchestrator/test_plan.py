@@ -21,10 +21,11 @@ from orchestrator.cost.estimate import (
     Estimator,
     timed_seconds,
 )
-from orchestrator.cost.plan import confirm, duration, makespan, totals
+from orchestrator.cost.plan import confirm, duration, makespan, print_plan, standings, totals
 from orchestrator.experiment.build import build_study
 from orchestrator.experiment.load import load_experiment
 from orchestrator.experiment.study import Job, Study
+from orchestrator.store.failure import note_failure, write_failure
 from orchestrator.store.kernels import kernels_here
 from orchestrator.store.store import Store
 from tests.orchestrator.test_study import identity, study
@@ -205,3 +206,27 @@ def test_a_run_of_days_on_shares_of_a_gpu_is_asked_about(tmp_path: Path) -> None
     long = study(*words, f"search.recipe.epochs={epochs}").only(["search-gdas-frc-seed0"])
     with pytest.raises(InputError, match="looks like 1 days"):
         confirm(long, Store(tmp_path), {"CPU": 99.0, "GPU": 1.0}, yes=False)
+
+
+def test_what_diverged_and_what_needs_it_take_no_time_unless_it_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found, store = study(), Store(tmp_path)
+    lost = of(found, "search-gdas-frc-seed0")
+    store.folder(lost).path.mkdir(parents=True)
+    place = store.folder(lost).place
+    write_failure(place, "FloatingPointError: epoch 2: train/loss is nan", "", "diverged")
+    note_failure(place, "", "diverged", 1, again=False)
+    states = standings(found, store, ())
+    assert states[lost.id] == "diverged" and states[of(found, "search-gdas-frc-seed1").id] == "new"
+    needy = [job.label for job in found if states[job.id] == "blocked"]
+    assert {"select-gdas-frc", "train-gdas-frc-digits"} <= set(needy)
+    print_plan(found, store, Estimator(None))
+    less = capsys.readouterr().out
+    (line,) = (line for line in less.splitlines() if line.startswith(lost.label))
+    assert line.split()[1] == "diverged" and "guess" not in line
+    assert "how the work is known, jobs: 3 guess" in less, "the other searches"
+    assert standings(found, store, {lost.id})[lost.id] == "tried again"
+    print_plan(found, store, Estimator(None), None, {lost.id})
+    more = capsys.readouterr().out
+    assert "blocked" not in more and "jobs: 5 guess" in more
