@@ -13,7 +13,7 @@ from gdas.errors import InputError, one_line
 from gdas.files import named_object, write_json
 from orchestrator.report.evidence import Section
 
-FORMAT = "gdas-evidence-1"
+FORMAT = "gdas-evidence/1"
 _FORM = TypeAdapter(Section)
 _BEGAN = re.compile(r"(\d{4}-\d\d-\d\d) (\d\d):(\d\d)")
 
@@ -33,9 +33,7 @@ def keep(sections: Sequence[Section], folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        raise InputError(
-            f"--keep {folder}: is no folder; name one, or leave it to be made"
-        ) from None
+        raise InputError(f"--keep {folder}: is no folder; name one or a new one") from None
     for name, section in zip(files, sections, strict=True):
         claims = [claim._asdict() for claim in section.claims]
         write_json(folder / name, {"format": FORMAT} | section._asdict() | {"claims": claims})
@@ -44,9 +42,8 @@ def keep(sections: Sequence[Section], folder: Path) -> None:
 def file_name(section: Section) -> str:
     """Such as `laptop-2026-11-28-0113.json`; without a date, if nothing of the study ran yet."""
     began = _BEGAN.match(section.facts.get("when", ""))
-    return (
-        f"{section.name}-{began[1]}-{began[2]}{began[3]}.json" if began else f"{section.name}.json"
-    )
+    when = f"-{began[1]}-{began[2]}{began[3]}" if began else ""
+    return f"{Path(section.name).name}{when}.json"  # a name from a file is no path
 
 
 def read_section(path: Path) -> Section:

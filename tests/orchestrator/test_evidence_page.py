@@ -170,3 +170,13 @@ def test_two_studies_do_not_take_one_file(
     assert not list(tmp_path.iterdir())
     (tmp_path / "taken").write_text("")
     assert "is no folder" in refused(capsys, main([file, "--keep", str(tmp_path / "taken")]))
+
+
+def test_a_kept_file_names_no_place_to_write_to(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = json.loads(next(KEPT.glob("laptop-*.json")).read_text())
+    (tmp_path / "x.json").write_text(json.dumps(whole | {"name": "../../mine"}))
+    assert main([str(tmp_path / "x.json"), "--keep", str(tmp_path / "a" / "b")]) == 0
+    (kept,) = (tmp_path / "a" / "b").iterdir()
+    assert kept.name.startswith("mine-2026-") and len(list(tmp_path.iterdir())) == 2
