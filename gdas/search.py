@@ -279,7 +279,14 @@ class SearchSteps:
         return batch
 
 
-def check_search(config: object, space: object) -> None:
+def check_start(config: SearchSettings, space: SearchSpace, checkpoint: State | None) -> None:
+    """Raise InputError unless a search can start here, whichever loop it runs in."""
+    _check_settings(config, space)
+    if checkpoint is None:
+        _check_untrained(space)
+
+
+def _check_settings(config: object, space: object) -> None:
     """Raise InputError unless these are the settings of a search and a space made with them.
 
     With others, a space would take some of its own settings and some of these.
@@ -309,7 +316,7 @@ def check_search(config: object, space: object) -> None:
     )
 
 
-def check_untrained(space: SearchSpace) -> None:
+def _check_untrained(space: SearchSpace) -> None:
     """Raise InputError if a space's weights have gradients, which new ones have not."""
     if any(p.grad is not None for p in space.weights.parameters()):
         raise InputError(
@@ -339,9 +346,7 @@ def search(
             already.
         FloatingPointError: a loss is not finite; the error names the epoch.
     """
-    check_search(config, space)
-    if checkpoint is None:
-        check_untrained(space)
+    check_start(config, space, checkpoint)
     run = SearchSteps(config, space)
     if checkpoint is not None:
         run.load(checkpoint)

@@ -24,7 +24,7 @@ from gdas.errors import InputError
 from gdas.metrics import require_finite
 from gdas.presets import AnySearchConfig
 from gdas.schedule import cosine, temperature
-from gdas.search import check_search, check_untrained, turns_of
+from gdas.search import check_start, turns_of
 
 WIDEST = 64
 """Most initial channels: the last cells have four times as many, and a tile holds them all."""
@@ -154,9 +154,7 @@ def search_by_graphs(
     Raises:
         InputError, FloatingPointError: as search_on_card.
     """
-    check_search(config, space)
-    if checkpoint is None:
-        check_untrained(space)
+    check_start(config, space, checkpoint)
     reason = covered(config, space.device) or changed(space.supernet)
     if reason is not None:
         raise refusal(reason)
